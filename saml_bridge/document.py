@@ -1,0 +1,161 @@
+"""The configuration document of one biller, as frozen dataclasses. Standard library only.
+
+Owns: the shape that schemas (`config.py`) load into and that mapping, responses and the launch read.
+Does not own: validation, defaults in files, storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Protocol = Literal["saml"]
+NameIdFormat = Literal["persistent", "email", "transient", "unspecified"]
+SignWhat = Literal["both", "assertion", "response"]
+SignatureAlgorithm = Literal["rsa-sha256", "rsa-sha384", "rsa-sha512", "ecdsa-sha256", "ecdsa-sha384", "ecdsa-sha512"]
+EncryptWhen = Literal["never", "when_offered", "always"]
+EncryptionAlgorithm = Literal["aes128-gcm", "aes256-gcm", "aes128-cbc", "aes256-cbc"]
+NameFormat = Literal["basic", "uri", "unspecified"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One of: a test of a field (`field` with `in_`, `equals` or `exists`), `all`, `any`, or `not_`."""
+
+    field: str | None = None
+    in_: tuple[str, ...] | None = None
+    equals: str | None = None
+    exists: bool | None = None
+    all: tuple[Condition, ...] | None = None
+    any: tuple[Condition, ...] | None = None
+    not_: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransformCall:
+    """A transform by name with its parameters, as written: `pad_left: {width: 10}`."""
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Makes one attribute from exactly one of `from_`, `template` and `constant`."""
+
+    attribute: str
+    from_: str | None = None
+    template: str | None = None
+    constant: str | None = None
+    each: str | None = None
+    transforms: tuple[TransformCall, ...] = ()
+    required: bool = False
+    when: Condition | None = None
+    name_format: NameFormat = "unspecified"
+    friendly_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeMapping:
+    """An ordered set of rules."""
+
+    slug: str
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NameIdSettings:
+    format: NameIdFormat = "persistent"
+    from_: str = "payer.id"
+
+
+@dataclass(frozen=True, slots=True)
+class SamlSettings:
+    """How to speak SAML 2.0 to one service provider. `metadata` is always `sha256:` + 64 hex digits here.
+
+    `acs` is an index, a location or None (chosen from the metadata); `relay_state` is `callback_uri`, `none` or
+    `identifier:TEXT`; `entity_id` picks one entity of an aggregate; `expired_metadata` says what happens to a launch
+    when the registered metadata's validUntil has passed.
+    """
+
+    metadata: str
+    entity_id: str | None = None
+    acs: int | str | None = None
+    name_id: NameIdSettings = NameIdSettings()
+    sign: SignWhat = "both"
+    signature_algorithm: SignatureAlgorithm = "rsa-sha256"
+    encrypt: EncryptWhen = "when_offered"
+    encryption_algorithm: EncryptionAlgorithm = "aes128-gcm"
+    relay_state: str = "callback_uri"
+    lifetime_seconds: int = 300
+    skew_seconds: int = 60
+    expired_metadata: Literal["warn", "refuse"] = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class Partner:
+    """The external portal. `origins` are further origins that its sign-on may redirect the browser to."""
+
+    slug: str
+    name: str
+    protocol: Protocol
+    saml: SamlSettings
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    slug: str
+    label: str
+    partner: str
+    mapping: str
+    callback_uri: str | None = None
+    callback_allow: tuple[str, ...] = ()
+    icon: str | None = None
+    opens: Literal["same_tab", "new_tab"] = "new_tab"
+    visible_when: Condition | None = None
+    allow_impersonation: bool = False
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Portal:
+    sign_in_url: str
+    home_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNames:
+    """Names in the key ring; None for `next` means that no rollover is under way."""
+
+    current: str = "default"
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Idp:
+    entity_id: str | None = None
+    keys: KeyNames = KeyNames()
+
+
+@dataclass(frozen=True, slots=True)
+class Biller:
+    """One biller's whole configuration; slugs are unique within each of its lists."""
+
+    slug: str
+    name: str
+    portal: Portal
+    idp: Idp = Idp()
+    partners: tuple[Partner, ...] = ()
+    mappings: tuple[AttributeMapping, ...] = ()
+    links: tuple[Link, ...] = ()
+
+    def find_link(self, slug: str) -> Link | None:
+        return next((link for link in self.links if link.slug == slug), None)
+
+    def find_partner(self, slug: str) -> Partner | None:
+        return next((partner for partner in self.partners if partner.slug == slug), None)
+
+    def find_mapping(self, slug: str) -> AttributeMapping | None:
+        return next((mapping for mapping in self.mappings if mapping.slug == slug), None)

@@ -1,0 +1,163 @@
+"""The one tree of errors. Standard library only.
+
+Each error has a stable `code` for machines, an `http_status`, a `public_message` that is safe for the payer (the
+English original of a translated text) and a `detail` that is only for the log, the audit trail and the command line.
+Errors that come from a check carry its findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from saml_bridge.values import Finding
+
+
+class BridgeError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+    code: str = "internal"
+    http_status: ClassVar[int] = 500
+    public_message: ClassVar[str] = "Something went wrong on our side."
+
+    def __init__(self, detail: str = "", *, code: str | None = None, findings: Iterable[Finding] = ()) -> None:
+        super().__init__(detail or self.public_message)
+        self.detail = detail
+        self.findings = tuple(findings)
+        if code is not None:
+            self.code = code
+
+
+class SettingsInvalid(BridgeError):
+    """The environment does not make a working service; `findings` name every variable at fault."""
+
+    code = "settings-invalid"
+
+
+class KeyRefused(BridgeError):
+    """A key file is missing, readable by others, broken or too weak."""
+
+    code = "key-refused"
+
+
+class ConfigInvalid(BridgeError):
+    """A configuration document breaks its schema; `findings` name every place."""
+
+    code = "config-invalid"
+    http_status = 422
+    public_message = "The configuration has errors."
+
+
+class ConfigConflict(BridgeError):
+    """Another revision was published after the one that this change is based on."""
+
+    code = "config-conflict"
+    http_status = 409
+    public_message = "Somebody else published a change in the meantime."
+
+
+class XmlRefused(BridgeError):
+    """XML that is not read any further: not well-formed, a document type, too deep, too large..."""
+
+    code = "xml-refused"
+    http_status = 400
+    public_message = "The XML document cannot be accepted."
+
+
+class SignatureRefused(BridgeError):
+    """A signature that does not cover what it must, uses what it must not, or does not verify."""
+
+    code = "signature-refused"
+    http_status = 400
+    public_message = "The signature cannot be accepted."
+
+
+class MetadataRefused(BridgeError):
+    """Partner metadata with at least one finding that refuses."""
+
+    code = "metadata-refused"
+    http_status = 422
+    public_message = "The metadata cannot be accepted."
+
+
+class NotFound(BridgeError):
+    """Unknown, disabled, or another biller's: the payer is told the same."""
+
+    code = "not-found"
+    http_status = 404
+    public_message = "We could not find that link."
+
+
+class BillerUnknown(NotFound):
+    code = "biller-unknown"
+
+
+class LinkUnknown(NotFound):
+    code = "link-unknown"
+
+
+class LinkDisabled(NotFound):
+    code = "link-disabled"
+
+
+class LinkHidden(NotFound):
+    """`visible_when` does not hold for this account."""
+
+    code = "link-hidden"
+
+
+class SessionAbsent(BridgeError):
+    """Nobody is signed in, as far as the session source can tell: the payer goes to the portal's sign-in.
+
+    Also raised for a credential that is expired, forged or malformed; `code` and `detail` keep the reason.
+    """
+
+    code = "session-absent"
+    http_status = 401
+    public_message = "Please sign in first."
+
+
+class SourceUnavailable(BridgeError):
+    """The session source cannot answer now."""
+
+    code = "source-unavailable"
+    http_status = 503
+    public_message = "We cannot reach your bill portal right now. Please try again in a moment."
+
+
+class LaunchRefused(BridgeError):
+    """The launch must not go on; `code` and `findings` keep the reason, the payer gets none of it."""
+
+    code = "launch-refused"
+    http_status = 403
+    public_message = "We could not open this page for you."
+
+
+class MappingRefused(LaunchRefused):
+    """Required rules that found nothing (`mapping-required`) or a transform that failed (`mapping-transform`).
+
+    `findings` hold one entry a rule, with attribute and field names and never a field's value.
+    """
+
+    code = "mapping-required"
+
+
+class ValueRefused(LaunchRefused):
+    """A value that the partner's message cannot carry; names the attribute, never the value."""
+
+    code = "value-refused"
+
+
+class PartnerUnusable(LaunchRefused):
+    """The partner's registered metadata or our key for it does not allow a reply now."""
+
+    code = "partner-unusable"
+    http_status = 503
+
+
+class NotRecorded(BridgeError):
+    """The audit record could not be committed, so nothing may leave."""
+
+    code = "not-recorded"
+    http_status = 503
+    public_message = "Something went wrong on our side. Please try again in a moment."

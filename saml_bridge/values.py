@@ -1,0 +1,100 @@
+"""Values that cross layers. Standard library only; every layer may import this.
+
+Owns: the portal session, findings, attributes, credentials and the identifiers of one launch.
+Does not own: the configuration document (`document.py`) and the meaning of a field path (`fields.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+TraceId = NewType("TraceId", str)
+"""Names one launch in the payer's error page, the log and the audit trail."""
+
+B64Str = NewType("B64Str", str)
+"""Standard base64 without line breaks."""
+
+Sha256Hex = NewType("Sha256Hex", str)
+"""64 lower-case hexadecimal digits."""
+
+JsonObject = Mapping[str, Any]
+
+
+class Severity(StrEnum):
+    """An error refuses; a warning is shown and goes on; a note is good to know."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check has to say.
+
+    `code` is stable and for machines; `message` is a plain sentence with the actual and the expected value;
+    `fix` says what to do; `where` is a path in the checked document (`partners[0].saml.acs`) or an entity ID.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    fix: str = ""
+    where: str = ""
+
+    @property
+    def refuses(self) -> bool:
+        return self.severity is Severity.ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request carries that may say who the payer is. `authorization` is the header's whole value."""
+
+    cookies: Mapping[str, str] = field(default_factory=dict)
+    authorization: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PortalSession:
+    """What the portal tells about the current payer, already checked for shape (`fields.parse_session`).
+
+    `payer` and each of `accounts` are plain JSON objects of the shape that `fields.FIELDS` lists; they are read
+    through field paths only. `auth_time` and `expires_at` are aware UTC datetimes.
+    """
+
+    sid: str
+    biller: str
+    auth_time: datetime
+    expires_at: datetime
+    payer: JsonObject
+    accounts: tuple[JsonObject, ...]
+    selected_account: str | None = None
+    impersonator: str | None = None
+    amr: tuple[str, ...] = ()
+
+    def find_account(self, number: str) -> JsonObject | None:
+        """The session's account of exactly this number; none is guessed."""
+        return next((account for account in self.accounts if account["number"] == number), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A value sent to a partner. `name_format` is the full URN; `values` is never empty."""
+
+    name: str
+    values: tuple[str, ...]
+    name_format: str
+    friendly_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FormPost:
+    """A reply that the browser posts to `action`, a URL of the partner. `fields` keep their order."""
+
+    action: str
+    fields: tuple[tuple[str, str], ...]

@@ -1,0 +1,30 @@
+"""What every test gets: no network but loopback, and the test-only keys."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in a test may open a connection beyond this machine."""
+    connect = socket.socket.connect
+
+    def checked(self: socket.socket, address: object) -> object:
+        if isinstance(address, tuple) and not str(address[0]).startswith(LOOPBACK):
+            raise AssertionError(f"a test tried to connect to {address!r}")
+        return connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", checked)
+
+
+@pytest.fixture(scope="session")
+def keys_dir() -> Path:
+    """The folder of test-only keys: NAME.key.pem and NAME.cert.pem."""
+    return HERE / "keys"
