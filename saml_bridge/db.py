@@ -1,0 +1,192 @@
+"""The database: engines, how each kind of database is set up, and bringing its tables up to date.
+
+Owns: the Flask-SQLAlchemy object, the base of all models, the two engines of a process, migrations.
+Does not own: any table (`registry.py`, `audit.py`) and the address of the database (`settings.py`).
+Called by: the application's wiring, the registry, the audit trail, `saml-bridge init`.
+
+A process has two engines on one database. `engine` is for transactions. In `autocommit` every statement is its own
+transaction: a read or a single INSERT costs one round trip, and SQLite cannot answer 'database is locked' at once, as it
+does to a transaction that reads first and writes later. For that reason transactions that write on SQLite begin with
+`BEGIN IMMEDIATE` (`Database.begin`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import Flask
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, MetaData, create_engine, event, make_url
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator
+
+from saml_bridge.errors import SettingsInvalid
+from saml_bridge.values import Finding, Severity
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_MS = 5_000
+CONNECT_TIMEOUT_SECONDS = 5
+POOL_SIZE = 8
+_EXTENSION = "saml_bridge_database"
+
+
+class Base(DeclarativeBase):
+    """Base of every model. Constraints have names, so that a migration can drop them on any database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+db = SQLAlchemy(model_class=Base)
+migrate = Migrate(directory=str(MIGRATIONS))
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime, also on SQLite, which keeps no time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a time zone cannot be stored")
+        at = value.astimezone(UTC)
+        return at.replace(tzinfo=None) if dialect.name == "sqlite" else at
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The two engines of a process."""
+
+    engine: Engine
+    autocommit: Engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that may write: committed at the end of the block, rolled back by an exception."""
+        with self.engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
+            yield connection
+
+    def dispose(self) -> None:
+        """Close every pooled connection; the engines stay usable."""
+        self.engine.dispose()
+        self.autocommit.dispose()
+
+
+def init_database(app: Flask, url: str) -> Database:
+    """Give the application its database: Flask-SQLAlchemy, Flask-Migrate and the two engines.
+
+    `url` is `sqlite:////path/to/file.db` or `postgresql://…`. Raises SettingsInvalid for any other kind and for a
+    SQLite database that is in memory alone.
+    """
+    parsed = _parse_url(url)
+    app.config["SQLALCHEMY_DATABASE_URI"] = parsed
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {**_engine_options(parsed), "pool_pre_ping": True}
+    db.init_app(app)
+    migrate.init_app(app, db)
+    with app.app_context():
+        engine = db.engine
+    autocommit = create_engine(engine.url, isolation_level="AUTOCOMMIT", **_engine_options(parsed))
+    if parsed.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        event.listen(autocommit, "connect", _set_up_sqlite)
+    database = Database(engine, autocommit)
+    app.extensions[_EXTENSION] = database
+    return database
+
+
+def find_database(app: Flask) -> Database:
+    """The database that `init_database` gave to the application."""
+    database: Database = app.extensions[_EXTENSION]
+    return database
+
+
+def upgrade_database(app: Flask) -> None:
+    """Create or bring up to date all tables; does nothing when they are."""
+    with app.app_context():
+        command.upgrade(migrate.get_config(), "head")
+
+
+def check_schema(app: Flask) -> tuple[Finding, ...]:
+    """Whether the database has the tables of this version: no finding, or one that refuses."""
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    newest = scripts.get_current_head()
+    with find_database(app).engine.connect() as connection:
+        actual = MigrationContext.configure(connection).get_current_revision()
+    if actual == newest:
+        return ()
+    if actual is None:
+        return (_schema_finding("schema-absent", "The database has no tables yet."),)
+    if actual not in {script.revision for script in scripts.walk_revisions()}:
+        message = f"The database is at migration {actual}, which this version of saml_bridge does not know."
+        fix = "Run the version that made it, or a later one."
+        return (Finding("schema-newer", Severity.ERROR, message, fix),)
+    return (_schema_finding("schema-behind", f"The database is at migration {actual}, this version needs {newest}."),)
+
+
+def _schema_finding(code: str, message: str) -> Finding:
+    return Finding(code, Severity.ERROR, message, "Run 'saml-bridge init'.")
+
+
+def _parse_url(url: str) -> URL:
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    in_memory = parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:")
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg") or in_memory:
+        kind = "a SQLite database in memory" if in_memory else f"a database of kind {parsed.drivername!r}"
+        fix = "Use sqlite:////path/to/file.db or postgresql://user@host/name."
+        message = f"SAML_BRIDGE_DATABASE_URL names {kind}."
+        finding = Finding("setting-invalid", Severity.ERROR, message, fix, "SAML_BRIDGE_DATABASE_URL")
+        raise SettingsInvalid(message, findings=(finding,))
+    return parsed
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    connect = {} if url.get_backend_name() == "sqlite" else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+    return {"pool_size": POOL_SIZE, "max_overflow": POOL_SIZE, "pool_use_lifo": True, "connect_args": connect}
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    """Called by SQLAlchemy for each new SQLite connection."""
+    connection.isolation_level = None  # Python's sqlite3 begins nothing by itself; _begin_sqlite does
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",  # a committed launch record survives a power cut
+        "foreign_keys=ON",
+        "recursive_triggers=ON",  # so that REPLACE cannot pass by the triggers that refuse a DELETE
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Called by SQLAlchemy where a transaction begins."""
+    kind = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {kind}")
