@@ -213,9 +213,9 @@ def compile_item_path(items: str, path: str) -> ItemReader:
     return lambda item: _texts(_follow([item], nodes))
 
 
-def is_multi_valued(path: str) -> bool:
-    """Whether a path passes through a list. Raises FieldUnknown."""
-    return any(node.is_list for _, node in _find_nodes(path, ""))
+def is_multi_valued(path: str, *, items: str = "") -> bool:
+    """Whether a path, of the session or of one item of the list `items`, passes through a list. Raises FieldUnknown."""
+    return any(node.is_list for _, node in _find_nodes(path, items))
 
 
 def list_paths() -> tuple[str, ...]:
