@@ -121,8 +121,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Portal:
+    """`return_parameter` is the query parameter of `sign_in_url` that takes the address to come back to."""
+
     sign_in_url: str
     home_url: str
+    return_parameter: str = "next"
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,3 +161,25 @@ class NotRecorded(BridgeError):
     code = "not-recorded"
     http_status = 503
     public_message = "Something went wrong on our side. Please try again in a moment."
+
+
+class AccountRefused(LaunchRefused):
+    """The account asked for is not one of the session's."""
+
+    code = "account-not-in-session"
+    public_message = "This account does not belong to the person who is signed in."
+
+
+class ImpersonationRefused(LaunchRefused):
+    """A customer-service agent acts for the payer, and the link does not allow that."""
+
+    code = "impersonation-not-allowed"
+    public_message = "This page cannot be opened while somebody else is helping with the account."
+
+
+class SignInFailed(BridgeError):
+    """The payer came back from the portal's sign-in, and there is still no session."""
+
+    code = "sign-in-failed"
+    http_status = 403
+    public_message = "We could not see that you are signed in. Please sign in to your bill portal and try again."

@@ -1,0 +1,320 @@
+"""The launch: one payer goes to one partner through one link.
+
+Owns: the order of the checks, and that nothing leaves before it is recorded under the configuration in force.
+Does not own: pages and redirects (`web/launch.py`), who the payer is (`sessions.py`), what a partner is told
+(`mapping.py`, `saml/response.py`).
+Called by: the launch page and `saml-bridge launch`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from saml_bridge.audit import AuditTrail, Entry, Kind, pseudonym
+from saml_bridge.callback import is_allowed, origin_of
+from saml_bridge.document import Link, Portal
+from saml_bridge.errors import (
+    AccountRefused,
+    BillerUnknown,
+    BridgeError,
+    ImpersonationRefused,
+    LaunchRefused,
+    LinkHidden,
+    NotRecorded,
+    PartnerUnusable,
+    SessionAbsent,
+    SignInFailed,
+)
+from saml_bridge.registry import Registry, Route, Snapshot
+from saml_bridge.saml.response import stamp_from
+from saml_bridge.sessions import SessionSource
+from saml_bridge.values import Attribute, Credentials, Finding, FormPost, JsonObject, PortalSession, TraceId
+
+_ATTEMPTS = 3
+RETURNED = "returned"
+CHOSEN = "chosen"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """What a payer asked for.
+
+    `account` and `callback` come from the address. `remembered` is the token of an account chosen earlier in this
+    session. `chosen` says that the payer has just picked `account` on our page, `returned` that the portal's sign-in
+    sent the payer back, `foreign` that another site started the request.
+    """
+
+    biller: str
+    link: str
+    credentials: Credentials
+    trace_id: TraceId
+    account: str | None = None
+    callback: str | None = None
+    remembered: str | None = None
+    chosen: bool = False
+    returned: bool = False
+    foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The reply may leave: it is recorded. `remember` is the token of an account that the payer chose, or None."""
+
+    route: Route
+    reply: FormPost
+    origins: tuple[str, ...]
+    revision: int
+    remember: str | None = None
+    document: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """Nobody is signed in: the payer goes to `url` and comes back to this launch."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseAccount:
+    """The payer has several accounts and none is selected."""
+
+    route: Route
+    accounts: tuple[JsonObject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Another site started this launch: the payer says with one click that it is wanted."""
+
+    route: Route
+
+
+Outcome = Launched | SignIn | ChooseAccount | Confirm
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """What every launch needs, wired once. `clock` gives aware UTC times, `random_bytes` unpredictable ones."""
+
+    registry: Registry
+    audit: AuditTrail
+    base_url: str
+    secret: bytes
+    clock: Callable[[], datetime]
+    random_bytes: Callable[[int], bytes]
+
+    def launch(self, request: LaunchRequest, source: SessionSource) -> Outcome:
+        """Take one launch to its outcome.
+
+        A launch and a refusal are recorded, each under the revision that decided it: when another came into force in
+        the meantime, everything is decided again. Raises a BridgeError for a refusal; NotRecorded when the record
+        could not be committed, and then nothing leaves.
+        """
+        for _ in range(_ATTEMPTS):
+            attempt = _Attempt(self, request, source, self.clock())
+            try:
+                snapshot = self.registry.find_snapshot(request.biller)
+            except BillerUnknown as error:
+                self.audit.record(attempt.refusal(error))
+                raise
+            try:
+                outcome = attempt.decide(snapshot)
+            except NotRecorded:
+                raise
+            except BridgeError as error:
+                if self._is_in_force(attempt.refusal(error), snapshot):
+                    raise
+                continue
+            if not isinstance(outcome, Launched) or self._is_in_force(attempt.issue(), snapshot):
+                return outcome
+        raise NotRecorded(f"the configuration changed {_ATTEMPTS} times during one launch")
+
+    def _is_in_force(self, entry: Entry, snapshot: Snapshot) -> bool:
+        """Record under the snapshot's revision; when that is no longer in force, forget it and say so."""
+        if self.audit.record_launch(entry, fence=(snapshot.biller.slug, snapshot.revision)):
+            return True
+        self.registry.forget(snapshot.biller.slug)
+        return False
+
+
+class _Attempt:
+    """One evaluation of a launch under one snapshot; gathers what its record will say."""
+
+    def __init__(self, launcher: Launcher, request: LaunchRequest, source: SessionSource, now: datetime) -> None:
+        self._launcher = launcher
+        self._request = request
+        self._source = source
+        self._now = now
+        self._known: dict[str, Any] = {}
+
+    def refusal(self, error: BridgeError) -> Entry:
+        return self._record(Kind.LAUNCH_REFUSED, code=error.code, detail=_describe(error))
+
+    def issue(self) -> Entry:
+        return self._record(Kind.LAUNCH_ISSUED, code="", detail="")
+
+    def _record(self, kind: Kind, *, code: str, detail: str) -> Entry:
+        ask = self._request
+        what = {"trace_id": ask.trace_id, "biller": ask.biller, "link": ask.link, "code": code, "detail": detail}
+        return Entry(kind=kind, at=self._now, **what, **self._known)
+
+    def decide(self, snapshot: Snapshot) -> Outcome:
+        request = self._request
+        self._known["revision"] = snapshot.revision
+        route = snapshot.find_route(request.link)
+        self._known.update(partner=route.partner.slug, key=snapshot.key.name)
+        try:
+            session = self._source.find_session(request.credentials, now=self._now)
+        except SessionAbsent as error:
+            if request.returned:
+                raise SignInFailed(f"after the portal's sign-in: {error.code}: {error.detail}") from error
+            return SignIn(_sign_in_url(snapshot.biller.portal, self._launch_url()))
+        self._hide(session)
+        _check_session(session, snapshot, route.link)
+        if request.foreign:
+            return Confirm(route)
+        account = self._find_account(session)
+        if account is None and len(session.accounts) > 1:
+            return ChooseAccount(route, session.accounts)
+        return self._build(snapshot, route, session, account)
+
+    def _build(self, snapshot: Snapshot, route: Route, session: PortalSession, account: JsonObject | None) -> Launched:
+        if account is not None:
+            self._known["account"] = self._launcher.audit.hide_account(session.biller, account["number"])
+        if route.is_visible is not None and not route.is_visible(session, account):
+            raise LinkHidden("visible_when does not hold for this account")
+        callback = self._find_callback(route.link)
+        attributes = route.mapping.evaluate(session, account)
+        reply, document = _REPLIES[route.partner.protocol](
+            _Reply(route, session, account, attributes, callback, self._now, self._launcher.random_bytes)
+        )
+        return Launched(
+            route=route,
+            reply=reply,
+            origins=_find_origins(reply, route, callback),
+            revision=snapshot.revision,
+            remember=self._remember(session, account),
+            document=document,
+        )
+
+    def _hide(self, session: PortalSession) -> None:
+        audit, biller = self._launcher.audit, self._request.biller
+        self._known["payer"] = audit.hide_payer(biller, session.payer["id"])
+        if session.impersonator is not None:
+            self._known["actor"] = audit.hide_payer(biller, session.impersonator)
+
+    def _find_account(self, session: PortalSession) -> JsonObject | None:
+        """The account asked for, chosen before or selected in the portal, or the only one; never a guess."""
+        if self._request.account is not None:
+            account = session.find_account(self._request.account)
+            if account is None:
+                raise AccountRefused("the address asks for an account that the session does not have")
+            return account
+        if session.selected_account is not None:
+            return session.find_account(session.selected_account)
+        if len(session.accounts) == 1:
+            return session.accounts[0]
+        if self._request.remembered is None:
+            return None
+        tokens = {self._token(session, account): account for account in session.accounts}
+        return tokens.get(self._request.remembered)
+
+    def _remember(self, session: PortalSession, account: JsonObject | None) -> str | None:
+        return self._token(session, account) if self._request.chosen and account is not None else None
+
+    def _token(self, session: PortalSession, account: JsonObject) -> str:
+        """Stands for an account within one portal session; says nothing about its number."""
+        value = f"{session.sid}\0{account['number']}"
+        return pseudonym(self._launcher.secret, biller=session.biller, kind="remembered-account", value=value)
+
+    def _find_callback(self, link: Link) -> str | None:
+        if self._request.callback is None:
+            return link.callback_uri
+        if not is_allowed(self._request.callback, link.callback_allow):
+            detail = "the address names a callback that is not below one of the link's callback_allow"
+            raise LaunchRefused(detail, code="callback-not-allowed")
+        return self._request.callback
+
+    def _launch_url(self) -> str:
+        request = self._request
+        query = {"account": request.account, "callback": request.callback, CHOSEN: "1" if request.chosen else None}
+        given = {name: value for name, value in query.items() if value is not None}
+        path = f"/launch/{request.biller}/{request.link}"
+        return f"{self._launcher.base_url}{path}?{urlencode({**given, RETURNED: '1'})}"
+
+
+def _check_session(session: PortalSession, snapshot: Snapshot, link: Link) -> None:
+    if session.biller != snapshot.biller.slug:
+        raise LaunchRefused("the session is another biller's", code="session-of-other-biller")
+    if session.impersonator is not None and not link.allow_impersonation:
+        raise ImpersonationRefused("an agent acts for the payer, and the link does not say allow_impersonation: true")
+
+
+def _sign_in_url(portal: Portal, launch_url: str) -> str:
+    separator = "&" if urlsplit(portal.sign_in_url).query else "?"
+    return f"{portal.sign_in_url}{separator}{urlencode({portal.return_parameter: launch_url})}"
+
+
+def _find_origins(reply: FormPost, route: Route, callback: str | None) -> tuple[str, ...]:
+    """Where the browser may go: the form's target, and what the partner declared to redirect to after it."""
+    origins = [origin_of(reply.action), *route.partner.origins]
+    if callback is not None and urlsplit(callback).scheme in ("http", "https"):
+        origins.append(origin_of(callback))
+    return tuple(dict.fromkeys(origins))
+
+
+def _describe(error: BridgeError) -> str:
+    """The reason for the audit trail: the error's detail and what its findings say; never a field's value."""
+    return " ".join((error.detail, *(_describe_finding(finding) for finding in error.findings))).strip()
+
+
+def _describe_finding(finding: Finding) -> str:
+    return f"[{finding.code}] {finding.message} {finding.fix}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What a protocol makes its reply from."""
+
+    route: Route
+    session: PortalSession
+    account: JsonObject | None
+    attributes: tuple[Attribute, ...]
+    callback: str | None
+    now: datetime
+    random_bytes: Callable[[int], bytes]
+
+
+def _build_saml_reply(ask: _Reply) -> tuple[FormPost, bytes]:
+    """An unsolicited Response by HTTP-POST (SAML 2.0 profiles, section 4.1.5; bindings, section 3.5)."""
+    partner, settings = ask.route.response, ask.route.partner.saml
+    valid_until = partner.metadata.valid_until
+    if settings.expired_metadata == "refuse" and valid_until is not None and valid_until <= ask.now:
+        detail = f"the partner's registered metadata expired at {valid_until.isoformat()}: register a current one"
+        raise PartnerUnusable(detail, code="metadata-expired")
+    built = partner.build_response(
+        stamp=stamp_from(ask.now, ask.random_bytes),
+        session=ask.session,
+        account=ask.account,
+        attributes=ask.attributes,
+    )
+    fields = [("SAMLResponse", base64.b64encode(built.xml).decode("ascii"))]
+    relay_state = _find_relay_state(settings.relay_state, ask.callback)
+    if relay_state:
+        fields.append(("RelayState", relay_state))
+    return FormPost(partner.acs.location, tuple(fields)), built.xml
+
+
+def _find_relay_state(setting: str, callback: str | None) -> str | None:
+    if setting == "callback_uri":
+        return callback
+    return setting.removeprefix("identifier:") if setting.startswith("identifier:") else None
+
+
+_REPLIES: Mapping[str, Callable[[_Reply], tuple[FormPost, bytes]]] = {"saml": _build_saml_reply}

@@ -1,0 +1,177 @@
+"""The payer's surface: `/launch/{biller}/{link}`.
+
+Owns: turning a request into a `LaunchRequest` and an outcome into a page, a redirect or a form that posts itself.
+Does not own: any decision about the launch (`launch.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from urllib.parse import urlencode, urlsplit
+
+import structlog
+from flask import Blueprint, Response, current_app, redirect, request
+from flask_babel import gettext
+
+from saml_bridge.document import Biller
+from saml_bridge.errors import BillerUnknown, BridgeError, LaunchRefused, SourceUnavailable
+from saml_bridge.fields import SessionMalformed
+from saml_bridge.launch import (
+    CHOSEN,
+    RETURNED,
+    ChooseAccount,
+    Confirm,
+    Launched,
+    Launcher,
+    LaunchRequest,
+    Outcome,
+    SignIn,
+)
+from saml_bridge.sessions import SessionSource
+from saml_bridge.values import Credentials, JsonObject, TraceId
+from saml_bridge.web import metrics
+from saml_bridge.web.pages import STATIC, SUBMIT_SCRIPT, choose_language, launch_policy, render_error, render_page
+
+log = structlog.get_logger()
+_FOREIGN = "cross-site"
+_FRAMED = "This launch was asked for by a frame, a picture or a script"
+
+
+def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
+    """The blueprint of the launch page."""
+    views = Blueprint("launch", __name__)
+
+    @views.get("/launch/<biller>/<link>")
+    def launch(biller: str, link: str) -> Response:
+        started = time.perf_counter()
+        trace_id = new_trace_id(launcher)
+        ask = _read_request(biller, link, trace_id)
+        try:
+            _check_destination()
+            outcome = launcher.launch(ask, source)
+        except BridgeError as error:
+            response = _answer_error(launcher, ask, error)
+            _note(ask, type(error).__name__, error.code, error.detail, started)
+        else:
+            response = _answer(launcher, ask, outcome)
+            _note(ask, type(outcome).__name__, "", "", started)
+        response.headers["X-Trace-Id"] = trace_id
+        return response
+
+    return views
+
+
+def new_trace_id(launcher: Launcher) -> TraceId:
+    """Twelve letters and digits in groups of four, to be read out over the telephone: 60 random bits."""
+    text = base64.b32encode(launcher.random_bytes(8)).decode("ascii")[:12]
+    return TraceId(f"{text[:4]}-{text[4:8]}-{text[8:]}")
+
+
+def _read_request(biller: str, link: str, trace_id: TraceId) -> LaunchRequest:
+    arguments = request.args
+    return LaunchRequest(
+        biller=biller,
+        link=link,
+        credentials=Credentials(cookies=request.cookies, authorization=request.headers.get("Authorization")),
+        trace_id=trace_id,
+        account=arguments.get("account"),
+        callback=arguments.get("callback"),
+        remembered=request.cookies.get(_cookie_name(biller)),
+        chosen=CHOSEN in arguments,
+        returned=RETURNED in arguments,
+        foreign=request.headers.get("Sec-Fetch-Site") == _FOREIGN,
+    )
+
+
+def _check_destination() -> None:
+    """A launch is a page that a person sees. Raises LaunchRefused for frames, pictures and scripts."""
+    if request.headers.get("Sec-Fetch-Dest", "document") != "document":
+        raise LaunchRefused(_FRAMED, code="launch-not-a-page")
+
+
+def _answer(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> Response:
+    if isinstance(outcome, Launched):
+        return _post(launcher, ask, outcome)
+    if isinstance(outcome, SignIn):
+        return redirect(outcome.url, code=303)  # type: ignore[return-value]  # werkzeug's class is Flask's base
+    biller = launcher.registry.find_snapshot(ask.biller).biller
+    partner_name = outcome.route.partner.name
+    if isinstance(outcome, Confirm):
+        host = urlsplit(outcome.route.response.acs.location).hostname
+        return render_page(
+            "continue.html", biller=biller, partner_name=partner_name, partner_host=host, url=_url_again(ask)
+        )
+    choices = [_describe_choice(ask, account) for account in outcome.accounts]
+    return render_page("choose_account.html", biller=biller, partner_name=partner_name, choices=choices)
+
+
+def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Response:
+    template = current_app.jinja_env.get_template("launch.html")
+    biller = launcher.registry.find_snapshot(ask.biller).biller
+    body = template.render(
+        _=gettext,
+        lang=choose_language(),
+        static=STATIC,
+        biller_name=biller.name,
+        partner_name=launched.route.partner.name,
+        reply=launched.reply,
+        script=SUBMIT_SCRIPT,
+    )
+    response = Response(body, content_type="text/html; charset=utf-8")
+    response.headers["Content-Security-Policy"] = launch_policy(launched.origins)
+    if launched.remember is not None:
+        response.set_cookie(
+            _cookie_name(ask.biller),
+            launched.remember,
+            path=f"/launch/{ask.biller}",
+            secure=launcher.base_url.startswith("https:"),
+            httponly=True,
+            samesite="Lax",
+        )
+    return response
+
+
+def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError) -> Response:
+    can_retry = isinstance(error, SourceUnavailable | SessionMalformed) or error.http_status == 503
+    retry_url = _url_again(ask) if can_retry else None
+    return render_error(error, trace_id=ask.trace_id, biller=_find_biller(launcher, ask.biller), retry_url=retry_url)
+
+
+def _find_biller(launcher: Launcher, slug: str) -> Biller | None:
+    try:
+        return launcher.registry.find_snapshot(slug).biller
+    except BillerUnknown:
+        return None
+
+
+def _url_again(ask: LaunchRequest, account: str | None = None) -> str:
+    """The same launch, to be asked for from a page of ours."""
+    query = {"account": account or ask.account, "callback": ask.callback, CHOSEN: "1" if account else None}
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"/launch/{ask.biller}/{ask.link}" + (f"?{urlencode(given)}" if given else "")
+
+
+def _describe_choice(ask: LaunchRequest, account: JsonObject) -> dict[str, str | None]:
+    address = account.get("service_address") or {}
+    line = ", ".join(part for part in (address.get("line1"), address.get("line2"), address.get("city")) if part)
+    return {"number": account["number"], "address": line or None, "url": _url_again(ask, account["number"])}
+
+
+def _cookie_name(biller: str) -> str:
+    return f"account-{biller}"
+
+
+def _note(ask: LaunchRequest, outcome: str, code: str, detail: str, started: float) -> None:
+    seconds = time.perf_counter() - started
+    metrics.count_launch(outcome, code, seconds)
+    log.info(
+        "launch",
+        trace_id=ask.trace_id,
+        biller=ask.biller,
+        link=ask.link,
+        outcome=outcome,
+        code=code,
+        detail=detail,
+        ms=round(seconds * 1000, 2),
+    )
