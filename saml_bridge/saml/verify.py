@@ -1,0 +1,249 @@
+"""Enveloped XML signatures on documents from outside, verified with keys that the caller already trusts.
+
+Owns: which signatures are looked at (one, on the root, over the root, by listed algorithms) and their verification with
+xmlsec. Does not own: which keys may speak for whom, and detached signatures of the redirect binding.
+Called by: `metadata.py` for signed metadata, and by whatever reads signed protocol messages.
+
+The structure is checked before xmlsec sees the document, because xmlsec digests whatever a reference names (a file,
+too) before it looks at the key. A verification returns the verified root or raises; it never answers yes or no, and a
+caller uses nothing but what was returned. Keys in the document (KeyInfo) decide nothing.
+
+Specification: XML Signature Syntax and Processing; SAML 2.0 Core, section 5.4.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, cast
+
+import xmlsec
+from lxml import etree
+
+from saml_bridge.errors import SignatureRefused
+from saml_bridge.saml.certificates import Certificate, KeyType
+
+DS = "http://www.w3.org/2000/09/xmldsig#"
+_MORE = "http://www.w3.org/2001/04/xmldsig-more#"
+_ENVELOPED = f"{DS}enveloped-signature"
+_EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
+_EXCLUSIVE_WITH_COMMENTS = f"{_EXCLUSIVE}WithComments"
+_INCLUSIVE_NAMESPACES = f"{{{_EXCLUSIVE}}}InclusiveNamespaces"
+_KEY_TYPES: dict[str, KeyType] = {
+    f"{_MORE}rsa-sha256": "rsa",
+    f"{_MORE}rsa-sha384": "rsa",
+    f"{_MORE}rsa-sha512": "rsa",
+    f"{_MORE}ecdsa-sha256": "ec",
+    f"{_MORE}ecdsa-sha384": "ec",
+}
+_DIGESTS = {
+    "http://www.w3.org/2001/04/xmlenc#sha256": "sha256",
+    f"{_MORE}sha384": "sha384",
+    "http://www.w3.org/2001/04/xmlenc#sha512": "sha512",
+}
+_NCNAME = re.compile(r"[^\W\d][\w.-]*")
+_T = xmlsec.constants
+_SIGNATURE_TRANSFORMS = (
+    _T.TransformExclC14N,
+    _T.TransformExclC14NWithComments,
+    _T.TransformRsaSha256,
+    _T.TransformRsaSha384,
+    _T.TransformRsaSha512,
+    _T.TransformEcdsaSha256,
+    _T.TransformEcdsaSha384,
+)
+_REFERENCE_TRANSFORMS = (
+    _T.TransformEnveloped,
+    _T.TransformExclC14N,
+    _T.TransformExclC14NWithComments,
+    _T.TransformSha256,
+    _T.TransformSha384,
+    _T.TransformSha512,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureProfile:
+    """What a kind of document may do that others may not.
+
+    `canonicalizations` are the allowed algorithms; `whole_document` allows a reference with an empty URI, which names
+    the document that the signature stands in.
+    """
+
+    canonicalizations: frozenset[str]
+    whole_document: bool
+
+
+MESSAGE_PROFILE = SignatureProfile(canonicalizations=frozenset({_EXCLUSIVE}), whole_document=False)
+METADATA_PROFILE = SignatureProfile(
+    canonicalizations=frozenset({_EXCLUSIVE, _EXCLUSIVE_WITH_COMMENTS}), whole_document=True
+)
+
+
+def is_signed(root: etree._Element) -> bool:
+    """Whether any signature stands anywhere in the document. Says nothing about what it covers."""
+    return next(root.iter(_ds("Signature")), None) is not None
+
+
+def verify_enveloped(
+    root: etree._Element, certificates: Sequence[Certificate], *, profile: SignatureProfile
+) -> etree._Element:
+    """Verify the signature on the root of a document with any of the keys given, and return the verified root.
+
+    `root` comes from `parse_xml` and is the root of its document. Of a certificate only the key counts, and only if its
+    use allows signing and it is strong enough. Raises SignatureRefused: `signature-missing`, `signature-structure`,
+    `signature-algorithm`, `signature-key-unusable` or `signature-invalid`.
+    """
+    signature = _find_signature(root)
+    method = _check_structure(signature, root, profile)
+    usable = [one for one in certificates if one.may_verify and one.key_type == _KEY_TYPES[method]]
+    if not usable:
+        _refuse("signature-key-unusable", f"None of the {len(certificates)} keys can verify this kind of signature.")
+    if not any(_verify_with(signature, root, certificate) for certificate in usable):
+        _refuse(
+            "signature-invalid", "The signature does not verify: the document was altered, or signed by another key."
+        )
+    return root
+
+
+def read_own_certificates(root: etree._Element) -> tuple[bytes, ...]:
+    """The DER certificates that the root's signature carries, to tell an altered file; they prove nothing else.
+
+    Raises SignatureRefused `signature-structure` when one is not base64.
+    """
+    path = "/".join(_ds(name) for name in ("Signature", "KeyInfo", "X509Data", "X509Certificate"))
+    return tuple(_decode_base64(one, "certificate") for one in root.findall(path))
+
+
+def read_signature_method(root: etree._Element) -> str:
+    """The algorithm URI that the root's signature names; empty without one."""
+    path = "/".join(_ds(name) for name in ("Signature", "SignedInfo", "SignatureMethod"))
+    method = root.find(path)
+    return "" if method is None else method.get("Algorithm", "")
+
+
+def _ds(name: str) -> str:
+    return f"{{{DS}}}{name}"
+
+
+def _refuse(code: str, detail: str) -> NoReturn:
+    raise SignatureRefused(detail, code=code)
+
+
+def _refuse_structure(detail: str) -> NoReturn:
+    _refuse("signature-structure", detail)
+
+
+def _find_signature(root: etree._Element) -> etree._Element:
+    found = list(root.iter(_ds("Signature")))
+    if not found:
+        _refuse("signature-missing", "The document is not signed.")
+    if len(found) > 1:
+        _refuse_structure(f"The document has {len(found)} signatures; exactly one is accepted, on its root element.")
+    if found[0].getparent() is not root or root.getparent() is not None:
+        _refuse_structure("The signature does not stand on the root element, so it does not cover the document.")
+    return found[0]
+
+
+def _check_structure(signature: etree._Element, root: etree._Element, profile: SignatureProfile) -> str:
+    """Refuse whatever is not the one accepted form; returns the signature method."""
+    if any(not isinstance(node.tag, str) for node in signature.iter()):
+        _refuse_structure("The signature has a comment or processing instruction inside.")
+    tags = [child.tag for child in signature]
+    if tags not in (
+        [_ds("SignedInfo"), _ds("SignatureValue")],
+        [_ds("SignedInfo"), _ds("SignatureValue"), _ds("KeyInfo")],
+    ):
+        _refuse_structure(
+            "The signature must hold SignedInfo, SignatureValue and at most one KeyInfo, and nothing else."
+        )
+    signed_info, value = signature[0], signature[1]
+    if not _decode_base64(value, "SignatureValue"):
+        _refuse_structure("The signature has no value.")
+    if [child.tag for child in signed_info] != [
+        _ds("CanonicalizationMethod"),
+        _ds("SignatureMethod"),
+        _ds("Reference"),
+    ]:
+        _refuse_structure("SignedInfo must name one canonicalization, one signature method and exactly one reference.")
+    _check_canonicalization(signed_info[0], profile)
+    _check_reference(signed_info[2], root, profile)
+    return _read_plain_algorithm(signed_info[1], _KEY_TYPES, "signature method")
+
+
+def _check_reference(reference: etree._Element, root: etree._Element, profile: SignatureProfile) -> None:
+    _check_target(reference.get("URI"), root.get("ID"), profile)
+    if [child.tag for child in reference] != [_ds("Transforms"), _ds("DigestMethod"), _ds("DigestValue")]:
+        _refuse_structure("The reference must hold transforms, a digest method and a digest value, and nothing else.")
+    transforms = list(reference[0])
+    if [one.tag for one in transforms] != [_ds("Transform")] * 2:
+        _refuse_structure(f"The reference has {len(transforms)} transforms; exactly two are accepted.")
+    _read_plain_algorithm(transforms[0], {_ENVELOPED}, "first transform")
+    _check_canonicalization(transforms[1], profile)
+    digest = _DIGESTS[_read_plain_algorithm(reference[1], _DIGESTS, "digest method")]
+    value = _decode_base64(reference[2], "DigestValue")
+    if len(value) != hashlib.new(digest).digest_size:
+        _refuse_structure("The digest value does not have the length of its digest method.")
+    if value == hashlib.new(digest).digest():
+        _refuse_structure("The digest value is that of nothing at all.")
+
+
+def _check_target(uri: str | None, root_id: str | None, profile: SignatureProfile) -> None:
+    """The reference must name the root: anything else may be read by xmlsec before any key is looked at."""
+    if uri == "" and profile.whole_document:
+        return
+    if root_id is None or not _NCNAME.fullmatch(root_id) or uri != f"#{root_id}":
+        _refuse_structure("The signature's reference does not name the root element.")
+
+
+def _check_canonicalization(element: etree._Element, profile: SignatureProfile) -> None:
+    algorithm = element.get("Algorithm")
+    if algorithm not in profile.canonicalizations:
+        _refuse("signature-algorithm", "The canonicalization is not exclusive C14N.")
+    if [child.tag for child in element] not in ([], [_INCLUSIVE_NAMESPACES]) or any(len(child) for child in element):
+        _refuse_structure("The canonicalization has parameters that are not accepted.")
+
+
+def _read_plain_algorithm(element: etree._Element, allowed: Collection[str], what: str) -> str:
+    """An algorithm from the list, without parameters."""
+    algorithm = element.get("Algorithm", "")
+    if algorithm not in allowed:
+        _refuse("signature-algorithm", f"The {what} {_shorten(algorithm)} is not accepted.")
+    if len(element) or (element.text or "").strip():
+        _refuse_structure(f"The {what} has parameters, which are not accepted.")
+    return algorithm
+
+
+def _shorten(algorithm: str) -> str:
+    """The last part of an algorithm's URI, if it is one that could be shown."""
+    name = re.split(r"[#/]", algorithm)[-1]
+    return name if re.fullmatch(r"[A-Za-z0-9-]{1,40}", name) else "that it names"
+
+
+def _decode_base64(element: etree._Element, what: str) -> bytes:
+    if len(element):
+        _refuse_structure(f"The {what} has elements inside.")
+    try:
+        return base64.b64decode("".join((element.text or "").split()), validate=True)
+    except (binascii.Error, ValueError):
+        _refuse_structure(f"The {what} is not base64.")
+
+
+def _verify_with(signature: etree._Element, root: etree._Element, certificate: Certificate) -> bool:
+    context = xmlsec.SignatureContext()
+    for transform in _SIGNATURE_TRANSFORMS:
+        context.enable_signature_transform(transform)
+    for transform in _REFERENCE_TRANSFORMS:
+        context.enable_reference_transform(transform)
+    try:
+        context.key = xmlsec.Key.from_memory(certificate.der, _T.KeyDataFormatCertDer)
+        if root.get("ID") is not None:
+            context.register_id(root, "ID")
+        outcome = cast("Callable[[etree._Element], object]", context.verify)(signature)
+    except xmlsec.Error:  # also for a canonicalization that failed, and a key that it cannot load
+        return False
+    return outcome is None  # success returns nothing, failure raises; any other answer proves nothing

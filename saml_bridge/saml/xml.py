@@ -1,0 +1,351 @@
+"""XML that comes from outside: from bytes to a tree that is safe to read, or a refusal in plain words.
+
+Owns: which encodings, sizes and constructs are accepted, the hardened parser, reading a value as pure text, and
+validation against the OASIS schemas. Does not own: signatures (`verify.py`) and what a document means.
+Called by: `metadata.py`, `verify.py`, whatever reads protocol messages, and tests that validate what is issued.
+
+The bytes are decoded here, strictly, before the parser sees them, and the parser gets the decoded text as UTF-8: so
+what was looked at is what is parsed, and no encoding can hide a document type. Nothing here opens a file or a
+connection for a document, and no text of libxml2's parser reaches an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from threading import Lock
+from typing import Any, Literal, NamedTuple, NoReturn, cast
+
+from lxml import etree
+
+from saml_bridge.errors import XmlRefused
+from saml_bridge.values import Finding, Severity
+
+SchemaName = Literal["metadata", "protocol", "assertion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much XML is read: bytes of the file, levels of elements, attributes on one element."""
+
+    max_bytes: int
+    max_depth: int
+    max_attributes: int
+
+
+METADATA_LIMITS = Limits(max_bytes=5 * 1024 * 1024, max_depth=64, max_attributes=256)
+MESSAGE_LIMITS = Limits(max_bytes=64 * 1024, max_depth=32, max_attributes=32)
+
+_NOT_ELEMENTS = (etree._Comment, etree._ProcessingInstruction, etree._Entity)
+_XML_SPACE = " \t\r\n"
+_ID_NAMES = ("ID", "Id", "{http://www.w3.org/XML/1998/namespace}id")
+_XINCLUDE = ("{http://www.w3.org/2001/XInclude}", "{http://www.w3.org/2003/XInclude}")
+_DECLARATION = re.compile(
+    r"""<\?xml[ \t\r\n]+version[ \t\r\n]*=[ \t\r\n]*(?:"(?P<v1>[^"<>]*)"|'(?P<v2>[^'<>]*)')"""
+    r"""(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*(?:"(?P<e1>[^"<>]*)"|'(?P<e2>[^'<>]*)'))?"""
+    r"""(?:[ \t\r\n]+standalone[ \t\r\n]*=[ \t\r\n]*(?:"(?:yes|no)"|'(?:yes|no)'))?[ \t\r\n]*\?>"""
+)
+_CODECS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "iso-8859-1"}
+_ENCODING_FIX = "Save the file as UTF-8 (with that in its XML declaration) and try again."
+_EXPORT_FIX = "Ask the partner for its SAML metadata file again, and save it as downloaded."
+
+
+def parse_xml(data: bytes, *, limits: Limits) -> etree._Element:
+    """Parse a document from outside and return its root element.
+
+    Accepts UTF-8 (with or without byte order mark), UTF-16 with byte order mark, US-ASCII and declared ISO-8859-1.
+    Raises XmlRefused, whose `code` says why and whose one finding has the sentence and the fix: no document type,
+    entity, processing instruction or XInclude, nothing beyond `limits`, no ID value twice.
+    """
+    _check_size(data, limits)
+    text = _decode(data)
+    _check_prolog(text)
+    root = _parse_text(text)
+    _check_tree(root, limits)
+    return root
+
+
+def read_text(element: etree._Element) -> str:
+    """The text of an element whose value decides something, untrimmed; empty when there is none.
+
+    Raises XmlRefused `xml-value-not-text` when a comment, processing instruction or child element stands inside,
+    because two readers of such a value see two values.
+    """
+    if len(element):
+        name = etree.QName(element).localname
+        _refuse(
+            "xml-value-not-text",
+            f"The value of {name} has a comment or an element inside; it must be text alone.",
+            f"Remove the comment or element from {name}.",
+        )
+    return element.text or ""
+
+
+def schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
+    """Validate against the OASIS SAML 2.0 schema; returns one plain line an error, none when valid.
+
+    The schemas are pysaml2's local copies and the document's own schema hints are not followed. The lines quote the
+    document, so they are for whoever uploaded it, never for a payer. Thread safe.
+    """
+    compiled, lock = _load_schema(schema)
+    with lock:  # lxml keeps the error log on the schema object
+        if compiled.validate(root):
+            return ()
+        log = cast("Iterable[etree._LogEntry]", compiled.error_log)
+        return tuple(_describe_schema_error(error) for error in log)
+
+
+class _Likeness(NamedTuple):
+    """What the bytes look like when they are no XML."""
+
+    code: str
+    message: str
+    fix: str
+
+
+_LIKENESSES: tuple[tuple[re.Pattern[bytes], _Likeness], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), _Likeness(code, message, fix))
+    for pattern, code, message, fix in (
+        (
+            rb"\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html[\s>])",
+            "xml-html",
+            "This is an HTML page, not XML: probably a sign-in or error page was saved instead of the file.",
+            "Open the metadata address in a browser where you are signed in, and save the XML itself.",
+        ),
+        (rb"\s*[{\[]", "xml-not-xml", "This is JSON, not XML.", _EXPORT_FIX),
+        (
+            rb"\s*-----BEGIN [A-Z ]*PRIVATE KEY-----",
+            "xml-not-xml",
+            "This is a private key, not XML. It must not leave the partner; it was not stored.",
+            "Tell the partner that this key was sent around and must be replaced, and ask for its SAML metadata file.",
+        ),
+        (
+            rb"\s*-----BEGIN ",
+            "xml-not-xml",
+            "This is a PEM file (a certificate or key), not XML.",
+            "The certificate alone is not enough. " + _EXPORT_FIX,
+        ),
+        (rb"\x89PNG|\xff\xd8\xff|GIF8", "xml-not-xml", "This is a picture, not XML.", _EXPORT_FIX),
+        (rb"%PDF", "xml-not-xml", "This is a PDF document, not XML.", _EXPORT_FIX),
+        (rb"PK\x03\x04", "xml-not-xml", "This is a ZIP archive, not XML.", "Unpack it and take the XML file in it."),
+    )
+)
+
+
+def _refuse(code: str, message: str, fix: str = "") -> NoReturn:
+    raise XmlRefused(message, code=code, findings=(Finding(code, Severity.ERROR, message, fix),))
+
+
+def _check_size(data: bytes, limits: Limits) -> None:
+    if len(data) > limits.max_bytes:
+        message = f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are read."
+        _refuse("xml-too-large", message, "Take the part that belongs to the one partner out of it.")
+    if data.startswith(b"\x1f\x8b"):
+        _refuse("xml-gzip", "The file is compressed with gzip.", "Unpack it (gunzip) and use the XML file.")
+    if not data.strip():
+        _refuse("xml-empty", "The file is empty.", _EXPORT_FIX)
+    head = data[:1024].removeprefix(b"\xef\xbb\xbf")
+    for pattern, likeness in _LIKENESSES:
+        if pattern.match(head):
+            _refuse(*likeness)
+
+
+def _decode(data: bytes) -> str:
+    """The document's text without its byte order mark, decoded as it says it is encoded."""
+    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        _refuse("xml-encoding", "The file is encoded in UTF-32, which is not accepted.", _ENCODING_FIX)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = _decode_as(data, "utf-16", "UTF-16")
+        declared = _read_declared_encoding(text)
+        if declared not in (None, "utf-16"):
+            _refuse("xml-encoding", "The file is UTF-16, but its XML declaration says otherwise.", _ENCODING_FIX)
+    else:
+        text = _decode_bytes(data)
+    if "\x00" in text:
+        _refuse("xml-null", "The file contains a NUL character, which XML never does.", _EXPORT_FIX)
+    return text
+
+
+def _decode_bytes(data: bytes) -> str:
+    if b"\x00" in data:
+        message = "The file contains zero bytes: it is binary, or UTF-16 or UTF-32 without a byte order mark."
+        _refuse("xml-encoding", message, _ENCODING_FIX)
+    has_mark = data.startswith(b"\xef\xbb\xbf")
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    declared = _read_declared_encoding(data[:1024].decode("latin-1"))
+    codec = "utf-8" if declared is None else _CODECS.get(declared)
+    if codec is None:
+        message = "The XML declaration names an encoding that is not accepted; UTF-8, UTF-16, US-ASCII, ISO-8859-1 are."
+        _refuse("xml-encoding", message, _ENCODING_FIX)
+    if has_mark and codec != "utf-8":
+        _refuse("xml-encoding", "The file is marked as UTF-8, but its XML declaration says otherwise.", _ENCODING_FIX)
+    return _decode_as(data, codec, (declared or "utf-8").upper())
+
+
+def _decode_as(data: bytes, codec: str, name: str) -> str:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError as error:
+        message = f"The file says that it is {name}, but byte {error.start + 1:,} is not."
+        _refuse("xml-encoding", message, _ENCODING_FIX)
+
+
+def _read_declared_encoding(text: str) -> str | None:
+    """The encoding that the XML declaration names, in lower case."""
+    if not text.startswith("<?xml") or text[5:6] not in tuple(_XML_SPACE):
+        return None
+    match = _DECLARATION.match(text)
+    if match is None:
+        _refuse("xml-malformed", "The XML declaration (the first line, <?xml …?>) is not well-formed.", _EXPORT_FIX)
+    version = match["v1"] or match["v2"]
+    if version != "1.0":
+        _refuse("xml-version", "The file is not XML 1.0.", "Save it as XML 1.0.")
+    declared = match["e1"] or match["e2"]
+    return None if declared is None else declared.lower()
+
+
+def _check_prolog(text: str) -> None:
+    """Refuse a document type before the parser could expand anything of it; it can stand in the prolog only."""
+    declaration = _DECLARATION.match(text)
+    position = declaration.end() if declaration else 0
+    while position < len(text):
+        if text[position] in _XML_SPACE:
+            position += 1
+        elif text.startswith("<!--", position):
+            end = text.find("-->", position + 4)
+            if end < 0:
+                return
+            position = end + 3
+        elif text.startswith("<!DOCTYPE", position):
+            _refuse_doctype()
+        else:
+            return
+
+
+def _refuse_doctype() -> NoReturn:
+    message = "The file has a document type (<!DOCTYPE …>), which is not allowed: it can pull in other files."
+    _refuse("xml-doctype", message, "Remove the <!DOCTYPE …> from the file; SAML needs none.")
+
+
+def _parse_text(text: str) -> etree._Element:
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        attribute_defaults=False,
+        huge_tree=False,
+        recover=False,
+        collect_ids=False,
+    )
+    try:
+        root = etree.fromstring(text.encode(), parser)
+    except etree.XMLSyntaxError as error:
+        _refuse_malformed(error, text)
+    info = root.getroottree().docinfo
+    if info.internalDTD is not None or info.externalDTD is not None:
+        _refuse_doctype()
+    return root
+
+
+_MALFORMATIONS = {
+    etree.ErrorTypes.ERR_TAG_NAME_MISMATCH: "an element is closed by another name than it was opened",
+    etree.ErrorTypes.ERR_TAG_NOT_FINISHED: "the file ends before its elements are closed",
+    etree.ErrorTypes.ERR_UNDECLARED_ENTITY: "it uses an entity (&…;) that XML does not know",
+    etree.ErrorTypes.ERR_ATTRIBUTE_REDEFINED: "an attribute stands twice on one element",
+    etree.ErrorTypes.NS_ERR_UNDEFINED_NAMESPACE: "it uses a namespace prefix that is not declared",
+    etree.ErrorTypes.ERR_INVALID_CHAR: "it contains a character that XML does not allow",
+    etree.ErrorTypes.ERR_INVALID_CHARREF: "it contains a character that XML does not allow",
+    etree.ErrorTypes.ERR_DOCUMENT_END: "something follows the end of the document",
+    etree.ErrorTypes.ERR_DOCUMENT_EMPTY: "it does not begin with an element",
+    etree.ErrorTypes.ERR_RESERVED_XML_NAME: "something stands before the XML declaration",
+}
+
+
+def _refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
+    code = cast("Any", error).code  # the stubs lack it
+    if code == etree.ErrorTypes.ERR_RESOURCE_LIMIT:
+        _refuse("xml-depth", "The elements of the file are nested too deeply.", _EXPORT_FIX)
+    if not text.lstrip(_XML_SPACE).startswith("<"):
+        _refuse("xml-not-xml", "The file is plain text, not XML.", _EXPORT_FIX)
+    line, column = error.position
+    reason = _MALFORMATIONS.get(code, "it breaks the rules of XML")
+    message = f"The XML is not well-formed: {reason} (line {line}, column {column})."
+    _refuse("xml-malformed", message, _EXPORT_FIX)
+
+
+def _check_tree(root: etree._Element, limits: Limits) -> None:
+    for beside in (*root.itersiblings(preceding=True), *root.itersiblings()):
+        _check_kind(beside)
+    if _find_deeper(limits.max_depth)(root):
+        message = f"The elements of the file are nested more than {limits.max_depth} deep."
+        _refuse("xml-depth", message, _EXPORT_FIX)
+    seen: set[str] = set()
+    for node in root.iter():
+        if isinstance(node, _NOT_ELEMENTS):
+            _check_kind(node)
+            continue
+        if node.tag.startswith(_XINCLUDE):
+            _refuse(
+                "xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place."
+            )
+        attributes = node.attrib
+        if len(attributes) > limits.max_attributes:
+            message = f"An element has {len(attributes):,} attributes; at most {limits.max_attributes} are read."
+            _refuse("xml-attributes", message, _EXPORT_FIX)
+        for name in _ID_NAMES:
+            if (value := attributes.get(name)) is not None:
+                _check_id_is_new(value, seen)
+
+
+def _check_kind(node: etree._Element) -> None:
+    """A node that is no element may only be a comment."""
+    if isinstance(node, etree._Comment):
+        return
+    if isinstance(node, etree._Entity):
+        _refuse_doctype()
+    message = "The file has a processing instruction (<?…?>), which is not allowed."
+    _refuse("xml-processing-instruction", message, "Remove it; SAML needs none.")
+
+
+def _check_id_is_new(value: str, seen: set[str]) -> None:
+    if value in seen:
+        _refuse("xml-duplicate-id", "Two elements of the file have the same ID.", _EXPORT_FIX)
+    seen.add(value)
+
+
+@lru_cache(maxsize=8)
+def _find_deeper(depth: int) -> etree.XPath:
+    """An expression that holds when any element is nested more than `depth` deep; evaluated without recursion."""
+    return etree.XPath(f"boolean({'/*' * (depth + 1)})")
+
+
+class _LocalSchemas(etree.Resolver):
+    """Answers every import of a schema from pysaml2's copies, by file name; there is nothing else to fall back to."""
+
+    def resolve(self, system_url: str, public_id: str, context: Any = None) -> Any:  # noqa: ARG002  as the base class
+        name = system_url.rsplit("/", 1)[-1]
+        return self.resolve_string(_read_schema(name), context, base_url=name)
+
+
+def _read_schema(name: str) -> bytes:
+    return (files("saml2") / "data" / "schemas" / name).read_bytes()
+
+
+@lru_cache(maxsize=3)
+def _load_schema(schema: SchemaName) -> tuple[etree.XMLSchema, Lock]:
+    # The schemas' own document types define entities that they use, so these are resolved; the files are ours.
+    parser = etree.XMLParser(no_network=True, load_dtd=False)
+    parser.resolvers.add(_LocalSchemas())
+    name = f"saml-schema-{schema}-2.0.xsd"
+    return etree.XMLSchema(etree.fromstring(_read_schema(name), parser, base_url=name)), Lock()
+
+
+def _describe_schema_error(error: etree._LogEntry) -> str:
+    text = re.sub(r"\{[^{}]*\}", "", error.message)
+    text = "".join(char if char.isprintable() else " " for char in text)
+    return f"line {error.line}: {text if len(text) <= 300 else text[:299] + '…'}"
