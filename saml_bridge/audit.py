@@ -11,24 +11,28 @@ cannot try names, and the same for the same payer, so that whoever has the key c
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
+    Dialect,
     Engine,
     Index,
+    Insert,
     Integer,
+    RowMapping,
     String,
     Text,
     bindparam,
     column,
     insert,
-    literal_column,
+    or_,
     select,
     table,
 )
@@ -39,7 +43,9 @@ from saml_bridge.db import Base, Database, UtcDateTime
 from saml_bridge.errors import NotRecorded
 from saml_bridge.values import TraceId
 
-LONGEST_TEXT = 1_000
+LONGEST_NAME = 64
+LONGEST_ACTOR = 255
+LONGEST_DETAIL = 4_000
 PSEUDONYM_DIGITS = 32
 
 
@@ -122,7 +128,7 @@ class AuditRow(Base):
     trace_id: Mapped[str] = mapped_column(String(64), index=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     kind: Mapped[str] = mapped_column(String(64))
-    biller: Mapped[str] = mapped_column(String(64))
+    biller: Mapped[str] = mapped_column(String(LONGEST_NAME))
     link: Mapped[str | None] = mapped_column(String(64))
     partner: Mapped[str | None] = mapped_column(String(64))
     revision: Mapped[int | None]
@@ -132,9 +138,13 @@ class AuditRow(Base):
     outcome: Mapped[str] = mapped_column(String(16))
     code: Mapped[str] = mapped_column(String(64))
     detail: Mapped[str] = mapped_column(Text)
-    actor: Mapped[str | None] = mapped_column(String(255))
+    actor: Mapped[str | None] = mapped_column(String(LONGEST_ACTOR))
 
     __table_args__ = (Index(None, "biller", "id"), Index(None, "payer", "id"))
+
+
+_AUDIT = Base.metadata.tables["audit"]
+_NAMES = tuple(one.name for one in _AUDIT.columns if one.name != "id")
 
 
 def pseudonym(secret: bytes, *, biller: str, kind: str, value: str) -> str:
@@ -146,25 +156,176 @@ def pseudonym(secret: bytes, *, biller: str, kind: str, value: str) -> str:
 class AuditTrail:
     """The trail of one database. Safe to share between threads."""
 
-    def __init__(self, database: Database, *, secret: bytes) -> None: ...
+    def __init__(self, database: Database, *, secret: bytes) -> None:
+        self._engine = database.autocommit
+        self._secret = secret
+        self._fenced = _Statement(_build_fenced_insert(), self._engine)
+        self._plain = _Statement(insert(_AUDIT).values({name: bindparam(name) for name in _NAMES}), self._engine)
+        self._write_instant = _instant_writer(self._engine.dialect)
 
     def hide_payer(self, biller: str, payer_id: str) -> str:
         """The pseudonym of a payer."""
+        return pseudonym(self._secret, biller=biller, kind="payer", value=payer_id)
 
     def hide_account(self, biller: str, number: str) -> str:
         """The pseudonym of an account."""
+        return pseudonym(self._secret, biller=biller, kind="account", value=number)
 
     def record_launch(self, entry: Entry, *, fence: tuple[str, int]) -> bool:
         """Record an issued launch if `fence` (biller, revision) is the configuration in force; False if it is not.
 
-        One statement, committed when this returns. Raises NotRecorded.
+        One statement, committed when this returns: nothing can be published between the question and the record.
+        Raises NotRecorded.
         """
+        parameters = self._read_parameters(entry)
+        parameters["fence_biller"], parameters["fence_revision"] = fence
+        return self._execute(self._fenced, parameters) == 1
 
     def record(self, entry: Entry) -> None:
         """Record and commit. Raises NotRecorded."""
+        self._execute(self._plain, self._read_parameters(entry))
 
     def record_within(self, connection: Connection, entries: Iterable[Entry]) -> None:
         """Record within the caller's transaction. Raises NotRecorded."""
+        rows = [{**_read_texts(entry), "at": entry.at, "revision": entry.revision} for entry in entries]
+        if not rows:
+            return
+        try:
+            connection.execute(insert(_AUDIT), rows)
+        except SQLAlchemyError as error:
+            raise _not_recorded(error) from error
 
     def search(self, wanted: Search) -> tuple[Record, ...]:
         """Newest first. Raises ValueError for a payer or account without a biller."""
+        statement = select(_AUDIT).order_by(_AUDIT.c.id.desc()).limit(wanted.limit)
+        for condition in self._list_conditions(wanted):
+            statement = statement.where(condition)
+        with self._engine.connect() as connection:
+            return tuple(_read_record(row) for row in connection.execute(statement).mappings())
+
+    def _list_conditions(self, wanted: Search) -> Iterator[ColumnElement[bool]]:
+        for name in ("biller", "link", "partner", "outcome", "code", "trace_id"):
+            if (value := getattr(wanted, name)) is not None:
+                yield _AUDIT.c[name] == value
+        if wanted.kind is not None:
+            yield or_(_AUDIT.c.kind == wanted.kind, _AUDIT.c.kind.startswith(f"{wanted.kind}:", autoescape=True))
+        if wanted.since is not None:
+            yield _AUDIT.c.at >= wanted.since
+        if wanted.until is not None:
+            yield _AUDIT.c.at < wanted.until
+        for name, value in (("payer", wanted.payer), ("account", wanted.account)):
+            if value is not None:
+                if wanted.biller is None:
+                    raise ValueError(f"a search for {name} needs the biller, since pseudonyms differ between billers")
+                yield _AUDIT.c[name] == pseudonym(self._secret, biller=wanted.biller, kind=name, value=value)
+
+    def _read_parameters(self, entry: Entry) -> dict[str, Any]:
+        return {**_read_texts(entry), "at": self._write_instant(entry.at), "revision": entry.revision}
+
+    def _execute(self, statement: _Statement, parameters: dict[str, Any]) -> int:
+        """Run on the driver itself, which costs a fifth of SQLAlchemy's execution; returns the number of rows.
+
+        A connection that the server closed while it waited in the pool is replaced, once.
+        """
+        try:
+            try:
+                return statement.run(parameters)
+            except _ConnectionLost:
+                self._engine.dispose()
+                return statement.run(parameters)
+        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error, _ConnectionLost) as error:
+            raise _not_recorded(error) from error
+
+
+class _ConnectionLost(Exception):
+    """The driver says that the connection is gone."""
+
+
+class _Statement:
+    """SQL compiled once for the driver's own way of naming parameters."""
+
+    def __init__(self, statement: Insert, engine: Engine) -> None:
+        compiled = statement.compile(dialect=engine.dialect)
+        self._engine = engine
+        self._sql = str(compiled)
+        self._order: Sequence[str] | None = compiled.positiontup if compiled.positional else None
+
+    def run(self, parameters: dict[str, Any]) -> int:
+        """The number of rows. Raises the driver's errors, and _ConnectionLost."""
+        values = parameters if self._order is None else [parameters[name] for name in self._order]
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(self._sql, values)
+            count: int = cursor.rowcount
+            cursor.close()
+            return count
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            if self._engine.dialect.is_disconnect(error, connection.dbapi_connection, None):
+                connection.invalidate(error)
+                raise _ConnectionLost(type(error).__name__) from error
+            raise
+        finally:
+            connection.close()
+
+
+def _build_fenced_insert() -> Insert:
+    biller = table("biller", column("slug", String), column("revision", Integer))
+    values = select(*(bindparam(name, type_=_AUDIT.c[name].type) for name in _NAMES))
+    in_force = values.select_from(biller).where(
+        biller.c.slug == bindparam("fence_biller"), biller.c.revision == bindparam("fence_revision")
+    )
+    return insert(_AUDIT).from_select(_NAMES, in_force)
+
+
+def _instant_writer(dialect: Dialect) -> Callable[[datetime], object]:
+    """What SQLAlchemy would make of an instant: the statements here go to the driver without its types."""
+    processor = UtcDateTime().dialect_impl(dialect).bind_processor(dialect)
+    return processor or (lambda value: value)
+
+
+def _read_texts(entry: Entry) -> dict[str, Any]:
+    return {
+        "trace_id": entry.trace_id,
+        "kind": entry.kind.value,
+        "biller": _tidy(entry.biller, LONGEST_NAME),
+        "link": _tidy(entry.link, LONGEST_NAME),
+        "partner": entry.partner,
+        "key": entry.key,
+        "payer": entry.payer,
+        "account": entry.account,
+        "outcome": entry.outcome.value,
+        "code": entry.code,
+        "detail": _tidy(entry.detail, LONGEST_DETAIL),
+        "actor": _tidy(entry.actor, LONGEST_ACTOR),
+    }
+
+
+def _tidy(text: str | None, longest: int) -> str | None:
+    """A refusal holds slugs as they were asked for: cut, and without anything that a terminal or PostgreSQL minds."""
+    if text is None or (len(text) <= longest and text.isprintable()):
+        return text
+    return "".join(one if one.isprintable() else " " for one in text[:longest])
+
+
+def _read_record(row: RowMapping) -> Record:
+    entry = Entry(
+        kind=Kind(row["kind"]),
+        at=row["at"],
+        trace_id=TraceId(row["trace_id"]),
+        biller=row["biller"],
+        link=row["link"],
+        partner=row["partner"],
+        revision=row["revision"],
+        key=row["key"],
+        payer=row["payer"],
+        account=row["account"],
+        code=row["code"],
+        detail=row["detail"],
+        actor=row["actor"],
+    )
+    return Record(row["id"], entry)
+
+
+def _not_recorded(error: Exception) -> NotRecorded:
+    return NotRecorded(f"the audit record could not be committed: {type(error).__name__}")

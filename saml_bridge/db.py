@@ -5,9 +5,9 @@ Does not own: any table (`registry.py`, `audit.py`) and the address of the datab
 Called by: the application's wiring, the registry, the audit trail, `saml-bridge init`.
 
 A process has two engines on one database. `engine` is for transactions. In `autocommit` every statement is its own
-transaction: a read or a single INSERT costs one round trip, and SQLite cannot answer 'database is locked' at once, as it
-does to a transaction that reads first and writes later. For that reason transactions that write on SQLite begin with
-`BEGIN IMMEDIATE` (`Database.begin`).
+transaction: a read or a single INSERT costs one round trip, and SQLite waits for a lock instead of answering 'database
+is locked' at once, as it does to a transaction that reads first and writes later. For that reason a transaction that
+writes begins with `BEGIN IMMEDIATE` on SQLite (`Database.begin`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         at = value.astimezone(UTC)
         return at.replace(tzinfo=None) if dialect.name == "sqlite" else at
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 the base's
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -109,7 +109,9 @@ def init_database(app: Flask, url: str) -> Database:
     migrate.init_app(app, db)
     with app.app_context():
         engine = db.engine
-    autocommit = create_engine(engine.url, isolation_level="AUTOCOMMIT", **_engine_options(parsed))
+    options = _engine_options(parsed)
+    # nothing to roll back where every statement is its own transaction
+    autocommit = create_engine(engine.url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, **options)
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.databases"]
+
 HERE = Path(__file__).parent
 LOOPBACK = ("127.", "::1", "localhost")
 
