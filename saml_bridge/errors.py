@@ -27,6 +27,11 @@ class BridgeError(Exception):
         if code is not None:
             self.code = code
 
+    def diagnosis(self) -> str:
+        """The whole reason, for the log and the audit trail: the detail, and each finding with its fix."""
+        findings = (f"[{one.code}] {one.message} {one.fix}".strip() for one in self.findings)
+        return " ".join((self.detail, *findings)).strip()
+
 
 class SettingsInvalid(BridgeError):
     """The environment does not make a working service; `findings` name every variable at fault."""

@@ -33,7 +33,7 @@ from saml_bridge.errors import (
 from saml_bridge.registry import Registry, Route, Snapshot
 from saml_bridge.saml.response import stamp_from
 from saml_bridge.sessions import SessionSource
-from saml_bridge.values import Attribute, Credentials, Finding, FormPost, JsonObject, PortalSession, TraceId
+from saml_bridge.values import Attribute, Credentials, FormPost, JsonObject, PortalSession, TraceId
 
 _ATTEMPTS = 3
 RETURNED = "returned"
@@ -154,7 +154,7 @@ class _Attempt:
         self._known: dict[str, Any] = {}
 
     def refusal(self, error: BridgeError) -> Entry:
-        return self._record(Kind.LAUNCH_REFUSED, code=error.code, detail=_describe(error))
+        return self._record(Kind.LAUNCH_REFUSED, code=error.code, detail=error.diagnosis())
 
     def issue(self) -> Entry:
         return self._record(Kind.LAUNCH_ISSUED, code="", detail="")
@@ -267,15 +267,6 @@ def _find_origins(reply: FormPost, route: Route, callback: str | None) -> tuple[
     if callback is not None and urlsplit(callback).scheme in ("http", "https"):
         origins.append(origin_of(callback))
     return tuple(dict.fromkeys(origins))
-
-
-def _describe(error: BridgeError) -> str:
-    """The reason for the audit trail: the error's detail and what its findings say; never a field's value."""
-    return " ".join((error.detail, *(_describe_finding(finding) for finding in error.findings))).strip()
-
-
-def _describe_finding(finding: Finding) -> str:
-    return f"[{finding.code}] {finding.message} {finding.fix}".strip()
 
 
 @dataclass(frozen=True, slots=True)

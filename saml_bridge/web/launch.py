@@ -52,7 +52,7 @@ def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
             outcome = launcher.launch(ask, source)
         except BridgeError as error:
             response = _answer_error(launcher, ask, error)
-            _note(ask, type(error).__name__, error.code, error.detail, started)
+            _note(ask, type(error).__name__, error.code, error.diagnosis(), started)
         else:
             response = _answer(launcher, ask, outcome)
             _note(ask, type(outcome).__name__, "", "", started)

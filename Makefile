@@ -1,0 +1,57 @@
+# Every target works in .venv, which is made from the lock file at first need.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check lint type test bench lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(RUNTIME)  ## set everything up and start the bridge with a demo portal and demo partners
+	@$(BIN)/saml-bridge demo
+
+check: lint type test  ## what CI runs: lint, types, all tests
+
+lint: $(DEV)  ## style and common mistakes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+type: $(DEV)  ## static types
+	$(BIN)/mypy
+
+test: $(DEV) system-packages  ## all tests, on SQLite and PostgreSQL, in a real browser
+	$(BIN)/pytest
+
+bench: $(DEV) system-packages  ## what a launch costs, in multiples of a raw RSA-2048 signature
+	$(BIN)/python -m tests.bench
+
+lock: $(DEV)  ## resolve the newest versions into the lock files
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate requirements/runtime.in -o requirements/runtime.lock
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --allow-unsafe requirements/dev.in -o requirements/dev.lock
+
+clean:  ## remove the environment and everything that was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@tools/make-venv $(PYTHON) $(VENV)
+
+$(RUNTIME): requirements/runtime.lock setup.cfg | $(BIN)/python
+	@test -e $(DEV) || $(PIP) install --require-hashes -r requirements/runtime.lock
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+$(DEV): requirements/dev.lock setup.cfg | $(BIN)/python
+	@$(PIP) install --require-hashes -r requirements/dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $(RUNTIME) $@
+
+.PHONY: system-packages
+system-packages:
+	@tools/install-system-packages

@@ -1,0 +1,139 @@
+"""The wiring: the only place where objects are made and handed to each other.
+
+`open_bridge` makes what the command line and the web service share; `create_app` puts the web service on top.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from saml_bridge.audit import AuditTrail
+from saml_bridge.db import check_schema, init_database
+from saml_bridge.errors import BridgeError, NotFound, SettingsInvalid
+from saml_bridge.keys import KeyRing
+from saml_bridge.launch import Launcher
+from saml_bridge.logs import set_up_logs
+from saml_bridge.registry import Registry
+from saml_bridge.saml.libraries import check_libraries
+from saml_bridge.sessions import JwtSource, SessionSource
+from saml_bridge.settings import Settings
+from saml_bridge.web.launch import create_launch_views, new_trace_id
+from saml_bridge.web.operations import create_operation_views
+from saml_bridge.web.pages import STATIC, init_pages, render_error
+from saml_bridge.web.saml import create_saml_views
+
+log = structlog.get_logger()
+MAX_BODY_BYTES = 6 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """Everything below the edges, wired for one database and one certificates folder."""
+
+    app: Flask
+    settings: Settings
+    keys: KeyRing
+    audit: AuditTrail
+    registry: Registry
+    launcher: Launcher
+
+
+def open_bridge(settings: Settings) -> Bridge:
+    """Wire the bridge. The database may still be without tables. Raises BridgeError for what cannot work."""
+    check_libraries()
+    app = Flask(__name__, static_folder="web/static", static_url_path=STATIC, template_folder="web/templates")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["PREFERRED_URL_SCHEME"] = settings.base_url.partition(":")[0]
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    if settings.database_url.startswith("sqlite:///"):
+        settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = init_database(app, settings.database_url)
+    secret = settings.secret_key.encode()
+    keys = KeyRing(settings.certs_dir)
+    audit = AuditTrail(database, secret=secret)
+    registry = Registry(
+        database,
+        audit=audit,
+        find_key=keys.find,
+        base_url=settings.base_url,
+        pairwise_secret=settings.pairwise_secret.encode(),
+        allow_http=settings.allow_http_acs,
+        cache_size=settings.snapshot_cache,
+    )
+    launcher = Launcher(
+        registry=registry,
+        audit=audit,
+        base_url=settings.base_url,
+        secret=secret,
+        clock=lambda: datetime.now(UTC),
+        random_bytes=os.urandom,
+    )
+    return Bridge(app=app, settings=settings, keys=keys, audit=audit, registry=registry, launcher=launcher)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The web service, ready to be served. Raises BridgeError for settings, keys or a database that cannot work."""
+    settings = settings or Settings.from_env()
+    set_up_logs(settings.log_format)
+    bridge = open_bridge(settings)
+    app = bridge.app
+    for finding in check_schema(app):
+        raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
+    _load_keys(bridge)
+    init_pages(app)
+    app.register_blueprint(create_launch_views(bridge.launcher, _create_source(bridge)))
+    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url))
+    app.register_blueprint(create_operation_views(app, settings.metrics_token))
+    _register_errors(bridge)
+    return app
+
+
+def _load_keys(bridge: Bridge) -> None:
+    """Every key is read at start, so that one that others can read stops the service and not a launch."""
+    for name in bridge.keys.list_names():
+        bridge.keys.find(name)
+
+
+def _create_source(bridge: Bridge) -> SessionSource:
+    settings = bridge.settings
+    if settings.session_source == "demo":
+        from saml_bridge.demo.portal import mount_demo_portal  # the demo is not part of a real service
+
+        return mount_demo_portal(bridge.app, registry=bridge.registry, secret=settings.secret_key)
+    if settings.session_source == "jwt":
+        return JwtSource(
+            jwks=settings.session_jwks or "",
+            issuer=settings.session_issuer or "",
+            audience=settings.session_audience or "",
+            cookie=settings.session_cookie,
+            leeway=timedelta(seconds=settings.session_leeway_seconds),
+        )
+    raise SettingsInvalid("SAML_BRIDGE_SESSION_SOURCE is not set: set it to jwt, or run 'saml-bridge demo'")
+
+
+def _register_errors(bridge: Bridge) -> None:
+    """The one place that turns errors into pages; an unexpected one is logged whole and shown as a number alone."""
+
+    @bridge.app.errorhandler(BridgeError)
+    def answer_refusal(error: BridgeError) -> Response:
+        trace_id = new_trace_id(bridge.launcher)
+        log.warning("refused", trace_id=trace_id, code=error.code, detail=error.diagnosis())
+        return render_error(error, trace_id=trace_id)
+
+    @bridge.app.errorhandler(HTTPException)
+    def answer_http(error: HTTPException) -> Response | HTTPException:
+        if error.code != 404:
+            return error
+        return render_error(NotFound("no such address"), trace_id=new_trace_id(bridge.launcher))
+
+    @bridge.app.errorhandler(Exception)
+    def answer_fault(error: Exception) -> Response:
+        trace_id = new_trace_id(bridge.launcher)
+        log.error("fault", trace_id=trace_id, exc_info=error)
+        return render_error(BridgeError("fault"), trace_id=trace_id)
