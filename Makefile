@@ -8,10 +8,10 @@ DEV := $(VENV)/.dev
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint type test bench lock clean
+.PHONY: help demo check lint type test bench lock translations clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME)  ## set everything up and start the bridge with a demo portal and demo partners
 	@$(BIN)/saml-bridge demo
@@ -33,8 +33,11 @@ bench: $(DEV) system-packages  ## what a launch costs, in multiples of a raw RSA
 
 lock: $(DEV)  ## resolve the newest versions into the lock files
 	$(PIP) install uv
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate requirements/runtime.in -o requirements/runtime.lock
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --allow-unsafe requirements/runtime.in -o requirements/runtime.lock
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --allow-unsafe requirements/dev.in -o requirements/dev.lock
+
+translations: $(DEV)  ## compile the payer's texts after a change to messages.po
+	$(BIN)/pybabel compile -d saml_bridge/web/translations
 
 clean:  ## remove the environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -44,7 +47,7 @@ $(BIN)/python:
 
 $(RUNTIME): requirements/runtime.lock setup.cfg | $(BIN)/python
 	@test -e $(DEV) || $(PIP) install --require-hashes -r requirements/runtime.lock
-	@$(PIP) install --no-deps --editable .
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): requirements/dev.lock setup.cfg | $(BIN)/python
