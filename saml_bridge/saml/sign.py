@@ -1,0 +1,270 @@
+"""Our signatures: signing keys as values, and enveloped XML signatures on elements that were built here.
+
+Owns: which keys and algorithms may sign (never SHA-1), loading a key with its certificate, the one form of XML
+signature that we issue. Does not own: where key files lie and who may read them (`keys.py`), which key a biller uses,
+and the verification of what others signed (`verify.py`). Called by `response.py` and whatever else issues messages.
+
+The form is that of SAML 2.0 Core, section 5.4: one Reference to the element's ID, enveloped transform, exclusive
+canonicalization, the signing certificate in KeyInfo. lxml canonicalizes, `cryptography` signs: the same bytes that
+python-xmlsec would make (tests hold the two against each other), at a third of its overhead.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from lxml import etree
+
+from saml_bridge.document import SignatureAlgorithm
+from saml_bridge.errors import BridgeError, KeyRefused
+from saml_bridge.values import B64Str, Sha256Hex
+
+DS = "http://www.w3.org/2000/09/xmldsig#"
+EXCLUSIVE_C14N = "http://www.w3.org/2001/10/xml-exc-c14n#"
+ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
+
+LEAST_RSA_BITS = 2048
+MOST_RSA_BITS = 4096
+LEAST_RSA_EXPONENT = 65537
+
+KeyKind = Literal["rsa", "ec"]
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+class SignatureFault(BridgeError):
+    """A signature that our own key made does not verify with it (broken hardware, broken key); nothing may leave."""
+
+    code = "signature-fault"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A private key that was found fit to sign, and its certificate.
+
+    `bits` is the length of the RSA modulus or of the curve's field; `curve` is None for RSA. `fingerprint_sha256` is of
+    the certificate's DER bytes. Times are aware UTC, and informative: partners look at the key alone.
+    """
+
+    name: str
+    kind: KeyKind
+    bits: int
+    curve: Literal["P-256", "P-384"] | None
+    certificate: B64Str
+    fingerprint_sha256: Sha256Hex
+    not_before: datetime
+    not_after: datetime
+    private_key: PrivateKey = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Algorithm:
+    """`digest` is for the Reference and of the same family as the signature's hash."""
+
+    uri: str
+    key_kind: KeyKind
+    hash: hashes.HashAlgorithm
+    digest_uri: str
+    digest: Callable[[bytes], hashlib._Hash]
+
+
+_SHA256 = (hashes.SHA256(), "http://www.w3.org/2001/04/xmlenc#sha256", hashlib.sha256)
+_SHA384 = (hashes.SHA384(), "http://www.w3.org/2001/04/xmldsig-more#sha384", hashlib.sha384)
+_SHA512 = (hashes.SHA512(), "http://www.w3.org/2001/04/xmlenc#sha512", hashlib.sha512)
+
+_ALGORITHMS: dict[SignatureAlgorithm, _Algorithm] = {
+    "rsa-sha256": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#rsa-sha256", "rsa", *_SHA256),
+    "rsa-sha384": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#rsa-sha384", "rsa", *_SHA384),
+    "rsa-sha512": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#rsa-sha512", "rsa", *_SHA512),
+    "ecdsa-sha256": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256", "ec", *_SHA256),
+    "ecdsa-sha384": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384", "ec", *_SHA384),
+    "ecdsa-sha512": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha512", "ec", *_SHA512),
+}
+
+
+def find_algorithm_uri(algorithm: SignatureAlgorithm) -> str:
+    """The URI by which signatures name the algorithm (RFC 9231, 2.3)."""
+    return _ALGORITHMS[algorithm].uri
+
+
+def find_key_kind(algorithm: SignatureAlgorithm) -> KeyKind:
+    """The kind of key that the algorithm takes."""
+    return _ALGORITHMS[algorithm].key_kind
+
+
+def load_signing_key(name: str, *, key_pem: bytes, certificate_pem: bytes, password: bytes | None = None) -> SigningKey:
+    """Read a private key and its certificate, PEM both, and judge the key.
+
+    Raises KeyRefused, with `code` key-unreadable, certificate-unreadable, key-kind (neither RSA nor P-256 nor P-384),
+    key-rsa-bits (not 2048 to 4096), key-rsa-exponent (below 65537) or certificate-mismatch. The consistency of an RSA
+    key is checked here, once, by `cryptography`; that costs as much as a hundred signatures.
+    """
+    private_key = _parse_private_key(name, key_pem, password)
+    kind, curve = _judge_key(name, private_key)
+    certificate = _parse_certificate(name, certificate_pem)
+    if certificate.public_key() != private_key.public_key():
+        raise KeyRefused(f"key {name}: the certificate belongs to another key", code="certificate-mismatch")
+    der = certificate.public_bytes(Encoding.DER)
+    return SigningKey(
+        name=name,
+        kind=kind,
+        bits=private_key.key_size,
+        curve=curve,
+        certificate=B64Str(base64.b64encode(der).decode()),
+        fingerprint_sha256=Sha256Hex(hashlib.sha256(der).hexdigest()),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        private_key=private_key,
+    )
+
+
+def _parse_private_key(name: str, key_pem: bytes, password: bytes | None) -> PrivateKey:
+    try:
+        key = load_pem_private_key(key_pem, password)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # their texts may quote the file
+        reason = "is no private key in PEM form, is broken, or its password is wrong or missing"
+        raise KeyRefused(f"key {name}: {reason}", code="key-unreadable") from None
+    if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        return key
+    raise KeyRefused(f"key {name}: is neither an RSA nor an elliptic-curve key", code="key-kind")
+
+
+def _judge_key(name: str, key: PrivateKey) -> tuple[KeyKind, Literal["P-256", "P-384"] | None]:
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        if isinstance(key.curve, ec.SECP256R1):
+            return "ec", "P-256"
+        if isinstance(key.curve, ec.SECP384R1):
+            return "ec", "P-384"
+        raise KeyRefused(f"key {name}: is on curve {key.curve.name}; P-256 and P-384 are accepted", code="key-kind")
+    if not LEAST_RSA_BITS <= key.key_size <= MOST_RSA_BITS:
+        accepted = f"{LEAST_RSA_BITS} to {MOST_RSA_BITS} are accepted"
+        raise KeyRefused(f"key {name}: has {key.key_size} RSA bits; {accepted}", code="key-rsa-bits")
+    exponent = key.public_key().public_numbers().e
+    if exponent < LEAST_RSA_EXPONENT:
+        accepted = f"{LEAST_RSA_EXPONENT} is the least accepted"
+        raise KeyRefused(f"key {name}: has the RSA exponent {exponent}; {accepted}", code="key-rsa-exponent")
+    return "rsa", None
+
+
+def _parse_certificate(name: str, certificate_pem: bytes) -> x509.Certificate:
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        reason = "its certificate is no X.509 certificate in PEM form"
+        raise KeyRefused(f"key {name}: {reason}", code="certificate-unreadable") from None
+    return certificate
+
+
+def make_signature(key: SigningKey, algorithm: SignatureAlgorithm, data: bytes) -> bytes:
+    """The signature value over `data` in the form that XML signatures use; it was verified with the public key.
+
+    RSA: PKCS#1 v1.5. ECDSA: r and s side by side, each as long as the curve's order (RFC 9231, 2.3.6).
+    Raises KeyRefused (signature-algorithm-key) for an algorithm of another kind of key, SignatureFault.
+    """
+    chosen = _ALGORITHMS[algorithm]
+    _check_fit(key, algorithm)
+    private_key = key.private_key
+    try:
+        if isinstance(private_key, rsa.RSAPrivateKey):
+            value = private_key.sign(data, padding.PKCS1v15(), chosen.hash)
+            private_key.public_key().verify(value, data, padding.PKCS1v15(), chosen.hash)
+            return value
+        value = private_key.sign(data, ec.ECDSA(chosen.hash))
+        private_key.public_key().verify(value, data, ec.ECDSA(chosen.hash))
+    except InvalidSignature:
+        raise SignatureFault(f"key {key.name} made a signature that does not verify") from None
+    width = (private_key.key_size + 7) // 8
+    return b"".join(number.to_bytes(width, "big") for number in decode_dss_signature(value))
+
+
+def _check_fit(key: SigningKey, algorithm: SignatureAlgorithm) -> None:
+    if _ALGORITHMS[algorithm].key_kind != key.kind:
+        raise KeyRefused(f"key {key.name} is {key.kind}: {algorithm} needs another", code="signature-algorithm-key")
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopedSigner:
+    """Signs elements of one form with one key. Made by `prepare_signer`; safe to share between threads."""
+
+    key: SigningKey
+    algorithm: SignatureAlgorithm
+    inclusive_prefixes: tuple[str, ...]
+    template: etree._Element = field(repr=False, compare=False)
+
+    def sign(self, element: etree._Element) -> None:
+        """Put an enveloped signature into `element`, right after its first child, the Issuer.
+
+        `element` has an ID and no signature yet; after this, nothing in it may change. Raises SignatureFault.
+        """
+        signature = copy.deepcopy(self.template)
+        signed_info, signature_value, _ = signature
+        reference = signed_info[-1]
+        digest = _ALGORITHMS[self.algorithm].digest(canonicalize(element, self.inclusive_prefixes)).digest()
+        reference.set("URI", "#" + str(element.attrib["ID"]))
+        reference[-1].text = _encode_base64(digest)
+        value = make_signature(self.key, self.algorithm, canonicalize(signed_info))
+        signature_value.text = _encode_base64(value)
+        element.insert(1, signature)
+
+
+def prepare_signer(
+    key: SigningKey, algorithm: SignatureAlgorithm, *, inclusive_prefixes: Sequence[str] = ()
+) -> EnvelopedSigner:
+    """Build the signature's unchanging parts once.
+
+    `inclusive_prefixes` are namespace prefixes that stand only in values (the `xs` of `xsi:type="xs:string"`), where
+    exclusive canonicalization does not see them: naming them signs their declarations too, and keeps these in what a
+    receiver canonicalizes out of the message (Exclusive XML Canonicalization 1.0, 3). Raises KeyRefused
+    (signature-algorithm-key).
+    """
+    _check_fit(key, algorithm)
+    chosen = _ALGORITHMS[algorithm]
+    signature = etree.Element(f"{{{DS}}}Signature", nsmap={"ds": DS})
+    signed_info = etree.SubElement(signature, f"{{{DS}}}SignedInfo")
+    etree.SubElement(signed_info, f"{{{DS}}}CanonicalizationMethod", Algorithm=EXCLUSIVE_C14N)
+    etree.SubElement(signed_info, f"{{{DS}}}SignatureMethod", Algorithm=chosen.uri)
+    reference = etree.SubElement(signed_info, f"{{{DS}}}Reference", URI="")
+    transforms = etree.SubElement(reference, f"{{{DS}}}Transforms")
+    etree.SubElement(transforms, f"{{{DS}}}Transform", Algorithm=ENVELOPED)
+    exclusive = etree.SubElement(transforms, f"{{{DS}}}Transform", Algorithm=EXCLUSIVE_C14N)
+    if inclusive_prefixes:
+        tag = f"{{{EXCLUSIVE_C14N}}}InclusiveNamespaces"
+        etree.SubElement(exclusive, tag, nsmap={"ec": EXCLUSIVE_C14N}, PrefixList=" ".join(inclusive_prefixes))
+    etree.SubElement(reference, f"{{{DS}}}DigestMethod", Algorithm=chosen.digest_uri)
+    etree.SubElement(reference, f"{{{DS}}}DigestValue")
+    etree.SubElement(signature, f"{{{DS}}}SignatureValue")
+    x509_data = etree.SubElement(etree.SubElement(signature, f"{{{DS}}}KeyInfo"), f"{{{DS}}}X509Data")
+    etree.SubElement(x509_data, f"{{{DS}}}X509Certificate").text = key.certificate
+    return EnvelopedSigner(key, algorithm, tuple(inclusive_prefixes), signature)
+
+
+def canonicalize(element: etree._Element, inclusive_prefixes: Sequence[str] = ()) -> bytes:
+    """Exclusive canonical form without comments of `element`, the text after it left out.
+
+    Prefixes in `inclusive_prefixes` must be declared on `element` itself or below.
+    """
+    canonical: bytes = etree.tostring(
+        element,
+        method="c14n",
+        exclusive=True,
+        with_comments=False,
+        inclusive_ns_prefixes=list(inclusive_prefixes) or None,
+    )
+    return canonical
+
+
+def _encode_base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
