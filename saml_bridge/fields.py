@@ -5,12 +5,14 @@ Does not own: where a session comes from (`sessions.py`) and what is made of its
 
 A path is written with dots (`account.service_address.city`). `account` is the account of this launch, `accounts` all of
 the session's. Following a path through a list gives one value an item (`account.service_points.meters.id`). Below a
-`custom` object every name is allowed, since the portal chooses them.
+`custom` object every name is allowed, since the portal chooses them; its value is text, a number, true or false, or a
+list of these, which gives several values.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -37,8 +39,9 @@ class SessionMalformed(BridgeError):
 class FieldUnknown(ValueError):
     """A field path that no session can have. `nearest` is the closest path that exists, or None."""
 
-    def __init__(self, path: str, nearest: str | None) -> None:
-        super().__init__(f"there is no field {path!r}" + (f"; did you mean {nearest!r}?" if nearest else ""))
+    def __init__(self, path: str, nearest: str | None, *, is_object: bool = False) -> None:
+        problem = f"{path!r} is an object, not a value" if is_object else f"there is no field {path!r}"
+        super().__init__(problem + (f"; did you mean {nearest!r}?" if nearest else ""))
         self.path = path
         self.nearest = nearest
 
@@ -111,12 +114,16 @@ def _build_tree() -> _Node:
 
 _ROOT = _build_tree()
 _PLAIN_PATHS = tuple(one.path.replace("[]", "") for one in FIELDS if not one.path.endswith(".*"))
+_OPEN_PATHS = tuple(one.path.replace("[]", "").removesuffix(".*") for one in FIELDS if one.path.endswith(".*"))
+_LONGEST_COMPARED = 200
 
 
 def _find_nodes(path: str, base: str) -> list[tuple[str, _Node]]:
     """The nodes along `path` below `base`; raises FieldUnknown."""
     node = _ROOT
     for segment in base.split(".") if base else ():
+        if segment not in node.children:
+            raise FieldUnknown(base, _find_nearest(base, ""))
         node = node.children[segment]
     found = []
     for segment in path.split("."):
@@ -133,11 +140,15 @@ def _find_nodes(path: str, base: str) -> list[tuple[str, _Node]]:
 
 def _find_nearest(path: str, base: str) -> str | None:
     prefix = f"{base}." if base else ""
+    path = path[:_LONGEST_COMPARED]
+    parent, _, last = path.rpartition(".")
     known = [one.removeprefix(prefix) for one in _PLAIN_PATHS if one.startswith(prefix)]
+    opened = [one.removeprefix(prefix) for one in _OPEN_PATHS if one.startswith(prefix)]
+    if difflib.get_close_matches(parent.rpartition(".")[2], ["custom"], cutoff=0.7):
+        return f"{difflib.get_close_matches(parent, opened, n=1, cutoff=0)[0]}.{last or 'NAME'}"
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
     if close:
         return close[0]
-    last = path.rsplit(".", 1)[-1]
     by_last = {one.rsplit(".", 1)[-1]: one for one in reversed(known)}
     close = difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.7)
     return by_last[close[0]] if close else None
@@ -153,17 +164,32 @@ def _to_text(value: object) -> str | None:
     return None
 
 
-def _follow(values: list[Any], nodes: list[tuple[str, _Node]]) -> list[Any]:
-    for name, node in nodes:
-        values = [value[name] for value in values if isinstance(value, Mapping) and value.get(name) is not None]
-        if node.is_list:
-            values = [item for value in values for item in value]
+_Steps = tuple[tuple[str, bool], ...]
+"""Each a name to follow, and whether a list stands there."""
+
+
+def _list_steps(nodes: list[tuple[str, _Node]]) -> _Steps:
+    return tuple((name, node.is_list) for name, node in nodes)
+
+
+def _follow(values: list[Any], steps: _Steps) -> list[Any]:
+    """Follow steps from objects that `parse_session` has checked, so that no type is looked at again."""
+    for name, is_list in steps:
+        values = [found for value in values if (found := value.get(name)) is not None]
+        if is_list:
+            values = [item for found in values for item in found]
     return values
 
 
 def _texts(values: list[Any]) -> tuple[str, ...]:
-    flat = (item for value in values for item in (value if isinstance(value, list | tuple) else (value,)))
-    return tuple(text for text in map(_to_text, flat) if text is not None)
+    flat = (item for value in values for item in _items(value))
+    return tuple([text for item in flat if (text := _to_text(item)) is not None])
+
+
+def _text(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return () if value is None else _texts([value])
 
 
 def _start(root: str) -> Callable[[PortalSession, JsonObject | None], list[Any]]:
@@ -176,41 +202,60 @@ def _start(root: str) -> Callable[[PortalSession, JsonObject | None], list[Any]]
 
 def compile_path(path: str) -> FieldReader:
     """Make the reader of a field path. Raises FieldUnknown; also for a path that ends at an object."""
-    nodes = _find_nodes(path, "")
-    if nodes[-1][1].children or nodes[-1][1].is_open:
-        raise FieldUnknown(path, _find_nearest(path, ""))
-    start, rest = _start(nodes[0][0]), nodes[1:]
-    if len(rest) == 1 and nodes[0][0] in ("payer", "account"):
-        return _compile_direct(nodes[0][0], rest[0][0])
-    return lambda session, account: _texts(_follow(start(session, account), rest))
+    nodes = _find_value(path, "")
+    root, steps = nodes[0][0], _list_steps(nodes[1:])
+    if not any(node.is_list for _, node in nodes):
+        return _compile_single(root, tuple(name for name, _ in steps))
+    start = _start(root)
+    return lambda session, account: _texts(_follow(start(session, account), steps))
 
 
-def _compile_direct(root: str, name: str) -> FieldReader:
-    """`payer.x` and `account.x`, which most rules read, without the general walk."""
+def _find_value(path: str, base: str) -> list[tuple[str, _Node]]:
+    nodes = _find_nodes(path, base)
+    last = nodes[-1][1]
+    if last.children or last.is_open:
+        inside = next(
+            (name for name, child in last.children.items() if not child.children and not child.is_open), "NAME"
+        )
+        raise FieldUnknown(path, f"{path}.{inside}", is_object=True)
+    return nodes
 
-    def read(session: PortalSession, account: JsonObject | None) -> tuple[str, ...]:
-        place = session.payer if root == "payer" else account
-        value = None if place is None else place.get(name)
-        return () if value is None else (value,) if isinstance(value, str) else _texts([value])
 
-    return read
+def _compile_single(root: str, names: tuple[str, ...]) -> FieldReader:
+    """A path without lists, which most rules have, without the general walk."""
+    if root == "account":
+        return lambda _session, account: _text(_dig(account, names))
+    if root == "payer" and len(names) == 1:
+        return lambda session, _account: _text(session.payer.get(names[0]))
+    return lambda session, _account: _text(_dig(getattr(session, root), names))
+
+
+def _dig(value: Any, names: tuple[str, ...]) -> Any:
+    for name in names:
+        if value is None:
+            return None
+        value = value.get(name)
+    return value
 
 
 def compile_items(path: str) -> ItemsReader:
     """Make the reader of a list of objects (`accounts`, `account.service_points.meters`). Raises FieldUnknown."""
+    if path not in list_paths():
+        close = difflib.get_close_matches(path[:_LONGEST_COMPARED], list_paths(), n=1)
+        raise FieldUnknown(path, close[0] if close else None)
     nodes = _find_nodes(path, "")
-    if not (nodes[-1][1].is_list and nodes[-1][1].children):
-        raise FieldUnknown(path, next(iter(difflib.get_close_matches(path, list_paths(), n=1, cutoff=0.4)), None))
-    start, rest = _start(nodes[0][0]), nodes[1:]
-    return lambda session, account: tuple(_follow(start(session, account), rest))
+    start, steps = _start(nodes[0][0]), _list_steps(nodes[1:])
+    return lambda session, account: tuple(_follow(start(session, account), steps))
 
 
 def compile_item_path(items: str, path: str) -> ItemReader:
     """Make the reader of a path inside one item of the list `items`. Raises FieldUnknown."""
-    nodes = _find_nodes(path, items)
-    if nodes[-1][1].children or nodes[-1][1].is_open:
-        raise FieldUnknown(path, _find_nearest(path, items))
-    return lambda item: _texts(_follow([item], nodes))
+    nodes = _find_value(path, items)
+    if not any(node.is_list for _, node in nodes):
+        names = tuple(name for name, _ in nodes)
+        return lambda item: _text(_dig(item, names))
+    steps = _list_steps(nodes)
+    return lambda item: _texts(_follow([item], steps))
 
 
 def is_multi_valued(path: str, *, items: str = "") -> bool:
@@ -238,7 +283,7 @@ def parse_session(document: object) -> PortalSession:
     if not isinstance(document, Mapping):
         raise SessionMalformed("the session is not a JSON object")
     payer = _check_object(document.get("payer"), _ROOT.children["payer"], "payer")
-    accounts = document.get("accounts", [])
+    accounts = () if document.get("accounts") is None else document["accounts"]
     _check_list(accounts, _ROOT.children["accounts"], "accounts")
     session = PortalSession(
         sid=_read_text(document, "sid"),
@@ -274,7 +319,8 @@ def _read_impersonator(document: Mapping[str, Any]) -> str | None:
     """Text, or an object that describes the agent; anything but null means that an agent is acting."""
     value = document.get("impersonator")
     if isinstance(value, Mapping):
-        return str(value.get("id", "an agent"))
+        agent = value.get("id")
+        return agent if isinstance(agent, str) and agent else "an agent"
     return _read_optional_text(document, "impersonator")
 
 
@@ -289,9 +335,12 @@ def _read_instant(document: Mapping[str, Any], name: str) -> datetime:
 
 
 def _read_amr(document: Mapping[str, Any]) -> tuple[str, ...]:
-    value = document.get("amr", [])
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    value = () if document.get("amr") is None else document["amr"]
+    if not isinstance(value, list | tuple):
         raise SessionMalformed(f"amr: expected a list of texts, found {_describe(value)}")
+    for position, one in enumerate(value):
+        if not isinstance(one, str):
+            raise SessionMalformed(f"amr[{position}]: expected text, found {_describe(one)}")
     return tuple(value)
 
 
@@ -307,13 +356,26 @@ def _check_object(value: object, node: _Node, path: str) -> JsonObject:
             _check_list(found, child, f"{path}.{name}")
         elif child.children or child.is_open:
             _check_object(found, child, f"{path}.{name}")
-        elif not isinstance(found, str) or (child.is_required and not found):
+        elif not isinstance(found, str):
             raise SessionMalformed(f"{path}.{name}: expected text, found {_describe(found)}")
+        elif child.is_required and not found:
+            raise SessionMalformed(f"{path}.{name}: is empty")
     if node.is_open:
-        for name, found in value.items():
-            if not all(item is None or _to_text(item) is not None for item in _items(found)):
-                raise SessionMalformed(f"{path}.{name}: expected text, number, true, false or a list of them")
+        _check_open(value, path)
     return value
+
+
+def _check_open(value: Mapping[Any, Any], path: str) -> None:
+    for name, found in value.items():
+        for item in _items(found):
+            if item is not None and (_to_text(item) is None or (isinstance(item, float) and not math.isfinite(item))):
+                place = f"{path}.{name}" if _is_plain_name(name) else f"a name in {path}"
+                raise SessionMalformed(f"{place}: expected text, number, true, false or a list of them")
+
+
+def _is_plain_name(name: object) -> bool:
+    """Whether a name that the portal chose can stand in a log: it may itself be data."""
+    return isinstance(name, str) and len(name) <= 64 and name.isascii() and name.replace("_", "").isalnum()
 
 
 def _check_list(value: object, node: _Node, path: str) -> None:
@@ -332,4 +394,6 @@ def _items(value: object) -> Iterator[object]:
 
 def _describe(value: object) -> str:
     names = {type(None): "nothing", bool: "true or false", int: "a number", float: "a number", str: "text"}
+    if value == "":
+        return "empty text"
     return names.get(type(value), "a list" if isinstance(value, list | tuple) else "an object")

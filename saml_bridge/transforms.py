@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -286,8 +287,12 @@ def _make_replace(given: Parameters) -> EachFunction:
     return replace
 
 
+_NOT_DIGITS = re.compile("[^0-9]+")
+
+
 def _make_digits_only(_: Parameters) -> EachFunction:
-    return lambda value: "".join([character for character in value if "0" <= character <= "9"])
+    drop = _NOT_DIGITS.sub
+    return lambda value: drop("", value)
 
 
 def _compile_pattern(pattern: str) -> Any:
