@@ -13,7 +13,6 @@ from joserfc.jws import JWSRegistry
 
 from saml_bridge.sessions import Jwks, JwtSource
 from saml_bridge.values import Credentials
-
 from tests.sessions.conformance import Document, make_document
 
 ISSUER = "https://pay.example/riverton"

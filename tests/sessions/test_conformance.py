@@ -12,7 +12,6 @@ import pytest
 
 from saml_bridge.sessions import FileSource, JwtSource
 from saml_bridge.values import Credentials
-
 from tests.sessions.conformance import CHECKS, Check, Presented
 from tests.sessions.portal import AUDIENCE, ISSUER, PortalKey, as_bearer, in_cookie, load_key, make_source
 
