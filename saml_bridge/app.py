@@ -51,6 +51,7 @@ def open_bridge(settings: Settings) -> Bridge:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["PREFERRED_URL_SCHEME"] = settings.base_url.partition(":")[0]
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    init_pages(app)
     if settings.database_url.startswith("sqlite:///"):
         settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = init_database(app, settings.database_url)
@@ -86,7 +87,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     for finding in check_schema(app):
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
-    init_pages(app)
     app.register_blueprint(create_launch_views(bridge.launcher, _create_source(bridge)))
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url))
     app.register_blueprint(create_operation_views(app, settings.metrics_token))

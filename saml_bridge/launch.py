@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from saml_bridge.audit import AuditTrail, Entry, Kind, pseudonym
 from saml_bridge.callback import is_allowed, origin_of
-from saml_bridge.document import Link, Portal
+from saml_bridge.document import Biller, Link, Portal
 from saml_bridge.errors import (
     AccountRefused,
     BillerUnknown,
@@ -65,6 +65,7 @@ class LaunchRequest:
 class Launched:
     """The reply may leave: it is recorded. `remember` is the token of an account that the payer chose, or None."""
 
+    biller: Biller
     route: Route
     reply: FormPost
     origins: tuple[str, ...]
@@ -84,6 +85,7 @@ class SignIn:
 class ChooseAccount:
     """The payer has several accounts and none is selected."""
 
+    biller: Biller
     route: Route
     accounts: tuple[JsonObject, ...]
 
@@ -92,6 +94,7 @@ class ChooseAccount:
 class Confirm:
     """Another site started this launch: the payer says with one click that it is wanted."""
 
+    biller: Biller
     route: Route
 
 
@@ -178,10 +181,10 @@ class _Attempt:
         self._hide(session)
         _check_session(session, snapshot, route.link)
         if request.foreign:
-            return Confirm(route)
+            return Confirm(snapshot.biller, route)
         account = self._find_account(session)
         if account is None and len(session.accounts) > 1:
-            return ChooseAccount(route, session.accounts)
+            return ChooseAccount(snapshot.biller, route, session.accounts)
         return self._build(snapshot, route, session, account)
 
     def _build(self, snapshot: Snapshot, route: Route, session: PortalSession, account: JsonObject | None) -> Launched:
@@ -195,6 +198,7 @@ class _Attempt:
             _Reply(route, session, account, attributes, callback, self._now, self._launcher.random_bytes)
         )
         return Launched(
+            biller=snapshot.biller,
             route=route,
             reply=reply,
             origins=_find_origins(reply, route, callback),

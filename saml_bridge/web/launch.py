@@ -11,8 +11,7 @@ import time
 from urllib.parse import urlencode, urlsplit
 
 import structlog
-from flask import Blueprint, Response, current_app, redirect, request
-from flask_babel import gettext
+from flask import Blueprint, Response, redirect, request
 
 from saml_bridge.document import Biller
 from saml_bridge.errors import BillerUnknown, BridgeError, LaunchRefused, SourceUnavailable
@@ -20,7 +19,6 @@ from saml_bridge.fields import SessionMalformed
 from saml_bridge.launch import (
     CHOSEN,
     RETURNED,
-    ChooseAccount,
     Confirm,
     Launched,
     Launcher,
@@ -31,7 +29,7 @@ from saml_bridge.launch import (
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
-from saml_bridge.web.pages import STATIC, SUBMIT_SCRIPT, choose_language, launch_policy, render_error, render_page
+from saml_bridge.web.pages import launch_policy, render_error, render_launch, render_page
 
 log = structlog.get_logger()
 _FOREIGN = "cross-site"
@@ -95,8 +93,7 @@ def _answer(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> Respons
         return _post(launcher, ask, outcome)
     if isinstance(outcome, SignIn):
         return redirect(outcome.url, code=303)  # type: ignore[return-value]  # werkzeug's class is Flask's base
-    biller = launcher.registry.find_snapshot(ask.biller).biller
-    partner_name = outcome.route.partner.name
+    biller, partner_name = outcome.biller, outcome.route.partner.name
     if isinstance(outcome, Confirm):
         host = urlsplit(outcome.route.response.acs.location).hostname
         return render_page(
@@ -107,18 +104,7 @@ def _answer(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> Respons
 
 
 def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Response:
-    template = current_app.jinja_env.get_template("launch.html")
-    biller = launcher.registry.find_snapshot(ask.biller).biller
-    body = template.render(
-        _=gettext,
-        lang=choose_language(),
-        static=STATIC,
-        biller_name=biller.name,
-        partner_name=launched.route.partner.name,
-        reply=launched.reply,
-        script=SUBMIT_SCRIPT,
-    )
-    response = Response(body, content_type="text/html; charset=utf-8")
+    response = Response(render_launch(launched), content_type="text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = launch_policy(launched.origins)
     if launched.remember is not None:
         response.set_cookie(

