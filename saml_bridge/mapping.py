@@ -342,9 +342,8 @@ def _check_rule(rule: Rule, where: str) -> Iterator[Finding]:
         yield _refuse("rule-source", message, where)
     each_findings = tuple(_check_each(rule, where))
     yield from each_findings
-    if not each_findings:
-        for source, text in sources:
-            yield from _check_source(source, text, rule.each, f"{where}.{source.name}")
+    for source, text in sources:
+        yield from _check_source(source, text, rule.each, f"{where}.{source.name}")
     transform_findings = tuple(_check_transforms(rule, where))
     yield from transform_findings
     if rule.constant is not None and len(sources) == 1 and not (each_findings or transform_findings):
@@ -418,6 +417,8 @@ def _check_source(source: Source, text: str, each: str | None, where: str) -> It
         paths = source.find_paths(text)
     except ValueError as error:
         yield _refuse("template-syntax", str(error), where, 'For example "{payer.given_name} {payer.family_name}".')
+        return
+    if each is not None and each not in list_paths():
         return
     resolve = _make_resolve(each)
     for path in dict.fromkeys(paths):

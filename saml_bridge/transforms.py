@@ -205,7 +205,9 @@ def describe(value: object) -> str:
         return "true or false"
     if isinstance(value, str):
         return "text" if value else "empty text"
-    if isinstance(value, int | float):
+    if isinstance(value, float):
+        return "a number with a fraction"
+    if isinstance(value, int):
         return "a number"
     if isinstance(value, Mapping):
         return "a table"
@@ -401,7 +403,7 @@ def _check_date_format(given: Parameters) -> Iterator[tuple[str, str]]:
 def _reads_back(pattern: str) -> bool:
     try:
         datetime.strptime(_compile_date_writer(pattern)(_SAMPLE), pattern)  # noqa: DTZ007
-    except (ValueError, IndexError):
+    except (ValueError, re.error):
         return False
     return True
 

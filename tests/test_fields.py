@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saml_bridge.fields import (
@@ -164,6 +164,7 @@ def test_nothing_but_the_listed_fields_can_be_reached(path: str) -> None:
         compile_path(path)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_a_field_or_unknown(path: str) -> None:
     session = parse_session(make_document())
@@ -377,6 +378,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*make_document(), "other"]), JSON, max_size=4), JSON, JSON)
 def test_any_json_is_a_session_or_malformed(changes: dict[str, Any], custom: Any, point: Any) -> None:
     document = make_document()
