@@ -1,0 +1,202 @@
+"""The demo bill portal: a stand-in for the portal that has signed the payer in.
+
+Owns: the pages below `/demo/` (sign-in without a password, the bill, the sidebar with links, account selection,
+sign-out). Does not own: the cookie (`source.py`), payers and bills (`payers.py`), launches. Mounted by `app.py` into
+the bridge only when the demo is on; anybody who reaches it may sign in as any demo payer.
+
+A launch without a session comes here as `/demo/sign-in?next=/launch/...` and goes back to `next` after sign-in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from flask import Blueprint, Flask, Response, abort, make_response, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from saml_bridge.conditions import compile_condition
+from saml_bridge.demo.headers import add_page_headers
+from saml_bridge.demo.payers import DemoPayer, load_payers
+from saml_bridge.demo.source import COOKIE, LIFETIME, DemoCookie, DemoSession, DemoSource
+from saml_bridge.document import Biller, Link
+from saml_bridge.errors import BillerUnknown, SessionAbsent
+from saml_bridge.fields import SessionMalformed
+from saml_bridge.registry import Registry
+from saml_bridge.values import Credentials, JsonObject, PortalSession
+
+BillerReader = Callable[[str], Biller]
+"""From a slug to the biller's configuration in force. Raises BillerUnknown."""
+
+RETURN_PATHS: Final = ("/launch/", "/demo/")
+
+
+def check_next(text: str | None) -> str | None:
+    """`text` when it is a path of this origin that a sign-in may go on to; else None.
+
+    No scheme, no host, no `//`, no backslash, none of them percent-encoded, no control characters, no dot segments.
+    """
+    if not text or not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        return None
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return None
+    path = unquote(unquote(parts.path))
+    if parts.scheme or parts.netloc or parts.fragment or "//" in path or "\\" in path or not path.isprintable():
+        return None
+    if "%2f" in parts.path.lower() or ".." in path.split("/") or "." in path.split("/"):
+        return None
+    return text if path.startswith(RETURN_PATHS) else None
+
+
+def list_links(biller: Biller, session: PortalSession) -> tuple[Link, ...]:
+    """The links that the sidebar shows: enabled, and visible for the selected account, or for any while none is."""
+    selected = session.find_account(session.selected_account) if session.selected_account else None
+    accounts = session.accounts if selected is None else (selected,)
+    return tuple(link for link in biller.links if link.enabled and _is_visible(link, session, accounts))
+
+
+def _is_visible(link: Link, session: PortalSession, accounts: Sequence[JsonObject]) -> bool:
+    if link.visible_when is None:
+        return True
+    holds = compile_condition(link.visible_when)
+    return any(holds(session, account) for account in accounts)
+
+
+class DemoPortal:
+    """What the pages share: the cookie's secret, the billers' configuration, the clock."""
+
+    def __init__(self, secret: str, find_biller: BillerReader, clock: Callable[[], datetime]) -> None:
+        self.cookie = DemoCookie(secret)
+        self.source = DemoSource(secret)
+        self.find_biller = find_biller
+        self.clock = clock
+
+    def group_payers(self) -> dict[str, list[DemoPayer]]:
+        """The payers by the name of their biller; those whose biller is not configured are left out."""
+        groups: dict[str, list[DemoPayer]] = {}
+        for payer in load_payers().values():
+            with contextlib.suppress(BillerUnknown):
+                groups.setdefault(self.find_biller(payer.biller).name, []).append(payer)
+        return groups
+
+    def find(self) -> tuple[DemoSession, PortalSession, DemoPayer] | None:
+        """Who is signed in with this request, or None."""
+        try:
+            session = self.source.find_session(Credentials(cookies=request.cookies), now=self.clock())
+            own = self.cookie.read(request.cookies[COOKIE])
+        except (SessionAbsent, SessionMalformed):
+            return None
+        return own, session, load_payers()[own.payer]
+
+    def answer(self, location: str, session: DemoSession) -> AnyResponse:
+        """Go on to `location`, signed in as `session` says."""
+        response = redirect(location, code=303)
+        response.set_cookie(
+            COOKIE,
+            self.cookie.write(session),
+            max_age=int(LIFETIME.total_seconds()),
+            secure=request.is_secure,
+            httponly=True,
+            samesite="Lax",
+        )
+        return response
+
+
+def mount_demo_portal(app: Flask, *, registry: Registry, secret: str) -> DemoSource:
+    """Put the demo portal into the bridge at `/demo/`; returns the session source that reads its sign-in."""
+    app.register_blueprint(create_portal(secret=secret, find_biller=registry.load_document))
+    return DemoSource(secret)
+
+
+def create_portal(
+    *, secret: str, find_biller: BillerReader, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Blueprint:
+    """The demo portal as a blueprint below `/demo`. `secret` is the one that its `DemoSource` is made with."""
+    portal = DemoPortal(secret, find_biller, clock)
+    blueprint = Blueprint(
+        "demo",
+        __name__,
+        url_prefix="/demo",
+        template_folder="templates",
+        static_folder="static",
+        static_url_path="/static",
+    )
+    blueprint.before_request(_refuse_other_sites)
+    blueprint.after_request(add_page_headers)
+    blueprint.add_url_rule("/", "overview", lambda: _show_overview(portal))
+    blueprint.add_url_rule("/sign-in", "sign_in", lambda: _show_sign_in(portal), methods=["GET"])
+    blueprint.add_url_rule("/sign-in", "sign_in_as", lambda: _sign_in(portal), methods=["POST"])
+    blueprint.add_url_rule("/account", "select_account", lambda: _select_account(portal), methods=["POST"])
+    blueprint.add_url_rule("/sign-out", "sign_out", _sign_out, methods=["POST"])
+    return blueprint
+
+
+def _refuse_other_sites() -> None:
+    """No other site may sign a payer in or out. Browsers say by themselves where a request began (Fetch Metadata)."""
+    if request.method == "POST" and request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        abort(403)
+
+
+def _read_next(text: str | None) -> str | None:
+    """Where to go after sign-in: a path, or a URL of this very origin, which is made a path before it is checked."""
+    origin = request.host_url.removesuffix("/")
+    return check_next(text.removeprefix(origin) if text else None)
+
+
+def _show_sign_in(portal: DemoPortal) -> str:
+    back = _read_next(request.args.get("next"))
+    return render_template("demo/sign_in.html", groups=portal.group_payers(), back=back)
+
+
+def _sign_in(portal: DemoPortal) -> AnyResponse:
+    payer = load_payers().get(request.form.get("payer", ""))
+    if payer is None:
+        abort(400)
+    session = portal.cookie.start(payer, sid=f"S-{secrets.token_hex(8)}", now=portal.clock())
+    return portal.answer(_read_next(request.form.get("next")) or url_for("demo.overview"), session)
+
+
+def _show_overview(portal: DemoPortal) -> Response | AnyResponse:
+    found = portal.find()
+    if found is None:
+        return redirect(url_for("demo.sign_in"), code=303)
+    _, session, payer = found
+    biller = portal.find_biller(session.biller)
+    today = portal.clock().date()
+    number = session.selected_account or (payer.account_numbers[0] if len(payer.account_numbers) == 1 else None)
+    bills = {one: payer.read_bill(one, today=today) for one in payer.account_numbers}
+    page = render_template(
+        "demo/overview.html",
+        biller=biller,
+        session=session,
+        payer=payer,
+        account=session.find_account(number) if number else None,
+        bill=bills[number] if number else None,
+        bills=bills,
+        links=list_links(biller, session),
+    )
+    return make_response(page)
+
+
+def _select_account(portal: DemoPortal) -> AnyResponse:
+    found = portal.find()
+    if found is None:
+        return redirect(url_for("demo.sign_in"), code=303)
+    own, _, payer = found
+    number = request.form.get("number") or None
+    if number is not None and number not in payer.account_numbers:
+        abort(400)
+    changed = DemoSession(own.sid, own.payer, own.auth_time, own.expires_at, number)
+    return portal.answer(url_for("demo.overview"), changed)
+
+
+def _sign_out() -> AnyResponse:
+    response = redirect(url_for("demo.sign_in"), code=303)
+    response.delete_cookie(COOKIE, secure=request.is_secure, httponly=True, samesite="Lax")
+    return response

@@ -1,0 +1,111 @@
+"""The demo portal's own session, and the session source that reads it.
+
+Owns: the cookie `demo_portal_session` (signed with itsdangerous; who, since when, until when, which account) and
+`DemoSource`. Does not own: the payers (`payers.py`) and the pages that set the cookie (`portal.py`).
+Called by the portal's pages, and through `SessionSource` by the launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from itsdangerous import BadData, URLSafeSerializer
+
+from saml_bridge.demo.payers import DemoPayer, load_payers
+from saml_bridge.errors import SessionAbsent
+from saml_bridge.fields import SessionMalformed
+from saml_bridge.sessions import read_session
+from saml_bridge.values import Credentials, PortalSession
+
+COOKIE: Final = "demo_portal_session"
+LIFETIME: Final = timedelta(hours=1)
+MAX_COOKIE: Final = 4096
+_NAMES: Final = frozenset({"sid", "payer", "auth_time", "exp", "account"})
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSession:
+    """What the cookie says. `payer` is a key of `load_payers()`; `account` is the number of the selected account."""
+
+    sid: str
+    payer: str
+    auth_time: datetime
+    expires_at: datetime
+    account: str | None
+
+
+class DemoCookie:
+    """Writes and reads the demo portal's cookie with one secret."""
+
+    def __init__(self, secret_key: str) -> None:
+        self._serializer = URLSafeSerializer(secret_key, salt="saml-bridge demo portal session")
+
+    def start(self, payer: DemoPayer, *, sid: str, now: datetime) -> DemoSession:
+        """A new session of this payer."""
+        return DemoSession(sid, payer.key, now, now + LIFETIME, payer.session.get("selected_account"))
+
+    def write(self, session: DemoSession) -> str:
+        """The cookie's value; times are whole seconds."""
+        document = {
+            "sid": session.sid,
+            "payer": session.payer,
+            "auth_time": int(session.auth_time.timestamp()),
+            "exp": int(session.expires_at.timestamp()),
+            "account": session.account,
+        }
+        return str(self._serializer.dumps(document))
+
+    def read(self, value: str) -> DemoSession:
+        """The session in a cookie's value, expired or not. Raises SessionAbsent (`session-invalid`)."""
+        if len(value) > MAX_COOKIE:
+            raise SessionAbsent("the demo portal's cookie is too long", code="session-invalid")
+        try:
+            document: Mapping[str, Any] = self._serializer.loads(value)
+        except BadData:
+            raise SessionAbsent("the demo portal's cookie is forged or broken", code="session-invalid") from None
+        if not isinstance(document, Mapping) or set(document) != _NAMES:
+            raise SessionMalformed("the demo portal's cookie has not the agreed names")
+        times = (document["auth_time"], document["exp"])
+        if not all(isinstance(one, int) for one in times):
+            raise SessionMalformed("auth_time, exp: expected whole seconds")
+        auth_time, expires_at = (datetime.fromtimestamp(one, UTC) for one in times)
+        return DemoSession(document["sid"], document["payer"], auth_time, expires_at, document["account"])
+
+
+def build_document(session: DemoSession, payers: Mapping[str, DemoPayer]) -> dict[str, Any]:
+    """The session document that a portal would send. Raises SessionAbsent for a payer that the demo does not have."""
+    payer = payers.get(session.payer)
+    if payer is None:
+        raise SessionAbsent("the demo has no such payer", code="session-invalid")
+    return {
+        **payer.session,
+        "active": True,
+        "sid": session.sid,
+        "auth_time": int(session.auth_time.timestamp()),
+        "exp": int(session.expires_at.timestamp()),
+        "amr": ["pwd"],
+        "selected_account": session.account,
+    }
+
+
+class DemoSource:
+    """The session source of the demo: whoever is signed in at the demo portal on this origin.
+
+    `payers` are by key; the demo's own when left out.
+    """
+
+    name = "demo"
+
+    def __init__(self, secret_key: str, *, payers: Mapping[str, DemoPayer] | None = None) -> None:
+        self._cookie = DemoCookie(secret_key)
+        self._payers = load_payers() if payers is None else payers
+
+    def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:
+        """Read the demo portal's cookie. Raises SessionAbsent and SessionMalformed as every session source does."""
+        value = credentials.cookies.get(COOKIE)
+        if not value:
+            raise SessionAbsent("nobody is signed in at the demo portal")
+        return read_session(build_document(self._cookie.read(value), self._payers), now=now)
