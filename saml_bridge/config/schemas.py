@@ -1,0 +1,545 @@
+"""The marshmallow schemas of the configuration document: what each key may be, and its place when written.
+
+Owns: the shape and types of single values, both ways (plain data to dataclasses and back). Does not own: rules about
+several values together (`checks.py`), YAML (`yaml_text.py`). Defaults stand in `document.py` alone.
+
+Every error is a `Problem` in marshmallow's tree of messages, so that all of them are reported at once, each with its
+path. What could be read in spite of errors stays in `valid_data`, with None for the items of a list that could not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, NoReturn, get_args
+from urllib.parse import urlsplit
+
+from marshmallow import RAISE, Schema, ValidationError, fields, post_dump, post_load
+
+from saml_bridge.document import (
+    AttributeMapping,
+    Biller,
+    Condition,
+    EncryptionAlgorithm,
+    EncryptWhen,
+    Idp,
+    KeyNames,
+    Link,
+    NameFormat,
+    NameIdFormat,
+    NameIdSettings,
+    Partner,
+    Portal,
+    Protocol,
+    Rule,
+    SamlSettings,
+    SignatureAlgorithm,
+    SignWhat,
+)
+from saml_bridge.mapping import dump_transform, parse_transform
+from saml_bridge.transforms import describe
+
+MAX_ITEMS: Final = 500
+MAX_NAME: Final = 200
+MAX_URL: Final = 2048
+MAX_ENTITY_ID: Final = 1024
+RELAY_STATE_IDENTIFIER: Final = "identifier:"
+
+_SLUG = re.compile(r"[a-z0-9-]{1,64}")
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_PLAIN = re.compile(r"[!-~]+")
+_HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
+_NOT_IN_URLS = re.compile(r"[\"'<>\\^`{|}]")
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_JOINERS: Final = "\u200c\u200d"  # invisible, and needed by several scripts
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One error of one value, before its place is known."""
+
+    code: str
+    message: str
+    fix: str = ""
+
+
+def _complain(code: str, message: str, fix: str = "") -> NoReturn:
+    raise ValidationError([Problem(code, message, fix)])
+
+
+def show(value: object) -> str:
+    """A value as a finding quotes it: short, and on one line."""
+    if isinstance(value, str) and value:
+        return repr(value if len(value) <= 60 else f"{value[:57]}...")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"the number {value}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "a mapping" if isinstance(value, Mapping) else describe(value)
+
+
+class _Value(fields.Field[Any]):
+    """Base of the fields below: says what is allowed, whatever is wrong."""
+
+    allowed: str = "a value"
+
+    def make_error(self, key: str, **_: Any) -> ValidationError:
+        if key == "required":
+            return ValidationError([Problem("config-missing", f"is missing; expected {self.allowed}")])
+        return ValidationError([Problem("config-type", f"expected {self.allowed}, found nothing")])
+
+    def refuse(self, value: object, code: str = "config-value", fix: str = "") -> NoReturn:
+        """Raise for a value that is not what is allowed."""
+        hint = "Put it in quotes." if isinstance(value, bool | int | float) and self.allowed.startswith("text") else fix
+        _complain(code, f"expected {self.allowed}, found {show(value)}", hint)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # noqa: ARG002 marshmallow's
+        return value
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ARG002 marshmallow's
+        return self.read(value)
+
+    def read(self, value: Any) -> Any:
+        """The value, checked. Raises ValidationError."""
+        raise NotImplementedError
+
+
+class Text(_Value):
+    """Any text; what may stand in it is judged where it is used."""
+
+    allowed = "text"
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str):
+            self.refuse(value, "config-type")
+        return value
+
+
+class Label(Text):
+    """Text that people read: one line, nothing invisible."""
+
+    allowed = f"text of 1 to {MAX_NAME} characters on one line"
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if not text.strip() or len(text) > MAX_NAME:
+            self.refuse(value)
+        for position, char in enumerate(text, start=1):
+            if unicodedata.category(char) in _INVISIBLE and char not in _JOINERS:
+                unseen = f"character {position} is U+{ord(char):04X}, which cannot be seen"
+                _complain("config-text", unseen, "Remove it.")
+        if text != text.strip():
+            _complain("config-text", "has white space at an end", "Remove it.")
+        return text
+
+
+class Matching(Text):
+    """Text of one pattern."""
+
+    def __init__(self, pattern: re.Pattern[str], allowed: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pattern, self.allowed = pattern, allowed
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if not self.pattern.fullmatch(text):
+            self.refuse(value)
+        return text
+
+
+class Slug(Matching):
+    """A name that stands in addresses."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(_SLUG, "text of 1 to 64 lower-case letters, digits and hyphens", **kwargs)
+
+
+class Choice(Text):
+    """One of a few words."""
+
+    def __init__(self, words: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.words = tuple(words)
+        self.allowed = f"one of {', '.join(self.words)}" if len(self.words) > 1 else self.words[0]
+
+    def read(self, value: Any) -> str:
+        if value not in self.words:
+            close = difflib.get_close_matches(str(value), self.words, n=1)
+            self.refuse(value, fix=f"Did you mean {close[0]}?" if close else "")
+        return str(value)
+
+
+class WholeNumber(_Value):
+    """A whole number in a range; true and false are none."""
+
+    def __init__(self, least: int, most: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.least, self.most = least, most
+        self.allowed = f"a whole number from {least} to {most}" if least < most else f"the number {least}"
+
+    def read(self, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            self.refuse(value, "config-type")
+        if not self.least <= value <= self.most:
+            self.refuse(value)
+        return value
+
+
+class Flag(_Value):
+    """A switch."""
+
+    allowed = "true or false"
+
+    def read(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            self.refuse(value, "config-type", "Write true or false, without quotes.")
+        return value
+
+
+class Url(Text):
+    """An http or https URL that every browser reads in the same way. Whether http is allowed: see `checks.py`."""
+
+    allowed = "an https URL"
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if complaint := self.complain(text):
+            self.refuse(value, "config-url", f"{complaint[0].upper()}{complaint[1:]}.")
+        return text
+
+    def complain(self, text: str) -> str | None:
+        """What is wrong with a URL, as a part of a sentence."""
+        if not text or len(text) > MAX_URL:
+            return f"it must have 1 to {MAX_URL} characters"
+        if not _PLAIN.fullmatch(text) or _NOT_IN_URLS.search(text):
+            return "spaces, quotes, brackets, and letters outside ASCII are written with % and two digits"
+        try:
+            parts, port = urlsplit(text), urlsplit(text).port
+        except ValueError:
+            return "its host or port cannot be read"
+        if parts.scheme not in ("https", "http"):
+            return "it must begin with https://"
+        if "@" in parts.netloc:
+            return "a name or password must not stand in it"
+        host = parts.netloc.rsplit(":", 1)[0] if port is not None else parts.netloc
+        if not _HOST.fullmatch(host) or port == 0:
+            return "its host or port cannot be read"
+        return None
+
+
+class Prefix(Url):
+    """The start of URLs: an origin and a path."""
+
+    allowed = "an https URL without query and fragment"
+
+    def complain(self, text: str) -> str | None:
+        if "?" in text or "#" in text:
+            return "a query or fragment is not compared, so it must not stand here"
+        return super().complain(text)
+
+
+class ReturnUrl(Url):
+    """A URL that parameters are added to."""
+
+    allowed = "an https URL without fragment"
+
+    def complain(self, text: str) -> str | None:
+        return "nothing can be added after a fragment" if "#" in text else super().complain(text)
+
+
+class Origin(Url):
+    """Scheme, host and port."""
+
+    allowed = "an origin such as https://sso.example.com"
+
+    def complain(self, text: str) -> str | None:
+        complaint = super().complain(text)
+        if complaint is None and urlsplit(text)[2:] != ("", "", ""):
+            return "nothing may follow the host and port, not even a slash"
+        return complaint
+
+
+class EntityId(Matching):
+    """A name that federations know an entity by (saml-core-2.0-os, 8.3.6)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        pattern = re.compile(rf"[!-~]{{1,{MAX_ENTITY_ID}}}")
+        super().__init__(pattern, f"text of 1 to {MAX_ENTITY_ID} characters without spaces, such as a URL", **kwargs)
+
+
+class MetadataReference(Text):
+    """A stored metadata file by its hash, or a path in a configuration file."""
+
+    allowed = "text: the path of a metadata file beside this one, or sha256: and 64 hexadecimal digits"
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        is_path = 0 < len(text) <= MAX_URL and text.isprintable() and not text.startswith("/") and "\\" not in text
+        if not (_SHA256.fullmatch(text) or (is_path and not text.lower().startswith("sha256:"))):
+            self.refuse(value)
+        return text
+
+
+class AcsReference(Url):
+    """The index or location of an assertion consumer service."""
+
+    allowed = "an index (a whole number), a location (a URL) or null"
+
+    def read(self, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535:
+            return value
+        return super().read(value)
+
+
+class RelayState(Text):
+    """What stands in RelayState: the link's callback URI, nothing, or a fixed text."""
+
+    allowed = f"callback_uri, none or {RELAY_STATE_IDENTIFIER}TEXT"
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        identifier = text.removeprefix(RELAY_STATE_IDENTIFIER)
+        if text in ("callback_uri", "none"):
+            return text
+        if identifier == text or not identifier or not identifier.isprintable():
+            self.refuse(value)
+        return text
+
+
+class TransformField(_Value):
+    """A transform as it is written; its name and parameters are judged with the mapping."""
+
+    allowed = "the name of a transform, or one name with its parameters"
+
+    def read(self, value: Any) -> Any:
+        try:
+            return parse_transform(value)
+        except ValueError as error:
+            _complain("transform-shape", str(error))
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # noqa: ARG002 marshmallow's
+        return dump_transform(value)
+
+
+class ListOf(fields.List[Any]):
+    """A list; of one with errors the good items keep their places in `valid_data`."""
+
+    def __init__(self, inner: fields.Field[Any], *, most: int = MAX_ITEMS, **kwargs: Any) -> None:
+        super().__init__(inner, **kwargs)
+        self.most = most
+
+    def make_error(self, key: str, **_: Any) -> ValidationError:
+        words = "is missing; expected a list" if key == "required" else "expected a list, found nothing"
+        return ValidationError([Problem("config-missing" if key == "required" else "config-type", words)])
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ARG002 marshmallow's
+        if not isinstance(value, list | tuple):
+            _complain("config-type", f"expected a list, found {show(value)}")
+        if len(value) > self.most:
+            _complain("config-size", f"expected at most {self.most} entries, found {len(value)}")
+        result: list[Any] = []
+        errors: dict[int, Any] = {}
+        for position, item in enumerate(value):
+            try:
+                result.append(self.inner.deserialize(item))
+            except ValidationError as error:
+                errors[position] = error.messages
+                result.append(error.valid_data)
+        if errors:
+            # the stubs name fewer types than marshmallow's trees have
+            messages: Any = errors
+            valid: Any = result
+            raise ValidationError(messages, valid_data=valid)
+        return tuple(result)
+
+
+class Part(fields.Nested):
+    """A mapping with keys of its own."""
+
+    def make_error(self, key: str, **_: Any) -> ValidationError:
+        if key == "required":
+            return ValidationError([Problem("config-missing", "is missing; expected a mapping")])
+        return ValidationError([Problem("config-type", "expected a mapping, found nothing")])
+
+
+class _Schema(Schema):
+    """Base of all schemas: unknown keys are refused with the nearest that exists; loads a dataclass."""
+
+    error_messages = {"unknown": "unknown", "type": "type"}  # noqa: RUF012 marshmallow types it as an instance's
+    makes: ClassVar[type]
+    only_when_given: ClassVar[frozenset[str]] = frozenset()
+
+    class Meta:
+        unknown = RAISE
+
+    def handle_error(self, error: ValidationError, data: Any, **_: Any) -> None:
+        """Put words to what marshmallow itself found."""
+        messages: dict[Any, Any] = error.messages  # type: ignore[assignment]  # a schema's are always a dict
+        known = [one.data_key or name for name, one in self.fields.items()]
+        for key, found in messages.items():
+            if found == ["type"]:
+                messages[key] = [Problem("config-type", f"expected a mapping, found {show(data)}")]
+            elif found == ["unknown"]:
+                close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+                nearest = f"; did you mean {close[0]}?" if close else ""
+                fix = f"Allowed: {', '.join(known)}."
+                messages[key] = [Problem("config-key-unknown", f"there is no such key{nearest}", fix)]
+
+    @post_load
+    def make(self, data: Mapping[str, Any], **_: Any) -> Any:
+        return self.makes(**data)
+
+    @post_dump
+    def leave_out(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {key: value for key, value in data.items() if value is not None or key not in self.only_when_given}
+
+
+class ConditionSchema(_Schema):
+    makes = Condition
+    only_when_given = frozenset({"field", "in", "equals", "exists", "all", "any", "not"})
+
+    field = Text(allow_none=True)
+    in_ = ListOf(Text(), data_key="in", allow_none=True)
+    equals = Text(allow_none=True)
+    exists = Flag(allow_none=True)
+    all = ListOf(Part(lambda: ConditionSchema()), allow_none=True)
+    any = ListOf(Part(lambda: ConditionSchema()), allow_none=True)
+    not_ = Part(lambda: ConditionSchema(), data_key="not", allow_none=True)
+
+
+class RuleSchema(_Schema):
+    makes = Rule
+    only_when_given = frozenset({"each", "from", "template", "constant"})
+
+    attribute = Text(required=True)
+    each = Text(allow_none=True)
+    from_ = Text(data_key="from", allow_none=True)
+    template = Text(allow_none=True)
+    constant = Text(allow_none=True)
+    transforms = ListOf(TransformField())
+    required = Flag()
+    when = Part(ConditionSchema, allow_none=True)
+    name_format = Choice(get_args(NameFormat))
+    friendly_name = Text(allow_none=True)
+
+
+class MappingSchema(_Schema):
+    makes = AttributeMapping
+
+    slug = Slug(required=True)
+    rules = ListOf(Part(RuleSchema), required=True)
+
+
+class NameIdSchema(_Schema):
+    makes = NameIdSettings
+
+    format = Choice(get_args(NameIdFormat))
+    from_ = Text(data_key="from")
+
+
+class SamlSchema(_Schema):
+    makes = SamlSettings
+
+    metadata = MetadataReference(required=True)
+    entity_id = EntityId(allow_none=True)
+    acs = AcsReference(allow_none=True)
+    name_id = Part(NameIdSchema)
+    sign = Choice(get_args(SignWhat))
+    signature_algorithm = Choice(get_args(SignatureAlgorithm))
+    encrypt = Choice(get_args(EncryptWhen))
+    encryption_algorithm = Choice(get_args(EncryptionAlgorithm))
+    relay_state = RelayState()
+    lifetime_seconds = WholeNumber(30, 300)
+    skew_seconds = WholeNumber(0, 300)
+    expired_metadata = Choice(("warn", "refuse"))
+
+
+class PartnerSchema(_Schema):
+    makes = Partner
+
+    slug = Slug(required=True)
+    name = Label(required=True)
+    protocol = Choice(get_args(Protocol), required=True)
+    origins = ListOf(Origin())
+    saml = Part(SamlSchema, required=True)
+
+
+class LinkSchema(_Schema):
+    makes = Link
+
+    slug = Slug(required=True)
+    label = Label(required=True)
+    partner = Slug(required=True)
+    mapping = Slug(required=True)
+    callback_uri = Url(allow_none=True)
+    callback_allow = ListOf(Prefix())
+    icon = Slug(allow_none=True)
+    opens = Choice(("same_tab", "new_tab"))
+    visible_when = Part(ConditionSchema, allow_none=True)
+    allow_impersonation = Flag()
+    enabled = Flag()
+
+
+class PortalSchema(_Schema):
+    makes = Portal
+
+    sign_in_url = ReturnUrl(required=True)
+    return_parameter = Matching(re.compile(r"[A-Za-z0-9_.-]{1,64}"), "text: the name of a query parameter")
+    home_url = Url(required=True)
+
+
+class KeyNamesSchema(_Schema):
+    makes = KeyNames
+
+    current = Slug()
+    next = Slug(allow_none=True)
+
+
+class IdpSchema(_Schema):
+    makes = Idp
+
+    entity_id = EntityId(allow_none=True)
+    keys = Part(KeyNamesSchema)
+
+
+class BillerSchema(_Schema):
+    makes = Biller
+
+    slug = Slug(required=True)
+    name = Label(required=True)
+    portal = Part(PortalSchema, required=True)
+    idp = Part(IdpSchema)
+    partners = ListOf(Part(PartnerSchema))
+    mappings = ListOf(Part(MappingSchema))
+    links = ListOf(Part(LinkSchema))
+
+
+@dataclass(frozen=True, slots=True)
+class FiledBiller:
+    """A biller of a file. `based_on` is the revision that the file was exported from, None when it does not say."""
+
+    biller: Biller
+    based_on: int | None = None
+
+
+class FiledBillerSchema(BillerSchema):
+    """A biller in a file, which may say what revision it was exported from."""
+
+    revision = WholeNumber(1, 2**31 - 1, allow_none=True)
+
+    @post_load
+    def make(self, data: Mapping[str, Any], **_: Any) -> FiledBiller:
+        rest = {key: value for key, value in data.items() if key != "revision"}
+        return FiledBiller(Biller(**rest), data.get("revision"))
+
+
+class FileSchema(_Schema):
+    """A configuration file."""
+
+    makes = dict
+
+    version = WholeNumber(1, 1, required=True)
+    billers = ListOf(Part(FiledBillerSchema), most=20_000, required=True)

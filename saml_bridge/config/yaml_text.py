@@ -1,0 +1,175 @@
+"""YAML as configuration files use it: a strict reader that knows its lines, and one canonical way of writing.
+
+Owns: bytes to plain data and back. Does not own: what the data may be (`schemas.py`).
+
+Of YAML 1.2 only what JSON has too is read: mappings, sequences, text, whole and decimal numbers, true, false, null.
+Anchors, aliases, tags and second documents are refused, since a file of a few lines could become gigabytes or objects.
+`yes`, `on`, dates and numbers with leading zeros are text, as they look, so that an account number stays what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+
+from saml_bridge.errors import ConfigInvalid
+from saml_bridge.values import Finding, Severity
+
+MAX_BYTES: Final = 5 * 1024 * 1024
+MAX_DEPTH: Final = 60
+
+Path = tuple[str | int, ...]
+Lines = dict[Path, int]
+
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+")
+_WORDS: Final[dict[str, bool | None]] = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+}
+
+
+def read_yaml(content: bytes | str) -> tuple[Any, Lines]:
+    """The data of one document, and the line (from 1) where each of its values begins.
+
+    Raises ConfigInvalid with one finding, whose place is a line and a column.
+    """
+    text = _decode(content)
+    builder = _Builder(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    try:
+        return builder.build(), builder.lines
+    except yaml.MarkedYAMLError as error:
+        problem = " ".join(part for part in (error.problem, error.context) if part)
+        raise _refuse("yaml-syntax", f"The file is not YAML: {problem}.", error.problem_mark) from None
+    except yaml.YAMLError as error:
+        raise _refuse("yaml-syntax", f"The file is not YAML: {str(error).splitlines()[0]}.", None) from None
+
+
+def write_yaml(data: object) -> str:
+    """Block style, two spaces, keys as they come, Unicode kept, one line a text."""
+    text: str = yaml.dump(
+        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=10**9
+    )
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:  # noqa: ARG002 the base's
+        """Sequences stand two spaces inside their mapping."""
+        return super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 the base's
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Line breaks of any kind as escapes: other styles fold them."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _BREAKS.search(text) else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _decode(content: bytes | str) -> str:
+    try:
+        raw = content if isinstance(content, bytes) else content.encode()
+        text = raw.decode("utf-8-sig")
+    except UnicodeError:
+        raise _refuse("file-encoding", "The file is not UTF-8.", None) from None
+    if len(raw) > MAX_BYTES:
+        raise _refuse("file-too-large", f"The file has {len(raw)} bytes; at most {MAX_BYTES} are read.", None)
+    return text
+
+
+def _refuse(code: str, message: str, mark: Any) -> ConfigInvalid:
+    where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
+    finding = Finding(code, Severity.ERROR, message, _FIXES.get(code, ""), where)
+    return ConfigInvalid(f"{message} {where}".strip(), findings=(finding,))
+
+
+_FIXES: Final = {
+    "yaml-alias": "Write the values out in each place.",
+    "yaml-tag": "Remove the tag (the word that begins with an exclamation mark), or put the text in quotes.",
+    "yaml-key-twice": "Keep one of the two.",
+    "yaml-documents": "Keep one document a file.",
+}
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Makes plain data of the parser's events."""
+
+    events: Iterator[Any]
+    lines: Lines = field(default_factory=dict)
+
+    def build(self) -> Any:
+        """The data of the one document; None for a file without any."""
+        data, documents = None, 0
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise _refuse("yaml-documents", "The file holds more than one YAML document.", event.start_mark)
+            elif isinstance(event, yaml.NodeEvent):
+                data = self._build(event, ())
+        return data
+
+    def _build(self, event: Any, path: Path) -> Any:
+        self.lines[path] = _line_of(event)
+        self._refuse_sharing(event)
+        if len(path) > MAX_DEPTH:
+            raise _refuse("yaml-depth", f"Values stand more than {MAX_DEPTH} deep in each other.", event.start_mark)
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._build_mapping(path)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._build_sequence(path)
+        return _read_scalar(event)
+
+    def _refuse_sharing(self, event: Any) -> None:
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise _refuse("yaml-alias", "Anchors (&) and aliases (*) are not read.", event.start_mark)
+        if event.tag is not None:
+            raise _refuse("yaml-tag", f"Tags are not read, found {event.tag[:60]!r}.", event.start_mark)
+
+    def _build_sequence(self, path: Path) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self._build(event, (*path, len(items))))
+        return items
+
+    def _build_mapping(self, path: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            self._refuse_sharing(event)
+            if not isinstance(event, yaml.ScalarEvent):
+                raise _refuse("yaml-key", "A key must be text, found a list or a mapping.", event.start_mark)
+            if event.value in found:
+                raise _refuse("yaml-key-twice", f"The key {event.value[:60]!r} stands twice.", event.start_mark)
+            line = _line_of(event)
+            found[event.value] = self._build(next(self.events), (*path, event.value))
+            self.lines[*path, event.value] = line
+        return found
+
+
+def _line_of(event: Any) -> int:
+    line: int = event.start_mark.line
+    return line + 1
+
+
+def _read_scalar(event: yaml.ScalarEvent) -> str | int | float | bool | None:
+    text: str = event.value
+    if event.style not in (None, ""):
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if _DECIMAL.fullmatch(text):
+        return float(text)
+    return text
