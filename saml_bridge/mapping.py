@@ -36,6 +36,7 @@ from saml_bridge.transforms import (
     check_transform,
     compile_transform,
     dump_transform,
+    find_unsendable,
     parse_transform,
 )
 from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Severity
@@ -294,7 +295,6 @@ def _passes_list(path: str, each: str | None) -> bool:
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
 _NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
-_NOT_IN_TEXTS = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def _check_mapping(mapping: AttributeMapping, where: str) -> Iterator[Finding]:
@@ -409,10 +409,8 @@ def _check_source(source: Source, text: str, each: str | None, where: str) -> It
     if not text:
         yield _refuse("rule-source", f"{source.name} is empty", where)
         return
-    if bad := _NOT_IN_TEXTS.search(text):
-        yield _refuse(
-            "rule-source", f"{source.name} has the character {_name_character(bad)}, which XML cannot carry", where
-        )
+    if bad := find_unsendable(text):
+        yield _refuse("rule-source", f"{source.name} has the character {bad}, which XML cannot carry", where)
     try:
         paths = source.find_paths(text)
     except ValueError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -34,6 +34,9 @@ MAX_TEXT: Final = 1000
 
 MAX_PATTERN: Final = 500
 """Characters of a regular expression."""
+
+MAX_PATTERN_MEMORY: Final = 1 << 20
+"""Bytes that RE2 may use for one pattern; a pattern that needs more is refused."""
 
 MAX_TABLE: Final = 1000
 """Entries of a lookup table."""
@@ -65,7 +68,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter. The range is of a number, of a text's length or of a table's size; `default` None means none."""
+    """One parameter. The range is of a number, of a text's length or of a table's size; `default` None means none.
+
+    `sent` says that its text, or its table's values, can become part of an attribute.
+    """
 
     name: str
     kind: Kind
@@ -74,6 +80,7 @@ class Parameter:
     default: str | int | None = None
     minimum: int | None = None
     maximum: int | None = None
+    sent: bool = False
 
     def complain(self, value: object) -> str | None:
         """What is wrong with a value of this parameter, without repeating it (it may be a salt); None if nothing is."""
@@ -83,13 +90,17 @@ class Parameter:
             wrong = [one for pair in value.items() for one in pair if not isinstance(one, str)]
             if wrong:
                 return f"keys and values of the table must be text, found {describe(wrong[0])}{_hint(wrong[0])}"
-            return self._complain_of_size(len(value), "entries")
+            return self._complain_of_size(len(value), "entries") or self._complain_of_texts(value.values())
         if isinstance(value, str) and self.kind in (Kind.TEXT, Kind.GROUP):
-            return self._complain_of_size(len(value), "characters")
+            return self._complain_of_size(len(value), "characters") or self._complain_of_texts([value])
         if isinstance(value, int) and not isinstance(value, bool) and self.kind in (Kind.NUMBER, Kind.GROUP):
             return self._complain_of_size(value, "")
         hint = _hint(value) if self.kind in (Kind.TEXT, Kind.GROUP) else ""
         return f"expected {self.kind}, found {describe(value)}{hint}"
+
+    def _complain_of_texts(self, texts: Iterable[str]) -> str | None:
+        found = next(filter(None, map(find_unsendable, texts)), None) if self.sent else None
+        return f"has the character {found}, which XML cannot carry" if found else None
 
     def _complain_of_size(self, size: int, unit: str) -> str | None:
         low, high = self.minimum, self.maximum
@@ -191,6 +202,15 @@ def compile_transform(call: TransformCall) -> ListFunction:
     if transform.make_each is None:
         raise TypeError(f"the transform {call.name} has no maker")
     return _lift(transform.make_each(filled))
+
+
+_UNSENDABLE = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def find_unsendable(text: str) -> str | None:
+    """The first character that XML 1.0 cannot carry unchanged, as `U+0000`; None if there is none."""
+    found = _UNSENDABLE.search(text)
+    return f"U+{ord(found.group()):04X}" if found else None
 
 
 def find_nearest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
@@ -300,6 +320,7 @@ def _make_digits_only(_: Parameters) -> EachFunction:
 def _compile_pattern(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = MAX_PATTERN_MEMORY
     return re2.compile(pattern, options)
 
 
@@ -452,12 +473,13 @@ def _make_default(given: Parameters) -> ListFunction:
     return lambda values: values or fallback
 
 
-def _text(
-    name: str, description: str, *, least: int = 0, most: int = MAX_TEXT, default: str | None = None
-) -> Parameter:
-    return Parameter(name, Kind.TEXT, description, default is None, default, least, most)
+def _text(name: str, description: str, least: int, most: int = MAX_TEXT, *, default: str | None = None) -> Parameter:
+    """A text, required unless it has a default, that can become part of an attribute."""
+    return Parameter(name, Kind.TEXT, description, default is None, default, least, most, sent=True)
 
 
+_MISSES = "sent for a value that is not in the table; empty: such a value drops out"
+_GROUP = "group to keep, by number or name; default 1, or the whole match if the pattern has no groups"
 _ALL = (
     Transform("strip", "removes white space, as Unicode defines it, at both ends", make_each=lambda _: str.strip),
     Transform(
@@ -474,13 +496,13 @@ _ALL = (
         "fills up at the start to a width; a longer value stays as it is",
         (
             Parameter("width", Kind.NUMBER, "characters of the result, 1 to 256", True, None, 1, 256),
-            _text("fill", "the one character to fill with", least=1, most=1, default="0"),
+            _text("fill", "the one character to fill with", 1, 1, default="0"),
         ),
         "width",
         _make_pad_left,
     ),
-    Transform("prefix", "puts a text before", (_text("text", "the text to add", least=1),), "text", _make_prefix),
-    Transform("suffix", "puts a text after", (_text("text", "the text to add", least=1),), "text", _make_suffix),
+    Transform("prefix", "puts a text before", (_text("text", "the text to add", 1),), "text", _make_prefix),
+    Transform("suffix", "puts a text after", (_text("text", "the text to add", 1),), "text", _make_suffix),
     Transform(
         "substring",
         "keeps a part; a part beyond the end finds nothing",
@@ -496,7 +518,10 @@ _ALL = (
     Transform(
         "replace",
         "replaces every occurrence of a text, taken literally",
-        (_text("old", "the text to look for", least=1), _text("new", "the text to put there; may be empty")),
+        (
+            Parameter("old", Kind.TEXT, "the text to look for", True, None, 1, MAX_TEXT),
+            _text("new", "the text to put there; may be empty", 0),
+        ),
         None,
         _make_replace,
     ),
@@ -505,16 +530,10 @@ _ALL = (
         "regex_extract",
         "keeps the first match of a regular expression (RE2 syntax); a value without a match drops out",
         (
-            _text("pattern", "the regular expression, at most 500 characters", least=1, most=MAX_PATTERN),
             Parameter(
-                *(
-                    "group",
-                    Kind.GROUP,
-                    "group to keep, by number or name; default 1, or the whole match if it has none",
-                ),
-                minimum=0,
-                maximum=MAX_PATTERN,
+                "pattern", Kind.TEXT, "the regular expression, at most 500 characters", True, None, 1, MAX_PATTERN
             ),
+            Parameter("group", Kind.GROUP, _GROUP, minimum=0, maximum=MAX_PATTERN),
         ),
         "pattern",
         _make_regex_extract,
@@ -524,8 +543,8 @@ _ALL = (
         "lookup",
         "replaces the value by its entry in a table; without a default, a value not in the table refuses the launch",
         (
-            Parameter("table", Kind.TABLE, "from each value to what is sent for it", True, None, 1, MAX_TABLE),
-            Parameter("default", Kind.TEXT, "for values not in the table; empty: they find nothing", maximum=MAX_TEXT),
+            Parameter("table", Kind.TABLE, "from each value to what is sent for it", True, None, 1, MAX_TABLE, True),
+            Parameter("default", Kind.TEXT, _MISSES, maximum=MAX_TEXT, sent=True),
         ),
         "table",
         _make_lookup,
@@ -535,7 +554,7 @@ _ALL = (
         "rewrites a date or time, without converting between time zones; anything else refuses the launch",
         (
             Parameter("from", Kind.TEXT, "pattern of the value; without it ISO 8601", False, None, 1, 100),
-            _text("to", "pattern of the result, for example %m/%d/%Y", least=1, most=100),
+            _text("to", "pattern of the result, for example %m/%d/%Y", 1, 100),
         ),
         "to",
         _make_date_format,
@@ -544,14 +563,14 @@ _ALL = (
     Transform(
         "hash_sha256",
         "makes 64 hexadecimal digits: SHA-256 of the salt followed by the value, both in UTF-8",
-        (_text("salt", "random text, at least 16 characters", least=MIN_SALT),),
+        (Parameter("salt", Kind.TEXT, "random text, at least 16 characters", True, None, MIN_SALT, MAX_TEXT),),
         "salt",
         _make_hash_sha256,
     ),
     Transform(
         "join",
         "makes one value of all",
-        (_text("separator", "put between the values; may be empty", default=","),),
+        (_text("separator", "put between the values; may be empty", 0, default=","),),
         "separator",
         make_list=_make_join,
     ),
@@ -559,7 +578,7 @@ _ALL = (
     Transform(
         "default",
         "gives a value when there is none",
-        (_text("value", "the value to send", least=1),),
+        (_text("value", "the value to send", 1),),
         "value",
         make_list=_make_default,
     ),
