@@ -43,7 +43,12 @@ _TEXT_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 
 
 class InProcessCrypto(CryptoBackend):
-    """Verifies and decrypts; signing and encrypting are not a service provider's work and stay unimplemented."""
+    """Verifies and decrypts; signing and encrypting are not a service provider's work and stay unimplemented.
+
+    pysaml2 keeps the reason of a refusal to its log; `reason` is the latest one, for whoever wants to tell it.
+    """
+
+    reason: str = ""
 
     @property
     def version(self) -> str:
@@ -52,38 +57,54 @@ class InProcessCrypto(CryptoBackend):
     def validate_signature(
         self, signedtext: str | bytes, cert_file: str, cert_type: str, node_name: str, node_id: str
     ) -> bool:
-        """Whether the element `node_name` (`namespace:Name`) with this ID carries a good signature of this certificate.
+        """True when the element `node_name` (`namespace:Name`) with this ID carries this certificate's good signature.
 
-        Raises SignatureError, which pysaml2 takes as 'this certificate did not verify it', with the reason.
+        Raises SignatureError otherwise, which pysaml2 takes as 'this certificate did not verify it'.
         """
         if cert_type != "pem":
-            raise SignatureError(f"a {cert_type} certificate is not supported")
-        root = parse_message(signedtext)
-        node = _find_signed_node(root, node_name, node_id)
-        signature = _check_shape(node, node_id)
-        context = xmlsec.SignatureContext()
-        context.key = xmlsec.Key.from_file(cert_file, xmlsec.constants.KeyDataFormatCertPem)
-        context.register_id(node, "ID")
+            raise SignatureError(f"a certificate in {cert_type} is not supported")
         try:
-            context.verify(signature)
-        except xmlsec.Error as error:
-            raise SignatureError("the signature does not match the content and the key") from error
+            _verify(signedtext, cert_file, node_name, node_id)
+        except SignatureError as error:
+            self.reason = str(error)
+            raise
         return True
 
     def decrypt(self, enctext: str | bytes, key_file: str) -> str:
         """The whole document with its first encrypted element put back as plain text. Raises DecryptError."""
-        root = parse_message(enctext)
-        encrypted = root.find(f".//{ENCRYPTED_ASSERTION}/{{{XENC}}}EncryptedData")
-        if encrypted is None:
-            raise DecryptError("nothing in the message is encrypted")
-        _check_ciphers(encrypted)
-        manager = xmlsec.KeysManager()
-        manager.add_key(xmlsec.Key.from_file(key_file, xmlsec.constants.KeyDataFormatPem))
         try:
-            xmlsec.EncryptionContext(manager).decrypt(encrypted)
-        except xmlsec.Error as error:
-            raise DecryptError("this key does not decrypt the message") from error
-        return str(etree.tostring(root, encoding="unicode"))
+            return _decrypt(enctext, key_file)
+        except DecryptError as error:
+            self.reason = str(error)
+            raise
+
+
+def _verify(signedtext: str | bytes, cert_file: str, node_name: str, node_id: str) -> None:
+    root = parse_message(signedtext)
+    node = _find_signed_node(root, node_name, node_id)
+    signature = _check_shape(node, node_id)
+    context = xmlsec.SignatureContext()
+    context.key = xmlsec.Key.from_file(cert_file, xmlsec.constants.KeyDataFormatCertPem)
+    context.register_id(node, "ID")
+    try:
+        context.verify(signature)
+    except xmlsec.Error as error:
+        raise SignatureError("the signature does not match the content and the key") from error
+
+
+def _decrypt(enctext: str | bytes, key_file: str) -> str:
+    root = parse_message(enctext)
+    encrypted = root.find(f".//{ENCRYPTED_ASSERTION}/{{{XENC}}}EncryptedData")
+    if encrypted is None:
+        raise DecryptError("nothing in the message is encrypted")
+    _check_ciphers(encrypted)
+    manager = xmlsec.KeysManager()
+    manager.add_key(xmlsec.Key.from_file(key_file, xmlsec.constants.KeyDataFormatPem))
+    try:
+        xmlsec.EncryptionContext(manager).decrypt(encrypted)
+    except xmlsec.Error as error:
+        raise DecryptError("this key does not decrypt the message") from error
+    return str(etree.tostring(root, encoding="unicode"))
 
 
 def parse_message(text: str | bytes) -> Any:

@@ -68,6 +68,7 @@ class PartnersServer:
 
     def __init__(self, instance_dir: Path, *, host: str, port: int, base_url: str | None = None) -> None:
         """Binds at once; raises OSError when the port is taken. `base_url` is http://HOST:PORT when left out."""
+        logging.getLogger("saml2").setLevel(logging.CRITICAL)  # it logs what payers are called
         self.base_url = base_url or f"http://{host}:{port}"
         app = create_partners_app(base_url=self.base_url, state_dir=instance_dir / "demo")
         with socket.create_server((host, port)) as bound:  # werkzeug itself would end the process when it cannot bind

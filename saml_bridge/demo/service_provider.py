@@ -158,13 +158,20 @@ class ServiceProvider:
         encrypted = _check_envelope(document, must_be_encrypted=self.wants.encrypted)
         with self._lock:
             client = self._get_client()
+            client.sec.crypto.reason = ""
             try:
                 response = client.parse_authn_request_response(saml_response, BINDING_HTTP_POST)
             except Exception as error:  # noqa: BLE001 (pysaml2 raises bare Exception too; whatever it is, nobody gets in)
                 _release_frames(error)
-                raise ResponseRefused(_describe(error)) from None
-            if response is None or response.assertion is None:
-                raise ResponseRefused("pysaml2 does not accept the response: it is no response for this address")
+                raise ResponseRefused(_describe(error, client.sec.crypto.reason)) from None
+            if response is None or response.response is None:
+                raise ResponseRefused("the message is not a response that pysaml2 can read")
+            if response.response.destination not in (None, self.acs_url):
+                raise ResponseRefused("the response is meant for another address")
+            if response.assertion is None:
+                raise ResponseRefused(
+                    f"the assertion cannot be read: {client.sec.crypto.reason or 'pysaml2 found none'}"
+                )
             self._check_further(response)
             return _read(response, encrypted=encrypted)
 
@@ -288,10 +295,11 @@ def _release_frames(error: BaseException) -> None:
         seen = seen.__context__
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception, reason: str) -> str:
     first = error.args[0] if error.args else ""
     said = first.get("message", "") if isinstance(first, dict) else str(first)
-    return f"{type(error).__name__}: {said}"[:300] if said else type(error).__name__
+    parts = [type(error).__name__, said, reason if isinstance(error, SignatureError) else ""]
+    return ": ".join(part for part in parts if part)[:300]
 
 
 def _read(response: Any, *, encrypted: bool) -> Received:
