@@ -324,7 +324,7 @@ class Jwks:
         keys cannot be read and those at hand do not answer.
         """
         if self._is_due(self._retry_seconds if self._failed else self._refresh_seconds):
-            self._refresh(wait=not self._keys.count)
+            self._refresh(wait=False)
         key = self._keys.find_key(kid, algorithm)
         if key is None:
             self._refresh(wait=True)

@@ -344,6 +344,16 @@ def test_h5_a_reading_that_hangs_is_not_joined_by_a_second(server: KeyServer) ->
     assert len(server.requests) == 1
 
 
+def test_h5_the_thread_of_a_dripping_body_ends_with_the_deadline(server: KeyServer) -> None:
+    server.answer = _drip_body
+    before = set(threading.enumerate())
+    assert_not_read(server, "complete", deadline_seconds=0.2)
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "jwks":
+            thread.join(0.8)
+            assert not thread.is_alive()
+
+
 def test_h5_an_endless_body_is_cut(server: KeyServer) -> None:
     sent = []
 
