@@ -160,6 +160,14 @@ class PartnerUnusable(LaunchRefused):
     http_status = 503
 
 
+class DatabaseUnavailable(BridgeError):
+    """The database cannot be read or written now."""
+
+    code = "database-unavailable"
+    http_status = 503
+    public_message = "Something went wrong on our side. Please try again in a moment."
+
+
 class NotRecorded(BridgeError):
     """The audit record could not be committed, so nothing may leave."""
 

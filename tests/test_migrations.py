@@ -107,7 +107,7 @@ def test_a_transaction_is_all_or_nothing(database: Database) -> None:
     class Stop(Exception): ...
 
     with pytest.raises(Stop), database.begin() as connection:
-        connection.execute(text("INSERT INTO biller (slug, revision) VALUES ('riverton-water', 1)"))
+        connection.execute(text("INSERT INTO biller (slug, revision, issuer) VALUES ('riverton-water', 1, 'i')"))
         raise Stop
     with database.autocommit.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM biller")) == 0
@@ -115,7 +115,7 @@ def test_a_transaction_is_all_or_nothing(database: Database) -> None:
 
 def test_each_statement_of_the_autocommit_engine_is_seen_by_others_at_once(database: Database) -> None:
     with database.autocommit.connect() as connection:
-        connection.execute(text("INSERT INTO biller (slug, revision) VALUES ('riverton-water', 1)"))
+        connection.execute(text("INSERT INTO biller (slug, revision, issuer) VALUES ('riverton-water', 1, 'i')"))
         with database.engine.connect() as other:
             assert other.scalar(text("SELECT count(*) FROM biller")) == 1
 
@@ -136,7 +136,7 @@ def test_a_writing_sqlite_transaction_takes_its_lock_at_the_start(tmp_path: obje
 @pytest.mark.parametrize("statement", ["UPDATE {} SET {} = 'x'", "DELETE FROM {}"])
 def test_append_only_tables_refuse_changes(database: Database, table: str, statement: str) -> None:
     with database.begin() as connection:
-        connection.execute(text("INSERT INTO biller (slug, revision) VALUES ('b', 1)"))
+        connection.execute(text("INSERT INTO biller (slug, revision, issuer) VALUES ('b', 1, 'i')"))
         connection.execute(
             text(
                 "INSERT INTO revision (biller, number, document, sha256, author, published_at, comment)"

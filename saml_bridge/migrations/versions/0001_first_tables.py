@@ -35,7 +35,9 @@ def upgrade() -> None:
         "biller",
         sa.Column("slug", sa.String(64), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("issuer", sa.String(1024), nullable=False),
         sa.PrimaryKeyConstraint("slug", name=op.f("pk_biller")),
+        sa.UniqueConstraint("issuer", name=op.f("uq_biller_issuer")),
     )
     op.create_table(
         "revision",

@@ -1,0 +1,351 @@
+"""What changes between two documents of a biller, in words that the one who approves them understands.
+
+Owns: the comparison and its sentences. Does not own: loading and checking (`config`). Pure; the same two documents give
+the same changes in the same order. Called by: the registry (audit), `saml-bridge plan` and `apply`, the console.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import SequenceMatcher
+from typing import Any, Final, TypeVar
+
+from saml_bridge.document import AttributeMapping, Biller, Condition, Link, Partner, Rule, SamlSettings, TransformCall
+
+LONGEST_SHOWN: Final = 120
+
+FindAcs = Callable[[Partner], str | None]
+"""The location that responses to a partner go to, or None when it cannot be told."""
+
+Part = TypeVar("Part", Partner, AttributeMapping, Link)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change. `part` is what of the biller changes (`link usage`, `portal`), empty for the biller itself."""
+
+    biller: str
+    part: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.part} of {self.biller}: {self.what}" if self.part else f"{self.biller}: {self.what}"
+
+
+def plan(old: Biller | None, new: Biller, *, find_acs: FindAcs = lambda _: None) -> tuple[Change, ...]:
+    """Everything that publishing `new` in place of `old` changes; empty when nothing does. None: the biller is new."""
+    if old is None:
+        return tuple(Change(new.slug, part, what) for part, what in _describe_new(new, find_acs))
+    return tuple(Change(new.slug, part, what) for part, what in _compare(old, new, find_acs))
+
+
+def _describe_new(new: Biller, find_acs: FindAcs) -> Iterator[tuple[str, str]]:
+    yield "", f"biller added: {new.name}"
+    for partner in new.partners:
+        yield f"partner {partner.slug}", _added_partner(partner, find_acs)
+    for mapping in new.mappings:
+        yield f"mapping {mapping.slug}", _added_mapping(mapping)
+    for link in new.links:
+        yield f"link {link.slug}", _added_link(link)
+
+
+def _compare(old: Biller, new: Biller, find_acs: FindAcs) -> Iterator[tuple[str, str]]:
+    names = {"name": "name"}
+    yield from (("", what) for what in _diff(old, new, names))
+    labels = {"sign_in_url": "sign-in URL", "return_parameter": "return parameter", "home_url": "home URL"}
+    yield from (("portal", what) for what in _diff(old.portal, new.portal, labels))
+    yield from (("identity provider", what) for what in _diff(old.idp, new.idp, {"entity_id": "entity ID"}))
+    keys = {"current": "current key", "next": "next key"}
+    yield from (("identity provider", what) for what in _diff(old.idp.keys, new.idp.keys, keys))
+    yield from _compare_parts(
+        "partner",
+        old.partners,
+        new.partners,
+        added=lambda partner: _added_partner(partner, find_acs),
+        compare=lambda before, after: _compare_partners(before, after, find_acs),
+    )
+    yield from _compare_parts("mapping", old.mappings, new.mappings, added=_added_mapping, compare=_compare_mappings)
+    yield from _compare_parts("link", old.links, new.links, added=_added_link, compare=_compare_links)
+
+
+def _compare_parts(
+    kind: str,
+    old: Sequence[Part],
+    new: Sequence[Part],
+    *,
+    added: Callable[[Part], str],
+    compare: Callable[[Part, Part], Iterator[str]],
+) -> Iterator[tuple[str, str]]:
+    before = {part.slug: part for part in old}
+    after = {part.slug: part for part in new}
+    for slug in before:
+        if slug not in after:
+            yield f"{kind} {slug}", "removed"
+    for slug, part in after.items():
+        if slug in before:
+            yield from ((f"{kind} {slug}", what) for what in compare(before[slug], part))
+        else:
+            yield f"{kind} {slug}", added(part)
+    yield from (("", what) for what in _compare_order(f"{kind}s", list(before), list(after)))
+
+
+def _compare_order(what: str, old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    kept = [one for one in old if one in new]
+    if kept != [one for one in new if one in old]:
+        yield f"the order of {what} changes to {', '.join(new)}"
+
+
+# Partners
+
+
+_PARTNER_LABELS: Final = {"name": "name", "protocol": "protocol"}
+_SAML_LABELS: Final = {
+    "entity_id": "entity ID in the metadata",
+    "acs": "assertion consumer service",
+    "sign": "signed part",
+    "signature_algorithm": "signature algorithm",
+    "encrypt": "encryption",
+    "encryption_algorithm": "encryption algorithm",
+    "relay_state": "RelayState",
+    "lifetime_seconds": "lifetime in seconds",
+    "skew_seconds": "clock skew in seconds",
+    "expired_metadata": "handling of expired metadata",
+}
+_NAME_ID_LABELS: Final = {"format": "name ID format", "from_": "name ID field"}
+
+
+def _added_partner(partner: Partner, find_acs: FindAcs) -> str:
+    location = find_acs(partner)
+    return f"added: {partner.name}" + (f", responses go to {location}" if location else "")
+
+
+def _compare_partners(old: Partner, new: Partner, find_acs: FindAcs) -> Iterator[str]:
+    yield from _diff(old, new, _PARTNER_LABELS)
+    yield from _diff_items("origin", old.origins, new.origins)
+    yield from _compare_metadata(old, new, find_acs)
+    yield from _diff(old.saml, new.saml, _SAML_LABELS)
+    yield from _diff(old.saml.name_id, new.saml.name_id, _NAME_ID_LABELS)
+
+
+def _compare_metadata(old: Partner, new: Partner, find_acs: FindAcs) -> Iterator[str]:
+    before, after = find_acs(old), find_acs(new)
+    moved = f"responses go to {after} instead of {before}" if before and after and before != after else ""
+    if old.saml.metadata != new.saml.metadata:
+        shown = f"metadata changes from {_short(old.saml)} to {_short(new.saml)}"
+        unmoved = "; responses go to the same address" if before and before == after else ""
+        yield shown + (f"; {moved}" if moved else unmoved)
+    elif moved:
+        yield moved
+
+
+def _short(settings: SamlSettings) -> str:
+    return settings.metadata[:19]
+
+
+# Links
+
+
+_LINK_LABELS: Final = {
+    "label": "label",
+    "partner": "partner",
+    "mapping": "mapping",
+    "callback_uri": "callback URI",
+    "icon": "icon",
+}
+
+
+def _added_link(link: Link) -> str:
+    state = "" if link.enabled else ", disabled"
+    return f"added: {_quote(link.label)}, to partner {link.partner} with mapping {link.mapping}{state}"
+
+
+def _compare_links(old: Link, new: Link) -> Iterator[str]:
+    yield from _diff(old, new, _LINK_LABELS)
+    yield from _diff_items("allowed callback", old.callback_allow, new.callback_allow)
+    if old.opens != new.opens:
+        yield "opens in a new tab" if new.opens == "new_tab" else "opens in the same tab"
+    yield from _compare_conditions("visible", "visible to every payer", old.visible_when, new.visible_when)
+    if old.allow_impersonation != new.allow_impersonation:
+        yield f"{'now works' if new.allow_impersonation else 'no longer works'} while an agent acts for the payer"
+    if old.enabled != new.enabled:
+        yield "enabled" if new.enabled else "disabled"
+
+
+def _compare_conditions(state: str, always: str, old: Condition | None, new: Condition | None) -> Iterator[str]:
+    if old != new:
+        yield f"now {always}" if new is None else f"now {state} only when {describe_condition(new)}"
+
+
+def describe_condition(condition: Condition) -> str:
+    """A condition as part of a sentence."""
+    if condition.not_ is not None:
+        return f"not ({describe_condition(condition.not_)})"
+    for parts, word in ((condition.all, " and "), (condition.any, " or ")):
+        if parts is not None:
+            return word.join(
+                f"({describe_condition(part)})" if len(parts) > 1 else describe_condition(part) for part in parts
+            )
+    if condition.exists is not None:
+        return f"{condition.field} has {'a value' if condition.exists else 'no value'}"
+    if condition.equals is not None:
+        return f"{condition.field} is {_quote(condition.equals)}"
+    return f"{condition.field} is one of {', '.join(map(_quote, condition.in_ or ()))}"
+
+
+# Mappings
+
+
+def _added_mapping(mapping: AttributeMapping) -> str:
+    return f"added: sends {', '.join(rule.attribute for rule in mapping.rules) or 'no attributes'}"
+
+
+def _compare_mappings(old: AttributeMapping, new: AttributeMapping) -> Iterator[str]:
+    before, after = _number_rules(old.rules), _number_rules(new.rules)
+    for name in before:
+        if name not in after:
+            yield f"{name} is no longer sent"
+    for name, rule in after.items():
+        if name in before:
+            yield from (f"{name} {what}" for what in _compare_rules(before[name], rule))
+        else:
+            yield f"{name} is now sent: {_describe_rule(rule)}"
+    yield from _compare_order("attributes", list(before), list(after))
+
+
+def _number_rules(rules: Iterable[Rule]) -> dict[str, Rule]:
+    """Rules by their attribute's name; the second of a name is `name (2)`, and so on."""
+    numbered: dict[str, Rule] = {}
+    for rule in rules:
+        name, number = rule.attribute, 1
+        while name in numbered:
+            number += 1
+            name = f"{rule.attribute} ({number})"
+        numbered[name] = rule
+    return numbered
+
+
+def _describe_rule(rule: Rule) -> str:
+    words = [_describe_source(rule), *(_words(call) for call in rule.transforms)]
+    if rule.required:
+        words.append("required")
+    if rule.when is not None:
+        words.append(f"only when {describe_condition(rule.when)}")
+    return ", ".join(words)
+
+
+def _describe_source(rule: Rule) -> str:
+    if rule.constant is not None:
+        return f"the constant {_quote(rule.constant)}"
+    source = f"the field {rule.from_}" if rule.template is None else f"the template {_quote(rule.template)}"
+    return f"{source} of each of {rule.each}" if rule.each else source
+
+
+def _compare_rules(old: Rule, new: Rule) -> Iterator[str]:
+    before, after = _describe_source(old), _describe_source(new)
+    if before != after:
+        yield f"is made from {after} instead of {before}"
+    yield from _compare_transforms(old.transforms, new.transforms)
+    if old.required != new.required:
+        yield "is now required" if new.required else "is no longer required"
+    yield from _compare_conditions("sent", "sent whenever there is a value", old.when, new.when)
+    yield from _diff(old, new, {"name_format": "name format", "friendly_name": "friendly name"}, start="changes its ")
+
+
+def _compare_transforms(old: Sequence[TransformCall], new: Sequence[TransformCall]) -> Iterator[str]:
+    before, after = [_key(call) for call in old], [_key(call) for call in new]
+    if before == after:
+        return
+    if sorted(before) == sorted(after):
+        yield f"applies its transforms in another order: {', '.join(call.name for call in new)}"
+        return
+    for tag, i, j, k, m in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag != "equal":
+            yield from _replace_transforms(old[i:j], new[k:m])
+
+
+def _key(call: TransformCall) -> str:
+    return f"{call.name} {sorted(call.parameters.items(), key=lambda item: item[0])!r}"
+
+
+def _replace_transforms(old: Sequence[TransformCall], new: Sequence[TransformCall]) -> Iterator[str]:
+    gone, come = list(old), list(new)
+    for call in old:
+        same = next((other for other in come if other.name == call.name), None)
+        if same is not None:
+            gone.remove(call)
+            come.remove(same)
+            before, after = _words(call), _words(same)
+            yield f"now {after}" + (f" (before: {before})" if before != after else ", with other parameters")
+    yield from (f"no longer {_words(call)}" for call in gone)
+    yield from (f"now {_words(call)}" for call in come)
+
+
+_PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "strip": lambda _: "strips white space at both ends",
+    "upper": lambda _: "is in capital letters",
+    "lower": lambda _: "is in small letters",
+    "strip_leading_zeros": lambda _: "strips leading zeros",
+    "pad_left": lambda p: f"is padded on the left with {_quote(p.get('fill', '0'))} to {p.get('width')} characters",
+    "prefix": lambda p: f"begins with {_quote(p.get('text'))}",
+    "suffix": lambda p: f"ends with {_quote(p.get('text'))}",
+    "substring": lambda p: (
+        f"keeps {p['length'] if p.get('length') else 'all'} characters from position {p.get('start')}"
+    ),
+    "replace": lambda p: f"has {_quote(p.get('old'))} replaced by {_quote(p.get('new'))}",
+    "digits_only": lambda _: "keeps digits only",
+    "regex_extract": lambda p: (
+        f"keeps {'group ' + _quote(p['group']) + ' of ' if p.get('group') else ''}"
+        f"what matches {_quote(p.get('pattern'))}"
+    ),
+    "lookup": lambda p: (
+        f"is looked up in a table of {len(p.get('table') or ())}"
+        + (f", {_quote(p['default'])} when it is not there" if p.get("default") is not None else "")
+    ),
+    "date_format": lambda p: (
+        f"is written as a date {_quote(p.get('to'))}" + (f", read as {_quote(p['from'])}" if p.get("from") else "")
+    ),
+    "hash_sha256": lambda _: "is hashed with SHA-256 and a salt",  # the salt is a secret
+    "join": lambda p: f"is joined with {_quote(p.get('separator', ','))}",
+    "first": lambda _: "keeps the first value only",
+    "default": lambda p: f"is {_quote(p.get('value'))} when there is no value",
+}
+
+
+def _words(call: TransformCall) -> str:
+    phrase = _PHRASES.get(call.name)
+    return phrase(call.parameters) if phrase else f"applies {call.name}"
+
+
+# Values
+
+
+def _diff(old: Any, new: Any, labels: Mapping[str, str], *, start: str = "") -> Iterator[str]:
+    """One sentence a value that differs, in the order of the dataclass's fields."""
+    verb = "" if start else " changes"
+    for name in (one.name for one in fields(old) if one.name in labels):
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            yield f"{start}{labels[name]}{verb} from {_show(before)} to {_show(after)}"
+
+
+def _diff_items(what: str, old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    yield from (f"{what} {one} removed" for one in old if one not in new)
+    yield from (f"{what} {one} added" for one in new if one not in old)
+    yield from _compare_order(f"{what}s", old, new)
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "none"
+    return _cut(str(value))
+
+
+def _quote(value: object) -> str:
+    return f"'{_cut(str(value))}'"
+
+
+def _cut(text: str) -> str:
+    """On one line, and not too long to read."""
+    line = "".join(char if char.isprintable() else " " for char in text)
+    return line if len(line) <= LONGEST_SHOWN else f"{line[: LONGEST_SHOWN - 3]}..."

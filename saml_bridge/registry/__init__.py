@@ -1,0 +1,529 @@
+"""Billers, their revisions and partner metadata: what is in force, and how it changes.
+
+Owns: the tables of configuration (`tables.py`), publishing and what is checked before (`checks.py`), and the compiled
+snapshot of a revision that a launch reads (`snapshot.py`).
+Does not own: what a valid document is (`config`), keys (`keys.py`), the audit trail (`audit.py`).
+Called by: the launch, our metadata, the portal's link list, `saml-bridge plan`, `apply` and `export`, the console.
+
+Every read names its biller; there is no read of a link, partner or mapping across billers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Executable, RowMapping, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from saml_bridge.audit import AuditTrail, Entry, Kind
+from saml_bridge.changes import plan
+from saml_bridge.config import from_json, to_json
+from saml_bridge.db import Base, Database
+from saml_bridge.document import Biller, SamlSettings
+from saml_bridge.errors import (
+    BillerUnknown,
+    BridgeError,
+    ConfigConflict,
+    ConfigInvalid,
+    DatabaseUnavailable,
+    MetadataRefused,
+    NotFound,
+    PartnerUnusable,
+)
+from saml_bridge.registry.checks import (
+    Checked,
+    Checks,
+    FindKey,
+    IndexedPartner,
+    Publication,
+    find_digest,
+    find_issuer,
+)
+from saml_bridge.registry.snapshot import Route, Snapshot
+from saml_bridge.registry.tables import BillerRow, PartnerIndexRow, PartnerMetadataRow, RevisionRow
+from saml_bridge.saml.metadata import SpMetadata, parse_metadata
+from saml_bridge.values import Finding, Severity, Sha256Hex, TraceId
+
+__all__ = [
+    "BillerRow",
+    "IndexedPartner",
+    "PartnerIndexRow",
+    "PartnerMetadataRow",
+    "Publication",
+    "Published",
+    "Registry",
+    "Revision",
+    "RevisionRow",
+    "Route",
+    "Snapshot",
+]
+
+SNAPSHOTS_KEPT = 2048
+METADATA_KEPT = 512
+_MANY = 500
+
+_BILLER, _REVISION, _METADATA, _INDEX = (
+    Base.metadata.tables[row.__tablename__] for row in (BillerRow, RevisionRow, PartnerMetadataRow, PartnerIndexRow)
+)
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """`revisions` are the numbers now in force, also of billers that did not change; `findings` never refuse."""
+
+    revisions: Mapping[str, int]
+    unchanged: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A revision without its document."""
+
+    biller: str
+    number: int
+    author: str
+    published_at: datetime
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A biller's revision in force, as stored."""
+
+    revision: int
+    document: str
+    published_at: datetime
+
+
+class _Kept(Generic[Value]):
+    """The values used last, up to a number. Safe to share between threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Any, Value] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: object) -> Value | None:
+        with self._lock:
+            value = self._values.get(key)
+            if value is not None:
+                self._values.move_to_end(key)
+            return value
+
+    def put(self, key: object, value: Value) -> None:
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+
+    def drop(self, key: object) -> None:
+        with self._lock:
+            self._values.pop(key, None)
+
+
+class Registry:
+    """The configuration of every biller of one database. Safe to share between threads.
+
+    `find_key` gives a key of the key ring by its name or raises KeyRefused; `allow_http` allows http URLs.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        audit: AuditTrail,
+        find_key: FindKey,
+        base_url: str,
+        pairwise_secret: bytes,
+        allow_http: bool = False,
+        cache_size: int = SNAPSHOTS_KEPT,
+    ) -> None:
+        self.allow_http = allow_http
+        self._database = database
+        self._audit = audit
+        self._find_key = find_key
+        self._base_url = base_url
+        self._secret = pairwise_secret
+        self._snapshots: _Kept[Snapshot] = _Kept(cache_size)
+        self._parsed: _Kept[SpMetadata] = _Kept(METADATA_KEPT)
+
+    # What is in force
+
+    def find_snapshot(self, slug: str) -> Snapshot:
+        """The revision that this process knows as the one in force; read at first use, then kept until `forget`.
+
+        Raises BillerUnknown, DatabaseUnavailable; PartnerUnusable for a stored document that cannot be read any more.
+        """
+        snapshot = self._snapshots.get(slug)
+        if snapshot is None:
+            snapshot = self._load_snapshot(slug)
+            self._snapshots.put(slug, snapshot)
+        return snapshot
+
+    def forget(self, slug: str) -> None:
+        """Read the biller again at its next `find_snapshot`: its snapshot turned out to be stale."""
+        self._snapshots.drop(slug)
+
+    def current_revision(self, slug: str) -> int:
+        """The number of the revision in force; 0 when there is no such biller."""
+        found = self._read(select(_BILLER.c.revision).where(_BILLER.c.slug == _check_slug(slug)))
+        return int(found[0]["revision"]) if found else 0
+
+    def load_document(self, slug: str, revision: int | None = None) -> Biller:
+        """A revision's document, by default that in force. Raises BillerUnknown, NotFound."""
+        if revision is None:
+            return from_json(self._find_stored(slug).document)
+        where = (_REVISION.c.biller == _check_slug(slug), _REVISION.c.number == revision)
+        found = self._read(select(_REVISION.c.document).where(*where))
+        if not found:
+            if not self.current_revision(slug):
+                raise BillerUnknown(f"there is no biller {slug!r}")
+            raise NotFound(f"{slug} has no revision {revision}", code="revision-unknown")
+        return from_json(found[0]["document"])
+
+    def list_billers(self) -> tuple[str, ...]:
+        """Slugs in order."""
+        return tuple(row["slug"] for row in self._read(select(_BILLER.c.slug).order_by(_BILLER.c.slug)))
+
+    def list_revisions(self, slug: str) -> tuple[Revision, ...]:
+        """Newest first. Raises BillerUnknown."""
+        columns = (_REVISION.c[name] for name in ("biller", "number", "author", "published_at", "comment"))
+        statement = select(*columns).where(_REVISION.c.biller == _check_slug(slug)).order_by(_REVISION.c.number.desc())
+        found = tuple(Revision(**row) for row in self._read(statement))
+        if not found:
+            raise BillerUnknown(f"there is no biller {slug!r}")
+        return found
+
+    def list_partners(self, slug: str | None = None) -> tuple[IndexedPartner, ...]:
+        """The index of partners of one biller, or of all for operations."""
+        statement = select(_INDEX).order_by(_INDEX.c.biller, _INDEX.c.partner)
+        if slug is not None:
+            statement = statement.where(_INDEX.c.biller == _check_slug(slug))
+        return tuple(IndexedPartner(**row) for row in self._read(statement))
+
+    def find_metadata(self, sha256: Sha256Hex) -> bytes:
+        """Stored metadata, as it was given. Raises NotFound."""
+        content = self._read_metadata(sha256)
+        if content is None:
+            raise NotFound(f"there is no stored metadata {sha256[:80]!r}", code="metadata-unknown")
+        return content
+
+    # Publishing
+
+    def check(self, changes: Sequence[Publication], *, now: datetime) -> tuple[Finding, ...]:
+        """Everything that `publish` would find, warnings too, and changes nothing."""
+        checked = self._check(changes, self._read_in_force(changes), now)
+        return tuple(finding for one in checked.values() for finding in one.findings)
+
+    def publish(
+        self, changes: Sequence[Publication], *, author: str, comment: str, now: datetime, trace_id: TraceId
+    ) -> Published:
+        """Bring all of `changes` into force, or none; a document that is in force already makes no revision.
+
+        Raises ConfigInvalid with every finding, ConfigConflict when a publication is not based on the revision in
+        force, NotRecorded, DatabaseUnavailable. Refusals are recorded, too.
+        """
+        context = _Context(author, comment, now, trace_id)
+        in_force = self._read_in_force(changes)
+        checked = self._check(changes, in_force, now)
+        findings = tuple(finding for one in checked.values() for finding in one.findings)
+        try:
+            _raise_refusals(findings)
+            with self._writing() as connection:
+                revisions, unchanged = self._write(connection, changes, checked, context)
+        except (ConfigInvalid, ConfigConflict) as error:
+            self._record_refusal(changes, checked, error, context)
+            raise
+        for slug in revisions:
+            self.forget(slug)
+        return Published(revisions, unchanged, findings)
+
+    def _check(
+        self, changes: Sequence[Publication], in_force: Mapping[str, _Stored], now: datetime
+    ) -> dict[str, Checked]:
+        checks = Checks(
+            find_key=self._find_key,
+            base_url=self._base_url,
+            pairwise_secret=self._secret,
+            allow_http=self.allow_http,
+            read_stored=self._read_metadata,
+            now=now,
+        )
+        checked: dict[str, Checked] = {}
+        for publication in changes:
+            slug = publication.biller.slug
+            before = in_force.get(slug)
+            found = checks.check(publication, in_force=_read_document(before) if before else None)
+            if slug in checked:
+                found.add(Finding("config-not-unique", Severity.ERROR, "the biller is published twice", where="slug"))
+                found.findings += checked[slug].findings
+            checked[slug] = found
+        self._check_issuers(checked)
+        return checked
+
+    def _check_issuers(self, checked: Mapping[str, Checked]) -> None:
+        """No two billers have the same entity ID: partners could not tell whose payer comes."""
+        taken = Counter(one.issuer for one in checked.values())
+        owners: dict[str, str] = {}
+        for chunk in _chunks(list(taken)):
+            rows = self._read(select(_BILLER.c.slug, _BILLER.c.issuer).where(_BILLER.c.issuer.in_(chunk)))
+            owners.update((row["issuer"], row["slug"]) for row in rows if row["slug"] not in checked)
+        for one in checked.values():
+            if taken[one.issuer] > 1 or one.issuer in owners:
+                message = f"entity_id: {one.issuer!r} is another biller's"
+                fix = "Leave entity_id out, or choose one that no other biller has."
+                one.add(Finding("issuer-taken", Severity.ERROR, message, fix, "idp.entity_id"))
+
+    def _write(
+        self, connection: Connection, changes: Sequence[Publication], checked: Mapping[str, Checked], context: _Context
+    ) -> tuple[dict[str, int], tuple[str, ...]]:
+        """Within the transaction. In the order of slugs, so that two publications wait for each other at most once."""
+        ordered = sorted(changes, key=lambda one: one.biller.slug)
+        in_force = _select_in_force(connection, [one.biller.slug for one in ordered])
+        documents = {one.biller.slug: to_json(one.biller) for one in ordered}
+        revisions: dict[str, int] = {}
+        changed: list[Publication] = []
+        for one in ordered:
+            slug = one.biller.slug
+            before = in_force.get(slug)
+            if before is not None and before.document == documents[slug]:
+                revisions[slug] = before.revision
+            else:
+                revisions[slug] = _advance(connection, one, checked[slug].issuer, before)
+                changed.append(one)
+        if changed:
+            context.write_revisions(connection, changed, documents, revisions)
+            _write_metadata(connection, [checked[one.biller.slug] for one in changed], context.now)
+            _write_index(connection, [checked[one.biller.slug] for one in changed])
+            entries = [context.describe(one, in_force.get(one.biller.slug), revisions) for one in changed]
+            self._audit.record_within(connection, entries)
+        slugs = {one.biller.slug for one in changed}
+        return revisions, tuple(slug for slug in revisions if slug not in slugs)
+
+    def _record_refusal(
+        self, changes: Sequence[Publication], checked: Mapping[str, Checked], error: BridgeError, context: _Context
+    ) -> None:
+        refused = [one for one in checked.values() if one.refused]
+        for slug in [one.slug for one in refused] or [one.biller.slug for one in changes]:
+            mine = [finding.code for finding in checked[slug].findings if finding.refuses]
+            detail = " ".join(dict.fromkeys(mine)) or error.detail
+            self._audit.record(context.make_entry(Kind.REVISION_REFUSED, slug, code=error.code, detail=detail))
+
+    # Reading
+
+    def _load_snapshot(self, slug: str) -> Snapshot:
+        stored = self._find_stored(slug)
+        try:
+            biller = from_json(stored.document)
+        except ConfigInvalid as error:
+            detail = f"revision {stored.revision} of {slug} cannot be read by this version"
+            raise PartnerUnusable(detail, findings=error.findings) from error
+        return Snapshot(
+            biller=biller,
+            revision=stored.revision,
+            issuer=find_issuer(biller, self._base_url),
+            find_key=self._find_key,
+            read_metadata=lambda settings: self._parse_metadata(settings, stored.published_at),
+            pairwise_secret=self._secret,
+        )
+
+    def _parse_metadata(self, settings: SamlSettings, now: datetime) -> SpMetadata:
+        """Partner metadata as it was when it came into force; whether it has expired is for the launch to judge."""
+        digest = find_digest(settings)
+        key = digest, settings.entity_id
+        parsed = self._parsed.get(key)
+        if parsed is None:
+            content = self._read_metadata(digest)
+            if content is None:
+                raise MetadataRefused(f"there is no stored metadata sha256:{digest}", code="metadata-missing")
+            parsed = parse_metadata(
+                content, now=now, entity_id=settings.entity_id, allow_http=self.allow_http, check_validity=False
+            )
+            self._parsed.put(key, parsed)
+        return parsed
+
+    def _read_metadata(self, sha256: Sha256Hex) -> bytes | None:
+        found = self._read(select(_METADATA.c.xml).where(_METADATA.c.sha256 == _check_text(sha256)))
+        return bytes(found[0]["xml"]) if found else None
+
+    def _find_stored(self, slug: str) -> _Stored:
+        with self._reading() as connection:
+            found = _select_in_force(connection, [_check_slug(slug)])
+        if slug not in found:
+            raise BillerUnknown(f"there is no biller {slug!r}")
+        return found[slug]
+
+    def _read_in_force(self, changes: Sequence[Publication]) -> dict[str, _Stored]:
+        with self._reading() as connection:
+            return _select_in_force(connection, [_check_slug(one.biller.slug) for one in changes])
+
+    def _read(self, statement: Executable) -> Sequence[RowMapping]:
+        with self._reading() as connection:
+            return connection.execute(statement).mappings().all()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A connection where every statement stands for itself. Raises DatabaseUnavailable."""
+        try:
+            with self._database.autocommit.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailable(f"the configuration cannot be read: {type(error).__name__}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction. Raises ConfigConflict for what another publication wrote at the same time."""
+        try:
+            with self._database.begin() as connection:
+                yield connection
+        except IntegrityError as error:
+            raise ConfigConflict("another publication wrote the same biller or entity ID at the same time") from error
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailable(f"nothing was published: {type(error).__name__}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """Who publishes, why and when."""
+
+    author: str
+    comment: str
+    now: datetime
+    trace_id: TraceId
+
+    def write_revisions(
+        self,
+        connection: Connection,
+        changed: Sequence[Publication],
+        documents: Mapping[str, str],
+        revisions: Mapping[str, int],
+    ) -> None:
+        rows = [
+            {
+                "biller": one.biller.slug,
+                "number": revisions[one.biller.slug],
+                "document": documents[one.biller.slug],
+                "sha256": hashlib.sha256(documents[one.biller.slug].encode()).hexdigest(),
+                "author": self.author,
+                "published_at": self.now,
+                "comment": self.comment,
+            }
+            for one in changed
+        ]
+        connection.execute(insert(_REVISION), rows)
+
+    def describe(self, publication: Publication, before: _Stored | None, revisions: Mapping[str, int]) -> Entry:
+        slug = publication.biller.slug
+        changes = plan(_read_document(before) if before else None, publication.biller)
+        words = "; ".join(f"{one.part}: {one.what}" if one.part else one.what for one in changes)
+        detail = f"{self.comment}: {words}" if self.comment else words
+        return self.make_entry(Kind.REVISION_PUBLISHED, slug, revision=revisions[slug], detail=detail)
+
+    def make_entry(
+        self, kind: Kind, slug: str, *, revision: int | None = None, code: str = "", detail: str = ""
+    ) -> Entry:
+        return Entry(
+            kind=kind,
+            at=self.now,
+            trace_id=self.trace_id,
+            biller=slug,
+            revision=revision,
+            code=code,
+            detail=detail,
+            actor=self.author,
+        )
+
+
+def _advance(connection: Connection, publication: Publication, issuer: str, before: _Stored | None) -> int:
+    """Make the next revision the one in force, if the publication is based on the one that is. Gives its number."""
+    slug, based_on = publication.biller.slug, publication.based_on
+    if based_on != (before.revision if before else 0):
+        raise _conflict(publication, before)
+    if before is None:
+        connection.execute(insert(_BILLER).values(slug=slug, revision=1, issuer=issuer))
+        return 1
+    current = update(_BILLER).where(_BILLER.c.slug == slug, _BILLER.c.revision == based_on)
+    if connection.execute(current.values(revision=based_on + 1, issuer=issuer)).rowcount != 1:
+        raise _conflict(publication, None)
+    return based_on + 1
+
+
+def _conflict(publication: Publication, before: _Stored | None) -> ConfigConflict:
+    slug, based_on = publication.biller.slug, publication.based_on
+    base = f"revision {based_on}" if based_on else "a new biller"
+    now = f"revision {before.revision} is in force" if before else "that is not what is in force"
+    message = f"{slug}: the change is made from {base}, and {now}"
+    fix = "Export the biller again, make the change there, and apply that."
+    finding = Finding(ConfigConflict.code, Severity.ERROR, message, fix, slug)
+    return ConfigConflict(message, findings=(finding,))
+
+
+def _raise_refusals(findings: Sequence[Finding]) -> None:
+    refusals = sum(finding.refuses for finding in findings)
+    if refusals:
+        raise ConfigInvalid(f"the configuration has {refusals} error{'s' if refusals > 1 else ''}", findings=findings)
+
+
+def _read_document(stored: _Stored) -> Biller | None:
+    """The document in force, or None when it is of a version that cannot be read any more."""
+    try:
+        return from_json(stored.document)
+    except ConfigInvalid:
+        return None
+
+
+def _select_in_force(connection: Connection, slugs: Sequence[str]) -> dict[str, _Stored]:
+    """The revisions in force, by slug, as one statement a chunk sees them."""
+    joined = _BILLER.join(
+        _REVISION, (_REVISION.c.biller == _BILLER.c.slug) & (_REVISION.c.number == _BILLER.c.revision)
+    )
+    columns = (_BILLER.c.slug, _BILLER.c.revision, _REVISION.c.document, _REVISION.c.published_at)
+    found: dict[str, _Stored] = {}
+    for chunk in _chunks(slugs):
+        statement = select(*columns).select_from(joined).where(_BILLER.c.slug.in_(chunk))
+        for row in connection.execute(statement):
+            found[row.slug] = _Stored(row.revision, row.document, row.published_at)
+    return found
+
+
+def _write_metadata(connection: Connection, changed: Sequence[Checked], now: datetime) -> None:
+    contents = {digest: content for one in changed for digest, content in one.metadata.items()}
+    rows = [{"sha256": digest, "xml": contents[digest], "stored_at": now} for digest in sorted(contents)]
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    if rows:
+        connection.execute(make(_METADATA).on_conflict_do_nothing(), rows)
+
+
+def _write_index(connection: Connection, changed: Sequence[Checked]) -> None:
+    for chunk in _chunks([one.slug for one in changed]):
+        connection.execute(delete(_INDEX).where(_INDEX.c.biller.in_(chunk)))
+    rows = [asdict(partner) for one in changed for partner in one.partners]
+    if rows:
+        connection.execute(insert(_INDEX), rows)
+
+
+def _chunks(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    """A statement takes a limited number of parameters."""
+    for start in range(0, len(items), _MANY):
+        yield items[start : start + _MANY]
+
+
+def _check_slug(slug: str) -> str:
+    """Slugs come from addresses: PostgreSQL takes no NUL, and neither database half a character."""
+    return slug if slug.isascii() and slug.isprintable() else ""
+
+
+def _check_text(text: str) -> Sha256Hex:
+    return Sha256Hex(text if text.isascii() and text.isprintable() else "")

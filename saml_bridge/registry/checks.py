@@ -1,0 +1,225 @@
+"""Everything that is checked before a biller's document comes into force.
+
+Owns: what needs more than the document: keys, partner metadata, the biller's own entity ID. Does not own: the document
+alone (`config`), metadata files alone (`saml/metadata.py`), one partner's settings (`saml/response.py`).
+Called by: the registry, for a publication and for a plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from saml_bridge.config import HASH_PREFIX, check_biller
+from saml_bridge.document import Biller, Partner, SamlSettings
+from saml_bridge.errors import KeyRefused, MetadataRefused
+from saml_bridge.registry.tables import LONGEST_ENTITY_ID
+from saml_bridge.saml.metadata import SpMetadata, check_metadata, parse_metadata
+from saml_bridge.saml.response import check_partner
+from saml_bridge.saml.sign import SigningKey
+from saml_bridge.values import Finding, Severity, Sha256Hex
+
+FindKey = Callable[[str], SigningKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A biller's new configuration, the number of the revision that it was made from (0: the biller is new), and
+    metadata that is not stored yet, by its SHA-256.
+    """
+
+    biller: Biller
+    based_on: int
+    metadata: Mapping[Sha256Hex, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedPartner:
+    """A partner of a revision in force. `certificate_expires_at` is when a use (signing, encryption) loses its last
+    certificate, None when the metadata has none.
+    """
+
+    biller: str
+    partner: str
+    protocol: str
+    entity_id: str
+    certificate_expires_at: datetime | None
+    metadata_expires_at: datetime | None
+
+
+@dataclass(slots=True)
+class Checked:
+    """What the check of one publication found."""
+
+    slug: str
+    issuer: str
+    findings: list[Finding] = field(default_factory=list)
+    partners: list[IndexedPartner] = field(default_factory=list)
+    metadata: dict[Sha256Hex, bytes] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> bool:
+        return any(finding.refuses for finding in self.findings)
+
+    def add(self, finding: Finding) -> None:
+        """Say whose document it is: a publication may hold many."""
+        self.findings.append(replace(finding, where=f"{self.slug}: {finding.where}" if finding.where else self.slug))
+
+
+def find_issuer(biller: Biller, base_url: str) -> str:
+    """A biller's own entity ID."""
+    return biller.idp.entity_id or f"{base_url}/saml/{biller.slug}/metadata"
+
+
+def find_digest(settings: SamlSettings) -> Sha256Hex:
+    """The hash of a partner's metadata in a stored document."""
+    return Sha256Hex(settings.metadata.removeprefix(HASH_PREFIX))
+
+
+@dataclass(slots=True)
+class Checks:
+    """The checks of one publication or plan, as of `now`. Metadata that several billers share is judged once.
+
+    `read_stored` gives stored metadata, or None when there is none of that hash.
+    """
+
+    find_key: FindKey
+    base_url: str
+    pairwise_secret: bytes
+    allow_http: bool
+    read_stored: Callable[[Sha256Hex], bytes | None]
+    now: datetime
+    _judged: dict[tuple[Sha256Hex, str | None, bool], tuple[SpMetadata | None, tuple[Finding, ...]]] = field(
+        default_factory=dict
+    )
+
+    def check(self, publication: Publication, *, in_force: Biller | None) -> Checked:
+        """Everything about one biller but what other billers have. `in_force` is its document until now."""
+        biller = publication.biller
+        checked = Checked(biller.slug, find_issuer(biller, self.base_url))
+        for finding in check_biller(biller, allow_http=self.allow_http):
+            checked.add(finding)
+        if checked.refused:
+            return checked
+        for finding in self._check_issuer(biller, checked.issuer):
+            checked.add(finding)
+        key = self._check_keys(biller, checked)
+        given = {Sha256Hex(hashlib.sha256(content).hexdigest()): content for content in publication.metadata.values()}
+        known = {partner.saml.metadata for partner in in_force.partners} if in_force else set()
+        for position, partner in enumerate(biller.partners):
+            place = f"partners[{position}]"
+            metadata = self._check_metadata(partner, place, checked, given=given, known=partner.saml.metadata in known)
+            if metadata is not None:
+                checked.partners.append(_index(biller.slug, partner, metadata))
+                self._check_partner(partner, metadata, place, checked, key)
+        _check_distinct(checked)
+        return checked
+
+    def _check_issuer(self, biller: Biller, issuer: str) -> Iterator[Finding]:
+        """The address of another biller's metadata is that biller's, whether it has one already or not."""
+        own = f"{self.base_url}/saml/{biller.slug}/metadata"
+        if issuer.startswith(f"{self.base_url}/saml/") and issuer != own:
+            message = f"entity_id: {issuer!r} is an address of another biller of this service"
+            fix = f"Leave entity_id out; it is then {own}."
+            yield Finding("issuer-foreign", Severity.ERROR, message, fix, "idp.entity_id")
+
+    def _check_keys(self, biller: Biller, checked: Checked) -> SigningKey | None:
+        found = {}
+        for use, name in (("current", biller.idp.keys.current), ("next", biller.idp.keys.next)):
+            if name is not None:
+                try:
+                    found[use] = self.find_key(name)
+                except KeyRefused as refused:
+                    message = f"{use}: the key {name!r} cannot be used: {refused.detail}"
+                    fix = "Make it with 'saml-bridge keys create', or name another."
+                    checked.add(Finding("key-refused", Severity.ERROR, message, fix, f"idp.keys.{use}"))
+        return found.get("current")
+
+    def _check_metadata(
+        self, partner: Partner, place: str, checked: Checked, *, given: Mapping[Sha256Hex, bytes], known: bool
+    ) -> SpMetadata | None:
+        digest = find_digest(partner.saml)
+        where = f"{place}.saml.metadata"
+        content = given.get(digest) or self.read_stored(digest)
+        if content is None:
+            message = f"metadata: there is no stored metadata {partner.saml.metadata}"
+            fix = "Name the file itself, so that it is stored with this publication."
+            checked.add(Finding("metadata-missing", Severity.ERROR, message, fix, where))
+            return None
+        checked.metadata[digest] = content
+        metadata, findings = self._judge(digest, content, partner.saml.entity_id, known=known)
+        for finding in findings:
+            detail = f"{where} ({finding.where})" if finding.where else where
+            checked.add(replace(finding, where=detail))
+        return metadata
+
+    def _judge(
+        self, digest: Sha256Hex, content: bytes, entity_id: str | None, *, known: bool
+    ) -> tuple[SpMetadata | None, tuple[Finding, ...]]:
+        """Metadata that is in force already may have expired since: that must not stop another change."""
+        key = digest, entity_id, known
+        if key not in self._judged:
+            report = check_metadata(
+                content, now=self.now, entity_id=entity_id, allow_http=self.allow_http, check_validity=not known
+            )
+            if len(report.entities) == 1 and report.usable:
+                self._judged[key] = report.usable[0], report.all_findings
+            else:
+                self._judged[key] = None, self._explain(content, entity_id, known=known)
+        return self._judged[key]
+
+    def _explain(self, content: bytes, entity_id: str | None, *, known: bool) -> tuple[Finding, ...]:
+        """Why a file gives no single service provider."""
+        try:
+            parse_metadata(
+                content, now=self.now, entity_id=entity_id, allow_http=self.allow_http, check_validity=not known
+            )
+        except MetadataRefused as refused:
+            return refused.findings
+        return ()
+
+    def _check_partner(
+        self, partner: Partner, metadata: SpMetadata, place: str, checked: Checked, key: SigningKey | None
+    ) -> None:
+        if key is None:
+            return
+        for finding in check_partner(
+            settings=partner.saml,
+            metadata=metadata,
+            issuer=checked.issuer,
+            key=key,
+            pairwise_secret=self.pairwise_secret,
+        ):
+            where = f"{place}.{finding.where}" if finding.where.startswith("saml.") else f"{place}.saml.metadata"
+            checked.add(replace(finding, where=where))
+
+
+def _check_distinct(checked: Checked) -> None:
+    """One service provider is one partner, or a launch's audience would not say which rules it went by."""
+    first: dict[str, str] = {}
+    for partner in checked.partners:
+        if partner.entity_id in first:
+            message = f"{partner.partner} and {first[partner.entity_id]} are the same partner, {partner.entity_id!r}"
+            fix = "Keep one of them, and give it several links."
+            checked.add(Finding("partner-not-unique", Severity.ERROR, message, fix, "partners"))
+        first.setdefault(partner.entity_id, partner.partner)
+
+
+def _index(biller: str, partner: Partner, metadata: SpMetadata) -> IndexedPartner:
+    last: dict[str, datetime] = {}
+    for use, certificates in (
+        ("signing", metadata.signing_certificates),
+        ("encryption", metadata.encryption_certificates),
+    ):
+        for certificate in certificates:
+            last[use] = max(certificate.not_after, last.get(use, certificate.not_after))
+    return IndexedPartner(
+        biller=biller,
+        partner=partner.slug,
+        protocol=partner.protocol,
+        entity_id=metadata.entity_id[:LONGEST_ENTITY_ID],
+        certificate_expires_at=min(last.values(), default=None),
+        metadata_expires_at=metadata.valid_until,
+    )

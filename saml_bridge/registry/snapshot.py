@@ -1,0 +1,105 @@
+"""One revision as launches read it: frozen, and compiled as far as it was asked for.
+
+Owns: what of a document is compiled, and when. Does not own: how (`mapping.py`, `conditions.py`, `saml/response.py`),
+and for how long a snapshot is the one in force (the registry, and the fence of the launch's record).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from saml_bridge.conditions import Test, compile_condition
+from saml_bridge.document import Biller, Link, Partner, SamlSettings
+from saml_bridge.errors import ConfigInvalid, KeyRefused, LinkDisabled, LinkUnknown, MetadataRefused, PartnerUnusable
+from saml_bridge.mapping import CompiledMapping, compile_mapping
+from saml_bridge.registry.checks import FindKey
+from saml_bridge.saml.metadata import SpMetadata
+from saml_bridge.saml.response import CompiledPartner, compile_partner
+from saml_bridge.saml.sign import SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A link with all that a launch through it needs, compiled. `is_visible` is None when the link is always shown."""
+
+    link: Link
+    partner: Partner
+    mapping: CompiledMapping
+    response: CompiledPartner
+    is_visible: Test | None
+
+
+class Snapshot:
+    """One biller's revision. Safe to share between threads: what is compiled twice at once is the same."""
+
+    __slots__ = ("_find_key", "_read_metadata", "_responses", "_routes", "_secret", "biller", "issuer", "revision")
+
+    def __init__(
+        self,
+        *,
+        biller: Biller,
+        revision: int,
+        issuer: str,
+        find_key: FindKey,
+        read_metadata: Callable[[SamlSettings], SpMetadata],
+        pairwise_secret: bytes,
+    ) -> None:
+        self.biller = biller
+        self.revision = revision
+        self.issuer = issuer
+        self._find_key = find_key
+        self._read_metadata = read_metadata
+        self._secret = pairwise_secret
+        self._routes: dict[str, Route] = {}
+        self._responses: dict[str, CompiledPartner] = {}
+
+    @property
+    def key(self) -> SigningKey:
+        """The key that signs for this biller. Raises KeyRefused."""
+        return self._find_key(self.biller.idp.keys.current)
+
+    def find_route(self, link: str) -> Route:
+        """What a launch through a link of this biller needs.
+
+        Raises LinkUnknown, LinkDisabled; PartnerUnusable with findings when something of it cannot be compiled.
+        """
+        route = self._routes.get(link)
+        if route is None:
+            route = self._routes[link] = self._compile(link)
+        return route
+
+    def _compile(self, slug: str) -> Route:
+        link = self.biller.find_link(slug)
+        if link is None:
+            raise LinkUnknown(f"{self.biller.slug} has no such link")
+        if not link.enabled:
+            raise LinkDisabled(f"the link {slug} of {self.biller.slug} is disabled")
+        partner, mapping = self.biller.find_partner(link.partner), self.biller.find_mapping(link.mapping)
+        if partner is None or mapping is None:
+            raise PartnerUnusable(f"the link {slug} of {self.biller.slug} names a partner or mapping that is not there")
+        try:
+            return Route(
+                link=link,
+                partner=partner,
+                mapping=compile_mapping(mapping),
+                response=self._compile_response(partner),
+                is_visible=compile_condition(link.visible_when) if link.visible_when else None,
+            )
+        except (ConfigInvalid, KeyRefused, MetadataRefused) as error:
+            detail = f"the link {slug} of {self.biller.slug} cannot be used: {error.detail}"
+            raise PartnerUnusable(detail, findings=error.findings) from error
+
+    def _compile_response(self, partner: Partner) -> CompiledPartner:
+        """Links to one partner share it."""
+        if partner.slug not in self._responses:
+            self._responses[partner.slug] = compile_partner(
+                settings=partner.saml,
+                metadata=self._read_metadata(partner.saml),
+                biller=self.biller.slug,
+                partner=partner.slug,
+                issuer=self.issuer,
+                key=self.key,
+                pairwise_secret=self._secret,
+            )
+        return self._responses[partner.slug]
