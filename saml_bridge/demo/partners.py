@@ -189,7 +189,7 @@ class PartnerPages:
             usage=usage,
             days=days,
             ranges=RANGES,
-            wide=draw_chart(usage, width=760, height=280, most_labels=8),
+            wide=draw_chart(usage, width=1020, height=320, most_labels=10),
             narrow=draw_chart(usage, width=340, height=230, most_labels=4),
             name_id_format=FORMAT_NAMES.get(received.name_id_format, received.name_id_format or "none"),
         )
@@ -220,7 +220,10 @@ class PartnerPages:
         usage = url_for("usage", slug=slug)
         if not relay_state.isascii() or not relay_state.isprintable() or "\\" in relay_state:
             return usage
-        own, asked = urlsplit(self.base_url), urlsplit(relay_state)
+        try:
+            own, asked = urlsplit(self.base_url), urlsplit(relay_state)
+        except ValueError:
+            return usage
         if (asked.scheme, asked.netloc, asked.path) != (own.scheme, own.netloc, usage):
             return usage
         return asked._replace(scheme="", netloc="", fragment="").geturl()

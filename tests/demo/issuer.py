@@ -85,7 +85,7 @@ class Issuer:
             "response": f"_r{secrets.token_hex(16)}",
             "assertion": f"_a{secrets.token_hex(16)}",
             "attributes": "".join(
-                f'<saml:Attribute Name="{name}" FriendlyName="f">{"".join(map(_VALUE.format, found))}</saml:Attribute>'
+                f'<saml:Attribute Name="{name}">{"".join(map(_VALUE.format, found))}</saml:Attribute>'
                 for name, found in (ATTRIBUTES[provider.slug] if attributes is None else attributes).items()
             ),
         }

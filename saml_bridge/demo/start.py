@@ -1,0 +1,132 @@
+"""Starting the whole demo: keys, database, configuration, the bridge with the demo portal, the demo partners.
+
+Owns: the order, the addresses, and that everything ends with Ctrl-C. Called by `saml-bridge demo`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException
+
+from saml_bridge.app import Bridge, open_bridge
+from saml_bridge.demo.payers import load_payers
+from saml_bridge.demo.run import PartnersServer, prepare, register_idp
+from saml_bridge.errors import BridgeError
+from saml_bridge.identity import build_biller_metadata
+from saml_bridge.installation import initialise
+from saml_bridge.publishing import apply_plan, plan_file
+from saml_bridge.settings import PREFIX, Settings
+from saml_bridge.values import TraceId
+
+START_SECONDS = 30
+Say = Callable[[str], object]
+
+
+class DemoFailed(BridgeError):
+    """The demo cannot start; `detail` says why and what to do."""
+
+    code = "demo-failed"
+
+
+def run_demo(*, port: int, partners_port: int, say: Say) -> int:
+    """Set everything up, start everything, and wait. Gives the exit code. Raises BridgeError when it cannot start."""
+    bridge_url, partners_url = f"http://localhost:{port}", f"http://127.0.0.1:{partners_port}"
+    environ = _choose_settings(bridge_url)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for line in initialise(environ):
+        say(line)
+    bridge = open_bridge(Settings.from_env(environ))
+    _publish(bridge, partners_url, say)
+    try:
+        partners = PartnersServer(bridge.settings.instance_dir, host="127.0.0.1", port=partners_port)
+    except OSError as error:
+        raise DemoFailed(
+            f"port {partners_port} is taken ({error.strerror}): choose one with --partners-port"
+        ) from error
+    with partners:
+        _check_port_is_free(port)
+        service = _start_service(port, environ)
+        try:
+            _wait_until_ready(service, port)
+            _welcome(say, bridge_url, partners_url)
+            return service.wait()
+        except KeyboardInterrupt:
+            say("\nStopped.")
+            return 0
+        finally:
+            service.terminate()
+            service.wait(timeout=START_SECONDS)
+
+
+def _choose_settings(bridge_url: str) -> Mapping[str, str]:
+    """The environment, with what makes a demo of it. Plain http is only for the demo partners on this machine."""
+    return {
+        **os.environ,
+        PREFIX + "BASE_URL": bridge_url,
+        PREFIX + "SESSION_SOURCE": "demo",
+        PREFIX + "ALLOW_HTTP_ACS": "1",
+        PREFIX + "LOG_FORMAT": "console",
+    }
+
+
+def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
+    """Apply the demo's configuration as `saml-bridge apply` does, and let the partners know our metadata."""
+    settings = bridge.settings
+    file = prepare(settings.instance_dir, bridge_url=settings.base_url, partners_url=partners_url)
+    now = datetime.now(UTC)
+    planned = plan_file(bridge.registry, file, now=now)
+    published = apply_plan(bridge.registry, planned, author="demo", comment="demo", now=now, trace_id=TraceId("demo"))
+    for slug, number in published.revisions.items():
+        say(f"biller    {slug}, revision {number}")
+        metadata = build_biller_metadata(bridge.registry, slug, base_url=settings.base_url)
+        register_idp(settings.instance_dir, biller=slug, metadata=metadata)
+
+
+def _start_service(port: int, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The bridge as a process of its own, in a session of its own, so that Ctrl-C reaches it through us alone."""
+    command = [sys.executable, "-m", "saml_bridge.cli", "serve", "--bind", f"127.0.0.1:{port}"]
+    return subprocess.Popen(command, env=environ, start_new_session=True)
+
+
+def _check_port_is_free(port: int) -> None:
+    if _answers(port):
+        raise DemoFailed(f"something answers on port {port} already: choose another with --port")
+
+
+def _wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(port):
+        if service.poll() is not None:
+            raise DemoFailed("the bridge ended at once; its reason stands above")
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"the bridge did not answer on port {port} within {START_SECONDS} seconds")
+        time.sleep(0.05)
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status > 0
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _welcome(say: Say, bridge_url: str, partners_url: str) -> None:
+    say("")
+    say(f"Open      {bridge_url}/demo/")
+    say("Sign in   as one of:")
+    for payer in load_payers().values():
+        say(f"            {payer.title}: {payer.about}")
+    say("Click     View my water usage")
+    say(f"Partners  {partners_url}/aquahawk/ /eyeonwater/ /my360/ /sensus/")
+    say("Stop      Ctrl-C")
+    say("")
