@@ -66,11 +66,13 @@ factor', and partners that ask for a class ask for this one. What no row covers 
 """
 
 _SAML = saml.NAMESPACE
+_ATTRIBUTE_STATEMENT = f"{{{_SAML}}}AttributeStatement"
+_ATTRIBUTE = f"{{{_SAML}}}Attribute"
+_ATTRIBUTE_VALUE = f"{{{_SAML}}}AttributeValue"
 _XSI_TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
-_XS_PREFIX = "xs"
 _ASSERTION_NAMESPACES = {
     "saml": _SAML,
-    _XS_PREFIX: "http://www.w3.org/2001/XMLSchema",
+    "xs": "http://www.w3.org/2001/XMLSchema",
     "xsi": "http://www.w3.org/2001/XMLSchema-instance",
 }
 _PREFIXES = {"saml": _SAML, "samlp": samlp.NAMESPACE}
@@ -91,8 +93,8 @@ def stamp_from(now: datetime, random_bytes: Callable[[int], bytes]) -> Stamp:
     """A stamp with identifiers of 160 random bits each (SAML 2.0 Core 1.3.4). Raises ValueError for a naive `now`."""
     if now.tzinfo is None:
         raise ValueError("the time has no time zone")
-    ids = ("_" + random_bytes(20).hex() for _ in range(4))
-    return Stamp(now.astimezone(UTC), *ids)
+    digits = random_bytes(80).hex()
+    return Stamp(now.astimezone(UTC), *("_" + digits[start : start + 40] for start in range(0, 160, 40)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +141,17 @@ class CompiledPartner:
         be carried, and SignatureFault. Without attributes the assertion has no attribute statement: the schema knows
         no empty one, and nothing is released that no rule asks for.
         """
-        name_id = self.find_name_id(stamp, session, account)
+        name_id, issued = self.find_name_id(stamp, session, account), format_instant(stamp.now)
         assertion = copy.deepcopy(self.assertion)
+        assertion.set("ID", stamp.assertion_id)
+        assertion.set("IssueInstant", issued)
         self._stamp_assertion(assertion, stamp, name_id, session, in_response_to)
         _append_attributes(assertion, attributes)
         if self.assertion_signer is not None:
             self.assertion_signer.sign(assertion)
         response = copy.deepcopy(self.response)
         response.set("ID", stamp.response_id)
-        response.set("IssueInstant", format_instant(stamp.now))
+        response.set("IssueInstant", issued)
         if in_response_to is not None:
             response.set("InResponseTo", in_response_to)
         response.append(assertion if self.recipient is None else self.recipient.encrypt(assertion))
@@ -173,8 +177,6 @@ class CompiledPartner:
         now, ends = stamp.now, format_instant(stamp.now + timedelta(seconds=self.settings.lifetime_seconds))
         _, subject, conditions, authn_statement = assertion
         subject_name, confirmation = subject
-        assertion.set("ID", stamp.assertion_id)
-        assertion.set("IssueInstant", format_instant(now))
         _set_text(subject_name, name_id, "NameID")
         confirmation[0].set("NotOnOrAfter", ends)
         if in_response_to is not None:
@@ -210,8 +212,7 @@ def compile_partner(
     if refusals:
         codes = ", ".join(finding.code for finding in refusals)
         raise PartnerUnusable(f"partner {partner} of {biller}: {codes}", findings=refusals)
-    recipient = _choose_recipient(settings, metadata)
-    prefixes = () if recipient else (_XS_PREFIX,)
+    signer = prepare_signer(key, settings.signature_algorithm)
     acs = choose_acs(metadata, settings.acs)
     return CompiledPartner(
         acs=acs,
@@ -223,14 +224,10 @@ def compile_partner(
         find_name_id=_compile_name_id(settings, biller=biller, partner=partner, secret=pairwise_secret),
         response=_build_response_skeleton(issuer=issuer, acs=acs),
         assertion=_build_assertion_skeleton(settings, issuer=issuer, acs=acs, audience=metadata.entity_id),
-        assertion_signer=None if settings.sign == "response" else _prepare(key, settings, (_XS_PREFIX,)),
-        response_signer=None if settings.sign == "assertion" else _prepare(key, settings, prefixes),
-        recipient=recipient,
+        assertion_signer=None if settings.sign == "response" else signer,
+        response_signer=None if settings.sign == "assertion" else signer,
+        recipient=_choose_recipient(settings, metadata),
     )
-
-
-def _prepare(key: SigningKey, settings: SamlSettings, prefixes: tuple[str, ...]) -> EnvelopedSigner:
-    return prepare_signer(key, settings.signature_algorithm, inclusive_prefixes=prefixes)
 
 
 def _choose_recipient(settings: SamlSettings, metadata: SpMetadata) -> Recipient | None:
@@ -277,22 +274,24 @@ def _append_attributes(assertion: etree._Element, attributes: Sequence[Attribute
     """Every value as xs:string, the text as it is."""
     if not attributes:
         return
-    statement = etree.SubElement(assertion, f"{{{_SAML}}}AttributeStatement")
+    statement = etree.SubElement(assertion, _ATTRIBUTE_STATEMENT)
     for attribute in attributes:
         _check_size(attribute)
-        names = {"Name": attribute.name, "NameFormat": attribute.name_format}
+        element = etree.SubElement(statement, _ATTRIBUTE)
+        element.set("Name", attribute.name)
+        element.set("NameFormat", attribute.name_format)
         if attribute.friendly_name is not None:
-            names["FriendlyName"] = attribute.friendly_name
-        element = etree.SubElement(statement, f"{{{_SAML}}}Attribute", names)
+            element.set("FriendlyName", attribute.friendly_name)
         for value in attribute.values:
-            typed = etree.SubElement(element, f"{{{_SAML}}}AttributeValue", {_XSI_TYPE: "xs:string"})
+            typed = etree.SubElement(element, _ATTRIBUTE_VALUE)
+            typed.set(_XSI_TYPE, "xs:string")
             _set_text(typed, value, attribute.name)
 
 
 def _check_size(attribute: Attribute) -> None:
     if len(attribute.values) > MOST_VALUES:
         raise _refuse_value(attribute.name, f"has {len(attribute.values)} values; at most {MOST_VALUES} are sent")
-    if any(len(value) > MOST_VALUE_CHARACTERS for value in attribute.values):
+    if max(map(len, attribute.values)) > MOST_VALUE_CHARACTERS:
         raise _refuse_value(attribute.name, f"has a value of more than {MOST_VALUE_CHARACTERS} characters")
 
 
@@ -316,7 +315,7 @@ def find_authn_context(methods: Sequence[str]) -> str:
 
 def format_instant(instant: datetime) -> str:
     """An aware time in UTC to the second, `YYYY-MM-DDTHH:MM:SSZ` (SAML 2.0 Core 1.3.3)."""
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    return instant.astimezone(UTC).isoformat()[:19] + "Z"
 
 
 # Name IDs (SAML 2.0 Core 8.3)

@@ -15,7 +15,7 @@ import base64
 import binascii
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -42,6 +42,7 @@ LEAST_RSA_EXPONENT = 65537
 
 KeyKind = Literal["rsa", "ec"]
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
 class SignatureFault(BridgeError):
@@ -67,6 +68,7 @@ class SigningKey:
     not_before: datetime
     not_after: datetime
     private_key: PrivateKey = field(repr=False, compare=False)
+    public_key: PublicKey = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ _ALGORITHMS: dict[SignatureAlgorithm, _Algorithm] = {
     "ecdsa-sha512": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha512", "ec", *_SHA512),
 }
 
+_RSA_PADDING = padding.PKCS1v15()
+
 
 def find_algorithm_uri(algorithm: SignatureAlgorithm) -> str:
     """The URI by which signatures name the algorithm (RFC 9231, 2.3)."""
@@ -113,8 +117,9 @@ def load_signing_key(name: str, *, key_pem: bytes, certificate_pem: bytes, passw
     """
     private_key = _parse_private_key(name, key_pem, password)
     kind, curve = _judge_key(name, private_key)
+    public_key = private_key.public_key()
     certificate = _parse_certificate(name, certificate_pem)
-    if certificate.public_key() != private_key.public_key():
+    if certificate.public_key() != public_key:
         raise KeyRefused(f"key {name}: the certificate belongs to another key", code="certificate-mismatch")
     der = certificate.public_bytes(Encoding.DER)
     return SigningKey(
@@ -127,6 +132,7 @@ def load_signing_key(name: str, *, key_pem: bytes, certificate_pem: bytes, passw
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         private_key=private_key,
+        public_key=public_key,
     )
 
 
@@ -169,25 +175,28 @@ def _parse_certificate(name: str, certificate_pem: bytes) -> x509.Certificate:
 
 
 def make_signature(key: SigningKey, algorithm: SignatureAlgorithm, data: bytes) -> bytes:
-    """The signature value over `data` in the form that XML signatures use; it was verified with the public key.
+    """The signature value over `data` in the form that XML signatures use.
 
-    RSA: PKCS#1 v1.5. ECDSA: r and s side by side, each as long as the curve's order (RFC 9231, 2.3.6).
+    RSA: PKCS#1 v1.5. ECDSA: r and s side by side, each as long as the curve's order (RFC 9231, 2.3.6). It was verified
+    with the certificate's key, since a signature that went wrong in an RSA computation can give the private key away.
     Raises KeyRefused (signature-algorithm-key) for an algorithm of another kind of key, SignatureFault.
     """
-    chosen = _ALGORITHMS[algorithm]
     _check_fit(key, algorithm)
-    private_key = key.private_key
+    used = _ALGORITHMS[algorithm].hash
     try:
-        if isinstance(private_key, rsa.RSAPrivateKey):
-            value = private_key.sign(data, padding.PKCS1v15(), chosen.hash)
-            private_key.public_key().verify(value, data, padding.PKCS1v15(), chosen.hash)
-            return value
-        value = private_key.sign(data, ec.ECDSA(chosen.hash))
-        private_key.public_key().verify(value, data, ec.ECDSA(chosen.hash))
+        match key.private_key, key.public_key:
+            case rsa.RSAPrivateKey() as private_key, rsa.RSAPublicKey() as public_key:
+                value = private_key.sign(data, _RSA_PADDING, used)
+                public_key.verify(value, data, _RSA_PADDING, used)
+                return value
+            case ec.EllipticCurvePrivateKey() as private_key, ec.EllipticCurvePublicKey() as public_key:
+                value = private_key.sign(data, ec.ECDSA(used))
+                public_key.verify(value, data, ec.ECDSA(used))
+                width = (key.bits + 7) // 8
+                return b"".join(number.to_bytes(width, "big") for number in decode_dss_signature(value))
     except InvalidSignature:
         raise SignatureFault(f"key {key.name} made a signature that does not verify") from None
-    width = (private_key.key_size + 7) // 8
-    return b"".join(number.to_bytes(width, "big") for number in decode_dss_signature(value))
+    raise SignatureFault(f"the parts of key {key.name} are of two kinds")
 
 
 def _check_fit(key: SigningKey, algorithm: SignatureAlgorithm) -> None:
@@ -201,7 +210,6 @@ class EnvelopedSigner:
 
     key: SigningKey
     algorithm: SignatureAlgorithm
-    inclusive_prefixes: tuple[str, ...]
     template: etree._Element = field(repr=False, compare=False)
 
     def sign(self, element: etree._Element) -> None:
@@ -212,7 +220,7 @@ class EnvelopedSigner:
         signature = copy.deepcopy(self.template)
         signed_info, signature_value, _ = signature
         reference = signed_info[-1]
-        digest = _ALGORITHMS[self.algorithm].digest(canonicalize(element, self.inclusive_prefixes)).digest()
+        digest = _ALGORITHMS[self.algorithm].digest(canonicalize(element)).digest()
         reference.set("URI", "#" + str(element.attrib["ID"]))
         reference[-1].text = _encode_base64(digest)
         value = make_signature(self.key, self.algorithm, canonicalize(signed_info))
@@ -220,15 +228,12 @@ class EnvelopedSigner:
         element.insert(1, signature)
 
 
-def prepare_signer(
-    key: SigningKey, algorithm: SignatureAlgorithm, *, inclusive_prefixes: Sequence[str] = ()
-) -> EnvelopedSigner:
-    """Build the signature's unchanging parts once.
+def prepare_signer(key: SigningKey, algorithm: SignatureAlgorithm) -> EnvelopedSigner:
+    """Build the signature's unchanging parts once. Raises KeyRefused (signature-algorithm-key).
 
-    `inclusive_prefixes` are namespace prefixes that stand only in values (the `xs` of `xsi:type="xs:string"`), where
-    exclusive canonicalization does not see them: naming them signs their declarations too, and keeps these in what a
-    receiver canonicalizes out of the message (Exclusive XML Canonicalization 1.0, 3). Raises KeyRefused
-    (signature-algorithm-key).
+    The exclusive canonicalization has no InclusiveNamespaces. A prefix that stands in values only (the `xs` of
+    `xsi:type="xs:string"`) is therefore not signed: it says nothing that a partner acts on, and the signature survives
+    partners that drop such declarations as unused while they decrypt or copy.
     """
     _check_fit(key, algorithm)
     chosen = _ALGORITHMS[algorithm]
@@ -239,30 +244,18 @@ def prepare_signer(
     reference = etree.SubElement(signed_info, f"{{{DS}}}Reference", URI="")
     transforms = etree.SubElement(reference, f"{{{DS}}}Transforms")
     etree.SubElement(transforms, f"{{{DS}}}Transform", Algorithm=ENVELOPED)
-    exclusive = etree.SubElement(transforms, f"{{{DS}}}Transform", Algorithm=EXCLUSIVE_C14N)
-    if inclusive_prefixes:
-        tag = f"{{{EXCLUSIVE_C14N}}}InclusiveNamespaces"
-        etree.SubElement(exclusive, tag, nsmap={"ec": EXCLUSIVE_C14N}, PrefixList=" ".join(inclusive_prefixes))
+    etree.SubElement(transforms, f"{{{DS}}}Transform", Algorithm=EXCLUSIVE_C14N)
     etree.SubElement(reference, f"{{{DS}}}DigestMethod", Algorithm=chosen.digest_uri)
     etree.SubElement(reference, f"{{{DS}}}DigestValue")
     etree.SubElement(signature, f"{{{DS}}}SignatureValue")
     x509_data = etree.SubElement(etree.SubElement(signature, f"{{{DS}}}KeyInfo"), f"{{{DS}}}X509Data")
     etree.SubElement(x509_data, f"{{{DS}}}X509Certificate").text = key.certificate
-    return EnvelopedSigner(key, algorithm, tuple(inclusive_prefixes), signature)
+    return EnvelopedSigner(key, algorithm, signature)
 
 
-def canonicalize(element: etree._Element, inclusive_prefixes: Sequence[str] = ()) -> bytes:
-    """Exclusive canonical form without comments of `element`, the text after it left out.
-
-    Prefixes in `inclusive_prefixes` must be declared on `element` itself or below.
-    """
-    canonical: bytes = etree.tostring(
-        element,
-        method="c14n",
-        exclusive=True,
-        with_comments=False,
-        inclusive_ns_prefixes=list(inclusive_prefixes) or None,
-    )
+def canonicalize(element: etree._Element) -> bytes:
+    """Exclusive canonical form without comments of `element`; the text after it is left out."""
+    canonical: bytes = etree.tostring(element, method="c14n", exclusive=True, with_comments=False)
     return canonical
 
 
