@@ -1,0 +1,99 @@
+"""Configuration for tests: a file in short form, and the metadata that its partner has."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from saml_bridge.config import load_file, resolve_metadata
+from saml_bridge.document import Biller, Link, Partner
+from saml_bridge.registry import Publication
+from saml_bridge.values import Sha256Hex
+
+SHORT_FILE = """\
+version: 1
+billers:
+  - slug: riverton-water
+    name: Riverton Water
+    portal:
+      sign_in_url: https://pay.example/riverton/sign-in
+      home_url: https://pay.example/riverton/
+    partners:
+      - slug: aquahawk
+        name: AquaHawk
+        protocol: saml
+        saml: {metadata: metadata/aquahawk.xml}
+    mappings:
+      - slug: usage
+        rules:
+          - {attribute: accountNumber, from: account.number, transforms: [strip_leading_zeros], required: true}
+          - {attribute: fullName, template: "{payer.given_name} {payer.family_name}", friendly_name: Full name}
+          - {attribute: meters, each: account.service_points.meters, from: id}
+          - {attribute: utility, constant: riverton}
+    links:
+      - slug: usage
+        label: View my water usage
+        partner: aquahawk
+        mapping: usage
+        callback_uri: https://riverton.aquahawk.example/usage
+        callback_allow: [https://riverton.aquahawk.example/]
+        icon: droplet
+        visible_when: {field: account.type, in: [residential, commercial]}
+"""
+
+ENTITY_ID = "https://sp.example.com/metadata"
+ACS = "https://sp.example.com/acs"
+
+
+def make_metadata(
+    keys_dir: Path, *, entity_id: str = ENTITY_ID, acs: str = ACS, valid_until: str | None = None, key: bool = True
+) -> bytes:
+    """A service provider's metadata, with the test key to encrypt to."""
+    pem = (keys_dir / "sp-encryption.cert.pem").read_text()
+    certificate = "".join(line for line in pem.splitlines() if "-----" not in line)
+    base64.b64decode(certificate, validate=True)
+    expires = f' validUntil="{valid_until}"' if valid_until else ""
+    descriptor = (
+        '<md:KeyDescriptor use="encryption"><ds:KeyInfo xmlns:ds="http://www.w3.org/2000/09/xmldsig#"><ds:X509Data>'
+        f"<ds:X509Certificate>{certificate}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>"
+    )
+    return (
+        f'<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="{entity_id}"{expires}>'
+        '<md:SPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">'
+        f"{descriptor if key else ''}"
+        '<md:AssertionConsumerService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST" '
+        f'Location="{acs}" index="0"/></md:SPSSODescriptor></md:EntityDescriptor>'
+    ).encode()
+
+
+def digest(content: bytes) -> Sha256Hex:
+    return Sha256Hex(hashlib.sha256(content).hexdigest())
+
+
+def make_biller(metadata: bytes, *, slug: str = "riverton-water") -> Biller:
+    """The biller of the short file, with this metadata."""
+    biller, _ = resolve_metadata(load_file(SHORT_FILE).billers[0].biller, lambda _: metadata)
+    return replace(biller, slug=slug)
+
+
+def publication(biller: Biller, based_on: int, *metadata: bytes) -> Publication:
+    return Publication(biller, based_on, {digest(content): content for content in metadata})
+
+
+def with_link(biller: Biller, **changes: object) -> Biller:
+    """The biller with its first link changed."""
+    first: Link = replace(biller.links[0], **changes)  # type: ignore[arg-type]
+    return replace(biller, links=(first, *biller.links[1:]))
+
+
+def with_partner(biller: Biller, **changes: object) -> Biller:
+    """The biller with its first partner changed."""
+    first: Partner = replace(biller.partners[0], **changes)  # type: ignore[arg-type]
+    return replace(biller, partners=(first, *biller.partners[1:]))
+
+
+def with_saml(biller: Biller, **changes: object) -> Biller:
+    """The biller with its first partner's settings changed."""
+    return with_partner(biller, saml=replace(biller.partners[0].saml, **changes))  # type: ignore[arg-type]
