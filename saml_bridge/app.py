@@ -21,7 +21,7 @@ from saml_bridge.launch import Launcher
 from saml_bridge.logs import set_up_logs
 from saml_bridge.registry import Registry
 from saml_bridge.saml.libraries import check_libraries
-from saml_bridge.sessions import JwtSource, SessionSource
+from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
 from saml_bridge.settings import Settings
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.operations import create_operation_views
@@ -103,12 +103,12 @@ def _load_keys(bridge: Bridge) -> None:
 def _create_source(bridge: Bridge) -> SessionSource:
     settings = bridge.settings
     if settings.session_source == "demo":
-        from saml_bridge.demo.portal import mount_demo_portal  # the demo is not part of a real service
+        from saml_bridge.demo.portal import mount_demo_portal  # signs anybody in: only there when the demo is on
 
         return mount_demo_portal(bridge.app, registry=bridge.registry, secret=settings.secret_key)
     if settings.session_source == "jwt":
         return JwtSource(
-            jwks=settings.session_jwks or "",
+            open_jwks(settings.session_jwks or ""),
             issuer=settings.session_issuer or "",
             audience=settings.session_audience or "",
             cookie=settings.session_cookie,

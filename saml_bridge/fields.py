@@ -397,3 +397,35 @@ def _describe(value: object) -> str:
     if value == "":
         return "empty text"
     return names.get(type(value), "a list" if isinstance(value, list | tuple) else "an object")
+
+
+def build_example(biller: str, *, now: int) -> dict[str, Any]:
+    """A session document of an invented payer at `biller`, good for an hour from `now` (seconds since 1970)."""
+    return {
+        "active": True,
+        "sid": "S-81f3",
+        "biller": biller,
+        "auth_time": now,
+        "exp": now + 3600,
+        "amr": ["pwd"],
+        "payer": {
+            "id": "P-1001",
+            "email": "ada@example.net",
+            "given_name": "Ada",
+            "family_name": "Lovelace",
+            "phone": "+15550100",
+        },
+        "accounts": [
+            {
+                "number": "000123456",
+                "type": "residential",
+                "status": "active",
+                "customer_id": "C-77",
+                "service_address": {"line1": "1 Main St", "city": "Riverton", "state": "NY", "postal_code": "12345"},
+                "service_points": [{"id": "SP-1", "meters": [{"id": "M-1", "kind": "water"}]}],
+                "custom": {"ami_id": "A-9"},
+            }
+        ],
+        "selected_account": "000123456",
+        "impersonator": None,
+    }

@@ -164,8 +164,16 @@ class _Attempt:
 
     def _record(self, kind: Kind, *, code: str, detail: str) -> Entry:
         ask = self._request
-        what = {"trace_id": ask.trace_id, "biller": ask.biller, "link": ask.link, "code": code, "detail": detail}
-        return Entry(kind=kind, at=self._now, **what, **self._known)
+        return Entry(
+            kind=kind,
+            at=self._now,
+            trace_id=ask.trace_id,
+            biller=ask.biller,
+            link=ask.link,
+            code=code,
+            detail=detail,
+            **self._known,
+        )
 
     def decide(self, snapshot: Snapshot) -> Outcome:
         request = self._request

@@ -79,6 +79,15 @@ def check_environment(environ: Mapping[str, str] | None = None) -> tuple[Finding
     )
 
 
+def allows_http_acs(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether plain http endpoints of partners are taken: for checks that need no other setting."""
+    raw = (os.environ if environ is None else environ).get(PREFIX + "ALLOW_HTTP_ACS")
+    try:
+        return _read_bool(raw) if raw else False
+    except ValueError as error:
+        raise SettingsInvalid(str(error.args[0]), findings=[_finding("allow_http_acs", *error.args)]) from None
+
+
 def _finding(name: str, message: str, fix: str) -> Finding:
     variable = PREFIX + name.upper()
     return Finding("setting-invalid", Severity.ERROR, f"{variable} {message}", fix, where=variable)

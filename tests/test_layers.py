@@ -16,12 +16,12 @@ LAYERS: list[set[str]] = [
     {"settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations"},
     {"launch", "publishing", "identity"},
     {"web", "cli", "demo"},
-    {"app"},
+    {"app", "installation"},
 ]
 PURE_PACKAGES = {"lxml", "xmlsec", "saml2", "marshmallow", "joserfc", "cryptography", "re2", "yaml"}
 NO_FLASK_BELOW = 4
 FLASK_ALLOWED = {"db", "migrations"}
-WIRING = {("cli", "app"), ("demo", "app"), ("app", "demo")}
+WIRING = {("cli", "app"), ("cli", "installation"), ("demo", "app"), ("demo", "installation")}
 
 
 def _layer_of(module: str) -> int:

@@ -8,10 +8,11 @@ from alembic import context
 from flask import current_app
 from sqlalchemy import Connection, text
 
-from saml_bridge import audit, registry
+from saml_bridge.audit import AuditRow
 from saml_bridge.db import Base, find_database
+from saml_bridge.registry import BillerRow
 
-MODELS = (audit.AuditRow, registry.BillerRow)  # importing their modules fills Base.metadata
+MODELS = (AuditRow, BillerRow)  # importing their modules fills Base.metadata
 ONE_AT_A_TIME = 7_261_524_188  # PostgreSQL: two processes that start at once must not both create the tables
 
 

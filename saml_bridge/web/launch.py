@@ -71,7 +71,7 @@ def _read_request(biller: str, link: str, trace_id: TraceId) -> LaunchRequest:
     return LaunchRequest(
         biller=biller,
         link=link,
-        credentials=Credentials(cookies=request.cookies, authorization=request.headers.get("Authorization")),
+        credentials=Credentials(cookies=_read_cookies(), authorization=request.headers.get("Authorization")),
         trace_id=trace_id,
         account=arguments.get("account"),
         callback=arguments.get("callback"),
@@ -80,6 +80,11 @@ def _read_request(biller: str, link: str, trace_id: TraceId) -> LaunchRequest:
         returned=RETURNED in arguments,
         foreign=request.headers.get("Sec-Fetch-Site") == _FOREIGN,
     )
+
+
+def _read_cookies() -> dict[str, str]:
+    """The request's cookies, without those that come twice with different values: one of the two may be planted."""
+    return {name: values[0] for name, values in request.cookies.lists() if len(set(values)) == 1}
 
 
 def _check_destination() -> None:

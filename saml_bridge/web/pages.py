@@ -111,10 +111,10 @@ def render_error(
 
 def _heading(status: int) -> str:
     if status == 404:
-        return gettext("This page does not exist")
+        return str(gettext("This page does not exist"))
     if status in (502, 503):
-        return gettext("Not right now")
-    return gettext("This did not work")
+        return str(gettext("Not right now"))
+    return str(gettext("This did not work"))
 
 
 def _secure(response: Response) -> Response:

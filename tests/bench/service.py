@@ -18,11 +18,12 @@ from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
 from saml_bridge.app import open_bridge
-from saml_bridge.cli import initialise
+from saml_bridge.fields import build_example
+from saml_bridge.installation import initialise
 from saml_bridge.publishing import apply_plan, plan_file
 from saml_bridge.settings import Settings
 from saml_bridge.values import TraceId
-from tests.bench.world import NOW, PORTAL_AUDIENCE, PORTAL_ISSUER, biller_slug, session_document, write_billers
+from tests.bench.world import NOW, PORTAL_AUDIENCE, PORTAL_ISSUER, biller_slug, write_billers
 
 SERVICE_CORE = 0
 
@@ -89,7 +90,7 @@ def run_service(folder: Path, *, database_url: str, port: int, billers: int, use
 
 def _sign(key: RSAKey, biller: str) -> str:
     now = int(time.time())
-    claims = {**session_document(biller, now=now), "iss": PORTAL_ISSUER, "aud": PORTAL_AUDIENCE, "iat": now}
+    claims = {**build_example(biller, now=now), "iss": PORTAL_ISSUER, "aud": PORTAL_AUDIENCE, "iat": now}
     return jwt.encode({"alg": "RS256", "kid": "portal"}, claims, key)
 
 

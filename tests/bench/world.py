@@ -1,18 +1,16 @@
-"""The world of the measurements: one service provider, billers that all use it, a payer with one account."""
+"""The world of the measurements: billers that all use one service provider."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-KEYS = Path(__file__).parent.parent / "keys"
+from tests.world import sp_metadata
+
 NOW = datetime.now(UTC)
 PORTAL_ISSUER = "https://pay.example"
 PORTAL_AUDIENCE = "saml-bridge"
-SP_ENTITY_ID = "https://sp.example.com/saml/metadata"
-SP_ACS = "https://sp.example.com/saml/acs"
 
 _BILLER = """
   - slug: {slug}
@@ -54,47 +52,3 @@ def write_billers(folder: Path, count: int, *, sign: str = "assertion") -> Itera
         path = folder / f"billers-{start}.yaml"
         path.write_text(f"version: 1\nbillers:{billers}")
         yield path
-
-
-def sp_metadata() -> bytes:
-    """The service provider's metadata: one HTTP-POST assertion consumer service, one key for both uses."""
-    lines = (KEYS / "sp-signing.cert.pem").read_text().splitlines()
-    certificate = "".join(line for line in lines if not line.startswith("-----"))
-    return f"""<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="{SP_ENTITY_ID}">
-<md:SPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">
-<md:KeyDescriptor><ds:KeyInfo xmlns:ds="http://www.w3.org/2000/09/xmldsig#"><ds:X509Data>
-<ds:X509Certificate>{certificate}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>
-<md:AssertionConsumerService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST" Location="{SP_ACS}" index="0"/>
-</md:SPSSODescriptor></md:EntityDescriptor>""".encode()
-
-
-def session_document(biller: str, *, now: int) -> dict[str, Any]:
-    """A portal session at one biller, good for an hour from `now` (seconds since 1970)."""
-    return {
-        "active": True,
-        "sid": "S-81f3",
-        "biller": biller,
-        "auth_time": now - 60,
-        "exp": now + 3600,
-        "amr": ["pwd"],
-        "payer": {
-            "id": "P-1001",
-            "email": "Ada@example.net",
-            "given_name": "Ada",
-            "family_name": "Lovelace",
-            "phone": "+15550100",
-        },
-        "accounts": [
-            {
-                "number": "000123456",
-                "type": "residential",
-                "status": "active",
-                "customer_id": "C-77",
-                "service_address": {"line1": "1 Main St", "city": "Riverton", "state": "NY", "postal_code": "12345"},
-                "service_points": [{"id": "SP-1", "meters": [{"id": "M-1", "kind": "water"}]}],
-                "custom": {"ami_id": "A-9"},
-            }
-        ],
-        "selected_account": "000123456",
-        "impersonator": None,
-    }

@@ -1,0 +1,497 @@
+"""`saml-bridge`: the command line over the same use cases as the web service.
+
+Owns: arguments, what is printed, exit codes (0 done, 1 refused with findings, 2 wrong usage). Does not own: any rule.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from saml_bridge import __version__
+from saml_bridge.app import Bridge, create_app, open_bridge
+from saml_bridge.audit import Outcome as AuditOutcome
+from saml_bridge.audit import Record, Search
+from saml_bridge.db import check_schema
+from saml_bridge.errors import BridgeError, LaunchRefused
+from saml_bridge.fields import build_example
+from saml_bridge.identity import build_biller_metadata
+from saml_bridge.installation import examine, initialise
+from saml_bridge.keys import KeyKind, create_key
+from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
+from saml_bridge.publishing import PlannedFile, apply_plan, export_biller, plan_file
+from saml_bridge.saml.metadata import EntityReport, MetadataReport, check_metadata
+from saml_bridge.sessions import FileSource
+from saml_bridge.settings import PREFIX, Settings, allows_http_acs, check_environment
+from saml_bridge.values import Credentials, Finding, Severity
+from saml_bridge.web.launch import new_trace_id
+from saml_bridge.web.pages import render_launch
+
+KEY_KINDS: tuple[KeyKind, ...] = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384")
+_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+
+class Instant(click.ParamType[datetime]):
+    """An ISO 8601 time; one without a time zone is UTC."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            parsed = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time; write it like 2026-01-15T12:00:00Z", param, ctx)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def main() -> NoReturn:
+    """The entry point. Every refusal is one line with its fix, never a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BridgeError as error:
+        _show_error(error)
+        sys.exit(1)
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        click.echo(f"saml-bridge: the database does not answer: {cause}. Check {PREFIX}DATABASE_URL.", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="saml-bridge")
+def cli() -> None:
+    """Turn a bill-portal session into a signed-in session at a partner portal.
+
+    \b
+    First steps:
+      saml-bridge demo                     everything at once, with a demo portal and demo partners
+      saml-bridge init                     keys, secret and database for a service of your own
+      saml-bridge metadata check FILE      is this partner's metadata good?
+      saml-bridge plan FILE                what would this configuration change?
+      saml-bridge apply FILE               publish it
+      saml-bridge serve                    start the service
+
+    Settings are environment variables SAML_BRIDGE_*; 'saml-bridge doctor' shows what is in force and what is wrong.
+    """
+
+
+@cli.command()
+def init() -> None:
+    """Make what a service needs: a secret, the signing key 'default', the database with its tables.
+
+    What is there already stays as it is; running it again is safe, and brings the tables up to date.
+    """
+    for line in initialise(os.environ):
+        click.echo(line)
+
+
+@cli.command()
+@click.option("--bind", default="127.0.0.1:8700", metavar="HOST:PORT", show_default=True, help="Where to listen.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes; one a core.")
+@click.option("--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests at once a process.")
+def serve(bind: str, workers: int, threads: int) -> None:
+    """Start the service. TLS is ended before it, by a reverse proxy."""
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{bind!r} is not HOST:PORT, for example 0.0.0.0:8700", param_hint="--bind")
+    for finding in check_environment():
+        _show_finding(finding)
+    create_app()  # everything that can be wrong is said here, once, and not by each worker
+    from granian import Granian
+    from granian.constants import Interfaces
+
+    server = Granian(
+        "saml_bridge.app:create_app",
+        factory=True,
+        interface=Interfaces.WSGI,
+        address=host.strip("[]"),
+        port=int(port),
+        workers=workers,
+        blocking_threads=threads,
+        backpressure=threads * 8,
+        log_level="warning",  # type: ignore[arg-type]
+    )
+    server.serve()
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def plan(file: Path) -> None:
+    """Show in words what applying FILE would change, and what is wrong with it."""
+    with _opened() as bridge:
+        _show_plan(plan_file(bridge.registry, file, now=_now()))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--comment", default="", help="Why, for the list of revisions.")
+@click.option("--author", default=None, help="Who publishes; default: the system's user name.")
+def apply(file: Path, comment: str, author: str | None) -> None:
+    """Publish the billers in FILE: all of them or none."""
+    with _opened() as bridge:
+        planned = plan_file(bridge.registry, file, now=_now())
+        _show_plan(planned)
+        trace_id = new_trace_id(bridge.launcher)
+        published = apply_plan(
+            bridge.registry,
+            planned,
+            author=author or getpass.getuser(),
+            comment=comment,
+            now=_now(),
+            trace_id=trace_id,
+        )
+        for slug, number in published.revisions.items():
+            click.echo(f"{slug}: revision {number}" + (" (unchanged)" if slug in published.unchanged else " published"))
+
+
+@cli.command()
+@click.argument("biller")
+@click.option("--revision", type=click.IntRange(1), default=None, help="Default: the one in force.")
+def export(biller: str, revision: int | None) -> None:
+    """Print a biller's configuration as a file that 'apply' takes."""
+    with _opened() as bridge:
+        click.echo(export_biller(bridge.registry, biller, revision=revision), nl=False)
+
+
+@cli.command()
+@click.argument("biller")
+@click.argument("link")
+@click.option(
+    "--session",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The portal session as JSON.",
+)
+@click.option("--account", default=None, metavar="NUMBER", help="One of the session's accounts.")
+@click.option("--callback", default=None, metavar="URI", help="Landing page, below one of the link's callback_allow.")
+@click.option("--output", type=click.Choice(["form", "xml", "json"]), default="form", show_default=True)
+def launch(biller: str, link: str, session: Path, account: str | None, callback: str | None, output: str) -> None:
+    """Make a real, recorded launch without a browser.
+
+    'form' prints the page that posts itself, 'xml' the SAML Response, 'json' the form's action and fields.
+    """
+    with _opened() as bridge:
+        ask = LaunchRequest(
+            biller=biller,
+            link=link,
+            credentials=Credentials(),
+            trace_id=new_trace_id(bridge.launcher),
+            account=account,
+            callback=callback,
+            returned=True,
+        )
+        try:
+            outcome = bridge.launcher.launch(ask, FileSource(session))
+        except BridgeError as error:
+            click.echo(f"trace ID {ask.trace_id}", err=True)
+            raise error
+        if not isinstance(outcome, Launched):
+            raise _explain_unfinished(outcome)
+        click.echo(_render_launched(bridge, outcome, output))
+
+
+def _explain_unfinished(outcome: Outcome) -> BridgeError:
+    """What a browser would have shown a page for, as an error of the command line."""
+    if isinstance(outcome, ChooseAccount):
+        numbers = ", ".join(one["number"] for one in outcome.accounts)
+        return LaunchRefused(
+            f"the session has several accounts, say --account with one of {numbers}", code="no-account"
+        )
+    return LaunchRefused(f"the launch stopped at {type(outcome).__name__}", code="launch-unfinished")
+
+
+def _render_launched(bridge: Bridge, launched: Launched, output: str) -> str:
+    if output == "xml":
+        return launched.document.decode("utf-8")
+    if output == "json":
+        return json.dumps({"action": launched.reply.action, **dict(launched.reply.fields)}, indent=2)
+    with bridge.app.test_request_context():
+        return render_launch(launched)
+
+
+@cli.group()
+def metadata() -> None:
+    """Check partners' metadata and print our own."""
+
+
+@metadata.command("check")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--entity-id", default=None, help="Of a file that describes several: this one alone.")
+@click.option("--at", "at", type=Instant(), default=None, help="The clock to judge by, such as 2026-01-15T12:00:00Z.")
+@click.option("--allow-http", is_flag=True, help="Take http:// endpoints too, as SAML_BRIDGE_ALLOW_HTTP_ACS=1 does.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
+def metadata_check(
+    files: tuple[Path, ...], entity_id: str | None, at: datetime | None, allow_http: bool, as_json: bool
+) -> int:
+    """Is this partner's metadata good? Says what is wrong, what it means, and what to do.
+
+    Exit code 1 when a file has no service provider that can be used.
+    """
+    allow_http = allow_http or allows_http_acs()
+    refused = False
+    for file in files:
+        report = check_metadata(file.read_bytes(), now=at or _now(), entity_id=entity_id, allow_http=allow_http)
+        refused |= report.refused
+        if as_json:
+            click.echo(json.dumps(_report_as_json(file, report)))
+        else:
+            _show_report(file, report)
+    return 1 if refused else 0
+
+
+@metadata.command("show")
+@click.argument("biller")
+def metadata_show(biller: str) -> None:
+    """Print our metadata for BILLER, to be given to a partner."""
+    with _opened() as bridge:
+        content = build_biller_metadata(bridge.registry, biller, base_url=bridge.settings.base_url)
+        click.echo(content.decode("utf-8"))
+
+
+@cli.group()
+def keys() -> None:
+    """List and make signing keys."""
+
+
+@keys.command("list")
+def keys_list() -> None:
+    """Show the keys in the certificates folder."""
+    with _opened(need_tables=False) as bridge:
+        table = _table("name", "kind", "certificate expires", "certificate SHA-256")
+        for name in bridge.keys.list_names():
+            key = bridge.keys.find(name)
+            kind = f"RSA {key.bits}" if key.kind == "rsa" else f"ECDSA {key.curve}"
+            table.add_row(name, kind, key.not_after.date().isoformat(), key.fingerprint_sha256)
+        _console().print(table)
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KEY_KINDS), default="rsa-2048", show_default=True)
+def keys_create(name: str, kind: KeyKind) -> None:
+    """Make a signing key NAME, for a biller's idp.keys."""
+    with _opened(need_tables=False) as bridge:
+        for path in create_key(bridge.settings.certs_dir, name, kind=kind, now=_now()):
+            click.echo(f"made {path}")
+
+
+@cli.group()
+def audit() -> None:
+    """Ask who was sent where, who was refused, who published what."""
+
+
+@audit.command("list")
+@click.option("--trace", "trace_id", default=None, help="The number that the payer gave you.")
+@click.option("--biller", default=None)
+@click.option("--link", default=None)
+@click.option("--partner", default=None)
+@click.option("--kind", default=None, help="For example payer:launch, or payer:launch:refused.")
+@click.option("--outcome", type=click.Choice([one.value for one in AuditOutcome]), default=None)
+@click.option("--code", default=None, help="For example mapping-required.")
+@click.option("--payer", default=None, help="A payer's ID, in clear; needs --biller.")
+@click.option("--account", default=None, help="An account number, in clear; needs --biller.")
+@click.option("--since", type=Instant(), default=None)
+@click.option("--until", type=Instant(), default=None)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+def audit_list(as_json: bool, outcome: str | None, **wanted: Any) -> None:
+    """Show records, newest first."""
+    if (wanted["payer"] or wanted["account"]) and not wanted["biller"]:
+        raise click.UsageError("--payer and --account need --biller: their pseudonyms differ from biller to biller.")
+    search = Search(outcome=None if outcome is None else AuditOutcome(outcome), **wanted)
+    with _opened() as bridge:
+        records = bridge.audit.search(search)
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(_record_as_json(record)))
+        return
+    _show_records(records)
+
+
+@cli.command()
+def doctor() -> int:
+    """Check settings, keys, database and partners; say what is wrong and what to do."""
+    findings = list(check_environment())
+    try:
+        bridge = open_bridge(Settings.from_env())
+    except BridgeError as error:
+        findings += error.findings or [Finding(error.code, Severity.ERROR, error.detail)]
+    else:
+        findings += examine(bridge, now=_now())
+    for finding in findings:
+        _show_finding(finding)
+    if not findings:
+        click.echo("Everything is in order.")
+    return 1 if any(finding.refuses for finding in findings) else 0
+
+
+@cli.command("sample-session")
+@click.argument("biller")
+def sample_session(biller: str) -> None:
+    """Print a portal session of an invented payer, good for an hour: something to try 'launch' with."""
+    now = int(_now().timestamp())
+    click.echo(json.dumps(build_example(biller, now=now), indent=2))
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8700, show_default=True, help="Bridge and demo portal.")
+@click.option("--partners-port", type=click.IntRange(1, 65535), default=8701, show_default=True, help="Demo partners.")
+def demo(port: int, partners_port: int) -> int:
+    """Start a demo portal, the bridge and four demo partner portals on this machine. Ctrl-C stops everything."""
+    from saml_bridge.demo.start import run_demo  # loads pysaml2's client, which no other command needs
+
+    return run_demo(port=port, partners_port=partners_port, say=click.echo)
+
+
+@contextmanager
+def _opened(*, need_tables: bool = True) -> Iterator[Bridge]:
+    bridge = open_bridge(Settings.from_env())
+    if need_tables:
+        for finding in check_schema(bridge.app):
+            raise BridgeError(finding.message, code=finding.code, findings=[finding])
+    yield bridge
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _console(*, err: bool = False) -> Console:
+    """As wide as the terminal; wide enough not to cut a column where there is none."""
+    stream = sys.stderr if err else sys.stdout
+    return Console(stderr=err, width=None if stream.isatty() else 220, highlight=False, emoji=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _show_error(error: BridgeError) -> None:
+    refusing = [finding for finding in error.findings if finding.refuses]
+    if not refusing:
+        click.echo(f"saml-bridge: {error.code}: {_clean(error.detail or error.public_message)}", err=True)
+    for finding in error.findings:
+        _show_finding(finding, err=True)
+
+
+def _show_finding(finding: Finding, *, indent: str = "", err: bool = False) -> None:
+    where = f"{finding.where}: " if finding.where else ""
+    text = escape(_clean(f"{where}{finding.message}"))
+    colour = _COLOURS[finding.severity]
+    line = f"{indent}[{colour}]{finding.severity:7}[/{colour}] {escape(finding.code)}  {text}"
+    fix = f"  [dim]Fix:[/dim] {escape(_clean(finding.fix))}" if finding.fix else ""
+    _console(err=err).print(line + fix, soft_wrap=True)
+
+
+def _clean(text: str) -> str:
+    """Control characters made visible: what comes from a file must not steer a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _show_plan(planned: PlannedFile) -> None:
+    for finding in planned.findings:
+        _show_finding(finding)
+    for biller in planned.billers:
+        if not biller.changes:
+            click.echo(f"{biller.slug}: no changes")
+        for change in biller.changes:
+            click.echo(_clean(str(change)))
+
+
+def _show_report(file: Path, report: MetadataReport) -> None:
+    verdict = "[red]REFUSED[/red]" if report.refused else "[green]usable[/green]"
+    count = len(report.entities)
+    several = f", {len(report.usable)} of {count} service providers usable" if count > 1 else ""
+    _console().print(f"{escape(str(file))}: {verdict}{several}", soft_wrap=True)
+    for finding in report.findings:
+        _show_finding(finding, indent="  ")
+    for entity in report.entities:
+        _show_entity(entity)
+
+
+def _show_entity(entity: EntityReport) -> None:
+    _console().print(f"  entity ID {escape(_clean(entity.entity_id))}", soft_wrap=True)
+    if entity.metadata is not None:
+        for place in entity.metadata.acs:
+            index = "" if place.index is None else f" index {place.index}"
+            default = " (default)" if place.is_default else ""
+            _console().print(f"    ACS{index}{default} {escape(_clean(place.location))}", soft_wrap=True)
+        for certificate in entity.metadata.certificates:
+            use = certificate.use or "signing and encryption"
+            until = certificate.not_after.date().isoformat()
+            kind = f"{certificate.key_type.upper()} {certificate.key_bits}"
+            _console().print(f"    key for {use}: {kind}, certificate until {until}", soft_wrap=True)
+    for finding in entity.findings:
+        _show_finding(replace(finding, where=""), indent="    ")
+
+
+def _report_as_json(file: Path, report: MetadataReport) -> dict[str, Any]:
+    return {
+        "file": str(file),
+        "refused": report.refused,
+        "findings": [asdict(finding) for finding in report.findings],
+        "entities": [
+            {
+                "entity_id": entity.entity_id,
+                "usable": entity.metadata is not None,
+                "acs": [asdict(place) for place in entity.metadata.acs] if entity.metadata else [],
+                "findings": [asdict(finding) for finding in entity.findings],
+            }
+            for entity in report.entities
+        ],
+    }
+
+
+def _show_records(records: Iterable[Record]) -> None:
+    table = _table(
+        "time", "trace ID", "kind", "biller", "link", "partner", "revision", "key", "payer", "account", "code"
+    )
+    details = []
+    for record in records:
+        entry = record.entry
+        row = (entry.at.strftime("%Y-%m-%d %H:%M:%S"), entry.trace_id, entry.kind, entry.biller, entry.link)
+        more = (entry.partner, entry.revision, entry.key, _short(entry.payer), _short(entry.account), entry.code)
+        table.add_row(*(escape(_clean("" if one is None else str(one))) for one in (*row, *more)))
+        if entry.detail:
+            details.append(f"{entry.trace_id}: {_clean(entry.detail)}")
+    _console().print(table)
+    for line in details:
+        click.echo(line)
+
+
+def _short(pseudonym: str | None) -> str | None:
+    return pseudonym and pseudonym[:10]
+
+
+def _record_as_json(record: Record) -> dict[str, Any]:
+    entry = record.entry
+    return {"number": record.number, **asdict(entry), "at": entry.at.isoformat(), "outcome": entry.outcome}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The small world that tests of whole launches share: a service provider, a biller, a payer, an installation.
+
+`world` is an installation with the biller published: keys and database of its own, on SQLite and on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saml_bridge.app import Bridge, open_bridge
+from saml_bridge.db import find_database
+from saml_bridge.fields import build_example
+from saml_bridge.launch import LaunchRequest, Outcome
+from saml_bridge.publishing import apply_plan, plan_file
+from saml_bridge.registry import Published
+from saml_bridge.sessions import FileSource
+from saml_bridge.settings import Settings
+from saml_bridge.values import Credentials, TraceId
+
+KEYS = Path(__file__).parent / "keys"
+BASE_URL = "https://sso.example.com"
+BILLER = "riverton-water"
+SP_ENTITY_ID = "https://sp.example.com/saml/metadata"
+SP_ACS = "https://sp.example.com/saml/acs"
+
+DOCUMENT: dict[str, Any] = {
+    "version": 1,
+    "billers": [
+        {
+            "slug": BILLER,
+            "name": "Riverton Water",
+            "portal": {
+                "sign_in_url": "https://pay.example/riverton/sign-in",
+                "home_url": "https://pay.example/riverton/",
+            },
+            "partners": [
+                {
+                    "slug": "aquahawk",
+                    "name": "AquaHawk",
+                    "protocol": "saml",
+                    "origins": ["https://app.aquahawk.example"],
+                    "saml": {"metadata": "sp.xml", "encrypt": "never"},
+                }
+            ],
+            "mappings": [
+                {
+                    "slug": "usage",
+                    "rules": [
+                        {
+                            "attribute": "accountNumber",
+                            "from": "account.number",
+                            "transforms": ["strip_leading_zeros"],
+                            "required": True,
+                        },
+                        {"attribute": "fullName", "template": "{payer.given_name} {payer.family_name}"},
+                    ],
+                }
+            ],
+            "links": [
+                {
+                    "slug": "usage",
+                    "label": "View my water usage",
+                    "partner": "aquahawk",
+                    "mapping": "usage",
+                    "callback_uri": "https://riverton.aquahawk.example/usage",
+                    "callback_allow": ["https://riverton.aquahawk.example/"],
+                }
+            ],
+        }
+    ],
+}
+
+
+def sp_metadata(*, acs: str = SP_ACS, extra: str = "") -> bytes:
+    """The service provider's metadata: one HTTP-POST assertion consumer service, one key for both uses."""
+    lines = (KEYS / "sp-signing.cert.pem").read_text().splitlines()
+    certificate = "".join(line for line in lines if not line.startswith("-----"))
+    return f"""<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="{SP_ENTITY_ID}"{extra}>
+<md:SPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">
+<md:KeyDescriptor><ds:KeyInfo xmlns:ds="http://www.w3.org/2000/09/xmldsig#"><ds:X509Data>
+<ds:X509Certificate>{certificate}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>
+<md:AssertionConsumerService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST" Location="{acs}" index="0"/>
+</md:SPSSODescriptor></md:EntityDescriptor>""".encode()
+
+
+def make_settings(folder: Path, database_url: str, **changes: Any) -> Settings:
+    """Settings of an installation below `folder`, with a copy of the test-only key that its owner alone may read."""
+    certs = folder / "certs"
+    certs.mkdir(exist_ok=True)
+    for kind in ("key", "cert"):
+        target = certs / f"default.{kind}.pem"
+        shutil.copyfile(KEYS / f"idp-rsa.{kind}.pem", target)
+        target.chmod(0o600)
+    environ = {
+        "BASE_URL": BASE_URL,
+        "DATABASE_URL": database_url,
+        "CERTS_DIR": str(certs),
+        "INSTANCE_DIR": str(folder / "instance"),
+        "SECRET_KEY": "test-only-secret-" * 3,
+        **changes,
+    }
+    return Settings.from_env({f"SAML_BRIDGE_{name}": value for name, value in environ.items()})
+
+
+@dataclass
+class World:
+    """An installation and the document that is in force in it; tests change the document and publish it again."""
+
+    folder: Path
+    settings: Settings
+    bridge: Bridge
+    document: dict[str, Any]
+
+    @property
+    def biller(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.document["billers"][0]
+        return found
+
+    @property
+    def link(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.biller["links"][0]
+        return found
+
+    @property
+    def partner(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.biller["partners"][0]
+        return found
+
+    def publish(self, bridge: Bridge | None = None) -> Published:
+        """Publish the document, by another process's bridge if one is given."""
+        registry = (bridge or self.bridge).registry
+        path = self.folder / "billers.yaml"
+        path.write_text(json.dumps(self.document))
+        now = datetime.now(UTC)
+        planned = plan_file(registry, path, now=now)
+        return apply_plan(registry, planned, author="test", comment="", now=now, trace_id=TraceId("publish"))
+
+    def session(self, **changes: Any) -> dict[str, Any]:
+        """The session document of a payer with one account, as of now."""
+        return {**build_example(BILLER, now=int(time.time()) - 10), **changes}
+
+    def launch(self, session: dict[str, Any] | None = None, **changes: Any) -> Outcome:
+        """One launch by a payer with this session; None: nobody is signed in."""
+        path = self.folder / "session.json"
+        path.unlink(missing_ok=True)
+        if session is not None:
+            path.write_text(json.dumps(session))
+        ask = {"biller": BILLER, "link": "usage", "trace_id": TraceId("TEST-TRAC-E234"), **changes}
+        return self.bridge.launcher.launch(LaunchRequest(credentials=Credentials(), **ask), FileSource(path))
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Any:
+    """An installation with `DOCUMENT` published."""
+    settings = make_settings(tmp_path, database_url)
+    (tmp_path / "sp.xml").write_bytes(sp_metadata())
+    bridge = open_bridge(settings)
+    made = World(tmp_path, settings, bridge, json.loads(json.dumps(DOCUMENT)))
+    made.publish()
+    yield made
+    find_database(bridge.app).dispose()
