@@ -4,7 +4,7 @@ Owns: the portals' pages, their sign-in (a posted SAML response becomes a sessio
 Does not own: whether a response is good (`service_provider.py`), the readings (`usage.py`). Started by `run.py`.
 Nothing of the bridge is imported here: the portals are told apart from a vendor's only by the banner on each page.
 
-Routes, below `/aquahawk`, `/eyeonwater`, `/my360`, `/sensus`: `/usage`, `POST /saml/acs`, `/saml/metadata`,
+Routes, below `/aquahawk`, `/eyeonwater`, `/my360`, `/sensus`: `/`, `/usage`, `POST /saml/acs`, `/saml/metadata`,
 `POST /sign-out`. Sessions live in memory: one process serves them, and they end with it.
 """
 
@@ -166,12 +166,20 @@ class PartnerPages:
     def show_index(self) -> str:
         return render_template("demo/partners_index.html", portals=PORTALS.values())
 
-    def show_usage(self, slug: str) -> Response:
-        """The usage page, or the page for somebody who is not signed in (401)."""
-        portal = PORTALS[slug]
-        signed_in = self.sessions.find(slug, request.cookies.get(f"{slug}_session"))
+    def show_home(self, slug: str) -> Response | AnyResponse:
+        """What somebody sees who is not signed in."""
+        if self._find_session(slug) is not None:
+            return redirect(url_for("usage", slug=slug), code=303)
+        return make_response(render_template("demo/signed_out.html", portal=PORTALS[slug]))
+
+    def _find_session(self, slug: str) -> SignedIn | None:
+        return self.sessions.find(slug, request.cookies.get(f"{slug}_session"))
+
+    def show_usage(self, slug: str) -> Response | AnyResponse:
+        """The usage page; to the home page without a session."""
+        portal, signed_in = PORTALS[slug], self._find_session(slug)
         if signed_in is None:
-            return make_response(render_template("demo/signed_out.html", portal=portal), 401)
+            return redirect(url_for("home", slug=slug), code=303)
         received = signed_in.received
         account = received.first(portal.account) or ""
         meters = list_meters(portal, received, account)
@@ -235,7 +243,7 @@ class PartnerPages:
 
     def sign_out(self, slug: str) -> AnyResponse:
         self.sessions.end(request.cookies.get(f"{slug}_session"))
-        response = redirect(url_for("usage", slug=slug), code=303)
+        response = redirect(url_for("home", slug=slug), code=303)
         response.delete_cookie(
             f"{slug}_session", path=f"/{slug}/", secure=request.is_secure, httponly=True, samesite="Lax"
         )
@@ -290,7 +298,7 @@ def create_partners_app(
     pages = PartnerPages(base_url, state_dir, clock)
     slug = f"<any({', '.join(PORTALS)}):slug>"
     app.add_url_rule("/", "index", pages.show_index)
-    app.add_url_rule(f"/{slug}/", "home", lambda slug: redirect(url_for("usage", slug=slug)))
+    app.add_url_rule(f"/{slug}/", "home", pages.show_home)
     app.add_url_rule(f"/{slug}/usage", "usage", pages.show_usage)
     app.add_url_rule(f"/{slug}/saml/acs", "acs", pages.accept, methods=["POST"])
     app.add_url_rule(f"/{slug}/saml/metadata", "metadata", pages.show_metadata)

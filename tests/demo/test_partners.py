@@ -34,6 +34,12 @@ def sign_in(browser: FlaskClient, slug: str, providers: Providers, issuer: Issue
     assert (answer.status_code, answer.location) == (303, f"/{slug}/usage")
 
 
+def is_signed_in(browser: FlaskClient, slug: str) -> bool:
+    answer = browser.get(f"/{slug}/usage", base_url=BASE_URL)
+    assert (answer.status_code, answer.location) in ((200, None), (303, f"/{slug}/"))
+    return answer.status_code == 200
+
+
 def read(browser: FlaskClient, path: str) -> str:
     return browser.get(path, base_url=BASE_URL).get_data(as_text=True)
 
@@ -74,8 +80,9 @@ def test_sensus_shows_each_meter_of_the_response(browser: FlaskClient, providers
 
 @pytest.mark.parametrize("slug", PORTALS)
 def test_without_a_session_nothing_is_shown(slug: str, browser: FlaskClient) -> None:
-    answer = browser.get(f"/{slug}/usage", base_url=BASE_URL)
-    assert answer.status_code == 401
+    assert not is_signed_in(browser, slug)
+    answer = browser.get(f"/{slug}/", base_url=BASE_URL)
+    assert answer.status_code == 200
     assert "You are not signed in" in answer.get_data(as_text=True)
     assert "chart" not in answer.get_data(as_text=True)
 
@@ -87,9 +94,9 @@ def test_the_cookie_is_for_this_portal_alone(browser: FlaskClient, providers: Pr
         assert part in header
     value = header.partition("=")[2].partition(";")[0]
     browser.set_cookie("sensus_session", value, domain="127.0.0.1", path="/sensus/")
-    assert browser.get("/sensus/usage", base_url=BASE_URL).status_code == 401
+    assert not is_signed_in(browser, "sensus")
     browser.set_cookie("aquahawk_session", value[:-2], domain="127.0.0.1", path="/aquahawk/")
-    assert browser.get("/aquahawk/usage", base_url=BASE_URL).status_code == 401
+    assert not is_signed_in(browser, "aquahawk")
 
 
 def test_a_session_ends(instance_dir: Path, issuer: Issuer) -> None:
@@ -98,9 +105,9 @@ def test_a_session_ends(instance_dir: Path, issuer: Issuer) -> None:
     browser = app.test_client()
     provider = ServiceProvider("aquahawk", "AquaHawk", BASE_URL, instance_dir / "demo", PORTALS["aquahawk"].wants)
     post(browser, "aquahawk", issuer.respond(provider))
-    assert browser.get("/aquahawk/usage", base_url=BASE_URL).status_code == 200
+    assert is_signed_in(browser, "aquahawk")
     now += timedelta(hours=1)
-    assert browser.get("/aquahawk/usage", base_url=BASE_URL).status_code == 401
+    assert not is_signed_in(browser, "aquahawk")
 
 
 def test_signing_out_ends_the_session_on_the_server_too(
@@ -109,9 +116,9 @@ def test_signing_out_ends_the_session_on_the_server_too(
     sign_in(browser, "aquahawk", providers, issuer)
     cookie = browser.get_cookie("aquahawk_session", domain="127.0.0.1", path="/aquahawk/")
     assert cookie is not None
-    assert browser.post("/aquahawk/sign-out", base_url=BASE_URL).location == "/aquahawk/usage"
+    assert browser.post("/aquahawk/sign-out", base_url=BASE_URL).location == "/aquahawk/"
     browser.set_cookie("aquahawk_session", cookie.value, domain="127.0.0.1", path="/aquahawk/")
-    assert browser.get("/aquahawk/usage", base_url=BASE_URL).status_code == 401
+    assert not is_signed_in(browser, "aquahawk")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +197,9 @@ def test_metadata_is_served_as_such(browser: FlaskClient, providers: Providers) 
     assert answer.data == providers["my360"].build_metadata()
 
 
-@pytest.mark.parametrize("path", ["/", "/aquahawk/usage", "/static/demo.css", "/aquahawk/saml/metadata", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/", "/aquahawk/", "/aquahawk/usage", "/static/demo.css", "/aquahawk/saml/metadata", "/nothing"]
+)
 def test_every_answer_has_the_headers(path: str, browser: FlaskClient) -> None:
     headers = browser.get(path, base_url=BASE_URL, buffered=True).headers
     assert headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
