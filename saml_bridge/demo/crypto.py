@@ -42,7 +42,7 @@ _NOT_PURE = (etree._Comment, etree._ProcessingInstruction, etree._Entity)
 _TEXT_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 
 
-class InProcessCrypto(CryptoBackend):
+class InProcessCrypto(CryptoBackend):  # type: ignore[misc]  # pysaml2 has no types
     """Verifies and decrypts; signing and encrypting are not a service provider's work and stay unimplemented.
 
     pysaml2 keeps the reason of a refusal to its log; `reason` is the latest one, for whoever wants to tell it.

@@ -40,11 +40,6 @@ NAME_FORMATS = {
 }
 MOST_REMEMBERED = 10_000
 
-# pysaml2 has no types: these are its functions, said to be of any type
-_Client: Any = Saml2Client
-_Config: Any = SPConfig
-_create_metadata: Any = create_metadata_string
-
 
 class ResponseRefused(Exception):
     """The partner does not sign anybody in. `reason` is the technical reason, for the curious viewer of the demo."""
@@ -149,7 +144,7 @@ class ServiceProvider:
 
     def build_metadata(self) -> bytes:
         """This service provider's metadata, made by pysaml2; makes the keys at first use."""
-        metadata: bytes = _create_metadata(None, config=self._build_config(()))
+        metadata: bytes = create_metadata_string(None, config=self._build_config(()))
         return metadata
 
     def accept(self, saml_response: str) -> Received:
@@ -218,7 +213,7 @@ class ServiceProvider:
         if not files:
             raise ResponseRefused("no identity provider's metadata has been registered here yet")
         if files != self._trusted:
-            self._client = _Client(config=self._build_config(tuple(path for path, _ in files)))
+            self._client = Saml2Client(config=self._build_config(tuple(path for path, _ in files)))
             self._client.sec.crypto = InProcessCrypto()
             self._trusted = files
         return self._client
@@ -247,7 +242,7 @@ class ServiceProvider:
         if self.wants.encrypted:
             key_file, certificate_file = make_key_pair(self.state_dir / "keys", f"{self.slug}-encryption")
             config["encryption_keypairs"] = [{"key_file": str(key_file), "cert_file": str(certificate_file)}]
-        return _Config().load(config)
+        return SPConfig().load(config)
 
     def _build_sp_settings(self) -> dict[str, Any]:
         return {
