@@ -1,7 +1,9 @@
 """The databases of the tests: each test that asks for one runs on SQLite and on a real PostgreSQL.
 
-`database_url` names a fresh database with all tables, `empty_database_url` one without; `database` is the first, open.
-The tables are made once a session by the migrations, then copied: a SQLite file, or PostgreSQL's TEMPLATE.
+`database_url` names a database with all tables and no rows; `database` is the same, open. A test that changes the
+tables themselves takes `own_database_url`, and one that makes them `empty_database_url`.
+The tables are made once a session by the migrations. SQLite's file is copied for each test. PostgreSQL takes a second
+to copy a database, so the tests share one, emptied before each as only a superuser can, past the triggers.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from saml_bridge.db import Database, init_database, upgrade_database
+from saml_bridge.db import Base, Database, init_database, upgrade_database
 
 _NUMBERS = itertools.count(1)
 
@@ -67,11 +69,23 @@ class PostgresServer:
     def make_url(self, name: str) -> str:
         return str(self._server.get_uri(database=name))
 
-    def create(self, template: str = "template0") -> str:
+    def create(self) -> str:
         """The name of a new database."""
         name = f"test_{next(_NUMBERS)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name}")
         return name
+
+    def empty(self, name: str) -> None:
+        """Remove every row of our tables, and every connection that a test left."""
+        self.disconnect(name)
+        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        with psycopg.connect(self.make_url(name), autocommit=True) as connection:
+            connection.execute("SET session_replication_role = replica")  # triggers do not fire
+            connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())
+
+    def disconnect(self, name: str) -> None:
+        """Close every connection to a database, from the server's side."""
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
     def drop(self, name: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -91,7 +105,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres: PostgresServer) -> str:
-    """The name of a database with all tables, to copy from."""
+    """The name of the database with all tables that the tests share."""
     name = postgres.create()
     make_tables(postgres.make_url(name))
     return name
@@ -117,18 +131,24 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     server.drop(name)
 
 
+@pytest.fixture
+def own_database_url(empty_database_url: str) -> str:
+    """A fresh database with all tables, which no other test sees."""
+    make_tables(empty_database_url)
+    return empty_database_url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A fresh database with all tables."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database with all tables and no rows."""
     if request.param == "sqlite":
         path = tmp_path / "test.db"
         shutil.copyfile(request.getfixturevalue("migrated_sqlite"), path)
-        yield f"sqlite:///{path}"
-        return
+        return f"sqlite:///{path}"
     server: PostgresServer = request.getfixturevalue("postgres")
-    name = server.create(request.getfixturevalue("migrated_postgres"))
-    yield server.make_url(name)
-    server.drop(name)
+    name: str = request.getfixturevalue("migrated_postgres")
+    server.empty(name)
+    return server.make_url(name)
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_no_launch_is_recorded_under_a_revision_after_the_next_one_came(trail: A
     threads = [threading.Thread(target=launch) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for revision in range(2, 12):
+    for revision in range(2, 6):
         with database.begin() as connection:
             values = {"revision": revision}
             connection.execute(text("UPDATE biller SET revision = :revision"), values)
@@ -116,7 +116,7 @@ def test_no_launch_is_recorded_under_a_revision_after_the_next_one_came(trail: A
         thread.join(10)
     assert failures == []
     issued = trail.search(Search(kind="payer:launch", limit=100_000))
-    assert {record.entry.revision for record in issued} >= set(range(2, 12))
+    assert {record.entry.revision for record in issued} >= set(range(2, 6))
     if database.engine.dialect.name == "sqlite":  # there, one writer at a time: rows stand in the order of commits
         current = 1
         for record in reversed(trail.search(Search(limit=100_000))):
@@ -333,15 +333,14 @@ def test_a_server_that_cannot_be_reached_records_nothing() -> None:
 
 
 def test_a_connection_that_the_server_closed_is_replaced(postgres: PostgresServer, migrated_postgres: str) -> None:
-    name = postgres.create(migrated_postgres)
-    with open_database(postgres.make_url(name)) as database:
+    postgres.empty(migrated_postgres)
+    with open_database(postgres.make_url(migrated_postgres)) as database:
         put_in_force(database, "riverton-water", 1)
         trail = AuditTrail(database, secret=SECRET)
         assert trail.record_launch(ISSUED, fence=("riverton-water", 1))
-        postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        postgres.disconnect(migrated_postgres)
         assert trail.record_launch(ISSUED, fence=("riverton-water", 1))
         assert len(trail.search(Search())) == 2
-    postgres.drop(name)
 
 
 def test_a_database_that_is_gone_records_nothing(postgres: PostgresServer) -> None:
