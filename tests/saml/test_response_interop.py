@@ -11,7 +11,7 @@ import base64
 import copy
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -26,6 +26,7 @@ from onelogin.saml2.settings import OneLogin_Saml2_Settings
 from saml2 import BINDING_HTTP_POST
 from saml2.client import Saml2Client
 from saml2.config import SPConfig
+from saml2.sigver import CryptoBackendXmlSec1
 
 from saml_bridge.saml.idp_metadata import build_idp_metadata
 from saml_bridge.saml.metadata import Endpoint, SpMetadata
@@ -155,6 +156,15 @@ def make_pysaml2(sign: str, key: str) -> Saml2Client:
         **files,
     }
     return Saml2Client(SPConfig().load(config))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _know_the_version_of_xmlsec1() -> Iterator[None]:
+    """pysaml2 starts the program several times a response only to ask it for its version."""
+    version = CryptoBackendXmlSec1("/usr/bin/xmlsec1").version
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CryptoBackendXmlSec1, "version", version)
+        yield
 
 
 def read_with_pysaml2(xml: bytes, *, sign: str = "both", encrypted: bool = False, key: str = "idp-rsa") -> Read:
