@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -79,7 +79,11 @@ _LOCATION_ATTRIBUTES = ("Location", "ResponseLocation", "errorURL")
 _LINK_NAMES = ("InformationURL", "PrivacyStatementURL", "OrganizationURL", "Logo", "AdditionalMetadataLocation")
 _RSA_SHA1 = "http://www.w3.org/2000/09/xmldsig#rsa-sha1"
 _EXPORT_FIX = "Ask the partner for its SAML service provider metadata again, and save it as downloaded."
+_UNALTERED_FIX = (
+    "Ask the partner for the file as it was signed; an editor that changes one letter breaks the signature."
+)
 _MOST_LISTED = 20
+_MOST_VALIDATED = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,6 @@ class MetadataReport:
     @property
     def usable(self) -> tuple[SpMetadata, ...]:
         """The service providers that can be used; none when the file itself is refused."""
-        if any(one.refuses for one in self.findings):
-            return ()
         return tuple(one.metadata for one in self.entities if one.metadata is not None)
 
     @property
@@ -137,8 +139,10 @@ def check_metadata(
     signature = _judge_signature(root, pinned, findings)
     _judge_scripts(root, findings)
     entities = _judge_entities(root, entity_id, judgement, findings)
-    entities = _judge_schema(root, entities, findings)
-    return MetadataReport(tuple(report for _, report in entities), findings.items, signature)
+    reports = tuple(report for _, report in _judge_schema(root, entities, findings))
+    if findings.refuses:  # then nobody in the file can be used
+        reports = tuple(replace(one, metadata=None) for one in reports)
+    return MetadataReport(reports, findings.items, signature)
 
 
 def parse_metadata(
@@ -218,10 +222,10 @@ def _judge_signature(root: etree._Element, pinned: Sequence[Certificate] | None,
         own = [parse_certificate(one) for one in read_own_certificates(root)]
         verify_enveloped(root, own, profile=METADATA_PROFILE)
     except CertificateBroken:
-        findings.refuse("signature-structure", "The certificate in the file's signature is broken.", _EXPORT_FIX)
+        findings.refuse("signature-structure", "The certificate in the file's signature is broken.", _UNALTERED_FIX)
     except SignatureRefused as refused:
         if refused.code != "signature-key-unusable" or own:
-            findings.refuse(refused.code, refused.detail, _EXPORT_FIX)
+            findings.refuse(refused.code, refused.detail, _UNALTERED_FIX)
             return "unchecked"
         message = "The file is signed, but its signature carries no certificate, so it was not checked."
         findings.warn("signature-unchecked", message, "Make sure that the file comes from the partner itself.")
@@ -278,10 +282,10 @@ def _judge_entities(root: etree._Element, entity_id: str | None, judgement: Judg
     else:
         found = list(_walk_group(root, read_validity(root, judgement=judgement, findings=findings), (), judgement))
     counts = Counter(one.element.get("entityID") for one in found)
-    chosen = _choose(found, entity_id, findings)
-    is_group = root.tag == _GROUP
-    if is_group and entity_id is None:
+    if root.tag == _GROUP and entity_id is None:
         chosen = _keep_service_providers(found, findings)
+    else:
+        chosen = _choose(found, entity_id, findings)
     judged = []
     for one in chosen:
         report = judge_entity(one.element, judgement=judgement, inherited=one.inherited, said=one.said)
@@ -317,10 +321,10 @@ def _choose(found: list[_Found], entity_id: str | None, findings: Findings) -> l
 def _keep_service_providers(found: list[_Found], findings: Findings) -> list[_Found]:
     kept = [one for one in found if one.element.find(SP_ROLE) is not None]
     if not kept:
-        message = f"None of the {len(found):,} entities of the file is a service provider (SPSSODescriptor)."
+        message = f"The file has no service provider (SPSSODescriptor) among its entities ({len(found):,})."
         findings.refuse("sp-role-missing", message, _EXPORT_FIX)
     elif len(kept) < len(found):
-        message = f"{len(found) - len(kept):,} of the {len(found):,} entities are no service providers; passed over."
+        message = f"Of the {len(found):,} entities, {len(kept):,} are service providers; the others were passed over."
         findings.note("entities-passed-over", message)
     return kept
 
@@ -340,6 +344,8 @@ def _judge_schema(root: etree._Element, entities: _Judged, findings: Findings) -
     if root.tag == _ENTITY:
         return [(element, _add(report, _warn_schema(errors, report.entity_id))) for element, report in entities]
     _note_schema(errors, findings)
+    if len(entities) > _MOST_VALIDATED:
+        return entities
     judged = []
     for element, report in entities:
         own = schema_errors(element, "metadata")
@@ -348,7 +354,8 @@ def _judge_schema(root: etree._Element, entities: _Judged, findings: Findings) -
 
 
 def _note_schema(errors: Sequence[str], findings: Findings) -> None:
-    message = f"The file breaks the SAML metadata schema in {len(errors):,} places; the first: {errors[0]}"
+    count = f"{len(errors):,} error{'' if len(errors) == 1 else 's'}"
+    message = f"The file breaks the SAML metadata schema ({count}). First: {errors[0]}"
     findings.warn(
         "schema-invalid", message, "Nothing needs to be done if sign-in works; tell whoever publishes the file."
     )

@@ -45,6 +45,7 @@ _DIGESTS = {
     f"{_MORE}sha384": "sha384",
     "http://www.w3.org/2001/04/xmlenc#sha512": "sha512",
 }
+_MOST_PREFIXES = 32
 _NCNAME = re.compile(r"[^\W\d][\w.-]*")
 _T = xmlsec.constants
 _SIGNATURE_TRANSFORMS = (
@@ -172,7 +173,7 @@ def _check_structure(signature: etree._Element, root: etree._Element, profile: S
         _refuse_structure("SignedInfo must name one canonicalization, one signature method and exactly one reference.")
     _check_canonicalization(signed_info[0], profile)
     _check_reference(signed_info[2], root, profile)
-    return _read_plain_algorithm(signed_info[1], _KEY_TYPES, "signature method")
+    return _read_plain_algorithm(signed_info[1], _KEY_TYPES, "signature method", expected="rsa-sha256 or better")
 
 
 def _check_reference(reference: etree._Element, root: etree._Element, profile: SignatureProfile) -> None:
@@ -182,9 +183,9 @@ def _check_reference(reference: etree._Element, root: etree._Element, profile: S
     transforms = list(reference[0])
     if [one.tag for one in transforms] != [_ds("Transform")] * 2:
         _refuse_structure(f"The reference has {len(transforms)} transforms; exactly two are accepted.")
-    _read_plain_algorithm(transforms[0], {_ENVELOPED}, "first transform")
+    _read_plain_algorithm(transforms[0], {_ENVELOPED}, "first transform", expected="enveloped-signature")
     _check_canonicalization(transforms[1], profile)
-    digest = _DIGESTS[_read_plain_algorithm(reference[1], _DIGESTS, "digest method")]
+    digest = _DIGESTS[_read_plain_algorithm(reference[1], _DIGESTS, "digest method", expected="sha256 or better")]
     value = _decode_base64(reference[2], "DigestValue")
     if len(value) != hashlib.new(digest).digest_size:
         _refuse_structure("The digest value does not have the length of its digest method.")
@@ -203,16 +204,19 @@ def _check_target(uri: str | None, root_id: str | None, profile: SignatureProfil
 def _check_canonicalization(element: etree._Element, profile: SignatureProfile) -> None:
     algorithm = element.get("Algorithm")
     if algorithm not in profile.canonicalizations:
-        _refuse("signature-algorithm", "The canonicalization is not exclusive C14N.")
-    if [child.tag for child in element] not in ([], [_INCLUSIVE_NAMESPACES]) or any(len(child) for child in element):
+        _refuse("signature-algorithm", "The canonicalization is not accepted; exclusive C14N (xml-exc-c14n#) is.")
+    children = list(element)
+    if [child.tag for child in children] not in ([], [_INCLUSIVE_NAMESPACES]) or any(len(child) for child in children):
         _refuse_structure("The canonicalization has parameters that are not accepted.")
+    if children and len(children[0].get("PrefixList", "").split()) > _MOST_PREFIXES:
+        _refuse_structure(f"The canonicalization names more than {_MOST_PREFIXES} prefixes.")
 
 
-def _read_plain_algorithm(element: etree._Element, allowed: Collection[str], what: str) -> str:
+def _read_plain_algorithm(element: etree._Element, allowed: Collection[str], what: str, *, expected: str) -> str:
     """An algorithm from the list, without parameters."""
     algorithm = element.get("Algorithm", "")
     if algorithm not in allowed:
-        _refuse("signature-algorithm", f"The {what} {_shorten(algorithm)} is not accepted.")
+        _refuse("signature-algorithm", f"The {what} {_shorten(algorithm)} is not accepted; {expected} is.")
     if len(element) or (element.text or "").strip():
         _refuse_structure(f"The {what} has parameters, which are not accepted.")
     return algorithm

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import islice
 from threading import Lock
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
@@ -49,6 +50,8 @@ _DECLARATION = re.compile(
     r"""(?:[ \t\r\n]+standalone[ \t\r\n]*=[ \t\r\n]*(?:"(?:yes|no)"|'(?:yes|no)'))?[ \t\r\n]*\?>"""
 )
 _CODECS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "iso-8859-1"}
+_MOST_SCHEMA_ERRORS = 200
+_MOST_SCHEMA_STEPS = 500_000_000
 _ENCODING_FIX = "Save the file as UTF-8 (with that in its XML declaration) and try again."
 _EXPORT_FIX = "Ask the partner for its SAML metadata file again, and save it as downloaded."
 
@@ -63,6 +66,7 @@ def parse_xml(data: bytes, *, limits: Limits) -> etree._Element:
     _check_size(data, limits)
     text = _decode(data)
     _check_prolog(text)
+    _check_namespaces(text, limits)
     root = _parse_text(text)
     _check_tree(root, limits)
     return root
@@ -85,17 +89,25 @@ def read_text(element: etree._Element) -> str:
 
 
 def schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
-    """Validate against the OASIS SAML 2.0 schema; returns one plain line an error, none when valid.
+    """Validate against the OASIS SAML 2.0 schema; returns one plain line an error, at most 200, none when valid.
 
     The schemas are pysaml2's local copies and the document's own schema hints are not followed. The lines quote the
     document, so they are for whoever uploaded it, never for a payer. Thread safe.
     """
+    if _count_schema_steps(root) > _MOST_SCHEMA_STEPS:
+        return ("the file is too large to be checked against the schema",)
     compiled, lock = _load_schema(schema)
     with lock:  # lxml keeps the error log on the schema object
         if compiled.validate(root):
             return ()
-        log = cast("Iterable[etree._LogEntry]", compiled.error_log)
+        log = islice(cast("Iterable[etree._LogEntry]", compiled.error_log), _MOST_SCHEMA_ERRORS)
         return tuple(_describe_schema_error(error) for error in log)
+
+
+def _count_schema_steps(root: etree._Element) -> int:
+    """What a validation costs at worst: for each error, lxml walks the siblings before the faulty node."""
+    widths = [len(node) for node in root.iter()]
+    return len(widths) * max(widths)
 
 
 class _Likeness(NamedTuple):
@@ -178,7 +190,9 @@ def _decode_bytes(data: bytes) -> str:
     declared = _read_declared_encoding(data[:1024].decode("latin-1"))
     codec = "utf-8" if declared is None else _CODECS.get(declared)
     if codec is None:
-        message = "The XML declaration names an encoding that is not accepted; UTF-8, UTF-16, US-ASCII, ISO-8859-1 are."
+        named = f"the encoding {declared}" if re.fullmatch(r"[\w.-]{1,40}", declared or "", re.ASCII) else "an encoding"
+        accepted = "UTF-8, UTF-16 with byte order mark, US-ASCII and ISO-8859-1"
+        message = f"The XML declaration names {named}, which is not accepted; {accepted} are."
         _refuse("xml-encoding", message, _ENCODING_FIX)
     if has_mark and codec != "utf-8":
         _refuse("xml-encoding", "The file is marked as UTF-8, but its XML declaration says otherwise.", _ENCODING_FIX)
@@ -223,6 +237,17 @@ def _check_prolog(text: str) -> None:
             _refuse_doctype()
         else:
             return
+
+
+def _check_namespaces(text: str, limits: Limits) -> None:
+    """Count the namespaces that a tag declares, before anything pays for them: the cost of many is quadratic.
+
+    A tag has no `<` inside, so what stands between two of them holds one tag at most.
+    """
+    most = max(part.count("xmlns") for part in text.split("<"))
+    if most > limits.max_attributes:
+        message = f"An element declares {most:,} namespaces; at most {limits.max_attributes} are read."
+        _refuse("xml-attributes", message, _EXPORT_FIX)
 
 
 def _refuse_doctype() -> NoReturn:
@@ -288,18 +313,20 @@ def _check_tree(root: etree._Element, limits: Limits) -> None:
     for node in root.iter():
         if isinstance(node, _NOT_ELEMENTS):
             _check_kind(node)
-            continue
-        if node.tag.startswith(_XINCLUDE):
-            _refuse(
-                "xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place."
-            )
-        attributes = node.attrib
-        if len(attributes) > limits.max_attributes:
-            message = f"An element has {len(attributes):,} attributes; at most {limits.max_attributes} are read."
-            _refuse("xml-attributes", message, _EXPORT_FIX)
-        for name in _ID_NAMES:
-            if (value := attributes.get(name)) is not None:
-                _check_id_is_new(value, seen)
+        else:
+            _check_element(node, limits, seen)
+
+
+def _check_element(element: etree._Element, limits: Limits, seen: set[str]) -> None:
+    if element.tag.startswith(_XINCLUDE):
+        _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
+    attributes = element.attrib
+    if len(attributes) > limits.max_attributes:
+        message = f"An element has {len(attributes):,} attributes; at most {limits.max_attributes} are read."
+        _refuse("xml-attributes", message, _EXPORT_FIX)
+    for name in _ID_NAMES:
+        if (value := attributes.get(name)) is not None:
+            _check_id_is_new(value, seen)
 
 
 def _check_kind(node: etree._Element) -> None:
@@ -347,5 +374,6 @@ def _load_schema(schema: SchemaName) -> tuple[etree.XMLSchema, Lock]:
 
 def _describe_schema_error(error: etree._LogEntry) -> str:
     text = re.sub(r"\{[^{}]*\}", "", error.message)
-    text = "".join(char if char.isprintable() else " " for char in text)
-    return f"line {error.line}: {text if len(text) <= 300 else text[:299] + '…'}"
+    text = "".join(char if char.isprintable() else " " for char in text[:301])
+    place = f"line {error.line}: " if error.line else ""
+    return place + (text if len(text) <= 300 else text[:299] + "…")
