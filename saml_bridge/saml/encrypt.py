@@ -11,9 +11,13 @@ afresh for each assertion by libxmlsec: the one place of this package that takes
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass, field
 
 import xmlsec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 from lxml import etree
 from xmlsec import constants
 
@@ -91,11 +95,16 @@ def prepare_recipient(certificate: Certificate, algorithm: EncryptionAlgorithm) 
         needed = f"RSA of at least {LEAST_RSA_BITS_TO_ENCRYPT} bits, not for signing alone"
         raise KeyRefused(f"cannot encrypt to the partner's key ({found}): needs {needed}", code="encryption-key")
     keys = xmlsec.KeysManager()
-    try:
-        keys.add_key(xmlsec.Key.from_memory(certificate.der, constants.KeyDataFormatCertDer))
-    except xmlsec.Error:
-        raise KeyRefused("libxmlsec cannot read the partner's certificate", code="encryption-key") from None
+    keys.add_key(xmlsec.Key.from_memory(_encode_public_key(certificate), constants.KeyDataFormatPem))
     return Recipient(certificate, algorithm, keys, _build_template(algorithm))
+
+
+def _encode_public_key(certificate: Certificate) -> bytes:
+    """The bare key as PEM: libxmlsec copies it at each use, and a certificate with it costs half as much again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+        public_key = x509.load_der_x509_certificate(certificate.der).public_key()
+    return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _build_template(algorithm: EncryptionAlgorithm) -> etree._Element:

@@ -20,6 +20,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from lxml import etree
 from saml2 import SamlBase, saml, samlp
@@ -80,7 +81,7 @@ _PREFIXES = {"saml": _SAML, "samlp": samlp.NAMESPACE}
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What makes one response differ from every other: the instant (aware UTC) and four unguessable identifiers."""
+    """What makes one response differ from every other: the instant (aware UTC, whole seconds) and four identifiers."""
 
     now: datetime
     response_id: str
@@ -94,7 +95,9 @@ def stamp_from(now: datetime, random_bytes: Callable[[int], bytes]) -> Stamp:
     if now.tzinfo is None:
         raise ValueError("the time has no time zone")
     digits = random_bytes(80).hex()
-    return Stamp(now.astimezone(UTC), *("_" + digits[start : start + 40] for start in range(0, 160, 40)))
+    return Stamp(
+        now.astimezone(UTC).replace(microsecond=0), *("_" + digits[start : start + 40] for start in range(0, 160, 40))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +316,7 @@ def find_authn_context(methods: Sequence[str]) -> str:
     return next((uri for needed, uri in AUTHN_CONTEXTS if needed <= used), UNSPECIFIED_CONTEXT)
 
 
+@lru_cache(maxsize=256)  # launches of one second, and of one session, share their instants
 def format_instant(instant: datetime) -> str:
     """An aware time in UTC to the second, `YYYY-MM-DDTHH:MM:SSZ` (SAML 2.0 Core 1.3.3)."""
     return instant.astimezone(UTC).isoformat()[:19] + "Z"

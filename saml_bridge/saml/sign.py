@@ -183,17 +183,17 @@ def make_signature(key: SigningKey, algorithm: SignatureAlgorithm, data: bytes) 
     """
     _check_fit(key, algorithm)
     used = _ALGORITHMS[algorithm].hash
+    private_key, public_key = key.private_key, key.public_key
     try:
-        match key.private_key, key.public_key:
-            case rsa.RSAPrivateKey() as private_key, rsa.RSAPublicKey() as public_key:
-                value = private_key.sign(data, _RSA_PADDING, used)
-                public_key.verify(value, data, _RSA_PADDING, used)
-                return value
-            case ec.EllipticCurvePrivateKey() as private_key, ec.EllipticCurvePublicKey() as public_key:
-                value = private_key.sign(data, ec.ECDSA(used))
-                public_key.verify(value, data, ec.ECDSA(used))
-                width = (key.bits + 7) // 8
-                return b"".join(number.to_bytes(width, "big") for number in decode_dss_signature(value))
+        if isinstance(private_key, rsa.RSAPrivateKey) and isinstance(public_key, rsa.RSAPublicKey):
+            value = private_key.sign(data, _RSA_PADDING, used)
+            public_key.verify(value, data, _RSA_PADDING, used)
+            return value
+        if isinstance(private_key, ec.EllipticCurvePrivateKey) and isinstance(public_key, ec.EllipticCurvePublicKey):
+            value = private_key.sign(data, ec.ECDSA(used))
+            public_key.verify(value, data, ec.ECDSA(used))
+            width = (key.bits + 7) // 8
+            return b"".join(number.to_bytes(width, "big") for number in decode_dss_signature(value))
     except InvalidSignature:
         raise SignatureFault(f"key {key.name} made a signature that does not verify") from None
     raise SignatureFault(f"the parts of key {key.name} are of two kinds")
