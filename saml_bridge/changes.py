@@ -165,7 +165,7 @@ def _compare_links(old: Link, new: Link) -> Iterator[str]:
     yield from _diff_items("allowed callback", old.callback_allow, new.callback_allow)
     if old.opens != new.opens:
         yield "opens in a new tab" if new.opens == "new_tab" else "opens in the same tab"
-    yield from _compare_conditions("visible", "visible to every payer", old.visible_when, new.visible_when)
+    yield from _compare_conditions("visible", "to every payer", old.visible_when, new.visible_when)
     if old.allow_impersonation != new.allow_impersonation:
         yield f"{'now works' if new.allow_impersonation else 'no longer works'} while an agent acts for the payer"
     if old.enabled != new.enabled:
@@ -174,7 +174,8 @@ def _compare_links(old: Link, new: Link) -> Iterator[str]:
 
 def _compare_conditions(state: str, always: str, old: Condition | None, new: Condition | None) -> Iterator[str]:
     if old != new:
-        yield f"now {always}" if new is None else f"now {state} only when {describe_condition(new)}"
+        phrase = f"{state} {always}" if new is None else f"{state} only when {describe_condition(new)}"
+        yield _place_adverb("now", phrase)
 
 
 def describe_condition(condition: Condition) -> str:
@@ -248,7 +249,7 @@ def _compare_rules(old: Rule, new: Rule) -> Iterator[str]:
     yield from _compare_transforms(old.transforms, new.transforms)
     if old.required != new.required:
         yield "is now required" if new.required else "is no longer required"
-    yield from _compare_conditions("sent", "sent whenever there is a value", old.when, new.when)
+    yield from _compare_conditions("is sent", "whenever there is a value", old.when, new.when)
     yield from _diff(old, new, {"name_format": "name format", "friendly_name": "friendly name"}, start="changes its ")
 
 
@@ -276,9 +277,14 @@ def _replace_transforms(old: Sequence[TransformCall], new: Sequence[TransformCal
             gone.remove(call)
             come.remove(same)
             before, after = _words(call), _words(same)
-            yield f"now {after}" + (f" (before: {before})" if before != after else ", with other parameters")
-    yield from (f"no longer {_words(call)}" for call in gone)
-    yield from (f"now {_words(call)}" for call in come)
+            told = f" (before: {before})" if before != after else ", with other parameters"
+            yield _place_adverb("now", after) + told
+    yield from (_place_adverb("no longer", _words(call)) for call in gone)
+    yield from (_place_adverb("now", _words(call)) for call in come)
+
+
+def _place_adverb(adverb: str, phrase: str) -> str:
+    return f"is {adverb} {phrase.removeprefix('is ')}" if phrase.startswith("is ") else f"{adverb} {phrase}"
 
 
 _PHRASES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {

@@ -1,0 +1,298 @@
+"""What a change of configuration is called, and that no difference goes unmentioned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saml_bridge.changes import Change, describe_condition, plan
+from saml_bridge.document import Biller, Condition, Idp, KeyNames, Partner, Rule, TransformCall
+from saml_bridge.transforms import TRANSFORMS
+from tests.billers import make_biller, make_metadata, with_link, with_partner, with_saml
+
+
+@pytest.fixture
+def biller(keys_dir: Path) -> Biller:
+    return make_biller(make_metadata(keys_dir))
+
+
+def words(old: Biller | None, new: Biller) -> list[str]:
+    return [str(change) for change in plan(old, new)]
+
+
+def with_rule(biller: Biller, position: int, **changes: object) -> Biller:
+    rules = list(biller.mappings[0].rules)
+    rules[position] = replace(rules[position], **changes)  # type: ignore[arg-type]
+    return replace(biller, mappings=(replace(biller.mappings[0], rules=tuple(rules)),))
+
+
+def with_transforms(biller: Biller, *transforms: TransformCall) -> Biller:
+    return with_rule(biller, 0, transforms=transforms)
+
+
+def test_nothing_changes_nothing(biller: Biller) -> None:
+    assert plan(biller, biller) == ()
+
+
+def test_a_new_biller_is_told_part_by_part(biller: Biller) -> None:
+    assert words(None, biller) == [
+        "riverton-water: biller added: Riverton Water",
+        "partner aquahawk of riverton-water: added: AquaHawk",
+        "mapping usage of riverton-water: added: sends accountNumber, fullName, meters, utility",
+        "link usage of riverton-water: added: 'View my water usage', to partner aquahawk with mapping usage",
+    ]
+
+
+def test_a_callback_uri(biller: Biller) -> None:
+    (what,) = words(biller, with_link(biller, callback_uri="https://riverton.aquahawk.example/daily"))
+    assert what == (
+        "link usage of riverton-water: callback URI changes from https://riverton.aquahawk.example/usage"
+        " to https://riverton.aquahawk.example/daily"
+    )
+
+
+def test_a_transform_that_goes(biller: Biller) -> None:
+    assert words(biller, with_transforms(biller)) == [
+        "mapping usage of riverton-water: accountNumber no longer strips leading zeros"
+    ]
+
+
+STRIP = TransformCall("strip_leading_zeros")
+
+
+@pytest.mark.parametrize(
+    ("transforms", "expected"),
+    [
+        ([STRIP, TransformCall("upper")], ["is now in capital letters"]),
+        ([TransformCall("pad_left", {"width": 10}), STRIP], ["is now padded on the left with '0' to 10 characters"]),
+        (
+            [TransformCall("digits_only")],
+            ["no longer strips leading zeros", "now keeps digits only"],
+        ),
+    ],
+)
+def test_transforms_that_come(biller: Biller, transforms: list[TransformCall], expected: list[str]) -> None:
+    found = [change.what for change in plan(biller, with_transforms(biller, *transforms))]
+    assert found == [f"accountNumber {one}" for one in expected]
+
+
+def test_transforms_in_another_order(biller: Biller) -> None:
+    old = with_transforms(biller, STRIP, TransformCall("upper"))
+    (change,) = plan(old, with_transforms(biller, TransformCall("upper"), STRIP))
+    assert change.what == "accountNumber applies its transforms in another order: upper, strip_leading_zeros"
+
+
+def test_a_transform_with_other_parameters(biller: Biller) -> None:
+    old = with_transforms(biller, TransformCall("pad_left", {"width": 8}))
+    (change,) = plan(old, with_transforms(biller, TransformCall("pad_left", {"width": 10})))
+    assert change.what == (
+        "accountNumber is now padded on the left with '0' to 10 characters"
+        " (before: is padded on the left with '0' to 8 characters)"
+    )
+
+
+def test_a_table_is_not_read_out(biller: Biller) -> None:
+    old = with_transforms(biller, TransformCall("lookup", {"table": {"a": "b"}}))
+    (change,) = plan(old, with_transforms(biller, TransformCall("lookup", {"table": {"a": "c"}})))
+    assert change.what == "accountNumber is now looked up in a table of 1, with other parameters"
+
+
+def test_a_salt_is_never_shown(biller: Biller) -> None:
+    old = with_transforms(biller, TransformCall("hash_sha256", {"salt": "the first salt, 16+"}))
+    new = with_transforms(biller, TransformCall("hash_sha256", {"salt": "the second salt, 16+"}))
+    text = " ".join(words(old, new) + words(None, new) + words(biller, new) + words(new, biller))
+    assert "hashed" in text
+    assert "16+" not in text
+
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "pad_left": {"width": 10},
+    "prefix": {"text": "A-"},
+    "suffix": {"text": "-Z"},
+    "substring": {"start": 2, "length": 4},
+    "replace": {"old": "-", "new": ""},
+    "regex_extract": {"pattern": "[0-9]+", "group": 1},
+    "lookup": {"table": {"a": "b"}, "default": "c"},
+    "date_format": {"from": "%Y-%m-%d", "to": "%d.%m.%Y"},
+    "hash_sha256": {"salt": "a salt of sixteen"},
+    "join": {},
+    "default": {"value": "none"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_every_transform_has_words_of_its_own(biller: Biller, name: str) -> None:
+    new = with_transforms(biller, STRIP, TransformCall(name, PARAMETERS.get(name, {})))
+    (change,) = plan(with_transforms(biller, STRIP), new)
+    assert change.what.startswith(("accountNumber now ", "accountNumber is now "))
+    assert "applies" not in change.what
+    assert "None" not in change.what
+
+
+NUMBER, TEMPLATE = "the field account.number", "the template '{payer.given_name} {payer.family_name}'"
+METERS = "the field id of each of account.service_points.meters"
+RESIDENTIAL = Condition(field="account.type", equals="residential")
+
+
+@pytest.mark.parametrize(
+    ("position", "changes", "expected"),
+    [
+        (0, {"required": False}, "accountNumber is no longer required"),
+        (1, {"required": True}, "fullName is now required"),
+        (0, {"from_": "payer.id"}, f"accountNumber is made from the field payer.id instead of {NUMBER}"),
+        (1, {"template": None, "constant": "x"}, f"fullName is made from the constant 'x' instead of {TEMPLATE}"),
+        (2, {"each": "accounts"}, f"meters is made from the field id of each of accounts instead of {METERS}"),
+        (3, {"constant": "x"}, "utility is made from the constant 'x' instead of the constant 'riverton'"),
+        (0, {"when": RESIDENTIAL}, "accountNumber is now sent only when account.type is 'residential'"),
+        (0, {"name_format": "uri"}, "accountNumber changes its name format from unspecified to uri"),
+        (1, {"friendly_name": None}, "fullName changes its friendly name from Full name to none"),
+    ],
+)
+def test_rules(biller: Biller, position: int, changes: dict[str, Any], expected: str) -> None:
+    assert words(biller, with_rule(biller, position, **changes)) == [f"mapping usage of riverton-water: {expected}"]
+
+
+def test_rules_that_come_go_and_move(biller: Biller) -> None:
+    rules = biller.mappings[0].rules
+    new = replace(biller.mappings[0], rules=(rules[2], rules[0], Rule("email", from_="payer.email", required=True)))
+    assert [change.what for change in plan(biller, replace(biller, mappings=(new,)))] == [
+        "fullName is no longer sent",
+        "utility is no longer sent",
+        "email is now sent: the field payer.email, required",
+        "the order of attributes changes to meters, accountNumber, email",
+    ]
+
+
+def test_two_rules_of_one_attribute_are_told_apart(biller: Biller) -> None:
+    second = replace(biller.mappings[0].rules[3], constant="other")
+    twice = replace(biller, mappings=(replace(biller.mappings[0], rules=(*biller.mappings[0].rules, second)),))
+    assert [one.what for one in plan(biller, twice)] == ["utility (2) is now sent: the constant 'other'"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"enabled": False}, "disabled"),
+        ({"opens": "same_tab"}, "opens in the same tab"),
+        ({"allow_impersonation": True}, "now works while an agent acts for the payer"),
+        ({"visible_when": None}, "now visible to every payer"),
+        ({"icon": None}, "icon changes from droplet to none"),
+        ({"label": "My usage"}, "label changes from View my water usage to My usage"),
+        ({"callback_allow": ()}, "allowed callback https://riverton.aquahawk.example/ removed"),
+    ],
+)
+def test_links(biller: Biller, changes: dict[str, Any], expected: str) -> None:
+    assert words(biller, with_link(biller, **changes)) == [f"link usage of riverton-water: {expected}"]
+
+
+def test_parts_that_come_go_and_move(biller: Biller) -> None:
+    second = replace(biller.links[0], slug="outages", enabled=False)
+    two = replace(biller, links=(*biller.links, second))
+    assert words(biller, two) == [
+        "link outages of riverton-water: added: 'View my water usage', to partner aquahawk with mapping usage, disabled"
+    ]
+    assert words(two, biller) == ["link outages of riverton-water: removed"]
+    assert words(two, replace(two, links=two.links[::-1])) == [
+        "riverton-water: the order of links changes to outages, usage"
+    ]
+
+
+def test_metadata_is_told_by_where_responses_go(biller: Biller) -> None:
+    new = with_saml(biller, metadata="sha256:" + "0" * 64)
+    places = {
+        biller.partners[0].saml.metadata: "https://a.example/acs",
+        new.partners[0].saml.metadata: "https://b.example/acs",
+    }
+
+    def find_acs(partner: Partner) -> str | None:
+        return places.get(partner.saml.metadata)
+
+    (change,) = plan(biller, new, find_acs=find_acs)
+    assert change.what.startswith("metadata changes from sha256:")
+    assert change.what.endswith("; responses go to https://b.example/acs instead of https://a.example/acs")
+    places[new.partners[0].saml.metadata] = "https://a.example/acs"
+    assert plan(biller, new, find_acs=find_acs)[0].what.endswith("; responses go to the same address")
+    assert "responses" not in plan(biller, new)[0].what
+    assert "responses go to https://a.example/acs" in str(plan(None, biller, find_acs=find_acs)[1])
+
+
+def test_settings_of_a_partner_and_of_the_biller(biller: Biller) -> None:
+    new = with_saml(biller, sign="assertion", encrypt="always")
+    new = with_partner(new, origins=("https://sso.aquahawk.example",))
+    new = replace(new, name="Riverton", idp=Idp("urn:riverton", KeyNames("default", "newer")))
+    assert words(biller, new) == [
+        "riverton-water: name changes from Riverton Water to Riverton",
+        "identity provider of riverton-water: entity ID changes from none to urn:riverton",
+        "identity provider of riverton-water: next key changes from none to newer",
+        "partner aquahawk of riverton-water: origin https://sso.aquahawk.example added",
+        "partner aquahawk of riverton-water: signed part changes from both to assertion",
+        "partner aquahawk of riverton-water: encryption changes from when_offered to always",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (Condition(field="account.type", in_=("a", "b")), "account.type is one of 'a', 'b'"),
+        (Condition(field="payer.email", exists=True), "payer.email has a value"),
+        (Condition(field="payer.email", exists=False), "payer.email has no value"),
+        (
+            Condition(all=(Condition(field="a", equals="1"), Condition(not_=Condition(field="b", equals="2")))),
+            "(a is '1') and (not (b is '2'))",
+        ),
+        (Condition(any=(Condition(field="a", equals="1"),)), "a is '1'"),
+    ],
+)
+def test_conditions_in_words(condition: Condition, expected: str) -> None:
+    assert describe_condition(condition) == expected
+
+
+def test_long_values_and_line_breaks_stay_on_one_short_line(biller: Biller) -> None:
+    new = with_rule(biller, 3, constant="line\nbreak " + "x" * 5000)
+    (change,) = plan(biller, new)
+    assert change.what.isprintable()
+    assert len(change.what) < 300
+
+
+OTHER: dict[type, Any] = {str: "another", int: 123, bool: True, type(None): "set", tuple: ()}
+SPECIAL = {
+    "protocol": "oidc",
+    "visible_when": Condition(field="payer.email", exists=True),
+    "when": Condition(field="payer.email", exists=True),
+    "origins": ("https://a.example",),
+    "transforms": (TransformCall("upper"),),
+}
+
+
+def variants(value: Any, name: str = "") -> Iterator[Any]:
+    """Copies of a document that differ from it in exactly one value, for every value that it has."""
+    if is_dataclass(value) and not isinstance(value, type) and name not in SPECIAL:
+        for one in fields(value):
+            for changed in variants(getattr(value, one.name), one.name):
+                yield replace(value, **{one.name: changed})
+    elif isinstance(value, tuple) and value and is_dataclass(value[0]) and name not in SPECIAL:
+        yield value[1:]
+        for changed in variants(value[0]):
+            yield (changed, *value[1:])
+    elif name in SPECIAL:
+        yield SPECIAL[name]
+    elif isinstance(value, bool):
+        yield not value
+    else:
+        yield OTHER[type(value)]
+
+
+def test_no_difference_goes_unmentioned(biller: Biller) -> None:
+    every = [one for one in variants(biller) if one.slug == biller.slug]
+    assert len(every) >= 50
+    for changed in every:
+        assert changed != biller
+        assert plan(biller, changed), f"nothing is said about {changed}"
+
+
+def test_a_change_knows_its_place(biller: Biller) -> None:
+    assert plan(biller, with_link(biller, enabled=False)) == (Change("riverton-water", "link usage", "disabled"),)
