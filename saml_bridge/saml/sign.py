@@ -15,6 +15,7 @@ import base64
 import binascii
 import copy
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -96,6 +97,7 @@ _ALGORITHMS: dict[SignatureAlgorithm, _Algorithm] = {
 }
 
 _RSA_PADDING = padding.PKCS1v15()
+_PLAIN_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 def find_algorithm_uri(algorithm: SignatureAlgorithm) -> str:
@@ -211,20 +213,25 @@ class EnvelopedSigner:
     key: SigningKey
     algorithm: SignatureAlgorithm
     template: etree._Element = field(repr=False, compare=False)
+    canonical_parts: tuple[bytes, bytes, bytes] = field(repr=False, compare=False)
 
     def sign(self, element: etree._Element) -> None:
         """Put an enveloped signature into `element`, right after its first child, the Issuer.
 
-        `element` has an ID and no signature yet; after this, nothing in it may change. Raises SignatureFault.
+        `element` has an ID and no signature yet; after this, nothing in it may change. Raises SignatureFault, and
+        ValueError for an ID that is not made of ASCII letters, digits, dot, hyphen and underscore.
         """
+        name = str(element.attrib["ID"])
+        if not _PLAIN_ID.fullmatch(name):
+            raise ValueError("the ID of the element to sign has characters that identifiers made here never have")
+        digest = _encode_base64(_ALGORITHMS[self.algorithm].digest(canonicalize(element)).digest())
+        before, between, after = self.canonical_parts
+        signed_info = b"".join((before, name.encode(), between, digest.encode(), after))
         signature = copy.deepcopy(self.template)
-        signed_info, signature_value, _ = signature
-        reference = signed_info[-1]
-        digest = _ALGORITHMS[self.algorithm].digest(canonicalize(element)).digest()
-        reference.set("URI", "#" + str(element.attrib["ID"]))
-        reference[-1].text = _encode_base64(digest)
-        value = make_signature(self.key, self.algorithm, canonicalize(signed_info))
-        signature_value.text = _encode_base64(value)
+        reference = signature[0][-1]
+        reference.set("URI", f"#{name}")
+        reference[-1].text = digest
+        signature[1].text = _encode_base64(make_signature(self.key, self.algorithm, signed_info))
         element.insert(1, signature)
 
 
@@ -250,7 +257,19 @@ def prepare_signer(key: SigningKey, algorithm: SignatureAlgorithm) -> EnvelopedS
     etree.SubElement(signature, f"{{{DS}}}SignatureValue")
     x509_data = etree.SubElement(etree.SubElement(signature, f"{{{DS}}}KeyInfo"), f"{{{DS}}}X509Data")
     etree.SubElement(x509_data, f"{{{DS}}}X509Certificate").text = key.certificate
-    return EnvelopedSigner(key, algorithm, signature)
+    return EnvelopedSigner(key, algorithm, signature, _cut_canonical(signed_info))
+
+
+def _cut_canonical(signed_info: etree._Element) -> tuple[bytes, bytes, bytes]:
+    """The canonical SignedInfo in three parts, between which ID and digest go: nothing else in it changes.
+
+    Neither can hold a character that canonicalization would write otherwise.
+    """
+    marked = copy.deepcopy(signed_info)
+    marked[-1].set("URI", "#*")
+    marked[-1][-1].text = "*"
+    before, between, after = canonicalize(marked).split(b"*")
+    return before, between, after
 
 
 def canonicalize(element: etree._Element) -> bytes:

@@ -140,6 +140,13 @@ def test_what_a_fresh_process_signs_is_what_this_one_signs() -> None:
     assert fresh.stdout == build().xml
 
 
+@pytest.mark.parametrize("name", ["", "a&amp;b", "a&quot;b", "a b", "ä", "-a", "a*b"])
+def test_an_id_that_we_would_not_make_is_not_signed(name: str) -> None:
+    element = etree.fromstring(f'<s:A xmlns:s="urn:s" ID="{name}"><s:Issuer>x</s:Issuer></s:A>')
+    with pytest.raises(ValueError, match="ID"):
+        prepare_signer(load_key("idp-rsa"), "rsa-sha256").sign(element)
+
+
 def test_canonical_form_leaves_out_surroundings() -> None:
     parent = etree.fromstring('<p xmlns:u="urn:u"><s:A xmlns:s="urn:s"> x </s:A>after</p>')
     assert canonicalize(parent[0]) == b'<s:A xmlns:s="urn:s"> x </s:A>'
