@@ -76,6 +76,7 @@ _ASSERTION_NAMESPACES = {
     "xs": "http://www.w3.org/2001/XMLSchema",
     "xsi": "http://www.w3.org/2001/XMLSchema-instance",
 }
+_STRING_VALUE = etree.Element(_ATTRIBUTE_VALUE, {_XSI_TYPE: "xs:string"}, nsmap=_ASSERTION_NAMESPACES)
 _PREFIXES = {"saml": _SAML, "samlp": samlp.NAMESPACE}
 
 
@@ -286,9 +287,9 @@ def _append_attributes(assertion: etree._Element, attributes: Sequence[Attribute
         if attribute.friendly_name is not None:
             element.set("FriendlyName", attribute.friendly_name)
         for value in attribute.values:
-            typed = etree.SubElement(element, _ATTRIBUTE_VALUE)
-            typed.set(_XSI_TYPE, "xs:string")
+            typed = copy.copy(_STRING_VALUE)
             _set_text(typed, value, attribute.name)
+            element.append(typed)
 
 
 def _check_size(attribute: Attribute) -> None:
