@@ -282,14 +282,21 @@ def _append_attributes(assertion: etree._Element, attributes: Sequence[Attribute
     for attribute in attributes:
         _check_size(attribute)
         element = etree.SubElement(statement, _ATTRIBUTE)
-        element.set("Name", attribute.name)
-        element.set("NameFormat", attribute.name_format)
-        if attribute.friendly_name is not None:
-            element.set("FriendlyName", attribute.friendly_name)
+        _set_names(element, attribute)
         for value in attribute.values:
             typed = copy.copy(_STRING_VALUE)
             _set_text(typed, value, attribute.name)
             element.append(typed)
+
+
+def _set_names(element: etree._Element, attribute: Attribute) -> None:
+    try:
+        element.set("Name", attribute.name)
+        element.set("NameFormat", attribute.name_format)
+        if attribute.friendly_name is not None:
+            element.set("FriendlyName", attribute.friendly_name)
+    except ValueError:
+        raise _refuse_value(ascii(attribute.name), "has a name that XML 1.0 cannot carry") from None
 
 
 def _check_size(attribute: Attribute) -> None:

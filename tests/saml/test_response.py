@@ -384,6 +384,13 @@ def test_o2_what_xml_cannot_carry_is_refused_by_name(value: str) -> None:
     assert value not in refused.value.detail
 
 
+@pytest.mark.parametrize(("name", "friendly_name"), [("a\x00b", None), ("\ud800", None), ("plain", "a\x01b")])
+def test_o2_a_name_that_xml_cannot_carry_is_refused(name: str, friendly_name: str | None) -> None:
+    with pytest.raises(ValueRefused) as refused:
+        build(attributes=(Attribute(name, ("value",), BASIC, friendly_name),))
+    assert refused.value.detail.isascii()
+
+
 @pytest.mark.parametrize("format_", ["persistent", "email", "unspecified"])
 def test_o2_a_broken_name_id_source_is_refused(format_: str) -> None:
     with pytest.raises(ValueRefused) as refused:
