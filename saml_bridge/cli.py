@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -113,9 +114,7 @@ def init() -> None:
 @click.option("--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests at once a process.")
 def serve(bind: str, workers: int, threads: int) -> None:
     """Start the service. TLS is ended before it, by a reverse proxy."""
-    host, _, port = bind.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise click.BadParameter(f"{bind!r} is not HOST:PORT, for example 0.0.0.0:8700", param_hint="--bind")
+    host, port = _read_bind(bind)
     for finding in check_environment():
         _show_finding(finding)
     create_app()  # everything that can be wrong is said here, once, and not by each worker
@@ -126,14 +125,27 @@ def serve(bind: str, workers: int, threads: int) -> None:
         "saml_bridge.app:create_app",
         factory=True,
         interface=Interfaces.WSGI,
-        address=host.strip("[]"),
-        port=int(port),
+        address=host,
+        port=port,
         workers=workers,
         blocking_threads=threads,
         backpressure=threads * 8,
         log_level="warning",  # type: ignore[arg-type]
     )
     server.serve()
+
+
+def _read_bind(bind: str) -> tuple[str, int]:
+    """The address and the port to listen on; a host name becomes its address."""
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{bind!r} is not HOST:PORT, for example 0.0.0.0:8700", param_hint="--bind")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise click.BadParameter(f"{host!r} is no address of this machine: {error}", param_hint="--bind") from error
+    first = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return str(first[4][0]), int(port)
 
 
 @cli.command()
@@ -227,8 +239,8 @@ def _render_launched(bridge: Bridge, launched: Launched, output: str) -> str:
         return launched.document.decode("utf-8")
     if output == "json":
         return json.dumps({"action": launched.reply.action, **dict(launched.reply.fields)}, indent=2)
-    with bridge.app.test_request_context():
-        return render_launch(launched)
+    with bridge.app.app_context():
+        return render_launch(launched, "en")
 
 
 @cli.group()
@@ -320,6 +332,8 @@ def audit_list(as_json: bool, outcome: str | None, **wanted: Any) -> None:
     """Show records, newest first."""
     if (wanted["payer"] or wanted["account"]) and not wanted["biller"]:
         raise click.UsageError("--payer and --account need --biller: their pseudonyms differ from biller to biller.")
+    if wanted["trace_id"]:
+        wanted["trace_id"] = wanted["trace_id"].strip().upper()
     search = Search(outcome=None if outcome is None else AuditOutcome(outcome), **wanted)
     with _opened() as bridge:
         records = bridge.audit.search(search)

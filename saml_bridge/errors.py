@@ -145,6 +145,7 @@ class MappingRefused(LaunchRefused):
     """
 
     code = "mapping-required"
+    public_message = "Some of your account details that this page needs are missing. Please ask your utility for help."
 
 
 class ValueRefused(LaunchRefused):

@@ -38,7 +38,8 @@ def run_demo(*, port: int, partners_port: int, say: Say) -> int:
     """Set everything up, start everything, and wait. Gives the exit code. Raises BridgeError when it cannot start."""
     bridge_url, partners_url = f"http://localhost:{port}", f"http://127.0.0.1:{partners_port}"
     environ = _choose_settings(bridge_url)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     for line in initialise(environ):
         say(line)
     bridge = open_bridge(Settings.from_env(environ))

@@ -29,10 +29,11 @@ from saml_bridge.launch import (
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
-from saml_bridge.web.pages import launch_policy, render_error, render_launch, render_page
+from saml_bridge.web.pages import answer_launch, render_error, render_page
 
 log = structlog.get_logger()
 _FOREIGN = "cross-site"
+_READABLE = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 _FRAMED = "This launch was asked for by a frame, a picture or a script"
 
 
@@ -61,8 +62,8 @@ def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
 
 
 def new_trace_id(launcher: Launcher) -> TraceId:
-    """Twelve letters and digits in groups of four, to be read out over the telephone: 60 random bits."""
-    text = base64.b32encode(launcher.random_bytes(8)).decode("ascii")[:12]
+    """Twelve letters and digits in groups of four, 60 random bits; without those that sound or look alike."""
+    text = base64.b32encode(launcher.random_bytes(8)).decode("ascii")[:12].translate(_READABLE)
     return TraceId(f"{text[:4]}-{text[4:8]}-{text[8:]}")
 
 
@@ -109,8 +110,7 @@ def _answer(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> Respons
 
 
 def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Response:
-    response = Response(render_launch(launched), content_type="text/html; charset=utf-8")
-    response.headers["Content-Security-Policy"] = launch_policy(launched.origins)
+    response = answer_launch(launched)
     if launched.remember is not None:
         response.set_cookie(
             _cookie_name(ask.biller),

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from functools import lru_cache
 
 from flask import Flask, Response, current_app, render_template, request
-from flask_babel import Babel, gettext
-from markupsafe import Markup
+from flask_babel import Babel, force_locale, gettext
+from markupsafe import Markup, escape
 from werkzeug.datastructures import LanguageAccept
 from werkzeug.http import parse_accept_header
 
@@ -39,6 +38,9 @@ _HEADERS = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
+_LAST_HEADER = "Permissions-Policy"
+_HTTPS_HEADERS = (("Strict-Transport-Security", "max-age=31536000"),)
+_FIELDS_HERE = Markup("<!-- fields -->")
 
 
 def init_pages(app: Flask) -> None:
@@ -57,14 +59,6 @@ def _match_language(header: str) -> str:
     return parse_accept_header(header, LanguageAccept).best_match(LANGUAGES, default="en") or "en"
 
 
-def launch_policy(origins: Sequence[str]) -> str:
-    """The Content-Security-Policy of a page that posts itself to `origins[0]`; browsers apply it to redirects too."""
-    return (
-        f"default-src 'none'; script-src 'sha256-{_SUBMIT_HASH}'; style-src 'self'; img-src 'self'; "
-        f"form-action {' '.join(origins)}; base-uri 'none'; frame-ancestors 'none'"
-    )
-
-
 def render_page(template: str, *, biller: Biller | None = None, status: int = 200, **values: object) -> Response:
     """A page of ours; with a biller it shows its name and the way back to its portal."""
     body = render_template(
@@ -78,17 +72,46 @@ def render_page(template: str, *, biller: Biller | None = None, status: int = 20
     return Response(body, status=status, content_type="text/html; charset=utf-8")
 
 
-def render_launch(launched: Launched) -> str:
+def answer_launch(launched: Launched) -> Response:
     """The page that posts the reply to the partner: at once by script, else by its button."""
-    return render_template(
-        "launch.html",
-        lang=choose_language(),
-        static=STATIC,
-        biller_name=launched.biller.name,
-        partner_name=launched.route.partner.name,
-        reply=launched.reply,
-        script=SUBMIT_SCRIPT,
+    return Response(render_launch(launched, choose_language()), headers=_launch_headers(launched.origins, _is_https()))
+
+
+def render_launch(launched: Launched, language: str) -> str:
+    """That page as text; needs an application context."""
+    route, reply = launched.route, launched.reply
+    head, tail = _launch_frame(language, launched.biller.name, route.partner.name, reply.action)
+    fields = (f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">\n' for name, value in reply.fields)
+    return "".join((head, *fields, tail))
+
+
+@lru_cache(maxsize=16_384)
+def _launch_frame(language: str, biller_name: str, partner_name: str, action: str) -> tuple[str, str]:
+    """What stands before and after the form's fields, which alone differ from launch to launch."""
+    with force_locale(language):
+        page = render_template(
+            "launch.html",
+            lang=language,
+            static=STATIC,
+            biller_name=biller_name,
+            partner_name=partner_name,
+            action=action,
+            script=SUBMIT_SCRIPT,
+            fields=_FIELDS_HERE,
+        )
+    head, _, tail = page.partition(_FIELDS_HERE)
+    return head, tail
+
+
+@lru_cache(maxsize=4096)
+def _launch_headers(origins: tuple[str, ...], is_https: bool) -> tuple[tuple[str, str], ...]:
+    """All headers of a page that posts itself to `origins[0]`; browsers apply form-action to redirects after it too."""
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{_SUBMIT_HASH}'; style-src 'self'; img-src 'self'; "
+        f"form-action {' '.join(origins)}; base-uri 'none'; frame-ancestors 'none'"
     )
+    content_type = ("Content-Type", "text/html; charset=utf-8")
+    return (content_type, ("Content-Security-Policy", policy), *(_HEADERS + _HTTPS_HEADERS if is_https else _HEADERS))
 
 
 def render_error(
@@ -117,13 +140,16 @@ def _heading(status: int) -> str:
     return str(gettext("This did not work"))
 
 
+def _is_https() -> bool:
+    return bool(current_app.config["PREFERRED_URL_SCHEME"] == "https")
+
+
 def _secure(response: Response) -> Response:
     headers = response.headers
-    for name, value in _HEADERS:
-        if name not in headers:
-            headers[name] = value
-    if "Content-Security-Policy" not in headers:
-        headers["Content-Security-Policy"] = _PAGE_POLICY
-    if current_app.config["PREFERRED_URL_SCHEME"] == "https":
-        headers["Strict-Transport-Security"] = "max-age=31536000"
+    if _LAST_HEADER in headers:
+        return response  # the launch page brings them all
+    for name, value in (("Content-Security-Policy", _PAGE_POLICY), *_HEADERS):
+        headers.setdefault(name, value)
+    if _is_https():
+        headers.extend(_HTTPS_HEADERS)
     return response

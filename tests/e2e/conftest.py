@@ -1,0 +1,68 @@
+"""The whole demo as its users start it: `saml-bridge demo` as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running demo; `portal` and `partners` are its two origins, `folder` is where it was started."""
+
+    portal: str
+    partners: str
+    folder: Path
+    environ: dict[str, str]
+
+    def run(self, *arguments: str) -> str:
+        """What `saml-bridge` with these arguments prints, run beside the demo."""
+        command = [sys.executable, "-m", "saml_bridge.cli", *arguments]
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environ, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
+
+
+def find_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    folder = tmp_path_factory.mktemp("whole-demo")
+    port, partners_port = find_port(), find_port()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SAML_BRIDGE_")}
+    environ["PYTHONUNBUFFERED"] = "1"
+    command = [sys.executable, "-m", "saml_bridge.cli", "demo", "--port", str(port)]
+    log = (folder / "demo.log").open("w+")
+    process = subprocess.Popen(
+        [*command, "--partners-port", str(partners_port)], cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=log
+    )
+    assert process.stdout is not None
+    printed = []
+    for line in process.stdout:
+        printed.append(line.decode())
+        if line.startswith(b"Stop"):
+            break
+    else:
+        raise AssertionError(f"the demo did not start: {''.join(printed)} {(folder / 'demo.log').read_text()}")
+    yield Demo(f"http://localhost:{port}", f"http://127.0.0.1:{partners_port}", folder, environ)
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=30)
+    log.close()
+    assert process.returncode == 0, "Ctrl-C ends the demo in order"
+    assert b"Stopped." in rest
+    for one in (port, partners_port):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", one)) != 0, f"something still listens on {one}"

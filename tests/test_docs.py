@@ -1,0 +1,62 @@
+"""The documents name what there is: every transform, field, setting and command, and the files that they point at."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from saml_bridge.cli import cli
+from saml_bridge.config import load_file
+from saml_bridge.fields import FIELDS
+from saml_bridge.settings import Settings
+from saml_bridge.transforms import TRANSFORMS
+
+ROOT = Path(__file__).parent.parent
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/configuration.md", "docs/decisions/README.md")]
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_every_transform_is_described(name: str) -> None:
+    assert f"| `{name}` | {TRANSFORMS[name].description} |" in CONFIGURATION
+
+
+@pytest.mark.parametrize("path", [one.path for one in FIELDS if not one.path.startswith("accounts[]")])
+def test_every_field_is_described(path: str) -> None:
+    assert f"| `{path}` |" in CONFIGURATION
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(Settings)])
+def test_every_setting_is_described(name: str) -> None:
+    assert f"| `SAML_BRIDGE_{name.upper()}` |" in CONFIGURATION
+
+
+def test_the_example_of_the_configuration_is_one() -> None:
+    example = CONFIGURATION.split("```yaml\n")[1].split("```")[0]
+    [filed] = load_file(example).billers
+    assert set(yaml.safe_load(example)["billers"][0]) == {one.name for one in fields(filed.biller)}
+    assert {one.name for one in fields(filed.biller.partners[0].saml)} == set(
+        yaml.safe_load(example)["billers"][0]["partners"][0]["saml"]
+    )
+    assert {one.name for one in fields(filed.biller.links[0])} == set(yaml.safe_load(example)["billers"][0]["links"][0])
+
+
+def test_commands_in_the_readme_exist() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"saml-bridge ([a-z-]+)", readme))
+    assert used <= set(cli.commands), used - set(cli.commands)
+    targets = set(re.findall(r"^make ([a-z]+)$", readme, re.M))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets == {"demo", "test"}
+    assert all(f"\n{target}:" in makefile for target in targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_points_at_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} points at {target}"
