@@ -131,10 +131,7 @@ def check_metadata(
         root = parse_xml(data, limits=METADATA_LIMITS)
     except XmlRefused as refused:
         return MetadataReport(findings=refused.findings)
-    if b"PRIVATE KEY-----" in data:
-        message = "The file contains a private key. It must not leave the partner."
-        findings.refuse("private-key-in-file", message, "Delete the file and tell the partner to replace that key.")
-    if not _judge_root(root, findings):
+    if not (_judge_secrets(root, findings) and _judge_root(root, findings)):
         return MetadataReport(findings=findings.items)
     signature = _judge_signature(root, pinned, findings)
     _judge_scripts(root, findings)
@@ -184,6 +181,15 @@ def _refuse_ambiguous(entity_ids: list[str]) -> None:
     message = f"The file describes {len(entity_ids):,} service providers, and none was chosen: {shown}{more}."
     findings.refuse("entity-not-chosen", message, "Set entity_id to the one that is meant.")
     raise MetadataRefused(message, code="entity-not-chosen", findings=findings.items)
+
+
+def _judge_secrets(root: etree._Element, findings: Findings) -> bool:
+    """A file with a private key is not looked at any further, so that no finding could quote it."""
+    if "PRIVATE KEY-----" not in etree.tostring(root, encoding="unicode"):
+        return True
+    message = "The file contains a private key. It must not leave the partner."
+    findings.refuse("private-key-in-file", message, "Delete the file and tell the partner to replace that key.")
+    return False
 
 
 def _judge_root(root: etree._Element, findings: Findings) -> bool:
@@ -320,6 +326,8 @@ def _choose(found: list[_Found], entity_id: str | None, findings: Findings) -> l
 
 def _keep_service_providers(found: list[_Found], findings: Findings) -> list[_Found]:
     kept = [one for one in found if one.element.find(SP_ROLE) is not None]
+    if not kept and len(found) == 1:
+        return found  # what it is instead can be said
     if not kept:
         message = f"The file has no service provider (SPSSODescriptor) among its entities ({len(found):,})."
         findings.refuse("sp-role-missing", message, _EXPORT_FIX)
