@@ -49,8 +49,9 @@ def plan_file(registry: Registry, path: Path, *, now: datetime) -> PlannedFile:
     """
     document = load_file(path.read_bytes(), allow_http=registry.allow_http)
     planned = tuple(_plan_biller(registry, filed, path.parent, now) for filed in document.billers)
-    findings = (*document.findings, *registry.check([one.publication for one in planned], now=now))
-    findings = tuple(dict.fromkeys(findings))
+    said = {(finding.code, finding.message) for finding in document.findings}
+    checked = registry.check([one.publication for one in planned], now=now)
+    findings = (*document.findings, *(one for one in checked if one.refuses or (one.code, one.message) not in said))
     if any(finding.refuses for finding in findings):
         raise ConfigInvalid(f"{path} cannot be applied", findings=findings)
     return PlannedFile(planned, findings)
@@ -67,11 +68,10 @@ def apply_plan(
 def export_biller(registry: Registry, slug: str, *, revision: int | None = None) -> str:
     """A biller's configuration as a file that applies cleanly again. Raises BillerUnknown, NotFound.
 
-    It names the revision that it was made from, so that applying it later, changed, over somebody else's change is
-    refused.
+    It names the revision in force, so that applying it later over somebody else's change is refused; an older
+    `revision`, exported and applied, is the way back.
     """
-    biller = registry.load_document(slug, revision)
-    return dump_biller(biller, revision or registry.current_revision(slug))
+    return dump_biller(registry.load_document(slug, revision), registry.current_revision(slug))
 
 
 def _plan_biller(registry: Registry, filed: FiledBiller, folder: Path, now: datetime) -> PlannedBiller:

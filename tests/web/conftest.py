@@ -1,0 +1,62 @@
+"""The web service as a payer's browser meets it, with sessions that a portal signs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from joserfc import jwt
+from joserfc.jwk import KeySet, RSAKey
+from werkzeug.test import TestResponse
+
+from saml_bridge.app import create_app
+from saml_bridge.db import find_database
+from tests.world import BASE_URL, World, make_settings
+
+ISSUER = "https://pay.example"
+AUDIENCE = "saml-bridge"
+
+
+@dataclass
+class Browser:
+    """A payer's browser at the service of `world`."""
+
+    client: FlaskClient
+    world: World
+    key: RSAKey
+
+    def sign_in(self, **changes: Any) -> None:
+        """Have the portal's cookie; changes are of the session document."""
+        claims = {**self.world.session(**changes), "iss": ISSUER, "aud": AUDIENCE, "iat": int(time.time())}
+        token = jwt.encode({"alg": "RS256", "kid": "portal"}, claims, self.key)
+        self.client.set_cookie("portal_session", token, domain="sso.example.com")
+
+    def get(self, path: str = "/launch/riverton-water/usage", **headers: str) -> TestResponse:
+        """GET with headers, their names written with underscores."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.get(path, base_url=BASE_URL, headers=named)
+
+
+@pytest.fixture
+def browser(world: World, keys_dir: Path, tmp_path: Path) -> Iterator[Browser]:
+    pem = (keys_dir / "portal-rsa.key.pem").read_text()
+    key = RSAKey.import_key(pem, {"kid": "portal", "use": "sig", "alg": "RS256"})
+    (tmp_path / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
+    settings = make_settings(
+        tmp_path,
+        world.settings.database_url,
+        SESSION_SOURCE="jwt",
+        SESSION_JWKS=str(tmp_path / "jwks.json"),
+        SESSION_ISSUER=ISSUER,
+        SESSION_AUDIENCE=AUDIENCE,
+        METRICS_TOKEN="m" * 40,
+    )
+    app = create_app(settings)
+    yield Browser(app.test_client(), world, key)
+    find_database(app).dispose()
