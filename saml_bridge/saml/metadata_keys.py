@@ -44,7 +44,7 @@ _COPY_FIX = "Ask the partner for its metadata again; the certificate was probabl
 
 def read_keys(role: etree._Element, *, now: datetime, findings: Findings) -> tuple[Certificate, ...]:
     """Every certificate of a role's KeyDescriptors, in document order, each once for a use."""
-    found: list[Certificate] = []
+    found: dict[tuple[KeyUse | None, str], Certificate] = {}
     for descriptor in role.findall(f"{_MD}KeyDescriptor"):
         if descriptor.get("use") not in _USES:
             use = quote_value(descriptor.get("use", ""))
@@ -57,10 +57,10 @@ def read_keys(role: etree._Element, *, now: datetime, findings: Findings) -> tup
             findings.warn("key-without-certificate", message, "Ask the partner to publish the key in a certificate.")
         for element in certificates:
             certificate = _read_certificate(element, _USES[descriptor.get("use")], findings)
-            if certificate is not None and certificate not in found:
+            if certificate is not None and (key := (certificate.use, certificate.fingerprint_sha256)) not in found:
                 _judge(certificate, now=now, findings=findings)
-                found.append(certificate)
-    return tuple(found)
+                found[key] = certificate
+    return tuple(found.values())
 
 
 def read_encryption_methods(role: etree._Element, findings: Findings) -> tuple[str, ...]:

@@ -636,6 +636,11 @@ def test_m13_uses_are_kept_apart_and_both_keys_of_a_rollover_are_read() -> None:
     assert [one.der for one in metadata.encryption_certificates] == [read_der("sp-encryption")]
 
 
+def test_m13_the_same_key_is_read_once_for_a_use() -> None:
+    keys = make_key("sp-signing") * 3 + make_key("sp-signing", use="signing")
+    assert [one.use for one in parse(make_entity(make_role(keys + ACS))).certificates] == [None, "signing"]
+
+
 def test_m13_an_unknown_use_and_a_key_without_certificate_are_passed_over() -> None:
     bare = '<md:KeyDescriptor><ds:KeyInfo xmlns:ds="http://www.w3.org/2000/09/xmldsig#"/></md:KeyDescriptor>'
     text = make_entity(make_role(make_key("sp-signing", use="both") + bare + ACS))
