@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -91,6 +92,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url))
     app.register_blueprint(create_operation_views(app, settings.metrics_token))
     _register_errors(bridge)
+    return app
+
+
+def create_served_app() -> Flask:
+    """`create_app` for a process that does nothing else.
+
+    What was made at the start stays, so the garbage collector never looks at it again, and looks less often at all.
+    """
+    app = create_app()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
     return app
 
 

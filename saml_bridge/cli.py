@@ -119,12 +119,14 @@ def serve(bind: str, workers: int, threads: int) -> None:
         _show_finding(finding)
     create_app()  # everything that can be wrong is said here, once, and not by each worker
     from granian import Granian
-    from granian.constants import Interfaces
+    from granian.constants import HTTPModes, Interfaces
 
     server = Granian(
-        "saml_bridge.app:create_app",
+        "saml_bridge.app:create_served_app",
         factory=True,
         interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
         address=host,
         port=port,
         workers=workers,

@@ -12,6 +12,7 @@ import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -209,7 +210,7 @@ class _Attempt:
             biller=snapshot.biller,
             route=route,
             reply=reply,
-            origins=_find_origins(reply, route, callback),
+            origins=_find_origins(reply.action, route.partner.origins, callback),
             revision=snapshot.revision,
             remember=self._remember(session, account),
             document=document,
@@ -273,9 +274,10 @@ def _sign_in_url(portal: Portal, launch_url: str) -> str:
     return f"{portal.sign_in_url}{separator}{urlencode({portal.return_parameter: launch_url})}"
 
 
-def _find_origins(reply: FormPost, route: Route, callback: str | None) -> tuple[str, ...]:
+@lru_cache(maxsize=4096)
+def _find_origins(action: str, declared: tuple[str, ...], callback: str | None) -> tuple[str, ...]:
     """Where the browser may go: the form's target, and what the partner declared to redirect to after it."""
-    origins = [origin_of(reply.action), *route.partner.origins]
+    origins = [origin_of(action), *declared]
     if callback is not None and urlsplit(callback).scheme in ("http", "https"):
         origins.append(origin_of(callback))
     return tuple(dict.fromkeys(origins))

@@ -35,5 +35,8 @@ def set_up_logs(log_format: str) -> None:
         )
 
 
-def _dump(event: Any, **options: Any) -> bytes:
-    return json.dumps(event, **options).encode("ascii")
+_encode = json.JSONEncoder(default=repr).encode  # made once: json.dumps would make one a call
+
+
+def _dump(event: Any, **_: Any) -> bytes:
+    return _encode(event).encode("ascii")

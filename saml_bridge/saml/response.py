@@ -76,7 +76,6 @@ _ASSERTION_NAMESPACES = {
     "xs": "http://www.w3.org/2001/XMLSchema",
     "xsi": "http://www.w3.org/2001/XMLSchema-instance",
 }
-_STRING_VALUE = etree.Element(_ATTRIBUTE_VALUE, {_XSI_TYPE: "xs:string"}, nsmap=_ASSERTION_NAMESPACES)
 _PREFIXES = {"saml": _SAML, "samlp": samlp.NAMESPACE}
 
 
@@ -278,25 +277,36 @@ def _append_attributes(assertion: etree._Element, attributes: Sequence[Attribute
     """Every value as xs:string, the text as it is."""
     if not attributes:
         return
-    statement = etree.SubElement(assertion, _ATTRIBUTE_STATEMENT)
+    shape = tuple((one.name, one.name_format, one.friendly_name, len(one.values)) for one in attributes)
+    statement = copy.deepcopy(_build_statement(shape))
+    places = statement.iter(_ATTRIBUTE_VALUE)
     for attribute in attributes:
         _check_size(attribute)
-        element = etree.SubElement(statement, _ATTRIBUTE)
-        _set_names(element, attribute)
         for value in attribute.values:
-            typed = copy.copy(_STRING_VALUE)
-            _set_text(typed, value, attribute.name)
-            element.append(typed)
+            _set_text(next(places), value, attribute.name)
+    assertion.append(statement)
 
 
-def _set_names(element: etree._Element, attribute: Attribute) -> None:
+@lru_cache(maxsize=1024)
+def _build_statement(shape: tuple[tuple[str, str, str | None, int], ...]) -> etree._Element:
+    """An attribute statement whose values are still empty: launches through one mapping mostly have one shape."""
+    statement = etree.Element(_ATTRIBUTE_STATEMENT, nsmap=_ASSERTION_NAMESPACES)
+    for name, name_format, friendly_name, count in shape:
+        element = etree.SubElement(statement, _ATTRIBUTE)
+        _set_names(element, name, name_format, friendly_name)
+        for _ in range(min(count, MOST_VALUES)):
+            etree.SubElement(element, _ATTRIBUTE_VALUE).set(_XSI_TYPE, "xs:string")
+    return statement
+
+
+def _set_names(element: etree._Element, name: str, name_format: str, friendly_name: str | None) -> None:
     try:
-        element.set("Name", attribute.name)
-        element.set("NameFormat", attribute.name_format)
-        if attribute.friendly_name is not None:
-            element.set("FriendlyName", attribute.friendly_name)
+        element.set("Name", name)
+        element.set("NameFormat", name_format)
+        if friendly_name is not None:
+            element.set("FriendlyName", friendly_name)
     except ValueError:
-        raise _refuse_value(ascii(attribute.name), "has a name that XML 1.0 cannot carry") from None
+        raise _refuse_value(ascii(name), "has a name that XML 1.0 cannot carry") from None
 
 
 def _check_size(attribute: Attribute) -> None:

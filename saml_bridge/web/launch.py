@@ -6,12 +6,12 @@ Does not own: any decision about the launch (`launch.py`).
 
 from __future__ import annotations
 
-import base64
 import time
 from urllib.parse import urlencode, urlsplit
 
 import structlog
-from flask import Blueprint, Response, redirect, request
+from flask import Blueprint, Request, Response, redirect, request
+from structlog.typing import FilteringBoundLogger
 
 from saml_bridge.document import Biller
 from saml_bridge.errors import BillerUnknown, BridgeError, LaunchRefused, SourceUnavailable
@@ -31,30 +31,30 @@ from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
 from saml_bridge.web.pages import answer_launch, render_error, render_page
 
-log = structlog.get_logger()
 _FOREIGN = "cross-site"
-_READABLE = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+_READABLE = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _FRAMED = "This launch was asked for by a frame, a picture or a script"
 
 
 def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
-    """The blueprint of the launch page."""
+    """The blueprint of the launch page. The log must be set up before."""
     views = Blueprint("launch", __name__)
+    log = structlog.get_logger().bind()
 
     @views.get("/launch/<biller>/<link>")
     def launch(biller: str, link: str) -> Response:
         started = time.perf_counter()
         trace_id = new_trace_id(launcher)
-        ask = _read_request(biller, link, trace_id)
+        ask = _read_request(request._get_current_object(), biller, link, trace_id)  # type: ignore[attr-defined]
         try:
             _check_destination()
             outcome = launcher.launch(ask, source)
         except BridgeError as error:
             response = _answer_error(launcher, ask, error)
-            _note(ask, type(error).__name__, error.code, error.diagnosis(), started)
+            _note(log, ask, error, started)
         else:
             response = _answer(launcher, ask, outcome)
-            _note(ask, type(outcome).__name__, "", "", started)
+            _note(log, ask, outcome, started)
         response.headers["X-Trace-Id"] = trace_id
         return response
 
@@ -63,29 +63,30 @@ def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
 
 def new_trace_id(launcher: Launcher) -> TraceId:
     """Twelve letters and digits in groups of four, 60 random bits; without those that sound or look alike."""
-    text = base64.b32encode(launcher.random_bytes(8)).decode("ascii")[:12].translate(_READABLE)
+    number = int.from_bytes(launcher.random_bytes(8))
+    text = "".join([_READABLE[number >> shift & 31] for shift in range(0, 60, 5)])
     return TraceId(f"{text[:4]}-{text[4:8]}-{text[8:]}")
 
 
-def _read_request(biller: str, link: str, trace_id: TraceId) -> LaunchRequest:
-    arguments = request.args
+def _read_request(asked: Request, biller: str, link: str, trace_id: TraceId) -> LaunchRequest:
+    arguments, cookies = asked.args, _read_cookies(asked)
     return LaunchRequest(
         biller=biller,
         link=link,
-        credentials=Credentials(cookies=_read_cookies(), authorization=request.headers.get("Authorization")),
+        credentials=Credentials(cookies=cookies, authorization=asked.headers.get("Authorization")),
         trace_id=trace_id,
         account=arguments.get("account"),
         callback=arguments.get("callback"),
-        remembered=request.cookies.get(_cookie_name(biller)),
+        remembered=cookies.get(_cookie_name(biller)),
         chosen=CHOSEN in arguments,
         returned=RETURNED in arguments,
-        foreign=request.headers.get("Sec-Fetch-Site") == _FOREIGN,
+        foreign=asked.headers.get("Sec-Fetch-Site") == _FOREIGN,
     )
 
 
-def _read_cookies() -> dict[str, str]:
+def _read_cookies(asked: Request) -> dict[str, str]:
     """The request's cookies, without those that come twice with different values: one of the two may be planted."""
-    return {name: values[0] for name, values in request.cookies.lists() if len(set(values)) == 1}
+    return {name: values[0] for name, values in asked.cookies.lists() if len(values) == 1 or len(set(values)) == 1}
 
 
 def _check_destination() -> None:
@@ -153,8 +154,12 @@ def _cookie_name(biller: str) -> str:
     return f"account-{biller}"
 
 
-def _note(ask: LaunchRequest, outcome: str, code: str, detail: str, started: float) -> None:
+def _note(log: FilteringBoundLogger, ask: LaunchRequest, end: Outcome | BridgeError, started: float) -> None:
+    """One line of the log and one count for each launch, however it ended."""
     seconds = time.perf_counter() - started
+    outcome, code, detail = type(end).__name__, "", ""
+    if isinstance(end, BridgeError):
+        code, detail = end.code, end.diagnosis()
     metrics.count_launch(outcome, code, seconds)
     log.info(
         "launch",

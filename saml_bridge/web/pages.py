@@ -36,9 +36,8 @@ _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
-_LAST_HEADER = "Permissions-Policy"
+_LAST_HEADER = "Cross-Origin-Opener-Policy"
 _HTTPS_HEADERS = (("Strict-Transport-Security", "max-age=31536000"),)
 _FIELDS_HERE = Markup("<!-- fields -->")
 
@@ -74,7 +73,8 @@ def render_page(template: str, *, biller: Biller | None = None, status: int = 20
 
 def answer_launch(launched: Launched) -> Response:
     """The page that posts the reply to the partner: at once by script, else by its button."""
-    return Response(render_launch(launched, choose_language()), headers=_launch_headers(launched.origins, _is_https()))
+    page = render_launch(launched, choose_language()).encode()
+    return Response(page, headers=_launch_headers(launched.origins, _is_https()))
 
 
 def render_launch(launched: Launched, language: str) -> str:

@@ -1,0 +1,298 @@
+"""The command line as a process of its own: what it prints, on which stream, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from lxml import etree
+
+from tests.world import BILLER, DOCUMENT, KEYS, SP_ACS, sp_metadata
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Shell:
+    """A folder to run `saml-bridge` in, with nothing set but what the test sets."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run to its end and expect this exit code; never a traceback."""
+        command = [sys.executable, "-m", "saml_bridge.cli", *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SAML_BRIDGE_")}
+    return Shell(tmp_path, environ)
+
+
+@pytest.fixture
+def installed(shell: Shell) -> Shell:
+    """With keys, secret and database, and the configuration and metadata lying in the folder."""
+    shell.run("init")
+    (shell.folder / "sp.xml").write_bytes(sp_metadata())
+    (shell.folder / "billers.yaml").write_text(yaml.safe_dump(DOCUMENT))
+    return shell
+
+
+@pytest.fixture
+def published(installed: Shell) -> Shell:
+    installed.run("apply", "billers.yaml")
+    (installed.folder / "session.json").write_text(installed.run("sample-session", BILLER).stdout)
+    return installed
+
+
+def edit(shell: Shell, change: object) -> None:
+    """Apply `change` to the file's document."""
+    path = shell.folder / "billers.yaml"
+    document = yaml.safe_load(path.read_text())
+    change(document["billers"][0])  # type: ignore[operator]
+    path.write_text(yaml.safe_dump(document))
+
+
+def test_every_command_explains_itself(shell: Shell) -> None:
+    assert "saml-bridge metadata check FILE" in shell.run("--help").stdout
+    for command in (
+        ["init"], ["serve"], ["demo"], ["plan"], ["apply"], ["export"], ["launch"], ["doctor"], ["sample-session"],
+        ["metadata", "check"], ["metadata", "show"], ["keys", "list"], ["keys", "create"], ["audit", "list"],
+    ):  # fmt: skip
+        assert "Usage: saml-bridge " in shell.run(*command, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nothing"], ["launch"], ["audit", "list", "--payer", "x"], ["serve", "--bind", "x"]]
+)
+def test_wrong_usage_is_2(shell: Shell, arguments: list[str]) -> None:
+    assert shell.run(*arguments, code=2).stderr
+
+
+def test_init_makes_everything_once(shell: Shell) -> None:
+    first = shell.run("init").stdout
+    assert "secret.key" in first
+    assert "default.key.pem" in first
+    secret = shell.folder / "instance" / "secret.key"
+    before = secret.read_bytes()
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert shell.run("init").stdout == "database  up to date\n"
+    assert secret.read_bytes() == before
+
+
+def test_without_init_the_fix_is_named(shell: Shell) -> None:
+    for arguments in (["export", BILLER], ["keys", "list"], ["serve"]):
+        assert "saml-bridge init" in shell.run(*arguments, code=1).stderr
+    shell.environ["SAML_BRIDGE_SECRET_KEY"] = "s" * 40
+    assert "saml-bridge init" in shell.run("export", BILLER, code=1).stderr
+
+
+def test_plan_changes_nothing_and_apply_does(installed: Shell) -> None:
+    planned = installed.run("plan", "billers.yaml").stdout
+    assert "riverton-water: biller added" in planned
+    assert SP_ACS in planned
+    installed.run("export", BILLER, code=1)
+    assert "revision 1 published" in installed.run("apply", "billers.yaml").stdout
+    assert "revision 1 (unchanged)" in installed.run("apply", "billers.yaml").stdout
+
+
+def test_a_plan_is_in_words(published: Shell) -> None:
+    def change(biller: dict[str, object]) -> None:
+        biller["links"][0]["callback_uri"] = "https://riverton.aquahawk.example/home"  # type: ignore[index]
+        biller["mappings"][0]["rules"][0]["transforms"] = []  # type: ignore[index]
+
+    edit(published, change)
+    planned = published.run("plan", "billers.yaml").stdout
+    assert (
+        "link usage of riverton-water: callback URI changes from https://riverton.aquahawk.example/usage"
+        " to https://riverton.aquahawk.example/home" in planned
+    )
+    assert "mapping usage of riverton-water: accountNumber no longer strips leading zeros" in planned
+
+
+def test_every_problem_of_a_file_is_said_at_once(installed: Shell) -> None:
+    def change(biller: dict[str, object]) -> None:
+        biller["links"][0]["partner"] = "aquahwk"  # type: ignore[index]
+        biller["mappings"][0]["rules"][0]["from"] = "account.nubmer"  # type: ignore[index]
+        biller["partners"][0]["saml"]["sing"] = "both"  # type: ignore[index]
+
+    edit(installed, change)
+    for command in ("plan", "apply"):
+        said = installed.run(command, "billers.yaml", code=1).stderr
+        for words in ("aquahwk", "aquahawk", "account.nubmer", "account.number", "sing", "sign"):
+            assert words in said
+
+
+def test_all_billers_of_a_file_or_none(installed: Shell) -> None:
+    path = installed.folder / "billers.yaml"
+    document = yaml.safe_load(path.read_text())
+    second = json.loads(json.dumps(document["billers"][0])) | {"slug": "second"}
+    second["partners"][0]["saml"]["metadata"] = "absent.xml"
+    document["billers"].append(second)
+    path.write_text(yaml.safe_dump(document))
+    assert "absent.xml" in installed.run("apply", "billers.yaml", code=1).stderr
+    installed.run("export", BILLER, code=1)
+
+
+def test_an_export_applies_to_the_same_bytes(published: Shell) -> None:
+    exported = published.run("export", BILLER).stdout
+    (published.folder / "exported.yaml").write_text(exported)
+    assert "no changes" in published.run("apply", "exported.yaml").stdout
+    assert published.run("export", BILLER).stdout == exported
+
+
+def test_a_stale_export_is_a_conflict_and_an_old_revision_the_way_back(published: Shell) -> None:
+    stale = published.run("export", BILLER).stdout.replace("View my water usage", "My changed label")
+    edit(published, lambda biller: biller["links"][0].update(label="Somebody else's label"))
+    published.run("apply", "billers.yaml")
+    (published.folder / "stale.yaml").write_text(stale)
+    assert "config-conflict" in published.run("apply", "stale.yaml", code=1).stderr
+    assert "Somebody else's label" in published.run("export", BILLER).stdout
+    (published.folder / "back.yaml").write_text(published.run("export", BILLER, "--revision", "1").stdout)
+    assert "revision 3 published" in published.run("apply", "back.yaml").stdout
+    assert "View my water usage" in published.run("export", BILLER).stdout
+
+
+def test_launch_prints_form_xml_and_json(published: Shell) -> None:
+    ask = ["launch", BILLER, "usage", "--session", "session.json"]
+    assert '<form method="post" action="https://sp.example.com/saml/acs">' in published.run(*ask).stdout
+    root = etree.fromstring(published.run(*ask, "--output", "xml").stdout.encode())
+    assert root.get("Destination") == SP_ACS
+    printed = json.loads(published.run(*ask, "--output", "json").stdout)
+    assert set(printed) == {"action", "SAMLResponse", "RelayState"}
+    assert printed["action"] == SP_ACS
+    records = [
+        json.loads(line) for line in published.run("audit", "list", "--json", "--kind", "payer").stdout.splitlines()
+    ]
+    assert [record["kind"] for record in records] == ["payer:launch:issued"] * 3
+
+
+def test_a_refused_launch_is_1_with_the_reason_and_the_trace_id(published: Shell) -> None:
+    done = published.run("launch", BILLER, "usage", "--session", "session.json", "--account", "999", code=1)
+    assert "account-not-in-session" in done.stderr
+    trace_id = done.stderr.split("trace ID ")[1].split()[0]
+    listed = published.run("audit", "list", "--trace", trace_id.lower()).stdout
+    assert "account-not-in-session" in listed
+    assert "999" not in listed
+
+
+def test_an_expired_session_is_refused(published: Shell) -> None:
+    session = json.loads((published.folder / "session.json").read_text())
+    past = int((datetime.now(UTC) - timedelta(hours=1)).timestamp())
+    (published.folder / "old.json").write_text(json.dumps(session | {"auth_time": past, "exp": past + 60}))
+    assert "session-expired" in published.run("launch", BILLER, "usage", "--session", "old.json", code=1).stderr
+
+
+def test_several_accounts_ask_for_one(published: Shell) -> None:
+    session = json.loads((published.folder / "session.json").read_text())
+    session["accounts"].append(session["accounts"][0] | {"number": "000777"})
+    session["selected_account"] = None
+    (published.folder / "two.json").write_text(json.dumps(session))
+    ask = ["launch", BILLER, "usage", "--session", "two.json", "--output", "xml"]
+    assert "--account with one of them: 000123456, 000777" in published.run(*ask, code=1).stderr
+    assert "<saml:AttributeValue" in published.run(*ask, "--account", "000777").stdout
+
+
+def test_a_broken_session_file_is_named(published: Shell) -> None:
+    (published.folder / "broken.json").write_text("{")
+    said = published.run("launch", BILLER, "usage", "--session", "broken.json", code=1).stderr
+    assert "broken.json" in said
+
+
+def test_metadata_check_says_what_and_why(shell: Shell) -> None:
+    (shell.folder / "good.xml").write_bytes(sp_metadata())
+    (shell.folder / "page.xml").write_text("<html><body>Please sign in</body></html>")
+    done = shell.run("metadata", "check", "good.xml", "page.xml", code=1)
+    assert "good.xml: usable" in done.stdout
+    assert "page.xml: REFUSED" in done.stdout
+    assert "HTML" in done.stdout
+    reports = [json.loads(line) for line in shell.run("metadata", "check", "--json", "good.xml").stdout.splitlines()]
+    assert reports[0]["entities"][0]["acs"][0]["location"] == SP_ACS
+
+
+def test_metadata_check_judges_by_the_time_given(shell: Shell) -> None:
+    extra = ' validUntil="2026-01-15T13:00:00Z"'
+    (shell.folder / "short.xml").write_bytes(sp_metadata(extra=extra))
+    shell.run("metadata", "check", "short.xml", "--at", "2026-01-15T12:00:00Z")
+    shell.run("metadata", "check", "short.xml", "--at", "2026-01-15T14:00:00Z", code=1)
+    shell.run("metadata", "check", "short.xml", "--at", "soon", code=2)
+
+
+def test_metadata_check_takes_http_only_where_it_is_allowed(shell: Shell) -> None:
+    (shell.folder / "http.xml").write_bytes(sp_metadata(acs="http://sp.example.com/acs"))
+    shell.run("metadata", "check", "http.xml", code=1)
+    shell.environ["SAML_BRIDGE_ALLOW_HTTP_ACS"] = "1"
+    shell.run("metadata", "check", "http.xml")
+
+
+def test_a_file_never_steers_the_terminal(shell: Shell) -> None:
+    (shell.folder / "bad.xml").write_bytes(sp_metadata().replace(b"https://sp.example.com/saml/metadata", b"&#x9b;31m"))
+    done = shell.run("metadata", "check", "bad.xml", code=1)
+    assert "\x9b" not in done.stdout
+
+
+def test_our_metadata_is_printed(published: Shell) -> None:
+    root = etree.fromstring(published.run("metadata", "show", BILLER).stdout.encode())
+    assert root.get("entityID") == "http://localhost:8700/saml/riverton-water/metadata"
+
+
+def test_keys_are_made_and_listed(installed: Shell) -> None:
+    installed.run("keys", "create", "winter", "--kind", "ec-p256")
+    listed = installed.run("keys", "list").stdout
+    assert "winter" in listed
+    assert "ECDSA P-256" in listed
+    assert "exists already" in installed.run("keys", "create", "winter", code=1).stderr
+
+
+def test_k1_serve_refuses_a_key_that_others_can_read(installed: Shell) -> None:
+    key = installed.folder / "certs" / "default.key.pem"
+    key.chmod(0o644)
+    installed.environ |= {
+        "SAML_BRIDGE_SESSION_SOURCE": "jwt",
+        "SAML_BRIDGE_SESSION_JWKS": str(KEYS / "none.json"),
+        "SAML_BRIDGE_SESSION_ISSUER": "https://pay.example",
+        "SAML_BRIDGE_SESSION_AUDIENCE": "saml-bridge",
+    }
+    assert f"chmod 600 {key}" in installed.run("serve", code=1).stderr
+
+
+def test_doctor_finds_what_is_wrong(published: Shell) -> None:
+    assert published.run("doctor").stdout == "Everything is in order.\n"
+    (published.folder / "certs" / "default.key.pem").chmod(0o640)
+    published.environ["SAML_BRIDGE_BASEURL"] = "x"
+    said = published.run("doctor", code=1).stdout
+    assert "chmod 600" in said
+    assert "SAML_BRIDGE_BASEURL" in said
+
+
+def test_a_database_that_does_not_answer_is_one_line(shell: Shell) -> None:
+    shell.environ |= {
+        "SAML_BRIDGE_SECRET_KEY": "s" * 40,
+        "SAML_BRIDGE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+    }
+    for command in (["init"], ["export", BILLER]):
+        said = shell.run(*command, code=1).stderr
+        assert len(said.strip().splitlines()) == 1
+        assert "SAML_BRIDGE_DATABASE_URL" in said
+
+
+def test_the_example_of_the_readme_works(shell: Shell) -> None:
+    shell.run("init")
+    shell.run("metadata", "check", str(ROOT / "metadata" / "example-sp.xml"))
+    shell.run("apply", str(ROOT / "metadata" / "first-biller.yaml"))
+    (shell.folder / "session.json").write_text(shell.run("sample-session", BILLER).stdout)
+    shell.run("launch", BILLER, "usage", "--session", "session.json", "--output", "xml")
