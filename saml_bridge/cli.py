@@ -64,7 +64,7 @@ class Instant(click.ParamType[datetime]):
 def main() -> NoReturn:
     """The entry point. Every refusal is one line with its fix, never a traceback."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="saml-bridge", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

@@ -6,6 +6,7 @@ Content-Security-Policy fails the test.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from shutil import which
@@ -69,6 +70,13 @@ def _watching(chromium: Browser) -> Iterator[OpenContext]:
     for context in contexts:
         context.close()
     assert not problems, problems
+
+
+def find_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def fits_the_width(page: Page) -> bool:

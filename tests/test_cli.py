@@ -1,22 +1,34 @@
-"""The command line as a process of its own: what it prints, on which stream, and with which exit code."""
+"""The command line: what it prints, on which stream, and with which exit code."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
 from lxml import etree
 
+from saml_bridge.cli import main
 from tests.world import BILLER, DOCUMENT, KEYS, SP_ACS, sp_metadata
 
 ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass
@@ -26,15 +38,30 @@ class Shell:
     folder: Path
     environ: dict[str, str]
 
-    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run to its end and expect this exit code; never a traceback."""
+    def run(self, *arguments: str, code: int = 0) -> Done:
+        """Run the entry point to its end, in this process, and expect this exit code."""
+        out, err = io.StringIO(), io.StringIO()
+        with ExitStack() as stack:
+            stack.enter_context(contextlib.chdir(self.folder))
+            stack.enter_context(mock.patch.dict(os.environ, self.environ, clear=True))
+            stack.enter_context(mock.patch.object(sys, "argv", ["saml-bridge", *arguments]))
+            stack.enter_context(redirect_stdout(out))
+            stack.enter_context(redirect_stderr(err))
+            with pytest.raises(SystemExit) as ended:
+                main()
+        done = Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+        assert done.returncode == code, done
+        return done
+
+    def run_process(self, *arguments: str, code: int = 0) -> Done:
+        """The same as a process of its own; never a traceback."""
         command = [sys.executable, "-m", "saml_bridge.cli", *arguments]
         done = subprocess.run(
             command, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
-        return done
+        return Done(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -81,6 +108,15 @@ def test_every_command_explains_itself(shell: Shell) -> None:
 )
 def test_wrong_usage_is_2(shell: Shell, arguments: list[str]) -> None:
     assert shell.run(*arguments, code=2).stderr
+
+
+def test_as_a_process_of_its_own(shell: Shell) -> None:
+    shell.run_process("init")
+    (shell.folder / "sp.xml").write_bytes(sp_metadata())
+    (shell.folder / "billers.yaml").write_text(yaml.safe_dump(DOCUMENT))
+    assert "revision 1 published" in shell.run_process("apply", "billers.yaml").stdout
+    assert shell.run_process("launch", BILLER, "usage", "--session", "absent.json", code=2).stderr
+    assert "biller-unknown" in shell.run_process("export", "nobody", code=1).stderr
 
 
 def test_init_makes_everything_once(shell: Shell) -> None:
@@ -203,7 +239,7 @@ def test_several_accounts_ask_for_one(published: Shell) -> None:
     session["selected_account"] = None
     (published.folder / "two.json").write_text(json.dumps(session))
     ask = ["launch", BILLER, "usage", "--session", "two.json", "--output", "xml"]
-    assert "--account with one of them: 000123456, 000777" in published.run(*ask, code=1).stderr
+    assert "--account with one of 000123456, 000777" in published.run(*ask, code=1).stderr
     assert "<saml:AttributeValue" in published.run(*ask, "--account", "000777").stdout
 
 

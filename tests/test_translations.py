@@ -22,7 +22,7 @@ def _all_errors(root: type[errors.BridgeError]) -> set[type[errors.BridgeError]]
 def _texts() -> set[str]:
     found = extract_from_dir(str(WEB), method_map=METHODS)
     texts = {message if isinstance(message, str) else message[0] for _, _, message, _, _ in found}
-    assert app and fields  # every module that adds an error is imported
+    assert {app, fields}, "every module that adds an error is imported"
     return texts | {one.public_message for one in _all_errors(errors.BridgeError)}
 
 

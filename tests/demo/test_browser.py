@@ -5,28 +5,26 @@ The bridge is a stand-in here, a page with a form to the partner; the whole demo
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import which
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
 from saml_bridge.demo.partners import build_providers
 from saml_bridge.demo.portal import create_portal
 from saml_bridge.demo.run import PartnersServer, prepare, register_idp
 from saml_bridge.document import Biller, Link, Portal
+from tests.browser import find_port
 from tests.demo.issuer import Issuer
 
 pytestmark = pytest.mark.e2e
 
 LINKS = {"aquahawk": "View my water usage", "eyeonwater": "Check for leaks", "my360": "Consumption", "sensus": "Meters"}
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Sites:
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[Sites]:
     directory = tmp_path_factory.mktemp("demo")
-    ports = [_find_port(), _find_port()]
+    ports = [find_port(), find_port()]
     sites = Sites(f"http://localhost:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
     prepare(directory, bridge_url=sites.portal, partners_url=sites.partners)
     register_idp(directory, biller="riverton-water", metadata=issuer.metadata())
@@ -74,16 +72,6 @@ def _create_stand_in(directory: Path, sites: Sites, issuer: Issuer) -> Flask:
         return "", 204
 
     return app
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    executable = which("chromium")
-    assert executable, "these tests need Debian's chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=[(1280, 800, True), (360, 740, True), (390, 844, False)], ids=["desktop", "small", "no-script"])
@@ -150,8 +138,3 @@ def test_several_accounts_and_the_table(page: Page, sites: Sites) -> None:
     page.get_by_text("Show as a table").click()
     assert page.get_by_role("region", name="Daily use as a table").is_visible()
     check_width(page)
-
-
-def _find_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import find_port
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -29,13 +31,6 @@ class Demo:
         return subprocess.run(
             command, cwd=self.folder, env=self.environ, check=True, capture_output=True, text=True, timeout=60
         ).stdout
-
-
-def find_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
