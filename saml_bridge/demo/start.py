@@ -43,26 +43,27 @@ def run_demo(*, port: int, partners_port: int, say: Say) -> int:
     for line in initialise(environ):
         say(line)
     bridge = open_bridge(Settings.from_env(environ))
-    _publish(bridge, partners_url, say)
+    _check_port_is_free(port)
+    service = _start_service(port, environ)  # gets ready while the rest is made
     try:
-        partners = PartnersServer(bridge.settings.instance_dir, host="127.0.0.1", port=partners_port)
-    except OSError as error:
-        raise DemoFailed(
-            f"port {partners_port} is taken ({error.strerror}): choose one with --partners-port"
-        ) from error
-    with partners:
-        _check_port_is_free(port)
-        service = _start_service(port, environ)
-        try:
+        _publish(bridge, partners_url, say)
+        with _open_partners(bridge, partners_port):
             _wait_until_ready(service, port)
             _welcome(say, bridge_url, partners_url)
             return service.wait()
-        except KeyboardInterrupt:
-            say("\nStopped.")
-            return 0
-        finally:
-            service.terminate()
-            service.wait(timeout=START_SECONDS)
+    except KeyboardInterrupt:
+        say("\nStopped.")
+        return 0
+    finally:
+        service.terminate()
+        service.wait(timeout=START_SECONDS)
+
+
+def _open_partners(bridge: Bridge, port: int) -> PartnersServer:
+    try:
+        return PartnersServer(bridge.settings.instance_dir, host="127.0.0.1", port=port)
+    except OSError as error:
+        raise DemoFailed(f"port {port} is taken ({error.strerror}): choose another with --partners-port") from error
 
 
 def _choose_settings(bridge_url: str) -> Mapping[str, str]:
