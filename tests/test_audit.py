@@ -109,7 +109,8 @@ def test_no_launch_is_recorded_under_a_revision_after_the_next_one_came(trail: A
             trail.record_within(connection, [published])
         reached = threading.Event()
         while not reached.wait(0.001) and not failures:
-            if trail.search(Search(kind="payer:launch", limit=1))[0].entry.revision == revision:
+            newest = trail.search(Search(kind="payer:launch", limit=1))
+            if newest and newest[0].entry.revision == revision:
                 reached.set()
     stop.set()
     for thread in threads:
