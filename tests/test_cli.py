@@ -275,7 +275,7 @@ def test_metadata_check_takes_http_only_where_it_is_allowed(shell: Shell) -> Non
     shell.run("metadata", "check", "http.xml")
 
 
-def test_a_file_never_steers_the_terminal(shell: Shell) -> None:
+def test_x22_a_file_never_steers_the_terminal(shell: Shell) -> None:
     (shell.folder / "bad.xml").write_bytes(sp_metadata().replace(b"https://sp.example.com/saml/metadata", b"&#x9b;31m"))
     done = shell.run("metadata", "check", "bad.xml", code=1)
     assert "\x9b" not in done.stdout

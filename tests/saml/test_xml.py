@@ -274,3 +274,14 @@ def test_arbitrary_bytes_raise_nothing_else(data: bytes) -> None:
 def test_arbitrary_markup_raises_nothing_else(text: str) -> None:
     with suppress(XmlRefused):
         assert parse_xml(text.encode(), limits=SMALL).tag
+
+
+@pytest.mark.parametrize("text", ["&#0;", "&#1;", "&#xFFFE;", "&#xD800;", "\x01", "\x00", "￿"])
+def test_x15_a_character_that_xml_cannot_have_is_refused(text: str) -> None:
+    with pytest.raises(XmlRefused):
+        parse_xml(f"<a>{text}</a>".encode("utf-8", "surrogatepass"), limits=METADATA_LIMITS)
+
+
+def test_x15_xml_1_1_is_refused() -> None:
+    with pytest.raises(XmlRefused):
+        parse_xml(b'<?xml version="1.1"?><a/>', limits=METADATA_LIMITS)
