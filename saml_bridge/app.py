@@ -143,7 +143,7 @@ def _register_errors(bridge: Bridge) -> None:
     def answer_http(error: HTTPException) -> Response | HTTPException:
         if error.code != 404:
             return error
-        return render_error(NotFound("no such address"), trace_id=new_trace_id(bridge.launcher))
+        return render_error(NotFound("no such address"))
 
     @bridge.app.errorhandler(Exception)
     def answer_fault(error: Exception) -> Response:

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 _LONGEST = 2048
 _PLAIN = re.compile(r"[!-~]+")
-_CLIMBING = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)|%2f|%5c|%00", re.IGNORECASE)
+_CLIMBING = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:;[^/]*)?(?:/|$)|%2f|%5c|%00|%25", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
 
 

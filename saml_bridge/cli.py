@@ -28,7 +28,7 @@ from saml_bridge.app import Bridge, create_app, open_bridge
 from saml_bridge.audit import Outcome as AuditOutcome
 from saml_bridge.audit import Record, Search
 from saml_bridge.db import check_schema
-from saml_bridge.errors import BridgeError, LaunchRefused
+from saml_bridge.errors import BridgeError, LaunchRefused, SignInFailed
 from saml_bridge.fields import build_example
 from saml_bridge.identity import build_biller_metadata
 from saml_bridge.installation import examine, initialise
@@ -220,7 +220,7 @@ def launch(biller: str, link: str, session: Path, account: str | None, callback:
             outcome = bridge.launcher.launch(ask, FileSource(session))
         except BridgeError as error:
             click.echo(f"trace ID {ask.trace_id}", err=True)
-            raise error
+            raise (error.__cause__ if isinstance(error, SignInFailed) and error.__cause__ else error) from None
         if not isinstance(outcome, Launched):
             raise _explain_unfinished(outcome)
         click.echo(_render_launched(bridge, outcome, output))
@@ -485,14 +485,15 @@ def _report_as_json(file: Path, report: MetadataReport) -> dict[str, Any]:
 
 def _show_records(records: Iterable[Record]) -> None:
     table = _table(
-        "time", "trace ID", "kind", "biller", "link", "partner", "revision", "key", "payer", "account", "code"
+        "time", "trace ID", "kind", "biller", "link", "partner", "revision", "key", "payer", "account", "actor", "code"
     )
     details = []
     for record in records:
         entry = record.entry
         row = (entry.at.strftime("%Y-%m-%d %H:%M:%S"), entry.trace_id, entry.kind, entry.biller, entry.link)
-        more = (entry.partner, entry.revision, entry.key, _short(entry.payer), _short(entry.account), entry.code)
-        table.add_row(*(escape(_clean("" if one is None else str(one))) for one in (*row, *more)))
+        more = (entry.partner, entry.revision, entry.key, _short(entry.payer), _short(entry.account))
+        last = (_short(entry.actor) if entry.payer else entry.actor, entry.code)
+        table.add_row(*(escape(_clean("" if one is None else str(one))) for one in (*row, *more, *last)))
         if entry.detail:
             details.append(f"{entry.trace_id}: {_clean(entry.detail)}")
     _console().print(table)

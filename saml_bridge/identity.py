@@ -11,7 +11,7 @@ from saml_bridge.saml.idp_metadata import build_idp_metadata
 
 def build_biller_metadata(registry: Registry, biller: str, *, base_url: str) -> bytes:
     """The biller's metadata in force, as XML. Raises BillerUnknown, KeyRefused."""
-    snapshot = registry.find_snapshot(biller)
+    snapshot = registry.find_current(biller)
     return build_idp_metadata(
         entity_id=snapshot.issuer,
         sso_url=f"{base_url}/saml/{biller}/sso",

@@ -21,7 +21,6 @@ from saml_bridge.callback import is_allowed, origin_of
 from saml_bridge.document import Biller, Link, Portal
 from saml_bridge.errors import (
     AccountRefused,
-    BillerUnknown,
     BridgeError,
     ImpersonationRefused,
     LaunchRefused,
@@ -47,7 +46,8 @@ class LaunchRequest:
 
     `account` and `callback` come from the address. `remembered` is the token of an account chosen earlier in this
     session. `chosen` says that the payer has just picked `account` on our page, `returned` that the portal's sign-in
-    sent the payer back, `foreign` that another site started the request.
+    sent the payer back, `foreign` that another site started the request, `unseen` that it is not for a page that a
+    person sees: a frame, a picture, a script, a prefetch.
     """
 
     biller: str
@@ -60,6 +60,7 @@ class LaunchRequest:
     chosen: bool = False
     returned: bool = False
     foreign: bool = False
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +117,15 @@ class Launcher:
     def launch(self, request: LaunchRequest, source: SessionSource) -> Outcome:
         """Take one launch to its outcome.
 
-        A launch and a refusal are recorded, each under the revision that decided it: when another came into force in
-        the meantime, everything is decided again. Raises a BridgeError for a refusal; NotRecorded when the record
-        could not be committed, and then nothing leaves.
+        A launch and a refusal are recorded, each under the revision that decided it, and other outcomes are compared
+        with it: when another came into force in the meantime, everything is decided again. Raises a BridgeError for a
+        refusal; NotRecorded when the record could not be committed, and then nothing leaves.
         """
         for _ in range(_ATTEMPTS):
             attempt = _Attempt(self, request, source, self.clock())
             try:
                 snapshot = self.registry.find_snapshot(request.biller)
-            except BillerUnknown as error:
+            except BridgeError as error:
                 self.audit.record(attempt.refusal(error))
                 raise
             try:
@@ -135,7 +136,10 @@ class Launcher:
                 if self._is_in_force(attempt.refusal(error), snapshot):
                     raise
                 continue
-            if not isinstance(outcome, Launched) or self._is_in_force(attempt.issue(), snapshot):
+            if isinstance(outcome, Launched):
+                if self._is_in_force(attempt.issue(), snapshot):
+                    return outcome
+            elif self.registry.find_current(request.biller).revision == snapshot.revision:
                 return outcome
         raise NotRecorded(f"the configuration changed {_ATTEMPTS} times during one launch")
 
@@ -179,6 +183,8 @@ class _Attempt:
     def decide(self, snapshot: Snapshot) -> Outcome:
         request = self._request
         self._known["revision"] = snapshot.revision
+        if request.unseen:
+            raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
         route = snapshot.find_route(request.link)
         self._known.update(partner=route.partner.slug, key=snapshot.key.name)
         try:

@@ -71,7 +71,8 @@ def export_biller(registry: Registry, slug: str, *, revision: int | None = None)
     It names the revision in force, so that applying it later over somebody else's change is refused; an older
     `revision`, exported and applied, is the way back.
     """
-    return dump_biller(registry.load_document(slug, revision), registry.current_revision(slug))
+    in_force, number = registry.load_in_force(slug)
+    return dump_biller(in_force if revision is None else registry.load_document(slug, revision), number)
 
 
 def _plan_biller(registry: Registry, filed: FiledBiller, folder: Path, now: datetime) -> PlannedBiller:

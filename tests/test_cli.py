@@ -330,5 +330,5 @@ def test_the_example_of_the_readme_works(shell: Shell) -> None:
     shell.run("init")
     shell.run("metadata", "check", str(ROOT / "metadata" / "example-sp.xml"))
     shell.run("apply", str(ROOT / "metadata" / "first-biller.yaml"))
-    (shell.folder / "session.json").write_text(shell.run("sample-session", BILLER).stdout)
-    shell.run("launch", BILLER, "usage", "--session", "session.json", "--output", "xml")
+    (shell.folder / "session.json").write_text(shell.run("sample-session", "maple-creek-water").stdout)
+    shell.run("launch", "maple-creek-water", "usage", "--session", "session.json", "--output", "xml")

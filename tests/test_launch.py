@@ -15,6 +15,7 @@ from saml_bridge.app import open_bridge
 from saml_bridge.audit import Kind, Record, Search
 from saml_bridge.db import find_database
 from saml_bridge.errors import BridgeError, NotRecorded
+from saml_bridge.identity import build_biller_metadata
 from saml_bridge.launch import ChooseAccount, Confirm, Launched, SignIn
 from saml_bridge.saml.xml import schema_errors
 from tests.world import BILLER, SP_ACS, SP_ENTITY_ID, World, sp_metadata
@@ -281,6 +282,23 @@ def test_m21_what_another_process_published_holds_from_the_next_launch(world: Wo
     world.publish(other)
     assert isinstance(world.launch(world.session()), Launched), "a refusal is decided anew as well"
     assert [record.entry.revision for record in list_records(world)] == [4, 3, 2, 1]
+    find_database(other.app).dispose()
+
+
+def test_what_is_no_launch_is_never_stale_either(world: World) -> None:
+    assert isinstance(world.launch(None), SignIn)
+    other = open_bridge(world.settings)
+    world.biller["portal"]["sign_in_url"] = "https://pay.example/new/sign-in"
+    world.publish(other)
+    outcome = world.launch(None)
+    assert isinstance(outcome, SignIn)
+    assert outcome.url.startswith("https://pay.example/new/sign-in?")
+    metadata = build_biller_metadata(world.bridge.registry, BILLER, base_url="https://sso.example.com")
+    world.biller["name"] = "Riverton Water and Sewer"
+    world.publish(other)
+    renewed = build_biller_metadata(world.bridge.registry, BILLER, base_url="https://sso.example.com")
+    assert b"and Sewer" not in metadata
+    assert b"and Sewer" in renewed
     find_database(other.app).dispose()
 
 

@@ -67,9 +67,13 @@ def _open_partners(bridge: Bridge, port: int) -> PartnersServer:
 
 
 def _choose_settings(bridge_url: str) -> Mapping[str, str]:
-    """The environment, with what makes a demo of it. Plain http is only for the demo partners on this machine."""
+    """The environment, with what makes a demo of it; plain http is for the demo partners on this machine alone.
+
+    Of a real service's settings only the folders are taken: the demo must not reach its database.
+    """
+    folders = (PREFIX + "INSTANCE_DIR", PREFIX + "CERTS_DIR")
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in folders},
         PREFIX + "BASE_URL": bridge_url,
         PREFIX + "SESSION_SOURCE": "demo",
         PREFIX + "ALLOW_HTTP_ACS": "1",

@@ -172,6 +172,17 @@ class Registry:
             self._snapshots.put(slug, snapshot)
         return snapshot
 
+    def find_current(self, slug: str) -> Snapshot:
+        """The revision in force now; asks the database whether the one that is kept still is.
+
+        For what no record proves to be current. Raises as `find_snapshot`.
+        """
+        snapshot = self.find_snapshot(slug)
+        if self.current_revision(slug) != snapshot.revision:
+            self.forget(slug)
+            snapshot = self.find_snapshot(slug)
+        return snapshot
+
     def forget(self, slug: str) -> None:
         """Read the biller again at its next `find_snapshot`: its snapshot turned out to be stale."""
         self._snapshots.drop(slug)
@@ -180,6 +191,11 @@ class Registry:
         """The number of the revision in force; 0 when there is no such biller."""
         found = self._read(select(_BILLER.c.revision).where(_BILLER.c.slug == _check_slug(slug)))
         return int(found[0]["revision"]) if found else 0
+
+    def load_in_force(self, slug: str) -> tuple[Biller, int]:
+        """The document in force and the number of its revision, from one read. Raises BillerUnknown."""
+        stored = self._find_stored(slug)
+        return from_json(stored.document), stored.revision
 
     def load_document(self, slug: str, revision: int | None = None) -> Biller:
         """A revision's document, by default that in force. Raises BillerUnknown, NotFound."""

@@ -14,7 +14,7 @@ from flask import Blueprint, Request, Response, redirect, request
 from structlog.typing import FilteringBoundLogger
 
 from saml_bridge.document import Biller
-from saml_bridge.errors import BillerUnknown, BridgeError, LaunchRefused, SourceUnavailable
+from saml_bridge.errors import BridgeError, SourceUnavailable
 from saml_bridge.fields import SessionMalformed
 from saml_bridge.launch import (
     CHOSEN,
@@ -31,9 +31,7 @@ from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
 from saml_bridge.web.pages import answer_launch, render_error, render_page
 
-_FOREIGN = "cross-site"
 _READABLE = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_FRAMED = "This launch was asked for by a frame, a picture or a script"
 
 
 def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
@@ -47,7 +45,6 @@ def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
         trace_id = new_trace_id(launcher)
         ask = _read_request(request._get_current_object(), biller, link, trace_id)  # type: ignore[attr-defined]
         try:
-            _check_destination()
             outcome = launcher.launch(ask, source)
         except BridgeError as error:
             response = _answer_error(launcher, ask, error)
@@ -80,7 +77,8 @@ def _read_request(asked: Request, biller: str, link: str, trace_id: TraceId) -> 
         remembered=cookies.get(_cookie_name(biller)),
         chosen=CHOSEN in arguments,
         returned=RETURNED in arguments,
-        foreign=asked.headers.get("Sec-Fetch-Site") == _FOREIGN,
+        foreign=asked.headers.get("Sec-Fetch-Site") == "cross-site",
+        unseen=_is_unseen(asked),
     )
 
 
@@ -89,10 +87,11 @@ def _read_cookies(asked: Request) -> dict[str, str]:
     return {name: values[0] for name, values in asked.cookies.lists() if len(values) == 1 or len(set(values)) == 1}
 
 
-def _check_destination() -> None:
-    """A launch is a page that a person sees. Raises LaunchRefused for frames, pictures and scripts."""
-    if request.headers.get("Sec-Fetch-Dest", "document") != "document":
-        raise LaunchRefused(_FRAMED, code="launch-not-a-page")
+def _is_unseen(asked: Request) -> bool:
+    """Whether the browser says that no person is to see the answer (Fetch Metadata, Resource Hints)."""
+    headers = asked.headers
+    elsewhere = headers.get("Sec-Fetch-Dest", "document") != "document"
+    return elsewhere or asked.method != "GET" or "Sec-Purpose" in headers or headers.get("Purpose") == "prefetch"
 
 
 def _answer(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> Response:
@@ -133,8 +132,8 @@ def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError) ->
 def _find_biller(launcher: Launcher, slug: str) -> Biller | None:
     try:
         return launcher.registry.find_snapshot(slug).biller
-    except BillerUnknown:
-        return None
+    except BridgeError:
+        return None  # the page does without
 
 
 def _url_again(ask: LaunchRequest, account: str | None = None) -> str:

@@ -115,9 +115,9 @@ def _launch_headers(origins: tuple[str, ...], is_https: bool) -> tuple[tuple[str
 
 
 def render_error(
-    error: BridgeError, *, trace_id: TraceId, biller: Biller | None = None, retry_url: str | None = None
+    error: BridgeError, *, trace_id: TraceId | None = None, biller: Biller | None = None, retry_url: str | None = None
 ) -> Response:
-    """The payer's page for an error: what happened in plain words, the way back, the trace ID; never why."""
+    """The payer's page for an error: what happened in plain words, the way back, the trace ID if the log has it."""
     response = render_page(
         "error.html",
         biller=biller,

@@ -26,7 +26,7 @@ def create_saml_views(registry: Registry, base_url: str) -> Blueprint:
     def sso(biller: str) -> Response:
         return render_page(
             "error.html",
-            biller=registry.find_snapshot(biller).biller,
+            biller=registry.find_current(biller).biller,
             status=501,
             heading=gettext("Please start from your bills"),
             message=gettext(

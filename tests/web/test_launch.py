@@ -124,6 +124,16 @@ def test_b1_frames_pictures_and_scripts_get_nothing(browser: Browser, destinatio
     assert not browser.world.bridge.audit.search(Search(kind="payer:launch:issued"))
 
 
+@pytest.mark.parametrize("headers", [{"Sec_Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}])
+def test_b1_a_prefetch_launches_nothing(browser: Browser, headers: dict[str, str]) -> None:
+    browser.sign_in()
+    assert browser.get(**headers).status_code == 403
+    head = browser.client.head("/launch/riverton-water/usage", base_url="https://sso.example.com")
+    assert head.status_code == 403
+    records = browser.world.bridge.audit.search(Search(kind="payer:launch"))
+    assert [record.entry.code for record in records] == ["launch-not-a-page"] * 2
+
+
 def test_without_a_session_to_the_portals_sign_in(browser: Browser) -> None:
     answer = browser.get()
     assert answer.status_code == 303
@@ -274,6 +284,18 @@ def test_the_metrics_need_their_token(browser: Browser) -> None:
     assert answer.status_code == 200
     assert 'saml_bridge_launches_total{code="",outcome="Launched"}' in answer.text
     assert "riverton" not in answer.text
+
+
+def test_a_database_that_is_gone_is_a_page_to_try_again(browser: Browser) -> None:
+    browser.sign_in()
+    browser.get()
+    with find_database(browser.world.bridge.app).begin() as connection:
+        for table in ("audit", "biller", "revision"):
+            connection.execute(text(f"ALTER TABLE {table} RENAME TO {table}_gone"))
+    for path in ("/launch/riverton-water/usage", "/launch/other-biller/usage", "/saml/riverton-water/metadata"):
+        answer = browser.get(path)
+        assert answer.status_code == 503
+        assert "Try again" in answer.text or path.startswith("/saml/")
 
 
 def test_alive_and_ready(browser: Browser) -> None:
