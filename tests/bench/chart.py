@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from html import escape
 
-ROW, LABEL, WIDTH, TOP = 34, 290, 860, 56
+ROW, LABEL, WIDTH, TOP = 34, 330, 900, 56
 
 
 def draw_chart(figures: Mapping[str, float]) -> str:

@@ -41,9 +41,8 @@ class Service:
         """CPU time of all its processes so far, by the kernel's CPU clock of each (clock_getcpuclockid(3))."""
         return sum(time.clock_gettime((~worker.pid << 3) | 2) for worker in self.workers)
 
-    def launch(self, connection: http.client.HTTPConnection, number: int) -> bytes:
-        """One launch at one of its billers; the body of the page."""
-        at = number % len(self.cookies)
+    def launch(self, connection: http.client.HTTPConnection, at: int) -> bytes:
+        """One launch at the biller with this number; the body of the page."""
         headers = {"Cookie": f"portal_session={self.cookies[at]}", "Accept-Language": "en"}
         connection.request("GET", f"/launch/{biller_slug(at)}/usage", headers=headers)
         answer = connection.getresponse()
