@@ -12,15 +12,13 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from saml_bridge import __version__
@@ -34,16 +32,17 @@ from saml_bridge.identity import build_biller_metadata
 from saml_bridge.installation import examine, initialise
 from saml_bridge.keys import KeyKind, create_key
 from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
+from saml_bridge.metadata_report import build_json, show_report
 from saml_bridge.publishing import PlannedFile, apply_plan, export_biller, plan_file
-from saml_bridge.saml.metadata import EntityReport, MetadataReport, check_metadata
+from saml_bridge.saml.metadata import check_metadata
 from saml_bridge.sessions import FileSource
 from saml_bridge.settings import PREFIX, Settings, allows_http_acs, check_environment
+from saml_bridge.terminal import clean, make_console, make_table, show_finding
 from saml_bridge.values import Credentials, Finding, Severity
 from saml_bridge.web.launch import new_trace_id
 from saml_bridge.web.pages import render_launch
 
 KEY_KINDS: tuple[KeyKind, ...] = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384")
-_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
 class Instant(click.ParamType[datetime]):
@@ -116,7 +115,7 @@ def serve(bind: str, workers: int, threads: int) -> None:
     """Start the service. TLS is ended before it, by a reverse proxy."""
     host, port = _read_bind(bind)
     for finding in check_environment():
-        _show_finding(finding)
+        show_finding(finding)
     create_app()  # everything that can be wrong is said here, once, and not by each worker
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces
@@ -255,11 +254,15 @@ def metadata() -> None:
 @click.option("--entity-id", default=None, help="Of a file that describes several: this one alone.")
 @click.option("--at", "at", type=Instant(), default=None, help="The clock to judge by, such as 2026-01-15T12:00:00Z.")
 @click.option("--allow-http", is_flag=True, help="Take http:// endpoints too, as SAML_BRIDGE_ALLOW_HTTP_ACS=1 does.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
+@click.option("--verbose", is_flag=True, help="Show everything about each, however many the file describes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, with everything.")
 def metadata_check(
-    files: tuple[Path, ...], entity_id: str | None, at: datetime | None, allow_http: bool, as_json: bool
+    files: tuple[Path, ...], entity_id: str | None, at: datetime | None, allow_http: bool, verbose: bool, as_json: bool
 ) -> int:
     """Is this partner's metadata good? Says what is wrong, what it means, and what to do.
+
+    Shows what the metadata offers and asks for too: its keys, endpoints, name IDs and attributes. Of a file of more
+    than 20 service providers each gets one line.
 
     Exit code 1 when a file has no service provider that can be used.
     """
@@ -269,9 +272,9 @@ def metadata_check(
         report = check_metadata(file.read_bytes(), now=at or _now(), entity_id=entity_id, allow_http=allow_http)
         refused |= report.refused
         if as_json:
-            click.echo(json.dumps(_report_as_json(file, report)))
+            click.echo(json.dumps(build_json(file, report)))
         else:
-            _show_report(file, report)
+            show_report(file, report, verbose=verbose)
     return 1 if refused else 0
 
 
@@ -293,12 +296,12 @@ def keys() -> None:
 def keys_list() -> None:
     """Show the keys in the certificates folder."""
     with _opened(need_tables=False) as bridge:
-        table = _table("name", "kind", "certificate expires", "certificate SHA-256")
+        table = make_table("name", "kind", "certificate expires", "certificate SHA-256")
         for name in bridge.keys.list_names():
             key = bridge.keys.find(name)
             kind = f"RSA {key.bits}" if key.kind == "rsa" else f"ECDSA {key.curve}"
             table.add_row(name, kind, key.not_after.date().isoformat(), key.fingerprint_sha256)
-        _console().print(table)
+        make_console().print(table)
 
 
 @keys.command("create")
@@ -357,7 +360,7 @@ def doctor() -> int:
     else:
         findings += examine(bridge, now=_now())
     for finding in findings:
-        _show_finding(finding)
+        show_finding(finding)
     if not findings:
         click.echo("Everything is in order.")
     return 1 if any(finding.refuses for finding in findings) else 0
@@ -394,97 +397,26 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _console(*, err: bool = False) -> Console:
-    """As wide as the terminal; wide enough not to cut a column where there is none."""
-    stream = sys.stderr if err else sys.stdout
-    return Console(stderr=err, width=None if stream.isatty() else 220, highlight=False, emoji=False)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
 def _show_error(error: BridgeError) -> None:
     refusing = [finding for finding in error.findings if finding.refuses]
     if not refusing:
-        click.echo(f"saml-bridge: {error.code}: {_clean(error.detail or error.public_message)}", err=True)
+        click.echo(f"saml-bridge: {error.code}: {clean(error.detail or error.public_message)}", err=True)
     for finding in error.findings:
-        _show_finding(finding, err=True)
-
-
-def _show_finding(finding: Finding, *, indent: str = "", err: bool = False) -> None:
-    where = f"{finding.where}: " if finding.where else ""
-    text = escape(_clean(f"{where}{finding.message}"))
-    colour = _COLOURS[finding.severity]
-    line = f"{indent}[{colour}]{finding.severity:7}[/{colour}] {escape(finding.code)}  {text}"
-    fix = f"  [dim]Fix:[/dim] {escape(_clean(finding.fix))}" if finding.fix else ""
-    _console(err=err).print(line + fix, soft_wrap=True)
-
-
-def _clean(text: str) -> str:
-    """Control characters made visible: what comes from a file must not steer a terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+        show_finding(finding, err=True)
 
 
 def _show_plan(planned: PlannedFile) -> None:
     for finding in planned.findings:
-        _show_finding(finding)
+        show_finding(finding)
     for biller in planned.billers:
         if not biller.changes:
             click.echo(f"{biller.slug}: no changes")
         for change in biller.changes:
-            click.echo(_clean(str(change)))
-
-
-def _show_report(file: Path, report: MetadataReport) -> None:
-    verdict = "[red]REFUSED[/red]" if report.refused else "[green]usable[/green]"
-    count = len(report.entities)
-    several = f", {len(report.usable)} of {count} service providers usable" if count > 1 else ""
-    _console().print(f"{escape(str(file))}: {verdict}{several}", soft_wrap=True)
-    for finding in report.findings:
-        _show_finding(finding, indent="  ")
-    for entity in report.entities:
-        _show_entity(entity)
-
-
-def _show_entity(entity: EntityReport) -> None:
-    _console().print(f"  entity ID {escape(_clean(entity.entity_id))}", soft_wrap=True)
-    if entity.metadata is not None:
-        for place in entity.metadata.acs:
-            index = "" if place.index is None else f" index {place.index}"
-            default = " (default)" if place.is_default else ""
-            _console().print(f"    ACS{index}{default} {escape(_clean(place.location))}", soft_wrap=True)
-        for certificate in entity.metadata.certificates:
-            use = certificate.use or "signing and encryption"
-            until = certificate.not_after.date().isoformat()
-            kind = f"{certificate.key_type.upper()} {certificate.key_bits}"
-            _console().print(f"    key for {use}: {kind}, certificate until {until}", soft_wrap=True)
-    for finding in entity.findings:
-        _show_finding(replace(finding, where=""), indent="    ")
-
-
-def _report_as_json(file: Path, report: MetadataReport) -> dict[str, Any]:
-    return {
-        "file": str(file),
-        "refused": report.refused,
-        "findings": [asdict(finding) for finding in report.findings],
-        "entities": [
-            {
-                "entity_id": entity.entity_id,
-                "usable": entity.metadata is not None,
-                "acs": [asdict(place) for place in entity.metadata.acs] if entity.metadata else [],
-                "findings": [asdict(finding) for finding in entity.findings],
-            }
-            for entity in report.entities
-        ],
-    }
+            click.echo(clean(str(change)))
 
 
 def _show_records(records: Iterable[Record]) -> None:
-    table = _table(
+    table = make_table(
         "time", "trace ID", "kind", "biller", "link", "partner", "revision", "key", "payer", "account", "actor", "code"
     )
     details = []
@@ -493,10 +425,10 @@ def _show_records(records: Iterable[Record]) -> None:
         row = (entry.at.strftime("%Y-%m-%d %H:%M:%S"), entry.trace_id, entry.kind, entry.biller, entry.link)
         more = (entry.partner, entry.revision, entry.key, _short(entry.payer), _short(entry.account))
         last = (_short(entry.actor) if entry.payer else entry.actor, entry.code)
-        table.add_row(*(escape(_clean("" if one is None else str(one))) for one in (*row, *more, *last)))
+        table.add_row(*(escape(clean("" if one is None else str(one))) for one in (*row, *more, *last)))
         if entry.detail:
-            details.append(f"{entry.trace_id}: {_clean(entry.detail)}")
-    _console().print(table)
+            details.append(f"{entry.trace_id}: {clean(entry.detail)}")
+    make_console().print(table)
     for line in details:
         click.echo(line)
 

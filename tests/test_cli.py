@@ -16,12 +16,69 @@ from unittest import mock
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from lxml import etree
 
 from saml_bridge.cli import main
 from tests.world import BILLER, DOCUMENT, KEYS, SP_ACS, sp_metadata
 
 ROOT = Path(__file__).parent.parent
+CORPUS = ROOT / "tests" / "corpus" / "sp-metadata" / "good"
+CLOCK = "2026-01-15T12:00:00Z"
+
+TELLING_METADATA = (
+    sp_metadata(extra=' validUntil="2026-06-01T00:00:00Z" cacheDuration="PT6H"')
+    .replace(
+        b'protocol">\n',
+        b"""protocol" WantAssertionsSigned="true" AuthnRequestsSigned="true"><md:Extensions>
+<mdui:UIInfo xmlns:mdui="urn:oasis:names:tc:SAML:metadata:ui">
+<mdui:DisplayName xml:lang="en">AquaHawk</mdui:DisplayName><mdui:DisplayName xml:lang="es">AquaHalcon</mdui:DisplayName>
+<mdui:Logo height="60" width="80">https://sp.example.com/logo.png</mdui:Logo></mdui:UIInfo></md:Extensions>""",
+        1,
+    )
+    .replace(
+        b"</ds:KeyInfo>",
+        b'</ds:KeyInfo><md:EncryptionMethod Algorithm="http://www.w3.org/2009/xmlenc11#aes256-gcm"/>',
+    )
+    .replace(
+        b"<md:AssertionConsumerService",
+        b"""<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
+Location="https://sp.example.com/slo" ResponseLocation="https://sp.example.com/out"/>
+<md:NameIDFormat>urn:oasis:names:tc:SAML:2.0:nameid-format:persistent</md:NameIDFormat>
+<md:NameIDFormat>urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress</md:NameIDFormat>
+<md:AssertionConsumerService""",
+    )
+    .replace(
+        b"</md:SPSSODescriptor>",
+        b"""<md:AttributeConsumingService index="0"><md:ServiceName xml:lang="en">Usage</md:ServiceName>
+<md:RequestedAttribute Name="urn:oid:2.5.4.42" FriendlyName="givenName"
+NameFormat="urn:oasis:names:tc:SAML:2.0:attrname-format:uri"/>
+<md:RequestedAttribute Name="accountNumber" isRequired="true"/></md:AttributeConsumingService></md:SPSSODescriptor>
+<md:Organization><md:OrganizationName xml:lang="en">aquahawk</md:OrganizationName>
+<md:OrganizationDisplayName xml:lang="en">AquaHawk Inc.</md:OrganizationDisplayName>
+<md:OrganizationURL xml:lang="en">https://example.com/</md:OrganizationURL></md:Organization>
+<md:ContactPerson contactType="technical"><md:EmailAddress>mailto:help@example.com</md:EmailAddress>
+</md:ContactPerson>""",
+    )
+)
+TOLD = """\
+sp.xml: usable
+  entity ID https://sp.example.com/saml/metadata
+    name          AquaHawk (en), AquaHalcon (es)
+    organisation  AquaHawk Inc., https://example.com/
+    valid until   2026-06-01 00:00:00 UTC, to be fetched anew after 6 hours
+    ACS           index 0 https://sp.example.com/saml/acs
+    logout        HTTP-Redirect https://sp.example.com/slo, answers to https://sp.example.com/out
+    key           for signing and encryption: RSA 2048, certificate until 2100-01-01
+    encryption    aes256-gcm
+    signing       wants assertions to be signed, signs its own requests
+    name ID       persistent or emailAddress
+    attributes    required: accountNumber
+                  optional: urn:oid:2.5.4.42 (givenName, name_format uri)
+    contact       technical: help@example.com
+    logo          https://sp.example.com/logo.png (80 × 60)
+"""
 
 
 @dataclass(frozen=True)
@@ -258,6 +315,63 @@ def test_metadata_check_says_what_and_why(shell: Shell) -> None:
     assert "HTML" in done.stdout
     reports = [json.loads(line) for line in shell.run("metadata", "check", "--json", "good.xml").stdout.splitlines()]
     assert reports[0]["entities"][0]["acs"][0]["location"] == SP_ACS
+
+
+def test_metadata_check_shows_what_helps_to_write_a_mapping(shell: Shell) -> None:
+    (shell.folder / "sp.xml").write_bytes(TELLING_METADATA)
+    assert shell.run("metadata", "check", "sp.xml", "--at", CLOCK).stdout == TOLD
+    plain = shell.run("metadata", "check", "sp.xml", "--at", CLOCK, "--json").stdout
+    assert "data:" not in plain
+    [entity] = json.loads(plain)["entities"]
+    assert entity["valid_until"] == "2026-06-01T00:00:00+00:00"
+    assert entity["cache_duration"] == 6 * 3600
+    assert entity["want_assertions_signed"] is True
+    assert entity["slo"][0]["response_location"] == "https://sp.example.com/out"
+    assert [one["required"] for one in entity["requested_attributes"]] == [False, True]
+    assert entity["encryption_methods"] == ["http://www.w3.org/2009/xmlenc11#aes256-gcm"]
+    assert entity["contacts"][0]["emails"] == ["help@example.com"]
+    assert entity["logos"][0]["width"] == 80
+    assert entity["organization"]["urls"] == [{"language": "en", "text": "https://example.com/"}]
+    certificate = x509.load_pem_x509_certificate((KEYS / "sp-signing.cert.pem").read_bytes())
+    assert entity["certificates"] == [
+        {
+            "fingerprint_sha256": certificate.fingerprint(hashes.SHA256()).hex(),
+            "use": None,
+            "key_type": "rsa",
+            "key_bits": 2048,
+            "not_after": certificate.not_valid_after_utc.isoformat(),
+        }
+    ]
+
+
+def test_metadata_check_of_several_shows_each_in_full_or_the_one_asked_for(shell: Shell) -> None:
+    file, wanted = str(CORPUS / "python3-saml-entities.xml"), "https://sp2.example.com/simplesaml"
+    both = shell.run("metadata", "check", file, "--at", CLOCK).stdout
+    assert "usable, 2 of 2 service providers usable" in both
+    assert both.count("\n    ACS ") == 2
+    name = next(line.split()[-1] for line in both.splitlines() if f"entity ID {wanted}" in line)
+    one = shell.run("metadata", "check", file, "--at", CLOCK, "--entity-id", name).stdout
+    assert f"  entity ID {name}\n" in one
+    assert one.count("\n    ACS ") == 1
+    assert "sp1.example.com" not in one
+    assert "entity-not-found" in shell.run("metadata", "check", file, "--entity-id", "urn:x", code=1).stdout
+
+
+def test_metadata_check_of_many_is_a_line_each_unless_told_otherwise(shell: Shell) -> None:
+    file = str(CORPUS / "aggregate-switch-aaitest-262sp.xml")
+    [report] = [json.loads(shell.run("metadata", "check", file, "--at", CLOCK, "--json").stdout)]
+    lines = shell.run("metadata", "check", file, "--at", CLOCK).stdout.splitlines()
+    assert lines[0].endswith("usable, 258 of 262 service providers usable")
+    for entity in report["entities"]:
+        verdict = "usable " if entity["usable"] else "REFUSED"
+        [line] = [one for one in lines if one.split()[:2] == [verdict.strip(), entity["entity_id"]]]
+        for finding in entity["findings"]:
+            assert (finding["code"] in line) == (finding["severity"] == ("warning" if entity["usable"] else "error"))
+    assert len(lines) <= len(report["entities"]) + 3
+    verbose = shell.run("metadata", "check", file, "--at", CLOCK, "--verbose").stdout
+    assert verbose.count("\n  entity ID ") == 262
+    one = shell.run("metadata", "check", file, "--at", CLOCK, "--entity-id", "https://cern.ch/login").stdout
+    assert "    name          CERN Service Provider Proxy (Dev)\n" in one
 
 
 def test_metadata_check_judges_by_the_time_given(shell: Shell) -> None:

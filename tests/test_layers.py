@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"},
     {"settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations"},
     {"launch", "publishing", "identity"},
-    {"web", "cli", "demo"},
+    {"web", "cli", "metadata_report", "terminal", "demo"},
     {"app", "installation"},
 ]
 PURE_PACKAGES = {"lxml", "xmlsec", "saml2", "marshmallow", "joserfc", "cryptography", "re2", "yaml"}
