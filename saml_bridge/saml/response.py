@@ -551,7 +551,8 @@ def _check_name_id_source(path: str) -> Iterator[Finding]:
     try:
         compile_path(path)
     except FieldUnknown as unknown:
-        message, fix = f"{unknown}.".capitalize(), "Name a field of the portal session."
+        said = str(unknown)
+        message, fix = f"{said[:1].upper()}{said[1:]}.".replace("?.", "?"), "Name a field of the portal session."
         yield Finding("name-id-field-unknown", Severity.ERROR, message, fix, "saml.name_id.from")
         return
     if is_multi_valued(path):

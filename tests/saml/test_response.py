@@ -782,6 +782,12 @@ def test_a_name_id_source_that_cannot_work_is_refused(path: str, code: str) -> N
         make_partner(name_id=name_id("unspecified", path))
 
 
+def test_an_unknown_field_is_named_as_it_is_written() -> None:
+    facts = {"metadata": make_metadata(), "issuer": ISSUER, "key": load_key("idp-rsa"), "pairwise_secret": SECRET}
+    (finding,) = check_partner(settings=make_settings(name_id=name_id("unspecified", "payer.Email")), **facts)
+    assert finding.message == "There is no field 'payer.Email'; did you mean 'payer.email'?"
+
+
 def test_what_else_makes_a_partner_unusable() -> None:
     assert codes(pairwise_secret=b"short") == {"pairwise-secret-short": Severity.ERROR}
     assert codes(issuer=SP_ENTITY_ID) == {"partner-is-us": Severity.ERROR}
