@@ -12,6 +12,7 @@ writes begins with `BEGIN IMMEDIATE` on SQLite (`Database.begin`).
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, MetaData, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
@@ -36,6 +38,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_SECONDS = 5
 POOL_SIZE = 8
+DATABASE_FIX = "Check SAML_BRIDGE_DATABASE_URL, and that the database is there and lets us in."
 _EXTENSION = "saml_bridge_database"
 
 
@@ -134,11 +137,15 @@ def upgrade_database(app: Flask) -> None:
 
 
 def check_schema(app: Flask) -> tuple[Finding, ...]:
-    """Whether the database has the tables of this version: no finding, or one that refuses."""
+    """Whether the database answers and has the tables of this version: no finding, or one that refuses."""
     scripts = ScriptDirectory(str(MIGRATIONS))
     newest = scripts.get_current_head()
-    with find_database(app).engine.connect() as connection:
-        actual = MigrationContext.configure(connection).get_current_revision()
+    try:
+        with find_database(app).engine.connect() as connection:
+            actual = MigrationContext.configure(connection).get_current_revision()
+    except SQLAlchemyError as error:
+        message = f"The database does not answer: {explain_failure(error)}."
+        return (Finding("database-unavailable", Severity.ERROR, message, DATABASE_FIX, "SAML_BRIDGE_DATABASE_URL"),)
     if actual == newest:
         return ()
     if actual is None:
@@ -150,22 +157,34 @@ def check_schema(app: Flask) -> tuple[Finding, ...]:
     return (_schema_finding("schema-behind", f"The database is at migration {actual}, this version needs {newest}."),)
 
 
+def explain_failure(error: SQLAlchemyError) -> str:
+    """What the database itself said of a failure: its first line."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0].rstrip(".")
+
+
 def _schema_finding(code: str, message: str) -> Finding:
     return Finding(code, Severity.ERROR, message, "Run 'saml-bridge init'.")
 
 
 def _parse_url(url: str) -> URL:
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise _bad_url("is no address of a database") from None
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     in_memory = parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:")
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg") or in_memory:
         kind = "a SQLite database in memory" if in_memory else f"a database of kind {parsed.drivername!r}"
-        fix = "Use sqlite:////path/to/file.db or postgresql://user@host/name."
-        message = f"SAML_BRIDGE_DATABASE_URL names {kind}."
-        finding = Finding("setting-invalid", Severity.ERROR, message, fix, "SAML_BRIDGE_DATABASE_URL")
-        raise SettingsInvalid(message, findings=(finding,))
+        raise _bad_url(f"names {kind}")
     return parsed
+
+
+def _bad_url(problem: str) -> SettingsInvalid:
+    fix = "Use sqlite:////path/to/file.db or postgresql://user@host/name."
+    message = f"SAML_BRIDGE_DATABASE_URL {problem}."
+    finding = Finding("setting-invalid", Severity.ERROR, message, fix, "SAML_BRIDGE_DATABASE_URL")
+    return SettingsInvalid(message, findings=(finding,))
 
 
 def _engine_options(url: URL) -> dict[str, Any]:
@@ -185,7 +204,11 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
         "foreign_keys=ON",
         "recursive_triggers=ON",  # so that REPLACE cannot pass by the triggers that refuse a DELETE
     ):
-        cursor.execute(f"PRAGMA {pragma}")
+        statement = f"PRAGMA {pragma}"
+        try:
+            cursor.execute(statement)
+        except sqlite3.Error as error:  # SQLAlchemy wraps no error of a listener
+            raise OperationalError(statement, None, error) from error
     cursor.close()
 
 

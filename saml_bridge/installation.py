@@ -5,6 +5,8 @@ Called by `saml-bridge init`, `saml-bridge doctor` and the demo.
 
 from __future__ import annotations
 
+import getpass
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -12,10 +14,11 @@ from pathlib import Path
 
 from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.db import check_schema, upgrade_database
-from saml_bridge.errors import BridgeError
+from saml_bridge.errors import BridgeError, SettingsInvalid
 from saml_bridge.keys import check_private, create_key, write_private
 from saml_bridge.registry import IndexedPartner
-from saml_bridge.settings import PREFIX, SECRET_FILE, Settings
+from saml_bridge.sessions import MAX_JWKS_BYTES, JsonRefused, open_jwks, parse_json
+from saml_bridge.settings import PREFIX, SECRET_FILE, Settings, find_instance_dir
 from saml_bridge.values import Finding, Severity
 
 DEFAULT_KEY = "default"
@@ -23,12 +26,13 @@ WARN_AHEAD = timedelta(days=60)
 
 
 def initialise(environ: Mapping[str, str]) -> Iterator[str]:
-    """Make what is missing - secret, default key, database tables - and say so, line by line."""
-    instance = Path(environ.get(PREFIX + "INSTANCE_DIR") or "instance").absolute()
-    if not environ.get(PREFIX + "SECRET_KEY") and not (instance / SECRET_FILE).exists():
-        instance.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(instance / SECRET_FILE, secrets.token_urlsafe(48).encode("ascii") + b"\n")
-        yield f"secret    made {instance / SECRET_FILE}; back it up: persistent name IDs are made with it"
+    """Make what is missing - secret, default key, database tables - and say so, line by line.
+
+    Raises BridgeError for settings that cannot work, OSError for a folder that cannot be written.
+    """
+    secret = find_instance_dir(environ) / SECRET_FILE
+    if not environ.get(PREFIX + "SECRET_KEY") and _make_secret(secret):
+        yield f"secret    made {secret}; back it up: persistent name IDs are made with it"
     bridge = open_bridge(Settings.from_env(environ))
     if DEFAULT_KEY not in bridge.keys.list_names():
         key_path, _ = create_key(bridge.settings.certs_dir, DEFAULT_KEY, kind="rsa-2048", now=datetime.now(UTC))
@@ -37,9 +41,33 @@ def initialise(environ: Mapping[str, str]) -> Iterator[str]:
     yield "database  up to date"
 
 
+def name_operator() -> str:
+    """Who is at work, for the list of revisions: the system's user name, or `uid-N` for a user without one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
+def _make_secret(path: Path) -> bool:
+    """Make the secret unless it is there. Raises SettingsInvalid when its folder takes none."""
+    try:
+        if path.exists():
+            return False
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, secrets.token_urlsafe(48).encode("ascii") + b"\n")
+    except OSError as error:
+        variable = PREFIX + "INSTANCE_DIR"
+        message = f"{variable} is {path.parent}, where nothing can be written: {error.strerror}"
+        finding = Finding("setting-invalid", Severity.ERROR, message, "Name a folder that you can write.", variable)
+        raise SettingsInvalid(message, findings=[finding]) from error
+    return True
+
+
 def examine(bridge: Bridge, *, now: datetime) -> Iterator[Finding]:
-    """Everything that is wrong with an installation, or will be within 60 days."""
+    """Everything that is wrong with an installation, or will be within 60 days. Asks the database, no other service."""
     yield from _examine_secret(bridge.settings)
+    yield from _examine_source(bridge.settings)
     yield from _examine_keys(bridge, now)
     problems = check_schema(bridge.app)
     yield from problems
@@ -55,6 +83,40 @@ def _examine_secret(settings: Settings) -> Iterator[Finding]:
             check_private(path)
         except BridgeError as error:
             yield Finding("secret-readable", Severity.ERROR, error.detail, f"Run 'chmod 600 {path}'.", str(path))
+
+
+def _examine_source(settings: Settings) -> Iterator[Finding]:
+    """Whether 'serve' would start, and know the portal's keys where they lie in a file."""
+    if settings.session_source is None:
+        variable = PREFIX + "SESSION_SOURCE"
+        fix = "Set it to jwt before you run 'saml-bridge serve'."
+        yield Finding("session-source-absent", Severity.WARNING, "It is not set, and 'serve' refuses.", fix, variable)
+    if settings.session_source == "jwt":
+        try:
+            open_jwks(settings.session_jwks or "")
+        except SettingsInvalid as error:
+            yield from error.findings
+        else:
+            yield from _examine_jwks(settings.session_jwks or "")
+
+
+def _examine_jwks(location: str) -> Iterator[Finding]:
+    if "://" in location:
+        return
+    problem = None
+    try:
+        with Path(location).open("rb") as file:
+            document = parse_json(file.read(MAX_JWKS_BYTES))
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except JsonRefused as error:
+        problem = str(error)
+    else:
+        if not isinstance(document, dict) or not isinstance(document.get("keys"), list) or not document["keys"]:
+            problem = "is not a JSON object with a list of keys"
+    if problem:
+        fix = "Ask the portal's developers for its JWKS (RFC 7517) and name the file, or its https:// address."
+        yield Finding("session-jwks", Severity.ERROR, f"{location} {problem}.", fix, PREFIX + "SESSION_JWKS")
 
 
 def _examine_keys(bridge: Bridge, now: datetime) -> Iterator[Finding]:

@@ -70,8 +70,10 @@ def check_private(path: Path) -> None:
     """Refuse a file that is not there or that anybody but its owner may read. Raises KeyRefused."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise KeyRefused(f"there is no {path}: make it with 'saml-bridge init' or 'saml-bridge keys create'") from error
+    except OSError as error:
+        raise KeyRefused(f"cannot look at {path}: {error.strerror}") from error
     if mode & 0o077:
         raise KeyRefused(f"{path} has mode {mode:04o}, others can read it: run 'chmod 600 {path}'")
 

@@ -6,18 +6,32 @@ Owns: names, defaults and checks of the variables. Does not own: what is built f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from saml_bridge.errors import SettingsInvalid
+from saml_bridge.errors import KeyRefused, SettingsInvalid
+from saml_bridge.keys import check_private
 from saml_bridge.values import Finding, Severity
 
 PREFIX = "SAML_BRIDGE_"
 SECRET_FILE = "secret.key"  # noqa: S105 - a file's name
 SHORTEST_SECRET = 32
+LONGEST_SHOWN = 80
+_SQLITE = "sqlite:///"
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+_DATABASE_FIX = "Use sqlite:////path/to/file.db or postgresql://user@host/name."
+
+
+class _Refused(Exception):
+    """Why a reader does not take a value: what is wrong, as the end of a sentence, and what to do."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +71,8 @@ class Settings:
             try:
                 raw = given.get(name, default)
                 found[name] = None if raw is None else convert(raw)
-            except ValueError as error:
-                findings.append(_finding(name, *error.args))
+            except _Refused as refused:
+                findings.append(_finding(name, refused))
         if not findings:
             findings = _fill_dependents(found)
         if findings:
@@ -84,75 +98,153 @@ def allows_http_acs(environ: Mapping[str, str] | None = None) -> bool:
     raw = (os.environ if environ is None else environ).get(PREFIX + "ALLOW_HTTP_ACS")
     try:
         return _read_bool(raw) if raw else False
-    except ValueError as error:
-        raise SettingsInvalid(str(error.args[0]), findings=[_finding("allow_http_acs", *error.args)]) from None
+    except _Refused as refused:
+        raise _invalid("allow_http_acs", refused) from None
 
 
-def _finding(name: str, message: str, fix: str) -> Finding:
+def find_instance_dir(environ: Mapping[str, str]) -> Path:
+    """The instance folder, for what comes before there can be any other setting. Raises SettingsInvalid."""
+    try:
+        return _read_path(environ.get(PREFIX + "INSTANCE_DIR") or "instance")
+    except _Refused as refused:
+        raise _invalid("instance_dir", refused) from None
+
+
+def _invalid(name: str, refused: _Refused) -> SettingsInvalid:
+    finding = _finding(name, refused)
+    return SettingsInvalid(finding.message, findings=[finding])
+
+
+def _finding(name: str, refused: _Refused) -> Finding:
     variable = PREFIX + name.upper()
-    return Finding("setting-invalid", Severity.ERROR, f"{variable} {message}", fix, where=variable)
+    return Finding("setting-invalid", Severity.ERROR, f"{variable} {refused.message}", refused.fix, where=variable)
 
 
 def _fill_dependents(found: dict[str, Any]) -> list[Finding]:
     """Defaults and checks that need more than one variable."""
-    instance: Path = found["instance_dir"]
     findings = []
-    if found["database_url"] is None:
-        found["database_url"] = f"sqlite:///{instance / 'saml_bridge.db'}"
-    if found["secret_key"] is None:
+    for name, fill in (("database_url", _fill_database_url), ("secret_key", _fill_secrets)):
         try:
-            found["secret_key"] = _read_secret((instance / SECRET_FILE).read_text(encoding="ascii").strip())
-        except (OSError, ValueError):
-            fix = f"Run 'saml-bridge init', which makes {instance / SECRET_FILE}, or set the variable."
-            findings.append(_finding("secret_key", "is not set, and there is no secret file either", fix))
+            fill(found)
+        except _Refused as refused:
+            findings.append(_finding(name, refused))
+    return [*findings, *_check_session_source(found)]
+
+
+def _fill_database_url(found: dict[str, Any]) -> None:
+    """SQLite in the instance folder, which is made when it is missing; no other folder is."""
+    instance: Path = found["instance_dir"]
+    if found["database_url"] is None:
+        found["database_url"] = f"{_SQLITE}{instance / 'saml_bridge.db'}"
+    elif found["database_url"].startswith(_SQLITE):
+        folder = Path(found["database_url"].removeprefix(_SQLITE)).parent
+        if folder != instance and not os.path.isdir(folder):
+            raise _Refused(f"names a file in {folder}, and there is no such folder", f"Run 'mkdir -p {folder}'.")
+
+
+def _fill_secrets(found: dict[str, Any]) -> None:
+    if found["secret_key"] is None:
+        found["secret_key"] = _read_secret_file(found["instance_dir"] / SECRET_FILE)
     found["pairwise_secret"] = found["pairwise_secret"] or found["secret_key"]
+
+
+def _check_session_source(found: dict[str, Any]) -> Iterator[Finding]:
+    if found["session_source"] == "demo" and urlsplit(found["base_url"]).hostname not in _THIS_MACHINE:
+        what = f"is demo, which signs anybody in, and {PREFIX}BASE_URL is not this machine"
+        yield _finding("session_source", _Refused(what, "Set jwt; the demo is for http://localhost alone."))
     if found["session_source"] == "jwt":
         for name in ("session_jwks", "session_issuer", "session_audience"):
             if found[name] is None:
                 what = f"is not set, and {PREFIX}SESSION_SOURCE=jwt needs it"
-                findings.append(_finding(name, what, "Ask the portal's developers for it."))
-    return findings
+                yield _finding(name, _Refused(what, "Ask the portal's developers for it."))
 
 
 def _read_path(raw: str) -> Path:
-    return Path(raw).expanduser().absolute()
+    try:
+        return Path(raw).expanduser().absolute()
+    except RuntimeError:
+        raise _Refused(f"is {_quote(raw)}, and there is no such home folder", "Write the whole path.") from None
 
 
 def _read_base_url(raw: str) -> str:
-    parts = urlsplit(raw)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError(f"is {raw!r}, which is no web address", "Give scheme and host: https://sso.example.com")
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise ValueError(f"is {raw!r}: http is for this machine alone", "Use https, with TLS ended before the service.")
-    return raw.rstrip("/")
+    try:
+        parts = urlsplit(raw)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    strange = parts.query or parts.fragment or "@" in parts.netloc or not raw.isprintable() or " " in raw
+    if parts.scheme not in ("http", "https") or not host or strange:
+        raise _Refused(f"is {_quote(raw)}, which is no web address", "Give scheme and host: https://sso.example.com")
+    if parts.scheme == "http" and host not in _THIS_MACHINE:
+        raise _Refused(
+            f"is {_quote(raw)}: http is for this machine alone", "Use https, with TLS ended before the service."
+        )
+    origin = f"{parts.scheme}://{parts.netloc}"
+    if parts.path.strip("/"):
+        fix = f"Set {origin}, or give the service a host name of its own."
+        raise _Refused(f"is {_quote(raw)}: the service cannot live below a path", fix)
+    return origin
 
 
 def _read_database_url(raw: str) -> str:
-    if not raw.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
-        kind = raw.split(":", 1)[0]
-        fix = "Use sqlite:////path/to/file.db or postgresql://user@host/name."
-        raise ValueError(f"names a database of kind {kind!r}, which is not known", fix)
+    """The address; of SQLite with the absolute path of the file."""
+    if raw.startswith(_SQLITE):
+        file = raw.removeprefix(_SQLITE)
+        if file in ("", ":memory:"):
+            raise _Refused("names a SQLite database in memory", _DATABASE_FIX)
+        if "?" in file:
+            raise _Refused("has parameters after '?', which a SQLite database takes none of", _DATABASE_FIX)
+        return f"{_SQLITE}{_read_path(file)}"
+    if not raw.startswith(("postgresql://", "postgresql+psycopg://")):
+        kind = raw.partition(":")[0]
+        raise _Refused(f"names a database of kind {_quote(kind)}, which is not known", _DATABASE_FIX)
     return raw
 
 
 def _read_secret(raw: str) -> str:
     if len(raw) < SHORTEST_SECRET:
         fix = "Make one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
-        raise ValueError(f"has {len(raw)} characters, at least {SHORTEST_SECRET} are needed", fix)
+        raise _Refused(f"has {len(raw)} characters, at least {SHORTEST_SECRET} are needed", fix)
     return raw
+
+
+def _read_secret_file(path: Path) -> str:
+    """The secret in a file that its owner alone may read."""
+    restore = (
+        f"Put {path} back from its backup; or, where nothing was ever launched, remove it and run 'saml-bridge init'."
+    )
+    try:
+        content = path.read_text(encoding="ascii").strip()
+        check_private(path)
+    except (FileNotFoundError, NotADirectoryError):
+        fix = f"Run 'saml-bridge init', which makes {path}, or set the variable."
+        raise _Refused("is not set, and there is no secret file either", fix) from None
+    except OSError as error:
+        fix = f"Let the user that runs the service own and read {path}, or set the variable."
+        raise _Refused(f"is not set, and {path} cannot be read: {error.strerror}", fix) from None
+    except UnicodeDecodeError:
+        raise _Refused(f"is not set, and {path} is not plain text", restore) from None
+    except KeyRefused:
+        raise _Refused(f"is not set, and others can read {path}", f"Run 'chmod 600 {path}'.") from None
+    if len(content) < SHORTEST_SECRET:
+        what = f"is not set, and {path} has {len(content)} characters, at least {SHORTEST_SECRET} are needed"
+        raise _Refused(what, restore)
+    return content
 
 
 def _read_bool(raw: str) -> bool:
     known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if raw.lower() not in known:
-        raise ValueError(f"is {raw!r}, which is neither 1 nor 0", "Set 1 or 0.")
+        raise _Refused(f"is {_quote(raw)}, which is neither 1 nor 0", "Set 1 or 0.")
     return known[raw.lower()]
 
 
 def _read_number(least: int, most: int) -> Callable[[str], int]:
     def read(raw: str) -> int:
-        if not raw.isascii() or not raw.isdigit() or not least <= int(raw) <= most:
-            raise ValueError(f"is {raw!r}, which is no whole number", f"Set a number from {least} to {most}.")
+        readable = raw.isascii() and raw.isdigit() and len(raw) <= len(str(most))
+        if not readable or not least <= int(raw) <= most:
+            what = f"is {_quote(raw)}, which is no whole number from {least} to {most}"
+            raise _Refused(what, f"Set a number from {least} to {most}.")
         return int(raw)
 
     return read
@@ -161,10 +253,14 @@ def _read_number(least: int, most: int) -> Callable[[str], int]:
 def _read_choice(*allowed: str) -> Callable[[str], str]:
     def read(raw: str) -> str:
         if raw not in allowed:
-            raise ValueError(f"is {raw!r}, which is not known", f"Set one of: {', '.join(allowed)}.")
+            raise _Refused(f"is {_quote(raw)}, which is not known", f"Set one of: {', '.join(allowed)}.")
         return raw
 
     return read
+
+
+def _quote(raw: str) -> str:
+    return repr(raw if len(raw) <= LONGEST_SHOWN else raw[:LONGEST_SHOWN] + "…")
 
 
 _READERS: dict[str, tuple[Callable[[str], Any], str | None]] = {

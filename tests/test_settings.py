@@ -1,8 +1,11 @@
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
+from saml_bridge.db import init_database, upgrade_database
 from saml_bridge.errors import SettingsInvalid
+from saml_bridge.keys import write_private
 from saml_bridge.settings import Settings, check_environment
 
 SECRET = "s" * 40
@@ -20,8 +23,100 @@ def test_defaults_need_only_a_secret() -> None:
 
 
 def test_the_secret_may_come_from_the_instance_folder(tmp_path: Path) -> None:
-    (tmp_path / "secret.key").write_text(SECRET + "\n")
+    write_private(tmp_path / "secret.key", SECRET.encode() + b"\n")
     assert read(INSTANCE_DIR=str(tmp_path)).secret_key == SECRET
+
+
+def refuse(**variables: str) -> str:
+    """The one finding's variable, message and fix."""
+    with pytest.raises(SettingsInvalid) as caught:
+        read(**variables)
+    (finding,) = caught.value.findings
+    assert finding.fix
+    return f"{finding.message} {finding.fix}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BASE_URL", "http://["),
+        ("BASE_URL", "https://sso.example.com:port"),
+        ("BASE_URL", "https://user@sso.example.com"),
+        ("BASE_URL", "https://sso.example.com\n"),
+        ("BASE_URL", "https://sso.example.com/?x=1"),
+        ("SNAPSHOT_CACHE", "9" * 5000),
+        ("SNAPSHOT_CACHE", "0"),
+        ("SESSION_LEEWAY_SECONDS", "\u0663"),
+        ("CERTS_DIR", "~no-such-user/certs"),
+        ("INSTANCE_DIR", "~no-such-user"),
+        ("DATABASE_URL", "sqlite:///:memory:"),
+        ("DATABASE_URL", "sqlite:///"),
+        ("DATABASE_URL", "sqlite:////tmp/x.db?timeout=abc"),
+    ],
+)
+def test_whatever_a_variable_holds_is_a_finding_with_a_fix(name: str, value: str) -> None:
+    said = refuse(SECRET_KEY=SECRET, **{name: value})
+    assert said.startswith(f"SAML_BRIDGE_{name} ")
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize("path", ["/bridge", "/bridge/", "//bridge"])
+def test_a_base_url_has_no_path(path: str) -> None:
+    assert "Set https://sso.example.com," in refuse(SECRET_KEY=SECRET, BASE_URL=f"https://sso.example.com{path}")
+
+
+def test_the_slash_at_the_end_of_the_base_url_is_dropped() -> None:
+    assert read(SECRET_KEY=SECRET, BASE_URL="https://sso.example.com:8443/").base_url == "https://sso.example.com:8443"
+
+
+def test_the_demo_is_for_this_machine_alone() -> None:
+    for host in ("localhost", "127.0.0.1:8700", "[::1]:8700"):
+        assert read(SECRET_KEY=SECRET, SESSION_SOURCE="demo", BASE_URL=f"http://{host}").session_source == "demo"
+    said = refuse(SECRET_KEY=SECRET, SESSION_SOURCE="demo", BASE_URL="https://sso.example.com")
+    assert said.startswith("SAML_BRIDGE_SESSION_SOURCE")
+
+
+def test_a_relative_database_file_is_relative_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = read(SECRET_KEY=SECRET, DATABASE_URL="sqlite:///relative.db")
+    assert settings.database_url == f"sqlite:///{tmp_path / 'relative.db'}"
+    app = Flask(__name__)
+    database = init_database(app, settings.database_url)
+    upgrade_database(app)
+    database.dispose()
+    assert (tmp_path / "relative.db").exists()
+
+
+def test_the_folder_of_the_database_file_must_be_there(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    assert f"mkdir -p {absent}" in refuse(SECRET_KEY=SECRET, DATABASE_URL=f"sqlite:///{absent}/x.db")
+    read(SECRET_KEY=SECRET, DATABASE_URL=f"sqlite:///{absent}/x.db", INSTANCE_DIR=str(absent))  # made by the service
+
+
+def test_a_secret_file_that_does_not_do_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "secret.key"
+    assert "no secret file" in refuse(INSTANCE_DIR=str(tmp_path))
+    path.mkdir()
+    said = refuse(INSTANCE_DIR=str(tmp_path))
+    assert f"{path} cannot be read: Is a directory" in said
+    assert "init" not in said
+    path.rmdir()
+    write_private(path, b"hunter2\n")
+    said = refuse(INSTANCE_DIR=str(tmp_path))
+    assert f"{path} has 7 characters, at least 32 are needed" in said
+    assert "hunter2" not in said
+    path.write_bytes(b"\xff" * 40)
+    assert f"{path} is not plain text" in refuse(INSTANCE_DIR=str(tmp_path))
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_k1_a_secret_that_others_can_read_is_refused_with_the_command_that_mends_it(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "secret.key"
+    write_private(path, SECRET.encode())
+    path.chmod(mode)
+    assert f"Run 'chmod 600 {path}'." in refuse(INSTANCE_DIR=str(tmp_path))
 
 
 def test_every_problem_is_named_at_once() -> None:
