@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import getpass
 import json
+import multiprocessing
 import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import click
@@ -25,7 +27,7 @@ from saml_bridge import __version__
 from saml_bridge.app import Bridge, create_app, open_bridge
 from saml_bridge.audit import Outcome as AuditOutcome
 from saml_bridge.audit import Record, Search
-from saml_bridge.db import check_schema
+from saml_bridge.db import DATABASE_FIX, check_schema, explain_failure
 from saml_bridge.errors import BridgeError, LaunchRefused, SignInFailed
 from saml_bridge.fields import build_example
 from saml_bridge.identity import build_biller_metadata
@@ -36,10 +38,11 @@ from saml_bridge.metadata_report import build_json, show_report
 from saml_bridge.publishing import PlannedFile, apply_plan, export_biller, plan_file
 from saml_bridge.saml.metadata import check_metadata
 from saml_bridge.sessions import FileSource
-from saml_bridge.settings import PREFIX, Settings, allows_http_acs, check_environment
+from saml_bridge.settings import Settings, allows_http_acs, check_environment
 from saml_bridge.terminal import clean, make_console, make_table, show_finding
 from saml_bridge.values import Credentials, Finding, Severity
 from saml_bridge.web.launch import new_trace_id
+from saml_bridge.web.metrics import FOLDER_VARIABLE
 from saml_bridge.web.pages import render_launch
 
 KEY_KINDS: tuple[KeyKind, ...] = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384")
@@ -73,10 +76,18 @@ def main() -> NoReturn:
         _show_error(error)
         sys.exit(1)
     except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        click.echo(f"saml-bridge: the database does not answer: {cause}. Check {PREFIX}DATABASE_URL.", err=True)
+        click.echo(f"saml-bridge: the database does not answer: {explain_failure(error)}. {DATABASE_FIX}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"saml-bridge: {clean(_explain_os(error))}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain_os(error: OSError) -> str:
+    """The file and what the system says of it."""
+    what = error.strerror or str(error)
+    return what if error.filename is None else f"{error.filename}: {what}"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -116,9 +127,11 @@ def serve(bind: str, workers: int, threads: int) -> None:
     host, port = _read_bind(bind)
     for finding in check_environment():
         show_finding(finding)
-    create_app()  # everything that can be wrong is said here, once, and not by each worker
+    settings = Settings.from_env()
+    create_app(settings)  # everything that can be wrong is said here, once, and not by each worker
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces
+    from granian.log import LogLevels
 
     server = Granian(
         "saml_bridge.app:create_served_app",
@@ -131,9 +144,20 @@ def serve(bind: str, workers: int, threads: int) -> None:
         workers=workers,
         blocking_threads=threads,
         backpressure=threads * 8,
-        log_level="warning",  # type: ignore[arg-type]
+        log_level=LogLevels.error,  # it warns of more threads than cores; ours wait for the database
     )
-    server.serve()
+    with _summed_metrics(settings) if workers > 1 else nullcontext():
+        server.serve()
+
+
+@contextmanager
+def _summed_metrics(settings: Settings) -> Iterator[None]:
+    """Have workers that start now write their metrics to a folder, for each to sum up."""
+    settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    multiprocessing.set_start_method("spawn")  # a forked worker would go on with the metrics library as loaded here
+    with TemporaryDirectory(prefix="metrics-", dir=settings.instance_dir) as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        yield
 
 
 def _read_bind(bind: str) -> tuple[str, int]:
@@ -357,6 +381,8 @@ def doctor() -> int:
         bridge = open_bridge(Settings.from_env())
     except BridgeError as error:
         findings += error.findings or [Finding(error.code, Severity.ERROR, error.detail)]
+    except OSError as error:
+        findings.append(Finding("file-unusable", Severity.ERROR, _explain_os(error)))
     else:
         findings += examine(bridge, now=_now())
     for finding in findings:

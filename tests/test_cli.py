@@ -421,6 +421,16 @@ def test_k1_serve_refuses_a_key_that_others_can_read(installed: Shell) -> None:
 
 
 def test_doctor_finds_what_is_wrong(published: Shell) -> None:
+    assert "session-source-absent" in published.run("doctor").stdout
+    jwks = published.folder / "jwks.json"
+    published.environ |= {
+        "SAML_BRIDGE_SESSION_SOURCE": "jwt",
+        "SAML_BRIDGE_SESSION_JWKS": str(jwks),
+        "SAML_BRIDGE_SESSION_ISSUER": "https://pay.example",
+        "SAML_BRIDGE_SESSION_AUDIENCE": "saml-bridge",
+    }
+    assert f"{jwks} cannot be read" in published.run("doctor", code=1).stdout
+    jwks.write_text(json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "A" * 43}]}))
     assert published.run("doctor").stdout == "Everything is in order.\n"
     (published.folder / "certs" / "default.key.pem").chmod(0o640)
     published.environ["SAML_BRIDGE_BASEURL"] = "x"

@@ -1,12 +1,19 @@
-"""Counters and times for Prometheus. Owns their names; called by the views."""
+"""Counters and times for Prometheus. Owns their names; called by the views.
+
+Where a service has several workers, each writes its numbers to files in the folder that `FOLDER_VARIABLE` names, and
+any of them answers with the sum. The library looks at the variable once, when it is imported, so it must be set before.
+"""
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 
-from prometheus_client import REGISTRY, Counter, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _LAUNCHES = Counter("saml_bridge_launches", "Launches by outcome and code", ["outcome", "code"])
 _SECONDS = Histogram(
@@ -29,5 +36,9 @@ def count_launch(outcome: str, code: str, seconds: float) -> None:
 
 
 def render_metrics() -> bytes:
-    """All metrics of this process in Prometheus' text format."""
-    return generate_latest(REGISTRY)
+    """All metrics of the service in Prometheus' text format."""
+    if FOLDER_VARIABLE not in os.environ:
+        return generate_latest(REGISTRY)
+    summed = CollectorRegistry()
+    MultiProcessCollector(summed)  # type: ignore[no-untyped-call]  # the library has no types here
+    return generate_latest(summed)
