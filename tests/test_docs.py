@@ -45,6 +45,16 @@ def test_the_example_of_the_configuration_is_one() -> None:
     assert {one.name for one in fields(filed.biller.links[0])} == set(yaml.safe_load(example)["billers"][0]["links"][0])
 
 
+def test_every_threat_that_a_test_names_is_listed_and_every_listed_one_is_tested() -> None:
+    listed = re.findall(r"^\| ([A-Z]\d+) \|", (ROOT / "docs" / "threats.md").read_text(encoding="utf-8"), re.M)
+    named: set[str] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for ids in re.findall(r"^ *def test_((?:[a-zA-Z]\d{1,2}_)+)", path.read_text(encoding="utf-8"), re.M):
+            named |= {one.upper() for one in ids.split("_") if one}
+    assert len(named) > 100
+    assert sorted(listed) == sorted(named)
+
+
 def test_commands_in_the_readme_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     used = set(re.findall(r"saml-bridge ([a-z-]+)", readme))
