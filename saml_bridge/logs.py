@@ -24,14 +24,14 @@ def set_up_logs(log_format: str) -> None:
             processors=[*shared, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dump)],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             logger_factory=structlog.BytesLoggerFactory(open(2, "wb", closefd=False)),  # noqa: SIM115 - it stays open
-            cache_logger_on_first_use=True,
+            cache_logger_on_first_use=False,
         )
     else:
         structlog.configure(
             processors=[*shared, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-            cache_logger_on_first_use=True,
+            cache_logger_on_first_use=False,
         )
 
 
