@@ -54,8 +54,19 @@ class Kind(StrEnum):
 
     LAUNCH_ISSUED = "payer:launch:issued"
     LAUNCH_REFUSED = "payer:launch:refused"
+    SIGN_ON_ISSUED = "partner:sign-on:issued"
+    SIGN_ON_REFUSED = "partner:sign-on:refused"
+    LOGOUT_DONE = "payer:logout:done"
+    LOGOUT_REFUSED = "partner:logout:refused"
     REVISION_PUBLISHED = "ops:revision:published"
     REVISION_REFUSED = "ops:revision:refused"
+    METADATA_HELD = "ops:metadata:held"
+    METADATA_ACCEPTED = "ops:metadata:accepted"
+    METADATA_REJECTED = "ops:metadata:rejected"
+    METADATA_REFUSED = "ops:metadata:refused"
+    KEY_INVITED = "ops:key:invited"
+    KEY_REHEARSED = "ops:key:rehearsed"
+    KEY_JUDGED = "ops:key:judged"
 
 
 class Outcome(StrEnum):

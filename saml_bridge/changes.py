@@ -11,7 +11,19 @@ from dataclasses import dataclass, fields
 from difflib import SequenceMatcher
 from typing import Any, Final, TypeVar
 
-from saml_bridge.document import AttributeMapping, Biller, Condition, Link, Partner, Rule, SamlSettings, TransformCall
+from saml_bridge.document import (
+    AttributeMapping,
+    Biller,
+    Condition,
+    Idp,
+    IdpContact,
+    IdpLogo,
+    Link,
+    Partner,
+    Rule,
+    SamlSettings,
+    TransformCall,
+)
 
 LONGEST_SHOWN: Final = 120
 
@@ -54,10 +66,12 @@ def _compare(old: Biller, new: Biller, find_acs: FindAcs) -> Iterator[tuple[str,
     names = {"name": "name"}
     yield from (("", what) for what in _diff(old, new, names))
     labels = {"sign_in_url": "sign-in URL", "return_parameter": "return parameter", "home_url": "home URL"}
+    labels["logout_callback"] = "logout callback"
     yield from (("portal", what) for what in _diff(old.portal, new.portal, labels))
     yield from (("identity provider", what) for what in _diff(old.idp, new.idp, {"entity_id": "entity ID"}))
-    keys = {"current": "current key", "next": "next key"}
+    keys = {"current": "current key", "next": "next key", "previous": "previous key"}
     yield from (("identity provider", what) for what in _diff(old.idp.keys, new.idp.keys, keys))
+    yield from (("identity provider", what) for what in _compare_presentation(old.idp, new.idp))
     yield from _compare_parts(
         "partner",
         old.partners,
@@ -67,6 +81,21 @@ def _compare(old: Biller, new: Biller, find_acs: FindAcs) -> Iterator[tuple[str,
     )
     yield from _compare_parts("mapping", old.mappings, new.mappings, added=_added_mapping, compare=_compare_mappings)
     yield from _compare_parts("link", old.links, new.links, added=_added_link, compare=_compare_links)
+
+
+def _compare_presentation(old: Idp, new: Idp) -> Iterator[str]:
+    """What our metadata shows of the biller."""
+    if old.logo != new.logo:
+        yield f"logo changes from {_name_logo(old.logo)} to {_name_logo(new.logo)}"
+    yield from _diff_items("contact", *([_name_contact(one) for one in idp.contacts] for idp in (old, new)))
+
+
+def _name_logo(logo: IdpLogo | None) -> str:
+    return "none" if logo is None else f"{_show(logo.url)} ({logo.width} by {logo.height})"
+
+
+def _name_contact(contact: IdpContact) -> str:
+    return f"{contact.type} {contact.email}" + (f" ({contact.name})" if contact.name else "")
 
 
 def _compare_parts(
@@ -101,7 +130,10 @@ def _compare_order(what: str, old: Sequence[str], new: Sequence[str]) -> Iterato
 
 _PARTNER_LABELS: Final = {"name": "name", "protocol": "protocol"}
 _SAML_LABELS: Final = {
+    "metadata_url": "address of the metadata",
+    "mdq_url": "address for metadata queries",
     "entity_id": "entity ID in the metadata",
+    "our_entity_id": "entity ID that the partner knows us by",
     "acs": "assertion consumer service",
     "sign": "signed part",
     "signature_algorithm": "signature algorithm",
@@ -111,6 +143,10 @@ _SAML_LABELS: Final = {
     "lifetime_seconds": "lifetime in seconds",
     "skew_seconds": "clock skew in seconds",
     "expired_metadata": "handling of expired metadata",
+    "default_link": "link for sign-ons that the partner starts",
+    "require_signed_requests": "demand for signed requests",
+    "allow_unsigned_logout": "acceptance of unsigned logout requests",
+    "signing_key": "signing key",
 }
 _NAME_ID_LABELS: Final = {"format": "name ID format", "from_": "name ID field"}
 
@@ -124,6 +160,8 @@ def _compare_partners(old: Partner, new: Partner, find_acs: FindAcs) -> Iterator
     yield from _diff(old, new, _PARTNER_LABELS)
     yield from _diff_items("origin", old.origins, new.origins)
     yield from _compare_metadata(old, new, find_acs)
+    if old.saml.metadata_signer != new.saml.metadata_signer:
+        yield f"the pinned signer of its metadata is {'another' if new.saml.metadata_signer else 'no longer there'}"
     yield from _diff(old.saml, new.saml, _SAML_LABELS)
     yield from _diff(old.saml.name_id, new.saml.name_id, _NAME_ID_LABELS)
 

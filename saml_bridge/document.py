@@ -74,13 +74,21 @@ class NameIdSettings:
 class SamlSettings:
     """How to speak SAML 2.0 to one service provider. `metadata` is always `sha256:` + 64 hex digits here.
 
-    `acs` is an index, a location or None (chosen from the metadata); `relay_state` is `callback_uri`, `none` or
-    `identifier:TEXT`; `entity_id` picks one entity of an aggregate; `expired_metadata` says what happens to a launch
-    when the registered metadata's validUntil has passed.
+    `metadata_url` or `mdq_url` (a base URL, with `entity_id`) is where newer metadata is fetched from,
+    `metadata_signer` the one certificate (base64 of its DER) that must have signed it there. `acs` is an index, a
+    location or None (chosen from the metadata); `relay_state` is `callback_uri`, `none` or `identifier:TEXT`;
+    `entity_id` picks one entity of an aggregate; `expired_metadata` says what happens to a launch when the metadata's
+    validUntil has passed: None warns for metadata registered as a file and refuses for fetched. `default_link` serves
+    sign-ons that the partner starts, `signing_key` says which of the biller's keys signs for this partner,
+    `our_entity_id` is the name that this partner insists on for the biller.
     """
 
-    metadata: str
+    metadata: str = ""
+    metadata_url: str | None = None
+    mdq_url: str | None = None
+    metadata_signer: str | None = None
     entity_id: str | None = None
+    our_entity_id: str | None = None
     acs: int | str | None = None
     name_id: NameIdSettings = NameIdSettings()
     sign: SignWhat = "both"
@@ -90,7 +98,21 @@ class SamlSettings:
     relay_state: str = "callback_uri"
     lifetime_seconds: int = 300
     skew_seconds: int = 60
-    expired_metadata: Literal["warn", "refuse"] = "warn"
+    expired_metadata: Literal["warn", "refuse"] | None = None
+    default_link: str | None = None
+    require_signed_requests: bool = False
+    allow_unsigned_logout: bool = False
+    signing_key: Literal["current", "next"] = "current"
+
+    @property
+    def refuses_expired(self) -> bool:
+        """Whether a launch is refused once the metadata's validUntil has passed."""
+        return self.expired_metadata == "refuse" or (self.expired_metadata is None and self.is_fetched)
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether newer metadata is fetched from an address."""
+        return bool(self.metadata_url or self.mdq_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +143,55 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Portal:
-    """`return_parameter` is the query parameter of `sign_in_url` that takes the address to come back to."""
+    """`return_parameter` is the query parameter of `sign_in_url` that takes the address to come back to.
+
+    `logout_callback` is told, server to server, when a partner has ended a payer's session.
+    """
 
     sign_in_url: str
     home_url: str
     return_parameter: str = "next"
+    logout_callback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyNames:
-    """Names in the key ring; None for `next` means that no rollover is under way."""
+    """Names in the key ring. `next` is published before it signs, `previous` still is after it signed last."""
 
     current: str = "default"
     next: str | None = None
+    previous: str | None = None
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The names of all keys that our metadata holds, the one that signs first, none twice."""
+        return tuple(dict.fromkeys(name for name in (self.current, self.next, self.previous) if name is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class IdpLogo:
+    """A picture of the biller in our metadata; an https URL, width and height in pixels."""
+
+    url: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdpContact:
+    """Whom partners may write to about this biller's sign-on."""
+
+    type: Literal["technical", "support", "administrative", "billing", "other"]
+    email: str
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Idp:
     entity_id: str | None = None
     keys: KeyNames = KeyNames()
+    logo: IdpLogo | None = None
+    contacts: tuple[IdpContact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,27 @@ class MetadataRefused(BridgeError):
     public_message = "The metadata cannot be accepted."
 
 
+class RequestRefused(BridgeError):
+    """A partner's message that must not be acted on, and that cannot be answered at the partner either.
+
+    The payer gets a page that says so in plain words; the `code` and `detail` are for the log and the audit trail.
+    """
+
+    code = "request-refused"
+    http_status = 400
+    public_message = (
+        "We could not read the other website's request to sign you in. Please start again from your bill portal."
+    )
+
+
+class FetchRefused(BridgeError):
+    """Something from another server that was not fetched, or not taken: the address, the connection, the answer."""
+
+    code = "fetch-refused"
+    http_status = 502
+    public_message = "Another server could not be reached."
+
+
 class NotFound(BridgeError):
     """Unknown, disabled, or another biller's: the payer is told the same."""
 

@@ -306,7 +306,7 @@ def _build_saml_reply(ask: _Reply) -> tuple[FormPost, bytes]:
     """An unsolicited Response by HTTP-POST (SAML 2.0 profiles, section 4.1.5; bindings, section 3.5)."""
     partner, settings = ask.route.response, ask.route.partner.saml
     valid_until = partner.metadata.valid_until
-    if settings.expired_metadata == "refuse" and valid_until is not None and valid_until <= ask.now:
+    if settings.refuses_expired and valid_until is not None and valid_until <= ask.now:
         detail = f"the partner's registered metadata expired at {valid_until.isoformat()}: register a current one"
         raise PartnerUnusable(detail, code="metadata-expired")
     built = partner.build_response(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,7 +40,10 @@ class Settings:
     """A checked set of settings; each stands in the variable `SAML_BRIDGE_` + its name in capitals.
 
     Paths are absolute; `base_url` has no slash at its end. `secret_key` signs cookies and keys pseudonyms;
-    `pairwise_secret` makes persistent name IDs and must never change, it is `secret_key` when unset.
+    `pairwise_secret` makes persistent name IDs and must never change, it is `secret_key` when unset. `key_passphrase`
+    opens encrypted keys, `portal_token` lets the portal end sessions from its server, `fetch_allow` are the private
+    networks that may be fetched from, `metadata_refresh_minutes` is how often the service looks for metadata that is
+    due (0: never).
     """
 
     base_url: str
@@ -58,6 +62,10 @@ class Settings:
     log_format: str
     metrics_token: str | None = field(repr=False)
     snapshot_cache: int
+    key_passphrase: str | None = field(repr=False)
+    portal_token: str | None = field(repr=False)
+    fetch_allow: tuple[str, ...]
+    metadata_refresh_minutes: int
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -259,6 +267,18 @@ def _read_choice(*allowed: str) -> Callable[[str], str]:
     return read
 
 
+def _read_networks(raw: str) -> tuple[str, ...]:
+    """Networks in which servers may be reached that a public address would not name; checked, as written."""
+    parts = [part.strip() for part in raw.split(",") if part.strip()]
+    for part in parts:
+        try:
+            ip_network(part)
+        except ValueError:
+            what = f"has {_quote(part)}, which is no network"
+            raise _Refused(what, "Separate networks by commas: 10.20.0.0/16, fd00:1::/64, 192.0.2.7.") from None
+    return tuple(parts)
+
+
 def _quote(raw: str) -> str:
     return repr(raw if len(raw) <= LONGEST_SHOWN else raw[:LONGEST_SHOWN] + "…")
 
@@ -280,6 +300,10 @@ _READERS: dict[str, tuple[Callable[[str], Any], str | None]] = {
     "log_format": (_read_choice("json", "console"), "json"),
     "metrics_token": (_read_secret, None),
     "snapshot_cache": (_read_number(1, 1_000_000), "2048"),
+    "key_passphrase": (str, None),
+    "portal_token": (_read_secret, None),
+    "fetch_allow": (_read_networks, ""),
+    "metadata_refresh_minutes": (_read_number(0, 1440), "15"),
 }
 
 if set(_READERS) != {one.name for one in fields(Settings)}:

@@ -13,8 +13,11 @@ ROOT = Path(__file__).parent.parent / "saml_bridge"
 LAYERS: list[set[str]] = [
     {"values", "errors", "document", "__init__"},
     {"fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"},
-    {"settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations"},
-    {"launch", "publishing", "identity"},
+    {
+        *("settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations", "sealing"),
+        *("fetching", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
+    },
+    {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity"},
     {"web", "cli", "metadata_report", "terminal", "demo"},
     {"app", "installation"},
 ]

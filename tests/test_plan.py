@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from saml_bridge.changes import Change, describe_condition, plan
-from saml_bridge.document import Biller, Condition, Idp, KeyNames, Partner, Rule, TransformCall
+from saml_bridge.document import Biller, Condition, Idp, IdpContact, IdpLogo, KeyNames, Partner, Rule, TransformCall
 from saml_bridge.transforms import TRANSFORMS
 from tests.billers import make_biller, make_metadata, with_link, with_partner, with_saml
 
@@ -265,6 +265,8 @@ SPECIAL = {
     "when": Condition(field="payer.email", exists=True),
     "origins": ("https://a.example",),
     "transforms": (TransformCall("upper"),),
+    "logo": IdpLogo("https://pay.example/logo.png", 160, 60),
+    "contacts": (IdpContact("technical", "sso@example.net"),),
 }
 
 

@@ -30,6 +30,7 @@ def check_parts(biller: Any, *, where: str, allow_http: bool) -> Iterator[Findin
     for name in ("partners", "mappings", "links"):
         yield from check_unique(_items(biller, name), "slug", where=f"{where}{name}")
     yield from _check_entity_ids(biller, where)
+    yield from _check_metadata_sources(biller, where)
     yield from _check_references(biller, where)
     yield from _check_mappings(biller, where)
     yield from _check_relay_states(biller, where)
@@ -68,7 +69,36 @@ def _check_entity_ids(biller: Any, where: str) -> Iterator[Finding]:
         yield Finding("partner-not-unique", finding.severity, finding.message, "Use one partner for both.", place)
 
 
+def _check_metadata_sources(biller: Any, where: str) -> Iterator[Finding]:
+    """Metadata comes from a file or from one address, and a metadata query names the entity that it asks for."""
+    for position, partner in _items(biller, "partners"):
+        saml = _get(partner, "saml")
+        if saml is None:
+            continue
+        place = f"{where}partners[{position}].saml"
+        url, query = _get(saml, "metadata_url"), _get(saml, "mdq_url")
+        if url and query:
+            message = "metadata_url and mdq_url are both given, and one of them must be the source"
+            yield Finding("config-value", Severity.ERROR, message, "Remove one.", f"{place}.mdq_url")
+        if not (url or query or _get(saml, "metadata")):
+            message = "metadata: is missing; expected a file, or metadata_url, or mdq_url with entity_id"
+            fix = "Name the partner's metadata file, or the address that it is fetched from."
+            yield Finding("config-missing", Severity.ERROR, message, fix, f"{place}.metadata")
+        if query and not _get(saml, "entity_id"):
+            message = "entity_id: is missing; expected the entity ID that the metadata query asks for"
+            yield Finding("config-missing", Severity.ERROR, message, "Add entity_id.", f"{place}.entity_id")
+        if _get(saml, "metadata_signer") and not (url or query):
+            message = "metadata_signer: is given, and nothing is fetched that it could have signed"
+            fix = "Add metadata_url, or remove metadata_signer."
+            yield Finding("config-value", Severity.ERROR, message, fix, f"{place}.metadata_signer")
+        if _get(saml, "signing_key") == "next" and not _get(_get(_get(biller, "idp"), "keys"), "next"):
+            message = "signing_key: is next, and idp.keys names no next key"
+            fix = "Set it to current, or name the next key."
+            yield Finding("config-reference", Severity.ERROR, message, fix, f"{place}.signing_key")
+
+
 def _check_references(biller: Any, where: str) -> Iterator[Finding]:
+    yield from _check_default_links(biller, where)
     for name, many in (("partner", "partners"), ("mapping", "mappings")):
         known = [slug for _, item in _items(biller, many) if (slug := _get(item, "slug")) is not None]
         for position, link in _items(biller, "links"):
@@ -80,6 +110,21 @@ def _check_references(biller: Any, where: str) -> Iterator[Finding]:
             message = f"{name}: there is no {name} {slug!r}{nearest}"
             fix = f"There are: {', '.join(known)}." if known else f"Add it to {many}."
             yield Finding("config-reference", Severity.ERROR, message, fix, f"{where}links[{position}].{name}")
+
+
+def _check_default_links(biller: Any, where: str) -> Iterator[Finding]:
+    """A sign-on that the partner starts goes by a link to that very partner."""
+    links = [(_get(link, "slug"), _get(link, "partner")) for _, link in _items(biller, "links")]
+    for position, partner in _items(biller, "partners"):
+        chosen = _get(_get(partner, "saml"), "default_link")
+        own = [link for link, target in links if target == _get(partner, "slug")]
+        if chosen is None or chosen in own:
+            continue
+        message = f"default_link: there is no link {chosen!r} to this partner"
+        fix = f"There are: {', '.join(own)}." if own else "Add a link to this partner."
+        yield Finding(
+            "config-reference", Severity.ERROR, message, fix, f"{where}partners[{position}].saml.default_link"
+        )
 
 
 def _check_mappings(biller: Any, where: str) -> Iterator[Finding]:
@@ -141,9 +186,13 @@ def _check_https(biller: Any, where: str) -> Iterator[Finding]:
 
 def _list_urls(biller: Any) -> Iterator[tuple[str, str]]:
     portal = _get(biller, "portal")
-    found: list[tuple[str, Any]] = [(f"portal.{name}", _get(portal, name)) for name in ("sign_in_url", "home_url")]
+    names = ("sign_in_url", "home_url", "logout_callback")
+    found: list[tuple[str, Any]] = [(f"portal.{name}", _get(portal, name)) for name in names]
+    found.append(("idp.logo.url", _get(_get(_get(biller, "idp"), "logo"), "url")))
     for position, partner in _items(biller, "partners"):
         found += [(f"partners[{position}].origins[{i}]", url) for i, url in _items(partner, "origins")]
+        saml = _get(partner, "saml")
+        found += [(f"partners[{position}].saml.{name}", _get(saml, name)) for name in ("metadata_url", "mdq_url")]
     for position, link in _items(biller, "links"):
         found.append((f"links[{position}].callback_uri", _get(link, "callback_uri")))
         found += [(f"links[{position}].callback_allow[{i}]", url) for i, url in _items(link, "callback_allow")]

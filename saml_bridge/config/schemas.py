@@ -26,6 +26,8 @@ from saml_bridge.document import (
     EncryptionAlgorithm,
     EncryptWhen,
     Idp,
+    IdpContact,
+    IdpLogo,
     KeyNames,
     Link,
     NameFormat,
@@ -46,6 +48,7 @@ MAX_ITEMS: Final = 500
 MAX_NAME: Final = 200
 MAX_URL: Final = 2048
 MAX_ENTITY_ID: Final = 1024
+MAX_CERTIFICATE: Final = 16_384
 RELAY_STATE_IDENTIFIER: Final = "identifier:"
 
 _SLUG = re.compile(r"[a-z0-9-]{1,64}")
@@ -277,8 +280,22 @@ class MetadataReference(Text):
 
     def read(self, value: Any) -> str:
         text = super().read(value)
-        is_path = 0 < len(text) <= MAX_URL and text.isprintable() and not text.startswith("/") and "\\" not in text
+        if not text:  # to be fetched; `checks.py` asks for an address then
+            return text
+        is_path = len(text) <= MAX_URL and text.isprintable() and not text.startswith("/") and "\\" not in text
         if not (_SHA256.fullmatch(text) or (is_path and not text.lower().startswith("sha256:"))):
+            self.refuse(value)
+        return text
+
+
+class SignerReference(Text):
+    """The certificate that must have signed fetched metadata: in base64 or PEM, or a PEM file's path in a file."""
+
+    allowed = "text: the path of a PEM certificate beside this file, or the certificate itself in base64"
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if not 0 < len(text) <= MAX_CERTIFICATE or "PRIVATE KEY" in text or text.startswith("/") or "\\" in text:
             self.refuse(value)
         return text
 
@@ -443,8 +460,12 @@ class NameIdSchema(_Schema):
 class SamlSchema(_Schema):
     makes = SamlSettings
 
-    metadata = MetadataReference(required=True)
+    metadata = MetadataReference()
+    metadata_url = Url(allow_none=True)
+    mdq_url = Prefix(allow_none=True)
+    metadata_signer = SignerReference(allow_none=True)
     entity_id = EntityId(allow_none=True)
+    our_entity_id = EntityId(allow_none=True)
     acs = AcsReference(allow_none=True)
     name_id = Part(NameIdSchema)
     sign = Choice(get_args(SignWhat))
@@ -454,7 +475,11 @@ class SamlSchema(_Schema):
     relay_state = RelayState()
     lifetime_seconds = WholeNumber(30, 300)
     skew_seconds = WholeNumber(0, 300)
-    expired_metadata = Choice(("warn", "refuse"))
+    expired_metadata = Choice(("warn", "refuse"), allow_none=True)
+    default_link = Slug(allow_none=True)
+    require_signed_requests = Flag()
+    allow_unsigned_logout = Flag()
+    signing_key = Choice(("current", "next"))
 
 
 class PartnerSchema(_Schema):
@@ -489,6 +514,7 @@ class PortalSchema(_Schema):
     sign_in_url = ReturnUrl(required=True)
     return_parameter = Matching(re.compile(r"[A-Za-z0-9_.-]{1,64}"), "text: the name of a query parameter")
     home_url = Url(required=True)
+    logout_callback = Url(allow_none=True)
 
 
 class KeyNamesSchema(_Schema):
@@ -496,6 +522,23 @@ class KeyNamesSchema(_Schema):
 
     current = Slug()
     next = Slug(allow_none=True)
+    previous = Slug(allow_none=True)
+
+
+class LogoSchema(_Schema):
+    makes = IdpLogo
+
+    url = Url(required=True)
+    width = WholeNumber(1, 10_000, required=True)
+    height = WholeNumber(1, 10_000, required=True)
+
+
+class ContactSchema(_Schema):
+    makes = IdpContact
+
+    type = Choice(("technical", "support", "administrative", "billing", "other"), required=True)
+    email = Matching(re.compile(r"[!-?A-~]{1,64}@[!-?A-~]{1,255}"), "text: an e-mail address", required=True)
+    name = Label(allow_none=True)
 
 
 class IdpSchema(_Schema):
@@ -503,6 +546,8 @@ class IdpSchema(_Schema):
 
     entity_id = EntityId(allow_none=True)
     keys = Part(KeyNamesSchema)
+    logo = Part(LogoSchema, allow_none=True)
+    contacts = ListOf(Part(ContactSchema), most=20)
 
 
 class BillerSchema(_Schema):

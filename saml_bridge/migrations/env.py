@@ -10,9 +10,20 @@ from sqlalchemy import Connection, text
 
 from saml_bridge.audit import AuditRow
 from saml_bridge.db import Base, find_database
+from saml_bridge.exchanges import LogoutRow
+from saml_bridge.partner_sessions import PartnerSessionRow
+from saml_bridge.refreshes import LeaseRow
 from saml_bridge.registry import BillerRow
+from saml_bridge.rehearsals import RehearsalRow
 
-MODELS = (AuditRow, BillerRow)  # importing their modules fills Base.metadata
+MODELS = (
+    AuditRow,
+    BillerRow,
+    LeaseRow,
+    LogoutRow,
+    PartnerSessionRow,
+    RehearsalRow,
+)  # importing their modules fills Base.metadata
 ONE_AT_A_TIME = 7_261_524_188  # PostgreSQL: two processes that start at once must not both create the tables
 
 
