@@ -6,7 +6,7 @@ and for how long a snapshot is the one in force (the registry, and the fence of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from saml_bridge.conditions import Test, compile_condition
@@ -33,7 +33,17 @@ class Route:
 class Snapshot:
     """One biller's revision. Safe to share between threads: what is compiled twice at once is the same."""
 
-    __slots__ = ("_find_key", "_read_metadata", "_responses", "_routes", "_secret", "biller", "issuer", "revision")
+    __slots__ = (
+        "_entities",
+        "_find_key",
+        "_read_metadata",
+        "_responses",
+        "_routes",
+        "_secret",
+        "biller",
+        "issuer",
+        "revision",
+    )
 
     def __init__(
         self,
@@ -53,6 +63,7 @@ class Snapshot:
         self._secret = pairwise_secret
         self._routes: dict[str, Route] = {}
         self._responses: dict[str, CompiledPartner] = {}
+        self._entities: dict[str, tuple[Partner, SpMetadata]] | None = None
 
     @property
     def key(self) -> SigningKey:
@@ -68,6 +79,20 @@ class Snapshot:
         if route is None:
             route = self._routes[link] = self._compile(link)
         return route
+
+    def find_partner_by_entity_id(self, entity_id: str) -> tuple[Partner, SpMetadata] | None:
+        """The partner of this biller whose metadata has exactly this entity ID, letter by letter."""
+        if self._entities is None:
+            self._entities = dict(self._list_entities())
+        return self._entities.get(entity_id)
+
+    def _list_entities(self) -> Iterator[tuple[str, tuple[Partner, SpMetadata]]]:
+        for partner in self.biller.partners:
+            try:
+                metadata = self._read_metadata(partner.saml)
+            except MetadataRefused:
+                continue  # this partner can be neither answered nor sent to; the others can
+            yield metadata.entity_id, (partner, metadata)
 
     def _compile(self, slug: str) -> Route:
         link = self.biller.find_link(slug)
