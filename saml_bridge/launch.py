@@ -258,7 +258,7 @@ class _Attempt:
             self._known["account"] = self._launcher.audit.hide_account(session.biller, account["number"])
         if route.is_visible is not None and not route.is_visible(session, account):
             raise LinkHidden("visible_when does not hold for this account")
-        callback = self._find_callback(route.link)
+        callback = self._find_callback(route, session, account)
         attributes = route.mapping.evaluate(session, account)
         ask = _Reply(
             route, session, account, attributes, callback, self._now, self._launcher.random_bytes, self._request.asked
@@ -268,7 +268,7 @@ class _Attempt:
             biller=snapshot.biller,
             route=route,
             reply=reply,
-            origins=_find_origins(reply.action, route.partner.origins, callback),
+            origins=_find_origins(reply.action, route.partner.origins, _find_origin(callback)),
             revision=snapshot.revision,
             remember=self._remember(session, account),
             document=document,
@@ -304,10 +304,10 @@ class _Attempt:
         value = f"{session.sid}\0{account['number']}"
         return pseudonym(self._launcher.secret, biller=session.biller, kind="remembered-account", value=value)
 
-    def _find_callback(self, link: Link) -> str | None:
+    def _find_callback(self, route: Route, session: PortalSession, account: JsonObject | None) -> str | None:
         if self._request.callback is None:
-            return link.callback_uri
-        if not is_allowed(self._request.callback, link.callback_allow):
+            return None if route.callback is None else route.callback.build(session, account)
+        if not is_allowed(self._request.callback, route.link.callback_allow):
             detail = "the address names a callback that is not below one of the link's callback_allow"
             raise LaunchRefused(detail, code="callback-not-allowed")
         return self._request.callback
@@ -328,10 +328,12 @@ def _sign_in_url(portal: Portal, back: str, **more: str) -> str:
 @lru_cache(maxsize=4096)
 def _find_origins(action: str, declared: tuple[str, ...], callback: str | None) -> tuple[str, ...]:
     """Where the browser may go: the form's target, and what the partner declared to redirect to after it."""
-    origins = [origin_of(action), *declared]
-    if callback is not None and urlsplit(callback).scheme in ("http", "https"):
-        origins.append(origin_of(callback))
+    origins = [origin_of(action), *declared, *([] if callback is None else [callback])]
     return tuple(dict.fromkeys(origins))
+
+
+def _find_origin(callback: str | None) -> str | None:
+    return origin_of(callback) if callback is not None and urlsplit(callback).scheme in ("http", "https") else None
 
 
 @dataclass(frozen=True, slots=True)
