@@ -1,4 +1,4 @@
-"""What is remembered of sessions at partners: found by what a logout has, never past its end, never another biller's."""
+"""Sessions at partners: found by what a logout has, never past their end, never another biller's."""
 
 from __future__ import annotations
 
