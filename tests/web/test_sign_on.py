@@ -53,7 +53,9 @@ def read_reply(answer: TestResponse) -> Reply:
     return Reply(form.action, fields, root)
 
 
-def ask(browser: Browser, *, relay_state: str | None = None, key: str | None = "sp-signing", **asked: Any) -> TestResponse:
+def ask(
+    browser: Browser, *, relay_state: str | None = None, key: str | None = "sp-signing", **asked: Any
+) -> TestResponse:
     """The browser brings a request by the Redirect binding."""
     query = encode_redirect(make_request(**asked), relay_state=relay_state, key=key)
     return browser.get(f"{PATH}?{query}", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")
@@ -93,9 +95,9 @@ def declined(browser: Browser, answer: TestResponse, *status: str, code: str, ac
     assert reply.status == status
     assert reply.root.find("saml:Assertion", NAMES) is None
     assert reply.action == reply.root.get("Destination") == acs
-    certificate = etree.fromstring(
-        browser.get(f"/saml/{BILLER}/metadata").data
-    ).findtext(".//{http://www.w3.org/2000/09/xmldsig#}X509Certificate")
+    certificate = etree.fromstring(browser.get(f"/saml/{BILLER}/metadata").data).findtext(
+        ".//{http://www.w3.org/2000/09/xmldsig#}X509Certificate"
+    )
     assert certificate is not None
     verify_enveloped(
         reply.root, [parse_certificate(base64.b64decode(certificate), use="signing")], profile=MESSAGE_PROFILE
@@ -191,9 +193,7 @@ def test_the_portal_out_of_reach_lets_the_request_wait(browser: Browser) -> None
 
 
 def two_acs(browser: Browser) -> None:
-    register(
-        browser, more_acs=f'<md:AssertionConsumerService Binding="{POST}" Location="{ALT_ACS}" index="1"/>'
-    )
+    register(browser, more_acs=f'<md:AssertionConsumerService Binding="{POST}" Location="{ALT_ACS}" index="1"/>')
     browser.sign_in()
 
 
