@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,8 +26,10 @@ from saml_bridge.errors import (
     NotRecorded,
     PartnerUnusable,
     RequestRefused,
+    SignatureRefused,
     SourceUnavailable,
     StatusRefused,
+    XmlRefused,
 )
 from saml_bridge.exchanges import Exchanges, PendingSignOn
 from saml_bridge.launch import (
@@ -141,8 +143,8 @@ class SignOn:
     launcher: Launcher
     exchanges: Exchanges
 
-    def receive(self, received: Received, visit: Visit, source: SessionSource) -> Answer:
-        """Judge a partner's request, then launch or let it wait for the payer.
+    def receive(self, read: Callable[[], Received], visit: Visit, source: SessionSource) -> Answer:
+        """Judge a partner's request, then launch or let it wait for the payer. `read` takes it out of its binding.
 
         A request by POST always waits: the browser did not send the portal's cookie with it when that is a SameSite
         one, and does so with the request that it makes by itself next. Raises a BridgeError, which is recorded, for
@@ -150,6 +152,7 @@ class SignOn:
         """
         with self._recording(visit) as known:
             snapshot = self.launcher.registry.find_current(visit.biller)
+            received = read()
             request, partner, metadata = self._verify(received, snapshot, visit, known)
             acs = choose_requested_acs(request, metadata, configured=partner.saml.acs)
             link = _find_link(snapshot.biller, partner)
@@ -315,6 +318,8 @@ class SignOn:
             raise
         except BridgeError as error:
             self._record(visit, error, **known)
+            if isinstance(error, XmlRefused | SignatureRefused):  # to the payer all of these are one
+                raise RequestRefused(error.detail, code=error.code, findings=error.findings) from error
             raise
 
     def _record(self, visit: Visit, error: BridgeError, *, link: str | None = None, partner: str | None = None) -> None:
@@ -334,13 +339,16 @@ class SignOn:
 
 def _find_link(biller: Biller, partner: Partner) -> str:
     """The link that serves a sign-on which the partner starts: the one that is set, or its only one. Never a guess."""
-    if partner.saml.default_link is not None:
-        return partner.saml.default_link
-    own = [link.slug for link in biller.links if link.partner == partner.slug and link.enabled]
-    if len(own) != 1:
-        detail = f"the partner {partner.slug} has {len(own)} enabled links and no default_link: set default_link"
+    own = [link for link in biller.links if link.partner == partner.slug]
+    enabled = [link.slug for link in own if link.enabled and partner.saml.default_link in (None, link.slug)]
+    if not enabled:
+        raise RequestRefused(
+            f"no link to the partner {partner.slug} is enabled that could serve it", code="link-disabled"
+        )
+    if len(enabled) > 1:
+        detail = f"the partner {partner.slug} has {len(enabled)} enabled links and no default_link: set default_link"
         raise PartnerUnusable(detail, code="default-link-missing")
-    return own[0]
+    return enabled[0]
 
 
 def _check_subject(request: AuthnRequest) -> None:

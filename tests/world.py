@@ -91,8 +91,8 @@ def sp_metadata(*, acs: str = SP_ACS, extra: str = "", role: str = "", services:
 <md:SPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol"{role}>
 <md:KeyDescriptor><ds:KeyInfo xmlns:ds="http://www.w3.org/2000/09/xmldsig#"><ds:X509Data>
 <ds:X509Certificate>{certificate}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>{services}
-<md:AssertionConsumerService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST" Location="{acs}" index="0"/>{more_acs}
-</md:SPSSODescriptor></md:EntityDescriptor>""".encode()
+<md:AssertionConsumerService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST" Location="{acs}" index="0"/>
+{more_acs}</md:SPSSODescriptor></md:EntityDescriptor>""".encode()
 
 
 def make_settings(folder: Path, database_url: str, **changes: Any) -> Settings:

@@ -84,10 +84,10 @@ def _read_visit(biller: str, trace_id: TraceId) -> Visit:
 def _receive(sign_on: SignOn, visit: Visit, source: SessionSource) -> Answer:
     """What the address asks for: to go on with a request that waits, or to take one in either binding."""
     if request.method == "POST":
-        return sign_on.receive(receive_post(request.form.items(multi=True)), visit, source)
+        return sign_on.receive(lambda: receive_post(request.form.items(multi=True)), visit, source)
     if (token := request.args.get("resume")) is not None:
         return sign_on.resume(token, visit, source)
-    return sign_on.receive(receive_redirect(request.query_string), visit, source)
+    return sign_on.receive(lambda: receive_redirect(request.query_string), visit, source)
 
 
 def _answer(sign_on: SignOn, answer: Answer, base_url: str) -> Response:

@@ -375,7 +375,7 @@ def test_a12_passive_shows_no_chooser_and_no_sign_in(browser: Browser) -> None:
 def test_a12_passive_has_no_page_of_ours_for_a_refused_mapping(browser: Browser) -> None:
     browser.sign_in(impersonator="agent-7")
     answer = ask(browser, attributes='IsPassive="true"')
-    declined(browser, answer, "Responder", "RequestDenied", code="launch-refused")
+    declined(browser, answer, "Responder", "RequestDenied", code="impersonation-not-allowed")
 
 
 FORMATS = {
@@ -512,11 +512,11 @@ def test_a19_each_method_has_its_one_source(browser: Browser) -> None:
     assert answer.status_code == 400
 
 
-def test_c1_the_log_holds_no_value(browser: Browser, capsys: pytest.CaptureFixture[str]) -> None:
+def test_c1_the_log_holds_no_value(browser: Browser, capfd: pytest.CaptureFixture[str]) -> None:
     browser.sign_in()
     ask(browser, relay_state="secret-relay")
     ask(browser, children="<saml:Subject><saml:NameID>ada@example.net</saml:NameID></saml:Subject>")
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     logged = captured.out + captured.err
     assert '"sign-on"' in logged
     for value in ("secret-relay", "ada@example.net", "000123456", "Lovelace", "PHNhbWxw"):
