@@ -18,15 +18,20 @@ from saml_bridge.audit import AuditTrail
 from saml_bridge.db import check_schema, init_database
 from saml_bridge.errors import BridgeError, NotFound, SettingsInvalid
 from saml_bridge.exchanges import Exchanges
+from saml_bridge.fetching import Fetcher
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
+from saml_bridge.logout import SignOut
+from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
+from saml_bridge.partner_sessions import PartnerSessions
 from saml_bridge.registry import Registry
 from saml_bridge.saml.libraries import check_libraries
 from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
 from saml_bridge.settings import Settings
 from saml_bridge.sign_on import SignOn
 from saml_bridge.web.launch import create_launch_views, new_trace_id
+from saml_bridge.web.logout import create_logout_views
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
 from saml_bridge.web.saml import create_saml_views
@@ -46,6 +51,8 @@ class Bridge:
     registry: Registry
     launcher: Launcher
     exchanges: Exchanges
+    partner_sessions: PartnerSessions
+    sign_out: SignOut
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -79,6 +86,20 @@ def open_bridge(settings: Settings) -> Bridge:
         clock=lambda: datetime.now(UTC),
         random_bytes=os.urandom,
     )
+    exchanges = Exchanges(database, secret=secret)
+    partner_sessions = PartnerSessions(database, secret=secret)
+    sign_out = SignOut(
+        registry=registry,
+        audit=audit,
+        exchanges=exchanges,
+        sessions=partner_sessions,
+        fetcher=Fetcher(
+            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=DEADLINE_SECONDS
+        ),
+        base_url=settings.base_url,
+        clock=launcher.clock,
+        random_bytes=launcher.random_bytes,
+    )
     return Bridge(
         app=app,
         settings=settings,
@@ -86,7 +107,9 @@ def open_bridge(settings: Settings) -> Bridge:
         audit=audit,
         registry=registry,
         launcher=launcher,
-        exchanges=Exchanges(database, secret=secret),
+        exchanges=exchanges,
+        partner_sessions=partner_sessions,
+        sign_out=sign_out,
     )
 
 
@@ -102,6 +125,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     source, sign_on = _create_source(bridge), SignOn(bridge.launcher, bridge.exchanges)
     app.register_blueprint(create_launch_views(bridge.launcher, source))
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, source))
+    app.register_blueprint(
+        create_logout_views(bridge.sign_out, bridge.launcher, source, portal_token=settings.portal_token)
+    )
     app.register_blueprint(create_operation_views(app, settings.metrics_token))
     _register_errors(bridge)
     return app
