@@ -25,15 +25,18 @@ from saml_bridge.logout import SignOut
 from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
 from saml_bridge.partner_sessions import PartnerSessions
+from saml_bridge.portal_keys import PortalKeys
 from saml_bridge.registry import Registry
 from saml_bridge.saml.libraries import check_libraries
 from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
 from saml_bridge.settings import Settings
 from saml_bridge.sign_on import SignOn
+from saml_bridge.tickets import Tickets
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.logout import create_logout_views
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
+from saml_bridge.web.portal import PortalGate, create_portal_views
 from saml_bridge.web.saml import create_saml_views
 
 log = structlog.get_logger()
@@ -53,6 +56,7 @@ class Bridge:
     exchanges: Exchanges
     partner_sessions: PartnerSessions
     sign_out: SignOut
+    portal_keys: PortalKeys
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -110,6 +114,7 @@ def open_bridge(settings: Settings) -> Bridge:
         exchanges=exchanges,
         partner_sessions=partner_sessions,
         sign_out=sign_out,
+        portal_keys=PortalKeys(database, random_bytes=os.urandom),
     )
 
 
@@ -123,11 +128,12 @@ def create_app(settings: Settings | None = None) -> Flask:
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
     source, sign_on = _create_source(bridge), SignOn(bridge.launcher, bridge.exchanges)
-    app.register_blueprint(create_launch_views(bridge.launcher, source))
+    tickets = Tickets(bridge.launcher, bridge.exchanges)
+    gate = PortalGate(bridge.portal_keys, bridge.launcher)
+    app.register_blueprint(create_launch_views(bridge.launcher, source, tickets))
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, source))
-    app.register_blueprint(
-        create_logout_views(bridge.sign_out, bridge.launcher, source, portal_token=settings.portal_token)
-    )
+    app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, source, gate))
+    app.register_blueprint(create_portal_views(gate, tickets, source))
     app.register_blueprint(create_operation_views(app, settings.metrics_token))
     _register_errors(bridge)
     return app

@@ -15,9 +15,9 @@ LAYERS: list[set[str]] = [
     {"fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"},
     {
         *("settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations", "sealing"),
-        *("fetching", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
+        *("fetching", "exchanges", "partner_sessions", "rehearsals", "refreshes", "portal_keys"),
     },
-    {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity"},
+    {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity", "links", "tickets"},
     {"web", "cli", "metadata_report", "terminal", "demo"},
     {"app", "installation"},
 ]

@@ -1,12 +1,15 @@
-"""The payer's surface: `/launch/{biller}/{link}`.
+"""The payer's surface: `/launch/{biller}/{link}`, and `/t/{ticket}`, which is the same with a session of its own.
 
-Owns: turning a request into a `LaunchRequest` and an outcome into a page, a redirect or a form that posts itself.
-Does not own: any decision about the launch (`launch.py`).
+Owns: turning a request into a `LaunchRequest` and an outcome into a page, a redirect or a form that posts itself; the
+cookie of a browser whose payer chooses an account while a session waits. Does not own: any decision about the launch
+(`launch.py`), and where sessions wait (`tickets.py`).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import structlog
@@ -14,49 +17,122 @@ from flask import Blueprint, Request, Response, redirect, request
 from structlog.typing import FilteringBoundLogger
 
 from saml_bridge.document import Biller
-from saml_bridge.errors import BridgeError, SourceUnavailable
+from saml_bridge.errors import AccountRefused, BridgeError, LaunchRefused, SourceUnavailable
 from saml_bridge.fields import SessionMalformed
 from saml_bridge.launch import (
     CHOSEN,
+    HELD,
     RETURNED,
+    SIGN_IN_ANEW,
+    ChooseAccount,
     Confirm,
     Launched,
     Launcher,
     LaunchRequest,
     Outcome,
     SignIn,
+    make_sign_in_url,
 )
 from saml_bridge.registry import Registry
 from saml_bridge.sessions import SessionSource
+from saml_bridge.tickets import CHOICE, Tickets, Waiting
 from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
-from saml_bridge.web.pages import answer_launch, render_error, render_page
+from saml_bridge.web.pages import answer_launch, is_https, render_error, render_page
 
 _READABLE = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
-    """The blueprint of the launch page. The log must be set up before."""
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A launch that begins: what is asked for, who answers for the payer, and the session that waited for it, if any."""
+
+    ask: LaunchRequest
+    source: SessionSource
+    waiting: Waiting | None = None
+
+
+def create_launch_views(launcher: Launcher, source: SessionSource, tickets: Tickets) -> Blueprint:
+    """The blueprint of the launch page and of tickets. The log must be set up before."""
     views = Blueprint("launch", __name__)
     log = structlog.get_logger().bind()
 
     @views.get("/launch/<biller>/<link>")
     def launch(biller: str, link: str) -> Response:
+        return answer(lambda trace_id: _start_launch(tickets, source, read_launch_request(biller, link, trace_id)))
+
+    @views.get("/t/<token>")
+    def redeem(token: str) -> Response:
+        return answer(lambda trace_id: _start_ticket(tickets, token, trace_id))
+
+    def answer(begin: Callable[[TraceId], _Start]) -> Response:
         started = time.perf_counter()
         trace_id = new_trace_id(launcher)
-        ask = read_launch_request(biller, link, trace_id)
+        start, biller, link = None, request.view_args.get("biller", ""), request.view_args.get("link", "")
         end: Outcome | BridgeError
         try:
-            end = launcher.launch(ask, source)
+            start = begin(trace_id)
+            biller, link = start.ask.biller, start.ask.link
+            end = launcher.launch(start.ask, start.source)
+            response = _answer_start(tickets, start, end)
         except BridgeError as error:
-            end, response = error, _answer_error(launcher, ask, error)
-        else:
-            response = answer_outcome(launcher, ask, end)
+            end, response = error, _answer_error(launcher, start, error, biller=biller, trace_id=trace_id)
         note_end(log, "launch", trace_id=trace_id, biller=biller, link=link, end=end, started=started)
         response.headers["X-Trace-Id"] = trace_id
         return response
 
     return views
+
+
+def _start_launch(tickets: Tickets, source: SessionSource, ask: LaunchRequest) -> _Start:
+    """A launch with what the browser brings, or with a session that waited for this browser."""
+    token = request.args.get(HELD)
+    if token is None or ask.unseen:
+        return _Start(ask, source)
+    browser = ask.credentials.cookies.get(_waiting_cookie())
+    waiting = tickets.take_held(token, browser=browser, biller=ask.biller, link=ask.link)
+    # whoever has the token and the cookie was on our page a moment ago
+    return _Start(replace(ask, callback=waiting.callback, foreign=False), waiting, waiting)
+
+
+def _start_ticket(tickets: Tickets, token: str, trace_id: TraceId) -> _Start:
+    """A launch with the ticket's session. What no person sees does not use the ticket up."""
+    if is_unseen(request):
+        raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
+    waiting = tickets.redeem(token)
+    ask = LaunchRequest(
+        biller=waiting.biller,
+        link=waiting.link,
+        credentials=Credentials(),
+        trace_id=trace_id,
+        account=waiting.account,
+        callback=waiting.callback,
+    )
+    return _Start(ask, waiting, waiting)
+
+
+def _answer_start(tickets: Tickets, start: _Start, outcome: Outcome) -> Response:
+    """The answer to an outcome; a session that waited goes on waiting while the payer chooses an account."""
+    if start.waiting is None or not isinstance(outcome, ChooseAccount):
+        return answer_outcome(tickets.launcher, start.ask, outcome)
+    known = _read_cookies(request).get(_waiting_cookie())
+    token, browser = tickets.hold(start.ask, start.waiting.session, browser=known)
+    response = answer_outcome(tickets.launcher, replace(start.ask, callback=None, held=token), outcome)
+    response.set_cookie(
+        _waiting_cookie(),
+        browser,
+        max_age=int(CHOICE.total_seconds()),
+        path="/",
+        secure=is_https(),
+        httponly=True,
+        samesite="Lax",
+    )
+    return response
+
+
+def _waiting_cookie() -> str:
+    """The cookie of a browser that a session waits for; with the prefix that keeps other hosts of the site from it."""
+    return "__Host-waiting" if is_https() else "waiting"
 
 
 def new_trace_id(launcher: Launcher) -> TraceId:
@@ -127,11 +203,29 @@ def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Respons
     return response
 
 
-def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError) -> Response:
+def _answer_error(
+    launcher: Launcher, start: _Start | None, error: BridgeError, *, biller: str, trace_id: TraceId
+) -> Response:
+    found = find_biller(launcher.registry, biller)
+    if isinstance(error, AccountRefused) and found is not None and start is not None and start.waiting is None:
+        return _offer_other_account(launcher, start.ask, error, found)
     can_retry = isinstance(error, SourceUnavailable | SessionMalformed) or error.http_status == 503
-    retry_url = ask.find_path() if can_retry else None
-    return render_error(
-        error, trace_id=ask.trace_id, biller=find_biller(launcher.registry, ask.biller), retry_url=retry_url
+    retry_url = start.ask.find_path() if can_retry and start is not None and start.waiting is None else None
+    return render_error(error, trace_id=trace_id, biller=found, retry_url=retry_url)
+
+
+def _offer_other_account(launcher: Launcher, ask: LaunchRequest, error: AccountRefused, biller: Biller) -> Response:
+    """The address, mostly of an e-mail, is for an account that this payer has not: sign in anew, or go on without."""
+    back = f"{launcher.base_url}{ask.find_path(returned=True)}"
+    link = biller.find_link(ask.link)
+    return render_page(
+        "other_account.html",
+        biller=biller,
+        status=error.http_status,
+        label=link.label if link else "",
+        sign_in_url=make_sign_in_url(biller.portal, back, **SIGN_IN_ANEW),
+        own_url=replace(ask, account=None, chosen=False).find_path(),
+        trace_id=ask.trace_id,
     )
 
 
