@@ -68,7 +68,8 @@ def create_launch_views(launcher: Launcher, source: SessionSource, tickets: Tick
     def answer(begin: Callable[[TraceId], _Start]) -> Response:
         started = time.perf_counter()
         trace_id = new_trace_id(launcher)
-        start, biller, link = None, request.view_args.get("biller", ""), request.view_args.get("link", "")
+        named = request.view_args or {}
+        start, biller, link = None, named.get("biller", ""), named.get("link", "")
         end: Outcome | BridgeError
         try:
             start = begin(trace_id)
