@@ -7,7 +7,7 @@ and for how long a snapshot is the one in force (the registry, and the fence of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saml_bridge.conditions import Test, compile_condition
 from saml_bridge.document import Biller, Link, Partner, SamlSettings
@@ -28,6 +28,28 @@ class Route:
     mapping: CompiledMapping
     response: CompiledPartner
     is_visible: Test | None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How one launch differs from its partner's settings, because a request asked for it.
+
+    `acs` is a location that the metadata lists; `transient` asks for a name ID that is good for one session.
+    """
+
+    acs: str | None = None
+    transient: bool = False
+
+    def apply(self, settings: SamlSettings) -> SamlSettings:
+        """The settings of such a launch."""
+        if self.acs is not None:
+            settings = replace(settings, acs=self.acs)
+        if self.transient:
+            settings = replace(settings, name_id=replace(settings.name_id, format="transient"))
+        return settings
+
+
+AS_CONFIGURED = Variant()
 
 
 class Snapshot:
@@ -61,8 +83,8 @@ class Snapshot:
         self._find_key = find_key
         self._read_metadata = read_metadata
         self._secret = pairwise_secret
-        self._routes: dict[str, Route] = {}
-        self._responses: dict[str, CompiledPartner] = {}
+        self._routes: dict[tuple[str, Variant], Route] = {}
+        self._responses: dict[tuple[str, Variant], CompiledPartner] = {}
         self._entities: dict[str, tuple[Partner, SpMetadata]] | None = None
 
     @property
@@ -70,14 +92,14 @@ class Snapshot:
         """The key that signs for this biller. Raises KeyRefused."""
         return self._find_key(self.biller.idp.keys.current)
 
-    def find_route(self, link: str) -> Route:
+    def find_route(self, link: str, variant: Variant = AS_CONFIGURED) -> Route:
         """What a launch through a link of this biller needs.
 
         Raises LinkUnknown, LinkDisabled; PartnerUnusable with findings when something of it cannot be compiled.
         """
-        route = self._routes.get(link)
+        route = self._routes.get((link, variant))
         if route is None:
-            route = self._routes[link] = self._compile(link)
+            route = self._routes[link, variant] = self._compile(link, variant)
         return route
 
     def find_partner_by_entity_id(self, entity_id: str) -> tuple[Partner, SpMetadata] | None:
@@ -94,7 +116,7 @@ class Snapshot:
                 continue  # this partner can be neither answered nor sent to; the others can
             yield metadata.entity_id, (partner, metadata)
 
-    def _compile(self, slug: str) -> Route:
+    def _compile(self, slug: str, variant: Variant) -> Route:
         link = self.biller.find_link(slug)
         if link is None:
             raise LinkUnknown(f"{self.biller.slug} has no such link")
@@ -108,18 +130,19 @@ class Snapshot:
                 link=link,
                 partner=partner,
                 mapping=compile_mapping(mapping),
-                response=self._compile_response(partner),
+                response=self._compile_response(partner, variant),
                 is_visible=compile_condition(link.visible_when) if link.visible_when else None,
             )
         except (ConfigInvalid, KeyRefused, MetadataRefused) as error:
             detail = f"the link {slug} of {self.biller.slug} cannot be used: {error.detail}"
             raise PartnerUnusable(detail, findings=error.findings) from error
 
-    def _compile_response(self, partner: Partner) -> CompiledPartner:
+    def _compile_response(self, partner: Partner, variant: Variant) -> CompiledPartner:
         """Links to one partner share it."""
-        if partner.slug not in self._responses:
-            self._responses[partner.slug] = compile_partner(
-                settings=partner.saml,
+        place = partner.slug, variant
+        if place not in self._responses:
+            self._responses[place] = compile_partner(
+                settings=variant.apply(partner.saml),
                 metadata=self._read_metadata(partner.saml),
                 biller=self.biller.slug,
                 partner=partner.slug,
@@ -127,4 +150,4 @@ class Snapshot:
                 key=self.key,
                 pairwise_secret=self._secret,
             )
-        return self._responses[partner.slug]
+        return self._responses[place]
