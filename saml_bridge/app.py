@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from saml_bridge.audit import AuditTrail
 from saml_bridge.db import check_schema, init_database
-from saml_bridge.errors import BridgeError, NotFound, SettingsInvalid
+from saml_bridge.errors import BridgeError, KeyRefused, NotFound, SettingsInvalid
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
 from saml_bridge.logs import set_up_logs
@@ -57,7 +57,7 @@ def open_bridge(settings: Settings) -> Bridge:
         settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = init_database(app, settings.database_url)
     secret = settings.secret_key.encode()
-    keys = KeyRing(settings.certs_dir)
+    keys = KeyRing(settings.certs_dir, settings.key_passphrase)
     audit = AuditTrail(database, secret=secret)
     registry = Registry(
         database,
@@ -108,9 +108,21 @@ def create_served_app() -> Flask:
 
 
 def _load_keys(bridge: Bridge) -> None:
-    """Every key is read at start, so that one that others can read stops the service and not a launch."""
-    for name in bridge.keys.list_names():
-        bridge.keys.find(name)
+    """Every key is read at start. One that others can read stops the service; so does it when none can be used.
+
+    Another one that cannot be used takes down nothing but the billers that sign with it.
+    """
+    bridge.keys.check_modes()
+    refusals = []
+    names = bridge.keys.list_names()
+    for name in names:
+        try:
+            bridge.keys.find(name)
+        except KeyRefused as error:
+            log.error("key refused", key=name, code=error.code, detail=error.detail)
+            refusals.append(error)
+    if names and len(refusals) == len(names):
+        raise refusals[0]
 
 
 def _create_source(bridge: Bridge) -> SessionSource:

@@ -30,7 +30,7 @@ from saml_bridge.audit import Record, Search
 from saml_bridge.db import DATABASE_FIX, check_schema, explain_failure
 from saml_bridge.errors import BridgeError, LaunchRefused, SignInFailed
 from saml_bridge.fields import build_example
-from saml_bridge.identity import build_biller_metadata
+from saml_bridge.identity import IdentityProvider
 from saml_bridge.installation import examine, initialise
 from saml_bridge.keys import KeyKind, create_key
 from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
@@ -304,11 +304,15 @@ def metadata_check(
 
 @metadata.command("show")
 @click.argument("biller")
-def metadata_show(biller: str) -> None:
-    """Print our metadata for BILLER, to be given to a partner."""
+@click.argument("partner", required=False)
+def metadata_show(biller: str, partner: str | None) -> None:
+    """Print our metadata for BILLER, to be given to a partner.
+
+    With PARTNER as that partner sees us: by the entity ID that it insists on, the key that signs for it first.
+    """
     with _opened() as bridge:
-        content = build_biller_metadata(bridge.registry, biller, base_url=bridge.settings.base_url)
-        click.echo(content.decode("utf-8"))
+        identity = IdentityProvider(bridge.registry, base_url=bridge.settings.base_url)
+        click.echo(identity.find_metadata(biller, partner=partner, now=_now()).xml.decode("utf-8"))
 
 
 @cli.group()

@@ -47,7 +47,7 @@ class LaunchRequest:
     `account` and `callback` come from the address. `remembered` is the token of an account chosen earlier in this
     session. `chosen` says that the payer has just picked `account` on our page, `returned` that the portal's sign-in
     sent the payer back, `foreign` that another site started the request, `unseen` that it is not for a page that a
-    person sees: a frame, a picture, a script, a prefetch.
+    person sees: a frame, a picture, a script, a prefetch. `rehearsal` has the biller's next key sign.
     """
 
     biller: str
@@ -61,6 +61,7 @@ class LaunchRequest:
     returned: bool = False
     foreign: bool = False
     unseen: bool = False
+    rehearsal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +186,8 @@ class _Attempt:
         self._known["revision"] = snapshot.revision
         if request.unseen:
             raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
-        route = snapshot.find_route(request.link)
-        self._known.update(partner=route.partner.slug, key=snapshot.key.name)
+        route = snapshot.find_route(request.link, rehearsal=request.rehearsal)
+        self._known.update(partner=route.partner.slug, key=route.response.key.name)
         try:
             session = self._source.find_session(request.credentials, now=self._now)
         except SessionAbsent as error:

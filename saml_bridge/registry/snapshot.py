@@ -7,7 +7,7 @@ and for how long a snapshot is the one in force (the registry, and the fence of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saml_bridge.conditions import Test, compile_condition
 from saml_bridge.document import Biller, Link, Partner, SamlSettings
@@ -16,7 +16,7 @@ from saml_bridge.mapping import CompiledMapping, compile_mapping
 from saml_bridge.registry.checks import FindKey
 from saml_bridge.saml.metadata import SpMetadata
 from saml_bridge.saml.response import CompiledPartner, compile_partner
-from saml_bridge.saml.sign import SigningKey
+from saml_bridge.saml.sign import SigningKey, fit_algorithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +51,44 @@ class Snapshot:
         self._find_key = find_key
         self._read_metadata = read_metadata
         self._secret = pairwise_secret
-        self._routes: dict[str, Route] = {}
-        self._responses: dict[str, CompiledPartner] = {}
+        self._routes: dict[tuple[str, bool], Route] = {}
+        self._responses: dict[tuple[str, bool], CompiledPartner] = {}
 
     @property
     def key(self) -> SigningKey:
-        """The key that signs for this biller. Raises KeyRefused."""
+        """The current key, which signs for this biller where no partner asks for another. Raises KeyRefused."""
         return self._find_key(self.biller.idp.keys.current)
 
-    def find_route(self, link: str) -> Route:
-        """What a launch through a link of this biller needs.
+    def find_published_keys(self) -> tuple[SigningKey, ...]:
+        """Every key that our metadata holds: current, next, previous. Raises KeyRefused if one cannot be read."""
+        return tuple(self._find_key(name) for name in self.biller.idp.keys.published)
+
+    def find_key(self, partner: Partner, *, rehearsal: bool = False) -> SigningKey:
+        """The key that signs for this partner; in a rehearsal the biller's next one.
+
+        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
+        """
+        if not rehearsal and partner.saml.signing_key == "current":
+            return self.key
+        if self.biller.idp.keys.next is None:
+            raise PartnerUnusable(f"{self.biller.slug} has no next key to sign for {partner.slug}", code="no-next-key")
+        return self._find_key(self.biller.idp.keys.next)
+
+    def find_issuer(self, partner: Partner) -> str:
+        """The entity ID that this partner knows the biller by."""
+        return partner.saml.our_entity_id or self.issuer
+
+    def find_route(self, link: str, *, rehearsal: bool = False) -> Route:
+        """What a launch through a link of this biller needs; a rehearsal signs with the next key.
 
         Raises LinkUnknown, LinkDisabled; PartnerUnusable with findings when something of it cannot be compiled.
         """
-        route = self._routes.get(link)
+        route = self._routes.get((link, rehearsal))
         if route is None:
-            route = self._routes[link] = self._compile(link)
+            route = self._routes[link, rehearsal] = self._compile(link, rehearsal)
         return route
 
-    def _compile(self, slug: str) -> Route:
+    def _compile(self, slug: str, rehearsal: bool) -> Route:
         link = self.biller.find_link(slug)
         if link is None:
             raise LinkUnknown(f"{self.biller.slug} has no such link")
@@ -83,23 +102,26 @@ class Snapshot:
                 link=link,
                 partner=partner,
                 mapping=compile_mapping(mapping),
-                response=self._compile_response(partner),
+                response=self._compile_response(partner, rehearsal),
                 is_visible=compile_condition(link.visible_when) if link.visible_when else None,
             )
         except (ConfigInvalid, KeyRefused, MetadataRefused) as error:
             detail = f"the link {slug} of {self.biller.slug} cannot be used: {error.detail}"
             raise PartnerUnusable(detail, findings=error.findings) from error
 
-    def _compile_response(self, partner: Partner) -> CompiledPartner:
-        """Links to one partner share it."""
-        if partner.slug not in self._responses:
-            self._responses[partner.slug] = compile_partner(
-                settings=partner.saml,
+    def _compile_response(self, partner: Partner, rehearsal: bool) -> CompiledPartner:
+        """Links to one partner share it. A next key of another kind signs by the algorithm that fits it."""
+        if (partner.slug, rehearsal) not in self._responses:
+            key, settings = self.find_key(partner, rehearsal=rehearsal), partner.saml
+            if rehearsal:
+                settings = replace(settings, signature_algorithm=fit_algorithm(settings.signature_algorithm, key.kind))
+            self._responses[partner.slug, rehearsal] = compile_partner(
+                settings=settings,
                 metadata=self._read_metadata(partner.saml),
                 biller=self.biller.slug,
                 partner=partner.slug,
-                issuer=self.issuer,
-                key=self.key,
+                issuer=self.find_issuer(partner),
+                key=key,
                 pairwise_secret=self._secret,
             )
-        return self._responses[partner.slug]
+        return self._responses[partner.slug, rehearsal]

@@ -148,8 +148,10 @@ def _secure(response: Response) -> Response:
     headers = response.headers
     if _LAST_HEADER in headers:
         return response  # the launch page brings them all
+    may_be_kept = "Cache-Control" in headers
     for name, value in (("Content-Security-Policy", _PAGE_POLICY), *_HEADERS):
-        headers.setdefault(name, value)
+        if name != "Pragma" or not may_be_kept:
+            headers.setdefault(name, value)
     if _is_https():
         headers.extend(_HTTPS_HEADERS)
     return response

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from datetime import UTC, datetime
+
+from flask import Blueprint, Response, request
 from flask_babel import gettext
 
-from saml_bridge.identity import build_biller_metadata
+from saml_bridge.identity import IdentityProvider, OwnMetadata
 from saml_bridge.registry import Registry
 from saml_bridge.web.pages import render_page
 
@@ -13,14 +15,13 @@ from saml_bridge.web.pages import render_page
 def create_saml_views(registry: Registry, base_url: str) -> Blueprint:
     """The blueprint of `/saml/{biller}/…`."""
     views = Blueprint("saml", __name__)
+    identity = IdentityProvider(registry, base_url=base_url)
 
     @views.get("/saml/<biller>/metadata")
-    def metadata(biller: str) -> Response:
-        response = Response(
-            build_biller_metadata(registry, biller, base_url=base_url), content_type="application/samlmetadata+xml"
-        )
-        response.headers["Content-Disposition"] = f'inline; filename="{biller}.xml"'
-        return response
+    @views.get("/saml/<biller>/metadata/<partner>")
+    def metadata(biller: str, partner: str | None = None) -> Response:
+        found = identity.find_metadata(biller, partner=partner, now=datetime.now(UTC))
+        return _answer_metadata(found, download=request.args.get("download") == "1")
 
     @views.route("/saml/<biller>/sso", methods=["GET", "POST"])
     def sso(biller: str) -> Response:
@@ -35,3 +36,13 @@ def create_saml_views(registry: Registry, base_url: str) -> Blueprint:
         )
 
     return views
+
+
+def _answer_metadata(found: OwnMetadata, *, download: bool) -> Response:
+    """It is public and the same for everybody, so that it may be kept; 304 to whoever has it already."""
+    response = Response(found.xml, content_type="application/samlmetadata+xml")
+    disposition = "attachment" if download else "inline"
+    response.headers["Content-Disposition"] = f'{disposition}; filename="{found.filename}"'
+    response.headers["Cache-Control"] = "public, max-age=3600"
+    response.set_etag(found.tag, weak=True)  # an ECDSA signature over the same content differs between processes
+    return response.make_conditional(request)  # type: ignore[return-value]  # werkzeug's class is Flask's base
