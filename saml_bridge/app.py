@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from saml_bridge.audit import AuditTrail
 from saml_bridge.db import check_schema, init_database
 from saml_bridge.errors import BridgeError, KeyRefused, NotFound, SettingsInvalid
+from saml_bridge.exchanges import Exchanges
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
 from saml_bridge.logs import set_up_logs
@@ -24,6 +25,7 @@ from saml_bridge.registry import Registry
 from saml_bridge.saml.libraries import check_libraries
 from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
 from saml_bridge.settings import Settings
+from saml_bridge.sign_on import SignOn
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
@@ -43,6 +45,7 @@ class Bridge:
     audit: AuditTrail
     registry: Registry
     launcher: Launcher
+    exchanges: Exchanges
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -76,7 +79,15 @@ def open_bridge(settings: Settings) -> Bridge:
         clock=lambda: datetime.now(UTC),
         random_bytes=os.urandom,
     )
-    return Bridge(app=app, settings=settings, keys=keys, audit=audit, registry=registry, launcher=launcher)
+    return Bridge(
+        app=app,
+        settings=settings,
+        keys=keys,
+        audit=audit,
+        registry=registry,
+        launcher=launcher,
+        exchanges=Exchanges(database, secret=secret),
+    )
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -88,8 +99,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     for finding in check_schema(app):
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
-    app.register_blueprint(create_launch_views(bridge.launcher, _create_source(bridge)))
-    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url))
+    source, sign_on = _create_source(bridge), SignOn(bridge.launcher, bridge.exchanges)
+    app.register_blueprint(create_launch_views(bridge.launcher, source))
+    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, source))
     app.register_blueprint(create_operation_views(app, settings.metrics_token))
     _register_errors(bridge)
     return app

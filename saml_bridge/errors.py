@@ -159,6 +159,20 @@ class LaunchRefused(BridgeError):
     public_message = "We could not open this page for you."
 
 
+class StatusRefused(LaunchRefused):
+    """A sign-on that the partner asked for, and is told in its own protocol that it cannot have.
+
+    `status` and `sub_status` are SAML status codes (SAML 2.0 Core 3.2.2.2).
+    """
+
+    code = "status-refused"
+
+    def __init__(self, detail: str, *, code: str, status: str, sub_status: str) -> None:
+        super().__init__(detail, code=code)
+        self.status = status
+        self.sub_status = sub_status
+
+
 class MappingRefused(LaunchRefused):
     """Required rules that found nothing (`mapping-required`) or a transform that failed (`mapping-transform`).
 

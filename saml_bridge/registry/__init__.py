@@ -48,12 +48,13 @@ from saml_bridge.registry.checks import (
     find_digest,
     find_issuer,
 )
-from saml_bridge.registry.snapshot import Route, Snapshot
+from saml_bridge.registry.snapshot import AS_CONFIGURED, Route, Snapshot, Variant
 from saml_bridge.registry.tables import BillerRow, PartnerIndexRow, PartnerMetadataRow, RevisionRow
 from saml_bridge.saml.metadata import SpMetadata, parse_metadata
 from saml_bridge.values import Finding, Severity, Sha256Hex, TraceId
 
 __all__ = [
+    "AS_CONFIGURED",
     "BillerRow",
     "IndexedPartner",
     "PartnerIndexRow",
@@ -65,6 +66,7 @@ __all__ = [
     "RevisionRow",
     "Route",
     "Snapshot",
+    "Variant",
 ]
 
 SNAPSHOTS_KEPT = 2048

@@ -19,7 +19,7 @@ from werkzeug.http import parse_accept_header
 from saml_bridge.document import Biller
 from saml_bridge.errors import BridgeError
 from saml_bridge.launch import Launched
-from saml_bridge.values import TraceId
+from saml_bridge.values import FormPost, TraceId
 
 LANGUAGES = ("en", "es")
 STATIC = "/static"
@@ -73,14 +73,27 @@ def render_page(template: str, *, biller: Biller | None = None, status: int = 20
 
 def answer_launch(launched: Launched) -> Response:
     """The page that posts the reply to the partner: at once by script, else by its button."""
-    page = render_launch(launched, choose_language()).encode()
-    return Response(page, headers=_launch_headers(launched.origins, _is_https()))
+    return answer_post(
+        reply=launched.reply,
+        origins=launched.origins,
+        biller_name=launched.biller.name,
+        partner_name=launched.route.partner.name,
+    )
+
+
+def answer_post(*, reply: FormPost, origins: tuple[str, ...], biller_name: str, partner_name: str) -> Response:
+    """A page that posts a form to a partner; the browser may go to `origins` from it, and nowhere else."""
+    page = _render_post(reply, choose_language(), biller_name, partner_name).encode()
+    return Response(page, headers=_launch_headers(origins, is_https()))
 
 
 def render_launch(launched: Launched, language: str) -> str:
-    """That page as text; needs an application context."""
-    route, reply = launched.route, launched.reply
-    head, tail = _launch_frame(language, launched.biller.name, route.partner.name, reply.action)
+    """The page of a launch as text; needs an application context."""
+    return _render_post(launched.reply, language, launched.biller.name, launched.route.partner.name)
+
+
+def _render_post(reply: FormPost, language: str, biller_name: str, partner_name: str) -> str:
+    head, tail = _launch_frame(language, biller_name, partner_name, reply.action)
     fields = (f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">\n' for name, value in reply.fields)
     return "".join((head, *fields, tail))
 
@@ -140,7 +153,8 @@ def _heading(status: int) -> str:
     return str(gettext("This did not work"))
 
 
-def _is_https() -> bool:
+def is_https() -> bool:
+    """Whether this service is reached by https, as its settings say."""
     return bool(current_app.config["PREFERRED_URL_SCHEME"] == "https")
 
 
@@ -152,6 +166,6 @@ def _secure(response: Response) -> Response:
     for name, value in (("Content-Security-Policy", _PAGE_POLICY), *_HEADERS):
         if name != "Pragma" or not may_be_kept:
             headers.setdefault(name, value)
-    if _is_https():
+    if is_https():
         headers.extend(_HTTPS_HEADERS)
     return response
