@@ -41,7 +41,7 @@ from saml_bridge.publishing import PlannedFile, apply_plan, export_biller, plan_
 from saml_bridge.registry import Published
 from saml_bridge.rehearsals import VERDICTS, Verdict
 from saml_bridge.rollover import Change as KeyChange
-from saml_bridge.rollover import KeyUse, merge_changes
+from saml_bridge.rollover import KeyUse, RolloverRefused, merge_changes
 from saml_bridge.saml.metadata import check_metadata
 from saml_bridge.sessions import FileSource
 from saml_bridge.settings import Settings, allows_http_acs, check_environment
@@ -492,9 +492,10 @@ def _confirm_unverified(unverified: Sequence[str]) -> None:
     if not sys.stdin.isatty():
         message = f"not seen to accept the next key: {names}"
         fix = "Rehearse it with them ('saml-bridge keys rehearse'), or say --yes."
-        raise BridgeError(message, findings=[Finding("partners-unverified", Severity.ERROR, message, fix)])
+        raise RolloverRefused(message, findings=[Finding("partners-unverified", Severity.ERROR, message, fix)])
     click.echo(f"Not seen to accept the next key: {names}")
-    click.confirm("Their payers cannot sign on if they do not. Promote all the same?", abort=True)
+    if not click.confirm("Their payers cannot sign on if they do not. Promote all the same?"):
+        raise RolloverRefused("nothing was changed")
 
 
 def _publish_change(bridge: Bridge, change: KeyChange) -> None:

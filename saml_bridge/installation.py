@@ -73,6 +73,7 @@ def examine(bridge: Bridge, *, now: datetime) -> Iterator[Finding]:
     problems = check_schema(bridge.app)
     yield from problems
     if not problems:
+        yield from _examine_named_keys(bridge)
         for partner in bridge.registry.list_partners():
             yield from _examine_partner(partner, now)
 
@@ -133,6 +134,22 @@ def _examine_keys(bridge: Bridge, now: datetime) -> Iterator[Finding]:
         else:
             fix = "Make another key with 'saml-bridge keys create' and roll over to it: see docs/keys.md."
             yield from _examine_end("key-certificate", f"The certificate of key {name!r}", expires, now, fix, name)
+
+
+def _examine_named_keys(bridge: Bridge) -> Iterator[Finding]:
+    """Keys that billers name and that are not in the folder; those that are there are examined already."""
+    there = bridge.keys.list_names()
+    for slug in bridge.registry.list_billers():
+        try:
+            published = bridge.registry.load_document(slug).idp.keys.published
+        except BridgeError as error:
+            yield Finding(error.code, Severity.ERROR, f"Its configuration cannot be read: {error.detail}.", "", slug)
+        else:
+            for name in published:
+                if name not in there:
+                    message = f"There is no key {name!r}, which it names, in {bridge.keys.folder}."
+                    fix = "Bring its files back, or have another take over: see docs/keys.md."
+                    yield Finding("key-absent", Severity.ERROR, message, fix, slug)
 
 
 def _examine_partner(partner: IndexedPartner, now: datetime) -> Iterator[Finding]:
