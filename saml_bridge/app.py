@@ -16,12 +16,14 @@ from werkzeug.exceptions import HTTPException
 
 from saml_bridge.audit import AuditTrail
 from saml_bridge.db import check_schema, init_database
-from saml_bridge.errors import BridgeError, NotFound, SettingsInvalid
+from saml_bridge.errors import BridgeError, KeyRefused, NotFound, SettingsInvalid
 from saml_bridge.exchanges import Exchanges
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
 from saml_bridge.logs import set_up_logs
 from saml_bridge.registry import Registry
+from saml_bridge.rehearsals import Rehearsals
+from saml_bridge.rollover import Rollover
 from saml_bridge.saml.libraries import check_libraries
 from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
 from saml_bridge.settings import Settings
@@ -29,6 +31,7 @@ from saml_bridge.sign_on import SignOn
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
+from saml_bridge.web.rehearsal import create_rehearsal_views
 from saml_bridge.web.saml import create_saml_views
 
 log = structlog.get_logger()
@@ -46,6 +49,7 @@ class Bridge:
     registry: Registry
     launcher: Launcher
     exchanges: Exchanges
+    rollover: Rollover
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -60,7 +64,7 @@ def open_bridge(settings: Settings) -> Bridge:
         settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = init_database(app, settings.database_url)
     secret = settings.secret_key.encode()
-    keys = KeyRing(settings.certs_dir)
+    keys = KeyRing(settings.certs_dir, settings.key_passphrase)
     audit = AuditTrail(database, secret=secret)
     registry = Registry(
         database,
@@ -79,6 +83,9 @@ def open_bridge(settings: Settings) -> Bridge:
         clock=lambda: datetime.now(UTC),
         random_bytes=os.urandom,
     )
+    rollover = Rollover(
+        registry=registry, launcher=launcher, rehearsals=Rehearsals(database, audit), find_key=keys.find
+    )
     return Bridge(
         app=app,
         settings=settings,
@@ -87,6 +94,7 @@ def open_bridge(settings: Settings) -> Bridge:
         registry=registry,
         launcher=launcher,
         exchanges=Exchanges(database, secret=secret),
+        rollover=rollover,
     )
 
 
@@ -101,6 +109,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     _load_keys(bridge)
     source, sign_on = _create_source(bridge), SignOn(bridge.launcher, bridge.exchanges)
     app.register_blueprint(create_launch_views(bridge.launcher, source))
+    app.register_blueprint(create_rehearsal_views(bridge.rollover, source))
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, source))
     app.register_blueprint(create_operation_views(app, settings.metrics_token))
     _register_errors(bridge)
@@ -120,9 +129,21 @@ def create_served_app() -> Flask:
 
 
 def _load_keys(bridge: Bridge) -> None:
-    """Every key is read at start, so that one that others can read stops the service and not a launch."""
-    for name in bridge.keys.list_names():
-        bridge.keys.find(name)
+    """Every key is read at start. One that others can read stops the service; so does it when none can be used.
+
+    Another one that cannot be used takes down nothing but the billers that sign with it.
+    """
+    bridge.keys.check_modes()
+    refusals = []
+    names = bridge.keys.list_names()
+    for name in names:
+        try:
+            bridge.keys.find(name)
+        except KeyRefused as error:
+            log.error("key refused", key=name, code=error.code, detail=error.detail)
+            refusals.append(error)
+    if names and len(refusals) == len(names):
+        raise refusals[0]
 
 
 def _create_source(bridge: Bridge) -> SessionSource:
