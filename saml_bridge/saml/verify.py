@@ -6,9 +6,9 @@ speak for whom. Called by: `metadata.py` for signed metadata, and by whatever re
 
 The structure is checked first, down to the last child: only the one form is left then, in which the root is what was
 signed, so nothing has to be looked up, fetched or transformed as the document would have it. lxml canonicalizes and
-`cryptography` verifies, at a quarter of what python-xmlsec costs for a message; tests hold the two against each other. A
-verification returns the verified root or raises; it never answers yes or no, and a caller uses nothing but what was
-returned. Keys in the document (KeyInfo) decide nothing.
+`cryptography` verifies, at a quarter of what python-xmlsec costs; tests hold the two against each other. A verification
+returns the verified root or raises; it never answers yes or no, and a caller uses nothing but what was returned. Keys
+in the document (KeyInfo) decide nothing.
 
 Specification: XML Signature Syntax and Processing; SAML 2.0 Core, section 5.4; SAML 2.0 Bindings, section 3.4.4.1.
 """
