@@ -119,9 +119,7 @@ def verify_enveloped(
     method = _check_structure(signature, root, profile)
     usable = _choose_usable(certificates, method)
     if not any(_verify_with(signature, root, certificate) for certificate in usable):
-        _refuse(
-            "signature-invalid", "The signature does not verify: the document was altered, or signed by another key."
-        )
+        refuse_invalid()
     return root
 
 
@@ -139,6 +137,62 @@ def verify_octets(signature: DetachedSignature, certificates: Sequence[Certifica
     data = b"&".join(signature.octets)
     if not any(_verify_value(one, method, signature.value, data) for one in usable):
         _refuse("signature-invalid", "The signature does not verify: the query was altered, or signed by another key.")
+
+
+@dataclass(frozen=True, slots=True)
+class RootSignature:
+    """What the signature on a root says, for whoever computes the digest of a document that is too large for a tree.
+
+    The digest is that of the root without the signature, in exclusive canonical form without comments (a reference to
+    the same document leaves them out, whatever the canonicalization), with `prefixes` treated inclusively.
+    """
+
+    digest_method: str
+    digest_value: bytes
+    prefixes: tuple[str, ...]
+
+
+def verify_signed_info(
+    signature: etree._Element, root: etree._Element, certificates: Sequence[Certificate], *, profile: SignatureProfile
+) -> RootSignature:
+    """Verify what the signature on a root says, with any of the keys given; the document itself may still be coming in.
+
+    `signature` is complete and a child of `root`, of which only the start tag counts. The caller must see to it that
+    the document has no other signature and that its digest is `digest_value`. Raises SignatureRefused as
+    `verify_enveloped` does.
+    """
+    method = _check_structure(signature, root, profile)
+    usable = _choose_usable(certificates, method)
+    signed_info, reference = signature[0], signature[0][2]
+    octets = canonicalize(signed_info, _read_prefixes(signed_info[0]))
+    value = _decode_base64(signature[1], "SignatureValue")
+    if not any(_verify_value(one, method, value, octets) for one in usable):
+        refuse_invalid()
+    digest_method = _DIGESTS[reference[1].get("Algorithm", "")]
+    return RootSignature(digest_method, _decode_base64(reference[2], "DigestValue"), _read_prefixes(reference[0][1]))
+
+
+def canonicalize(element: etree._Element, prefixes: Sequence[str]) -> bytes:
+    """Exclusive canonical form of an element, without comments, with some prefixes treated inclusively.
+
+    Raises SignatureRefused `signature-invalid` for a document that has none.
+    """
+    try:
+        return etree.tostring(
+            element, method="c14n", exclusive=True, with_comments=False, inclusive_ns_prefixes=list(prefixes)
+        )
+    except etree.C14NError:
+        refuse_invalid()
+
+
+def refuse_invalid() -> NoReturn:
+    """Refuse a document whose signature or digest is not what it should be."""
+    _refuse("signature-invalid", "The signature does not verify: the document was altered, or signed by another key.")
+
+
+def _read_prefixes(canonicalization: etree._Element) -> tuple[str, ...]:
+    """The prefixes that an algorithm's one child lists, if it has one."""
+    return tuple(prefix for child in canonicalization for prefix in child.get("PrefixList", "").split())
 
 
 def read_own_certificates(root: etree._Element) -> tuple[bytes, ...]:
@@ -210,13 +264,18 @@ def _load_public_key(der: bytes) -> object:
 
 def _find_signature(root: etree._Element) -> etree._Element:
     found = list(root.iter(_ds("Signature")))
-    if not found:
-        _refuse("signature-missing", "The document is not signed.")
-    if len(found) > 1:
-        _refuse_structure(f"The document has {len(found)} signatures; exactly one is accepted, on its root element.")
-    if found[0].getparent() is not root or root.getparent() is not None:
-        _refuse_structure("The signature does not stand on the root element, so it does not cover the document.")
+    if len(found) != 1 or found[0].getparent() is not root or root.getparent() is not None:
+        refuse_signatures(len(found))
     return found[0]
+
+
+def refuse_signatures(count: int) -> NoReturn:
+    """Refuse a document that has not exactly one signature, or that one elsewhere than on its root."""
+    if count == 0:
+        _refuse("signature-missing", "The document is not signed.")
+    if count > 1:
+        _refuse_structure(f"The document has {count} signatures; exactly one is accepted, on its root element.")
+    _refuse_structure("The signature does not stand on the root element, so it does not cover the document.")
 
 
 def _check_structure(signature: etree._Element, root: etree._Element, profile: SignatureProfile) -> str:
