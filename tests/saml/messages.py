@@ -90,6 +90,21 @@ def judge_real(received: Received) -> tuple[AuthnRequest, Endpoint]:
     return request, choose_requested_acs(request, metadata)
 
 
+def find_refusal(work: Callable[[], object]) -> BridgeError | None:
+    """The error of ours that `work` ended with, if any; others pass."""
+    try:
+        work()
+    except BridgeError as refused:
+        return refused
+    return None
+
+
+def refusal_code(work: Callable[[], object]) -> str:
+    """The code that `work` was refused with; empty when it was not."""
+    refused = find_refusal(work)
+    return "" if refused is None else refused.code
+
+
 def read_request(name: str) -> bytes:
     """The bytes of `good/NAME` or `bad/NAME`, without .xml."""
     return (REQUESTS / f"{name}.xml").read_bytes()
