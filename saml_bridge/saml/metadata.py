@@ -20,12 +20,12 @@ from typing import Literal
 from lxml import etree
 
 from saml_bridge.errors import MetadataRefused, SignatureRefused, XmlRefused
+from saml_bridge.saml.bindings import POST_BINDING
 from saml_bridge.saml.certificates import Certificate, CertificateBroken, parse_certificate
 from saml_bridge.saml.findings import Findings
 from saml_bridge.saml.locations import is_script, quote_value
 from saml_bridge.saml.metadata_entity import (
     MD,
-    POST_BINDING,
     SP_ROLE,
     EntityReport,
     Judgement,

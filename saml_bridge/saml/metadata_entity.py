@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from lxml import etree
 
 from saml_bridge.errors import XmlRefused
+from saml_bridge.saml.bindings import POST_BINDING
 from saml_bridge.saml.findings import Findings
 from saml_bridge.saml.instants import parse_duration, parse_instant
 from saml_bridge.saml.locations import LocationFault, find_fault, is_script, quote_value
@@ -37,7 +38,6 @@ MD = "{urn:oasis:names:tc:SAML:2.0:metadata}"
 MDRPI = "{urn:oasis:names:tc:SAML:metadata:rpi}"
 MDUI = "{urn:oasis:names:tc:SAML:metadata:ui}"
 SP_ROLE = f"{MD}SPSSODescriptor"
-POST_BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
 SAML2_PROTOCOL = "urn:oasis:names:tc:SAML:2.0:protocol"
 
 LONGEST_ENTITY_ID = 1024

@@ -1,14 +1,14 @@
-"""Enveloped XML signatures on documents from outside, verified with keys that the caller already trusts.
+"""Signatures on what comes from outside, verified with keys that the caller already trusts.
 
-Owns: which signatures are looked at (one, on the root, over the root, by listed algorithms) and their verification with
-xmlsec. Does not own: which keys may speak for whom, and detached signatures of the redirect binding.
-Called by: `metadata.py` for signed metadata, and by whatever reads signed protocol messages.
+Owns: which XML signatures are looked at (one, on the root, over the root, by listed algorithms), their verification
+with xmlsec, and the signatures that stand beside a message, in the query of the redirect binding. Does not own: which
+keys may speak for whom. Called by: `metadata.py` for signed metadata, and by whatever reads signed protocol messages.
 
 The structure is checked before xmlsec sees the document, because xmlsec digests whatever a reference names (a file,
 too) before it looks at the key. A verification returns the verified root or raises; it never answers yes or no, and a
 caller uses nothing but what was returned. Keys in the document (KeyInfo) decide nothing.
 
-Specification: XML Signature Syntax and Processing; SAML 2.0 Core, section 5.4.
+Specification: XML Signature Syntax and Processing; SAML 2.0 Core, section 5.4; SAML 2.0 Bindings, section 3.4.4.1.
 """
 
 from __future__ import annotations
@@ -17,14 +17,23 @@ import base64
 import binascii
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn, cast
 
 import xmlsec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.utils import CryptographyDeprecationWarning
 from lxml import etree
 
 from saml_bridge.errors import SignatureRefused
+from saml_bridge.saml.bindings import DetachedSignature
 from saml_bridge.saml.certificates import Certificate, KeyType
 
 DS = "http://www.w3.org/2000/09/xmldsig#"
@@ -39,6 +48,13 @@ _KEY_TYPES: dict[str, KeyType] = {
     f"{_MORE}rsa-sha512": "rsa",
     f"{_MORE}ecdsa-sha256": "ec",
     f"{_MORE}ecdsa-sha384": "ec",
+}
+_HASHES: dict[str, hashes.HashAlgorithm] = {
+    f"{_MORE}rsa-sha256": hashes.SHA256(),
+    f"{_MORE}rsa-sha384": hashes.SHA384(),
+    f"{_MORE}rsa-sha512": hashes.SHA512(),
+    f"{_MORE}ecdsa-sha256": hashes.SHA256(),
+    f"{_MORE}ecdsa-sha384": hashes.SHA384(),
 }
 _DIGESTS = {
     "http://www.w3.org/2001/04/xmlenc#sha256": "sha256",
@@ -101,14 +117,82 @@ def verify_enveloped(
     """
     signature = _find_signature(root)
     method = _check_structure(signature, root, profile)
-    usable = [one for one in certificates if one.may_verify and one.key_type == _KEY_TYPES[method]]
-    if not usable:
-        _refuse("signature-key-unusable", f"None of the {len(certificates)} keys can verify this kind of signature.")
+    usable = _choose_usable(certificates, method)
     if not any(_verify_with(signature, root, certificate) for certificate in usable):
-        _refuse(
-            "signature-invalid", "The signature does not verify: the document was altered, or signed by another key."
-        )
+        refuse_invalid()
     return root
+
+
+def verify_octets(signature: DetachedSignature, certificates: Sequence[Certificate]) -> None:
+    """Verify a signature of the redirect binding over the parameters as they came, with any of the keys given.
+
+    An ECDSA value is taken in the form of XML signatures (r and s side by side, each as long as the curve's order) and
+    in DER, which several service providers send; the two cannot be mistaken for each other, and each is read strictly.
+    Raises SignatureRefused: `signature-algorithm`, `signature-key-unusable` or `signature-invalid`.
+    """
+    method = signature.algorithm
+    if method not in _KEY_TYPES:
+        _refuse("signature-algorithm", f"The SigAlg {_shorten(method)} is not accepted; rsa-sha256 or better is.")
+    usable = _choose_usable(certificates, method)
+    data = b"&".join(signature.octets)
+    if not any(_verify_value(one, method, signature.value, data) for one in usable):
+        _refuse("signature-invalid", "The signature does not verify: the query was altered, or signed by another key.")
+
+
+@dataclass(frozen=True, slots=True)
+class RootSignature:
+    """What the signature on a root says, for whoever computes the digest of a document that is too large for a tree.
+
+    The digest is that of the root without the signature, in exclusive canonical form without comments (a reference to
+    the same document leaves them out, whatever the canonicalization), with `prefixes` treated inclusively.
+    """
+
+    digest_method: str
+    digest_value: bytes
+    prefixes: tuple[str, ...]
+
+
+def verify_signed_info(
+    signature: etree._Element, root: etree._Element, certificates: Sequence[Certificate], *, profile: SignatureProfile
+) -> RootSignature:
+    """Verify what the signature on a root says, with any of the keys given; the document itself may still be coming in.
+
+    `signature` is complete and a child of `root`, of which only the start tag counts. The caller must see to it that
+    the document has no other signature and that its digest is `digest_value`. Raises SignatureRefused as
+    `verify_enveloped` does.
+    """
+    method = _check_structure(signature, root, profile)
+    usable = _choose_usable(certificates, method)
+    signed_info, reference = signature[0], signature[0][2]
+    octets = canonicalize(signed_info, _read_prefixes(signed_info[0]))
+    value = _decode_base64(signature[1], "SignatureValue")
+    if not any(_verify_value(one, method, value, octets) for one in usable):
+        refuse_invalid()
+    digest_method = _DIGESTS[reference[1].get("Algorithm", "")]
+    return RootSignature(digest_method, _decode_base64(reference[2], "DigestValue"), _read_prefixes(reference[0][1]))
+
+
+def canonicalize(element: etree._Element, prefixes: Sequence[str]) -> bytes:
+    """Exclusive canonical form of an element, without comments, with some prefixes treated inclusively.
+
+    Raises SignatureRefused `signature-invalid` for a document that has none.
+    """
+    try:
+        return etree.tostring(
+            element, method="c14n", exclusive=True, with_comments=False, inclusive_ns_prefixes=list(prefixes)
+        )
+    except etree.C14NError:
+        refuse_invalid()
+
+
+def refuse_invalid() -> NoReturn:
+    """Refuse a document whose signature or digest is not what it should be."""
+    _refuse("signature-invalid", "The signature does not verify: the document was altered, or signed by another key.")
+
+
+def _read_prefixes(canonicalization: etree._Element) -> tuple[str, ...]:
+    """The prefixes that an algorithm's one child lists, if it has one."""
+    return tuple(prefix for child in canonicalization for prefix in child.get("PrefixList", "").split())
 
 
 def read_own_certificates(root: etree._Element) -> tuple[bytes, ...]:
@@ -139,15 +223,59 @@ def _refuse_structure(detail: str) -> NoReturn:
     _refuse("signature-structure", detail)
 
 
+def _choose_usable(certificates: Sequence[Certificate], method: str) -> list[Certificate]:
+    usable = [one for one in certificates if one.may_verify and one.key_type == _KEY_TYPES[method]]
+    if not usable:
+        _refuse("signature-key-unusable", f"None of the {len(certificates)} keys can verify this kind of signature.")
+    return usable
+
+
+def _verify_value(certificate: Certificate, method: str, value: bytes, data: bytes) -> bool:
+    """Whether the certificate's key made `value` over `data`; False too for a value that has no accepted form."""
+    key = _load_public_key(certificate.der)
+    try:
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(value, data, padding.PKCS1v15(), _HASHES[method])
+            return True
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(_read_ecdsa_value(value, key.key_size), data, ec.ECDSA(_HASHES[method]))
+            return True
+    except (InvalidSignature, ValueError):
+        return False
+    return False
+
+
+def _read_ecdsa_value(value: bytes, bits: int) -> bytes:
+    """An ECDSA value as DER, from r and s side by side or from canonical DER. Raises ValueError."""
+    width = (bits + 7) // 8
+    if len(value) == 2 * width:
+        return encode_dss_signature(int.from_bytes(value[:width], "big"), int.from_bytes(value[width:], "big"))
+    if encode_dss_signature(*decode_dss_signature(value)) != value:
+        raise ValueError("not the one DER form of the value")
+    return value
+
+
+@lru_cache(maxsize=1024)  # of registered certificates alone; reading one costs as much as a verification
+def _load_public_key(der: bytes) -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+        return x509.load_der_x509_certificate(der).public_key()
+
+
 def _find_signature(root: etree._Element) -> etree._Element:
     found = list(root.iter(_ds("Signature")))
-    if not found:
-        _refuse("signature-missing", "The document is not signed.")
-    if len(found) > 1:
-        _refuse_structure(f"The document has {len(found)} signatures; exactly one is accepted, on its root element.")
-    if found[0].getparent() is not root or root.getparent() is not None:
-        _refuse_structure("The signature does not stand on the root element, so it does not cover the document.")
+    if len(found) != 1 or found[0].getparent() is not root or root.getparent() is not None:
+        refuse_signatures(len(found))
     return found[0]
+
+
+def refuse_signatures(count: int) -> NoReturn:
+    """Refuse a document that has not exactly one signature, or that one elsewhere than on its root."""
+    if count == 0:
+        _refuse("signature-missing", "The document is not signed.")
+    if count > 1:
+        _refuse_structure(f"The document has {count} signatures; exactly one is accepted, on its root element.")
+    _refuse_structure("The signature does not stand on the root element, so it does not cover the document.")
 
 
 def _check_structure(signature: etree._Element, root: etree._Element, profile: SignatureProfile) -> str:
