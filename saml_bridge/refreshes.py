@@ -194,7 +194,7 @@ class Refreshes:
         statement = make(_LEASE).values(name=name, **row)
         statement = statement.on_conflict_do_update(index_elements=[_LEASE.c.name], set_=row, where=free)
         with self._connected() as connection:
-            return connection.execute(statement).rowcount == 1
+            return connection.execute(statement.returning(_LEASE.c.name)).first() is not None
 
     def release_lease(self, name: str, holder: str) -> None:
         """Give the lease back, if it still is the holder's."""
