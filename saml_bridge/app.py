@@ -25,7 +25,10 @@ from saml_bridge.exchanges import Exchanges
 from saml_bridge.fetching import Fetcher
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
+from saml_bridge.logout import SignOut
+from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
+from saml_bridge.partner_sessions import PartnerSessions
 from saml_bridge.refreshes import Refreshes
 from saml_bridge.refreshing import Refresher
 from saml_bridge.registry import Registry
@@ -36,6 +39,7 @@ from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
 from saml_bridge.settings import Settings
 from saml_bridge.sign_on import SignOn
 from saml_bridge.web.launch import create_launch_views, new_trace_id
+from saml_bridge.web.logout import create_logout_views
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
 from saml_bridge.web.rehearsal import create_rehearsal_views
@@ -62,6 +66,8 @@ class Bridge:
     fetcher: Fetcher
     refreshes: Refreshes
     refresher: Refresher
+    partner_sessions: PartnerSessions
+    sign_out: SignOut
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -109,6 +115,20 @@ def open_bridge(settings: Settings) -> Bridge:
         clock=lambda: datetime.now(UTC),
         new_trace_id=lambda: new_trace_id(launcher),
     )
+    exchanges = Exchanges(database, secret=secret)
+    partner_sessions = PartnerSessions(database, secret=secret)
+    sign_out = SignOut(
+        registry=registry,
+        audit=audit,
+        exchanges=exchanges,
+        sessions=partner_sessions,
+        fetcher=Fetcher(
+            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=DEADLINE_SECONDS
+        ),
+        base_url=settings.base_url,
+        clock=launcher.clock,
+        random_bytes=launcher.random_bytes,
+    )
     return Bridge(
         app=app,
         settings=settings,
@@ -116,11 +136,13 @@ def open_bridge(settings: Settings) -> Bridge:
         audit=audit,
         registry=registry,
         launcher=launcher,
-        exchanges=Exchanges(database, secret=secret),
         rollover=rollover,
         fetcher=fetcher,
         refreshes=refreshes,
         refresher=refresher,
+        exchanges=exchanges,
+        partner_sessions=partner_sessions,
+        sign_out=sign_out,
     )
 
 
@@ -140,6 +162,9 @@ def _create_service(settings: Settings) -> Bridge:
     app.register_blueprint(create_launch_views(bridge.launcher, source))
     app.register_blueprint(create_rehearsal_views(bridge.rollover, source))
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, source))
+    app.register_blueprint(
+        create_logout_views(bridge.sign_out, bridge.launcher, source, portal_token=settings.portal_token)
+    )
     app.register_blueprint(create_operation_views(app, settings.metrics_token))
     _register_errors(bridge)
     return bridge
