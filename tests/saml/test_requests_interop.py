@@ -23,7 +23,7 @@ from saml2.client import Saml2Client
 from saml2.config import SPConfig
 
 from saml_bridge.saml.bindings import Received, receive_post, receive_redirect
-from saml_bridge.saml.idp_metadata import build_idp_metadata
+from saml_bridge.saml.idp_metadata import IdpDescription, build_idp_metadata
 from saml_bridge.saml.metadata import Endpoint, SpMetadata
 from saml_bridge.saml.requests import (
     AuthnRequest,
@@ -97,11 +97,15 @@ def send_by_python3_saml(binding: str, method: str, *, signed: bool) -> Received
 @cache
 def make_pysaml2() -> Saml2Client:
     metadata = build_idp_metadata(
-        entity_id=ISSUER,
-        sso_url=SSO,
-        certificates=[load_key("idp-rsa").certificate],
-        name="Riverton Water",
-        home_url="https://pay.example/",
+        IdpDescription(
+            entity_id=ISSUER,
+            sso_url=SSO,
+            slo_url="https://bridge.example.com/slo",
+            keys=(load_key("idp-rsa"),),
+            name="Riverton Water",
+            home_url="https://pay.example/",
+            valid_until=datetime(2100, 1, 1, tzinfo=UTC),
+        )
     )
     config = {
         "entityid": SP_ENTITY_ID,
