@@ -9,6 +9,7 @@ import getpass
 import json
 import multiprocessing
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +38,7 @@ from saml_bridge.key_report import describe_kind, show_board, show_ring
 from saml_bridge.keys import KeyKind
 from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
 from saml_bridge.metadata_report import build_json, show_report
-from saml_bridge.publishing import PlannedFile, apply_plan, export_biller, plan_file
+from saml_bridge.publishing import PlannedFile, Sources, apply_plan, export_biller, plan_file
 from saml_bridge.registry import Published
 from saml_bridge.rehearsals import VERDICTS, Verdict
 from saml_bridge.rollover import Change as KeyChange
@@ -185,17 +186,30 @@ def _read_bind(bind: str) -> tuple[str, int]:
 def plan(file: Path) -> None:
     """Show in words what applying FILE would change, and what is wrong with it."""
     with _opened() as bridge:
-        _show_plan(plan_file(bridge.registry, file, now=_now()))
+        planned = plan_file(bridge.registry, file, now=_now(), sources=_find_sources(bridge))
+        _show_plan(planned)
+        for risky in planned.risky:
+            show_finding(risky.to_finding(Severity.WARNING))
 
 
 @cli.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--comment", default="", help="Why, for the list of revisions.")
 @click.option("--author", default=None, help="Who publishes; default: the system's user name.")
-def apply(file: Path, comment: str, author: str | None) -> None:
-    """Publish the billers in FILE: all of them or none."""
+@click.option(
+    "--accept-metadata",
+    "accepted",
+    multiple=True,
+    metavar="PARTNER",
+    help="Take over a risky change of this partner's metadata; BILLER/PARTNER for one biller's. Repeatable.",
+)
+def apply(file: Path, comment: str, author: str | None, accepted: tuple[str, ...]) -> None:
+    """Publish the billers in FILE: all of them or none.
+
+    A change of a partner's metadata that an attacker could want is refused unless --accept-metadata names the partner.
+    """
     with _opened() as bridge:
-        planned = plan_file(bridge.registry, file, now=_now())
+        planned = plan_file(bridge.registry, file, now=_now(), sources=_find_sources(bridge))
         _show_plan(planned)
         trace_id = new_trace_id(bridge.launcher)
         published = apply_plan(
@@ -205,6 +219,7 @@ def apply(file: Path, comment: str, author: str | None) -> None:
             comment=comment,
             now=_now(),
             trace_id=trace_id,
+            accept=accepted,
         )
         _show_published(published)
 
@@ -276,7 +291,7 @@ def _render_launched(bridge: Bridge, launched: Launched, output: str) -> str:
 
 @cli.group()
 def metadata() -> None:
-    """Check partners' metadata and print our own."""
+    """Check partners' metadata, look after what is fetched, and print our own."""
 
 
 @metadata.command("check")
@@ -319,6 +334,67 @@ def metadata_show(biller: str, partner: str | None) -> None:
     with _opened() as bridge:
         identity = IdentityProvider(bridge.registry, base_url=bridge.settings.base_url)
         click.echo(identity.find_metadata(biller, partner=partner, now=_now()).xml.decode("utf-8"))
+
+
+@metadata.command("refresh")
+@click.argument("biller", required=False)
+@click.argument("partner", required=False)
+@click.option("--due", is_flag=True, help="Only those whose time has come; for cron.")
+def metadata_refresh(biller: str | None, partner: str | None, due: bool) -> int:
+    """Fetch the metadata of partners that have an address: of all, of BILLER's, or of one PARTNER.
+
+    What is safe is published, what is risky waits for 'metadata accept', and what fails leaves things as they are.
+    Exit code 1 when any failed.
+    """
+    if due and biller:
+        raise click.UsageError("--due goes over all billers: name none.")
+    with _opened() as bridge:
+        refresher = bridge.refresher
+        if due:
+            done = refresher.run_due(f"command {os.getpid()} {secrets.token_hex(8)}")
+            if done is None:
+                click.echo("another process is at it")
+                return 0
+        else:
+            done = tuple(refresher.refresh(*one) for one in refresher.list_partners(biller, partner))
+    for one in done:
+        click.echo(clean(f"{one.biller}/{one.partner}: {one.outcome}" + (f": {one.detail}" if one.detail else "")))
+    if not done:
+        click.echo("nothing is due" if due else "no partner has a metadata_url or mdq_url")
+    return 1 if any(one.failed for one in done) else 0
+
+
+@metadata.command("held")
+def metadata_held() -> None:
+    """List the changes of partners' metadata that wait for a decision, in words."""
+    with _opened() as bridge:
+        held = bridge.refreshes.list_held()
+    for one in held:
+        click.echo(f"{one.biller}/{one.partner}: held since {one.held_at:%Y-%m-%d %H:%M} UTC, sha256:{one.sha256}")
+        for line in one.words:
+            click.echo(f"  {clean(line)}")
+    if not held:
+        click.echo("No change waits.")
+
+
+@metadata.command("accept")
+@click.argument("biller")
+@click.argument("partner")
+def metadata_accept(biller: str, partner: str) -> None:
+    """Bring the change that waits for PARTNER into force, exactly as it was held."""
+    with _opened() as bridge:
+        number = bridge.refresher.accept(biller, partner, author=name_operator())
+        click.echo(f"{biller}: revision {number} published")
+
+
+@metadata.command("reject")
+@click.argument("biller")
+@click.argument("partner")
+def metadata_reject(biller: str, partner: str) -> None:
+    """Decide against the change that waits for PARTNER; the same content does not come up again."""
+    with _opened() as bridge:
+        held = bridge.refresher.reject(biller, partner, author=name_operator())
+        click.echo(f"{biller}/{partner}: rejected sha256:{held.sha256}; the metadata in force stays")
 
 
 @cli.group()
@@ -586,6 +662,10 @@ def _opened(*, need_tables: bool = True) -> Iterator[Bridge]:
         for finding in check_schema(bridge.app):
             raise BridgeError(finding.message, code=finding.code, findings=[finding])
     yield bridge
+
+
+def _find_sources(bridge: Bridge) -> Sources:
+    return Sources(bridge.refresher.fetcher, bridge.refreshes.is_rejected)
 
 
 def _now() -> datetime:

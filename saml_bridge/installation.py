@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from saml_bridge.app import Bridge, open_bridge
+from saml_bridge.config import check_signer
 from saml_bridge.db import check_schema, upgrade_database
 from saml_bridge.errors import BridgeError, SettingsInvalid
 from saml_bridge.keys import check_private, write_private
@@ -76,6 +77,7 @@ def examine(bridge: Bridge, *, now: datetime) -> Iterator[Finding]:
         yield from _examine_named_keys(bridge)
         for partner in bridge.registry.list_partners():
             yield from _examine_partner(partner, now)
+        yield from _examine_sources(bridge, now)
 
 
 def _examine_secret(settings: Settings) -> Iterator[Finding]:
@@ -159,6 +161,25 @@ def _examine_partner(partner: IndexedPartner, now: datetime) -> Iterator[Finding
         yield from _examine_end("partner-metadata", "The metadata", partner.metadata_expires_at, now, fix, where)
     if partner.certificate_expires_at is not None:
         yield from _examine_end("partner-certificate", "A certificate", partner.certificate_expires_at, now, fix, where)
+
+
+def _examine_sources(bridge: Bridge, now: datetime) -> Iterator[Finding]:
+    """Metadata that is fetched: changes that wait for a person, addresses that failed, signers that cannot be read."""
+    for held in bridge.refreshes.list_held():
+        message = f"A change of its metadata has waited since {held.held_at:%Y-%m-%d}: {'; '.join(held.words)}."
+        fix = f"See 'saml-bridge metadata held', then accept or reject {held.biller} {held.partner}."
+        yield Finding("metadata-held", Severity.WARNING, message, fix, f"{held.biller}/{held.partner}")
+    known = {(one.biller, one.partner): one for one in bridge.refreshes.list_sources()}
+    for slug in bridge.registry.list_fetching_billers():
+        for partner in bridge.registry.load_document(slug).partners:
+            where = f"{slug}/{partner.slug}"
+            yield from check_signer(partner.saml, where)
+            state = known.get((slug, partner.slug))
+            if partner.saml.is_fetched and state is not None and state.failed:
+                hours = int((now - state.checked_at) / timedelta(hours=1))
+                message = f"Its metadata was not fetched at the last attempt, {hours} hours ago: {state.detail}"
+                fix = f"Try 'saml-bridge metadata refresh {slug} {partner.slug}'; the metadata in force works on."
+                yield Finding("metadata-source-failed", Severity.WARNING, f"{message} ({state.outcome})", fix, where)
 
 
 def _examine_end(code: str, what: str, ends: datetime, now: datetime, fix: str, where: str) -> Iterator[Finding]:

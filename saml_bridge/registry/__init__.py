@@ -20,7 +20,7 @@ from datetime import datetime
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Executable, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, Executable, RowMapping, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -140,7 +140,8 @@ class _Kept(Generic[Value]):
 class Registry:
     """The configuration of every biller of one database. Safe to share between threads.
 
-    `find_key` gives a key of the key ring by its name or raises KeyRefused; `allow_http` allows http URLs.
+    `find_key` gives a key of the key ring by its name or raises KeyRefused; `allow_http` allows http URLs; `audit` is
+    the trail that publications are recorded in.
     """
 
     def __init__(
@@ -155,8 +156,8 @@ class Registry:
         cache_size: int = SNAPSHOTS_KEPT,
     ) -> None:
         self.allow_http = allow_http
+        self.audit = audit
         self._database = database
-        self._audit = audit
         self._find_key = find_key
         self._base_url = base_url
         self._secret = pairwise_secret
@@ -213,6 +214,20 @@ class Registry:
             raise NotFound(f"{slug} has no revision {revision}", code="revision-unknown")
         return from_json(found[0]["document"])
 
+    def find_publication_time(self, slug: str) -> datetime:
+        """When the revision in force was published. Raises BillerUnknown."""
+        return self._find_stored(slug).published_at
+
+    def list_fetching_billers(self) -> tuple[str, ...]:
+        """Slugs, in order, of the billers with a partner whose metadata is fetched from an address."""
+        joined = _BILLER.join(
+            _REVISION, (_REVISION.c.biller == _BILLER.c.slug) & (_REVISION.c.number == _BILLER.c.revision)
+        )
+        # in the normal form an absent address is null, and a quote within a value is escaped
+        named = [_REVISION.c.document.like(f'%"{key}":"%') for key in ("metadata_url", "mdq_url")]
+        statement = select(_BILLER.c.slug).select_from(joined).where(or_(*named)).order_by(_BILLER.c.slug)
+        return tuple(row["slug"] for row in self._read(statement))
+
     def list_billers(self) -> tuple[str, ...]:
         """Slugs in order."""
         return tuple(row["slug"] for row in self._read(select(_BILLER.c.slug).order_by(_BILLER.c.slug)))
@@ -239,6 +254,13 @@ class Registry:
         if content is None:
             raise NotFound(f"there is no stored metadata {sha256[:80]!r}", code="metadata-unknown")
         return content
+
+    def store_metadata(self, content: bytes, *, now: datetime) -> Sha256Hex:
+        """Store metadata that is not in force, under the hash that names it. Stored already, it stays as it is."""
+        digest = Sha256Hex(hashlib.sha256(content).hexdigest())
+        with self._writing() as connection:
+            _store_metadata(connection, {digest: content}, now)
+        return digest
 
     # Publishing
 
@@ -346,7 +368,7 @@ class Registry:
             _write_metadata(connection, [checked[one.biller.slug] for one in changed], context.now)
             _write_index(connection, [checked[one.biller.slug] for one in changed])
             entries = [context.describe(one, in_force.get(one.biller.slug), revisions) for one in changed]
-            self._audit.record_within(connection, entries)
+            self.audit.record_within(connection, entries)
         slugs = {one.biller.slug for one in changed}
         return revisions, tuple(slug for slug in revisions if slug not in slugs)
 
@@ -357,7 +379,7 @@ class Registry:
         for slug in [one.slug for one in refused] or [one.biller.slug for one in changes]:
             mine = [finding.code for finding in checked[slug].findings if finding.refuses]
             detail = " ".join(dict.fromkeys(mine)) or error.detail
-            self._audit.record(context.make_entry(Kind.REVISION_REFUSED, slug, code=error.code, detail=detail))
+            self.audit.record(context.make_entry(Kind.REVISION_REFUSED, slug, code=error.code, detail=detail))
 
     # Reading
 
@@ -534,7 +556,11 @@ def _select_in_force(connection: Connection, slugs: Sequence[str]) -> dict[str, 
 
 
 def _write_metadata(connection: Connection, changed: Sequence[Checked], now: datetime) -> None:
-    contents = {digest: content for one in changed for digest, content in one.metadata.items()}
+    _store_metadata(connection, {digest: content for one in changed for digest, content in one.metadata.items()}, now)
+
+
+def _store_metadata(connection: Connection, contents: Mapping[Sha256Hex, bytes], now: datetime) -> None:
+    """Each content once, whoever refers to it."""
     rows = [{"sha256": digest, "xml": contents[digest], "stored_at": now} for digest in sorted(contents)]
     make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     if rows:

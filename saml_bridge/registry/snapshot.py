@@ -131,6 +131,14 @@ class Snapshot:
             self._entities = dict(self._list_entities())
         return self._entities.get(entity_id)
 
+    def find_partner(self, slug: str) -> tuple[Partner, SpMetadata] | None:
+        """The partner of this biller with this slug, if its metadata can be read."""
+        partner = self.biller.find_partner(slug)
+        try:
+            return None if partner is None else (partner, self._read_metadata(partner.saml))
+        except MetadataRefused:
+            return None
+
     def _list_entities(self) -> Iterator[tuple[str, tuple[Partner, SpMetadata]]]:
         for partner in self.biller.partners:
             try:

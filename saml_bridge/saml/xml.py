@@ -12,13 +12,13 @@ connection for a document, and no text of libxml2's parser reaches an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from itertools import islice
 from threading import Lock
-from typing import Any, Literal, NamedTuple, NoReturn, cast
+from typing import Any, Final, Literal, NamedTuple, NoReturn, cast
 
 from lxml import etree
 
@@ -40,16 +40,30 @@ class Limits:
 METADATA_LIMITS = Limits(max_bytes=5 * 1024 * 1024, max_depth=64, max_attributes=256)
 MESSAGE_LIMITS = Limits(max_bytes=64 * 1024, max_depth=32, max_attributes=32)
 
-_NOT_ELEMENTS = (etree._Comment, etree._ProcessingInstruction, etree._Entity)
+PARSER_OPTIONS: Final[Mapping[str, Any]] = {
+    "encoding": "utf-8",
+    "resolve_entities": False,
+    "no_network": True,
+    "load_dtd": False,
+    "dtd_validation": False,
+    "attribute_defaults": False,
+    "huge_tree": False,
+    "recover": False,
+    "collect_ids": False,
+}
+"""How every parser of this package is made; documents are handed to it as UTF-8."""
+
 _XML_SPACE = " \t\r\n"
 _ID_NAMES = ("ID", "Id", "{http://www.w3.org/XML/1998/namespace}id")
-_XINCLUDE = ("{http://www.w3.org/2001/XInclude}", "{http://www.w3.org/2003/XInclude}")
+XINCLUDE_NAMESPACES = ("{http://www.w3.org/2001/XInclude}", "{http://www.w3.org/2003/XInclude}")
+_XINCLUDE_ELEMENTS = tuple(f"{namespace}*" for namespace in XINCLUDE_NAMESPACES)
 _DECLARATION = re.compile(
     r"""<\?xml[ \t\r\n]+version[ \t\r\n]*=[ \t\r\n]*(?:"(?P<v1>[^"<>]*)"|'(?P<v2>[^'<>]*)')"""
     r"""(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*(?:"(?P<e1>[^"<>]*)"|'(?P<e2>[^'<>]*)'))?"""
     r"""(?:[ \t\r\n]+standalone[ \t\r\n]*=[ \t\r\n]*(?:"(?:yes|no)"|'(?:yes|no)'))?[ \t\r\n]*\?>"""
 )
 _CODECS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "iso-8859-1"}
+_UTF8_MARK = b"\xef\xbb\xbf"
 _MOST_SCHEMA_ERRORS = 200
 _MOST_SCHEMA_STEPS = 500_000_000
 _ENCODING_FIX = "Save the file as UTF-8 (with that in its XML declaration) and try again."
@@ -65,8 +79,8 @@ def parse_xml(data: bytes, *, limits: Limits) -> etree._Element:
     """
     _check_size(data, limits)
     text = _decode(data)
-    _check_prolog(text)
-    _check_namespaces(text, limits)
+    check_prolog(text)
+    check_namespaces(text, limits)
     root = _parse_text(text)
     _check_tree(root, limits)
     return root
@@ -155,11 +169,16 @@ def _check_size(data: bytes, limits: Limits) -> None:
     if len(data) > limits.max_bytes:
         message = f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are read."
         _refuse("xml-too-large", message, "Take the part that belongs to the one partner out of it.")
+    check_likeness(data)
+
+
+def check_likeness(data: bytes) -> None:
+    """Refuse what is no XML at all, by how it begins. Raises XmlRefused, which says what it is instead."""
     if data.startswith(b"\x1f\x8b"):
         _refuse("xml-gzip", "The file is compressed with gzip.", "Unpack it (gunzip) and use the XML file.")
     if not data.strip():
         _refuse("xml-empty", "The file is empty.", _EXPORT_FIX)
-    head = data[:1024].removeprefix(b"\xef\xbb\xbf")
+    head = data[:1024].removeprefix(_UTF8_MARK)
     for pattern, likeness in _LIKENESSES:
         if pattern.match(head):
             _refuse(*likeness)
@@ -167,26 +186,29 @@ def _check_size(data: bytes, limits: Limits) -> None:
 
 def _decode(data: bytes) -> str:
     """The document's text without its byte order mark, decoded as it says it is encoded."""
-    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        _refuse("xml-encoding", "The file is encoded in UTF-32, which is not accepted.", _ENCODING_FIX)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        text = _decode_as(data, "utf-16", "UTF-16")
-        declared = _read_declared_encoding(text)
-        if declared not in (None, "utf-16"):
-            _refuse("xml-encoding", "The file is UTF-16, but its XML declaration says otherwise.", _ENCODING_FIX)
-    else:
-        text = _decode_bytes(data)
+    codec, name = choose_codec(data)
+    text = _decode_as(data.removeprefix(_UTF8_MARK), codec, name)
     if "\x00" in text:
         _refuse("xml-null", "The file contains a NUL character, which XML never does.", _EXPORT_FIX)
     return text
 
 
-def _decode_bytes(data: bytes) -> str:
+def choose_codec(data: bytes) -> tuple[str, str]:
+    """Python's codec for a document and the encoding's name; `data` may be the beginning of the document alone.
+
+    Raises XmlRefused `xml-encoding` for an encoding that is not accepted.
+    """
+    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        _refuse("xml-encoding", "The file is encoded in UTF-32, which is not accepted.", _ENCODING_FIX)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        if _read_declared_encoding(data[:2048].decode("utf-16", "replace")) not in (None, "utf-16"):
+            _refuse("xml-encoding", "The file is UTF-16, but its XML declaration says otherwise.", _ENCODING_FIX)
+        return "utf-16", "UTF-16"
     if b"\x00" in data:
         message = "The file contains zero bytes: it is binary, or UTF-16 or UTF-32 without a byte order mark."
         _refuse("xml-encoding", message, _ENCODING_FIX)
-    has_mark = data.startswith(b"\xef\xbb\xbf")
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    has_mark = data.startswith(_UTF8_MARK)
+    data = data.removeprefix(_UTF8_MARK)
     declared = _read_declared_encoding(data[:1024].decode("latin-1"))
     codec = "utf-8" if declared is None else _CODECS.get(declared)
     if codec is None:
@@ -196,7 +218,7 @@ def _decode_bytes(data: bytes) -> str:
         _refuse("xml-encoding", message, _ENCODING_FIX)
     if has_mark and codec != "utf-8":
         _refuse("xml-encoding", "The file is marked as UTF-8, but its XML declaration says otherwise.", _ENCODING_FIX)
-    return _decode_as(data, codec, (declared or "utf-8").upper())
+    return codec, (declared or "utf-8").upper()
 
 
 def _decode_as(data: bytes, codec: str, name: str) -> str:
@@ -221,8 +243,11 @@ def _read_declared_encoding(text: str) -> str | None:
     return None if declared is None else declared.lower()
 
 
-def _check_prolog(text: str) -> None:
-    """Refuse a document type before the parser could expand anything of it; it can stand in the prolog only."""
+def check_prolog(text: str) -> bool:
+    """Refuse a document type before the parser could expand anything of it; it can stand in the prolog only.
+
+    Returns whether the prolog ends within `text`, which may be the beginning of a document.
+    """
     declaration = _DECLARATION.match(text)
     position = declaration.end() if declaration else 0
     while position < len(text):
@@ -231,19 +256,22 @@ def _check_prolog(text: str) -> None:
         elif text.startswith("<!--", position):
             end = text.find("-->", position + 4)
             if end < 0:
-                return
+                return False
             position = end + 3
         elif text.startswith("<!DOCTYPE", position):
             _refuse_doctype()
         else:
-            return
+            return len(text) - position >= len("<!DOCTYPE")
+    return False
 
 
-def _check_namespaces(text: str, limits: Limits) -> None:
+def check_namespaces(text: str, limits: Limits) -> None:
     """Count the namespaces that a tag declares, before anything pays for them: the cost of many is quadratic.
 
     A tag has no `<` inside, so what stands between two of them holds one tag at most.
     """
+    if text.count("xmlns") <= limits.max_attributes:
+        return
     most = max(part.count("xmlns") for part in text.split("<"))
     if most > limits.max_attributes:
         message = f"An element declares {most:,} namespaces; at most {limits.max_attributes} are read."
@@ -256,25 +284,19 @@ def _refuse_doctype() -> NoReturn:
 
 
 def _parse_text(text: str) -> etree._Element:
-    parser = etree.XMLParser(
-        encoding="utf-8",
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        attribute_defaults=False,
-        huge_tree=False,
-        recover=False,
-        collect_ids=False,
-    )
     try:
-        root = etree.fromstring(text.encode(), parser)
+        root = etree.fromstring(text.encode(), etree.XMLParser(**PARSER_OPTIONS))
     except etree.XMLSyntaxError as error:
-        _refuse_malformed(error, text)
-    info = root.getroottree().docinfo
+        refuse_malformed(error, text)
+    check_no_dtd(root)
+    return root
+
+
+def check_no_dtd(root: etree._Element) -> None:
+    """Refuse a parsed document that has a document type after all."""
+    info: Any = root.getroottree().docinfo  # the stubs take both for always there
     if info.internalDTD is not None or info.externalDTD is not None:
         _refuse_doctype()
-    return root
 
 
 _MALFORMATIONS = {
@@ -291,7 +313,8 @@ _MALFORMATIONS = {
 }
 
 
-def _refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
+def refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
+    """Say in our words what the parser found; `text` is the document, or its beginning."""
     code = cast("Any", error).code  # the stubs lack it
     if code == etree.ErrorTypes.ERR_RESOURCE_LIMIT:
         _refuse("xml-depth", "The elements of the file are nested too deeply.", _EXPORT_FIX)
@@ -306,27 +329,35 @@ def _refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
 def _check_tree(root: etree._Element, limits: Limits) -> None:
     for beside in (*root.itersiblings(preceding=True), *root.itersiblings()):
         _check_kind(beside)
+    check_depth(root, limits)
+    for node in root.iter(etree.PI, etree.Entity):
+        _check_kind(node)
+    if next(root.iter(*_XINCLUDE_ELEMENTS), None) is not None:
+        refuse_xinclude()
+    seen: set[str] = set()
+    for element in root.iter("*"):
+        if names := element.keys():
+            _check_attributes(element, names, limits, seen)
+
+
+def check_depth(root: etree._Element, limits: Limits) -> None:
+    """Refuse a document, or what is there of it, with an element that is nested too deeply."""
     if _find_deeper(limits.max_depth)(root):
         message = f"The elements of the file are nested more than {limits.max_depth} deep."
         _refuse("xml-depth", message, _EXPORT_FIX)
-    seen: set[str] = set()
-    for node in root.iter():
-        if isinstance(node, _NOT_ELEMENTS):
-            _check_kind(node)
-        else:
-            _check_element(node, limits, seen)
 
 
-def _check_element(element: etree._Element, limits: Limits, seen: set[str]) -> None:
-    if element.tag.startswith(_XINCLUDE):
-        _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
-    attributes = element.attrib
-    if len(attributes) > limits.max_attributes:
-        message = f"An element has {len(attributes):,} attributes; at most {limits.max_attributes} are read."
+def refuse_xinclude() -> NoReturn:
+    _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
+
+
+def _check_attributes(element: etree._Element, names: Sequence[str | bytes], limits: Limits, seen: set[str]) -> None:
+    if len(names) > limits.max_attributes:
+        message = f"An element has {len(names):,} attributes; at most {limits.max_attributes} are read."
         _refuse("xml-attributes", message, _EXPORT_FIX)
     for name in _ID_NAMES:
-        if (value := attributes.get(name)) is not None:
-            _check_id_is_new(value, seen)
+        if name in names:
+            _check_id_is_new(element.get(name, ""), seen)
 
 
 def _check_kind(node: etree._Element) -> None:
@@ -335,6 +366,10 @@ def _check_kind(node: etree._Element) -> None:
         return
     if isinstance(node, etree._Entity):
         _refuse_doctype()
+    refuse_processing_instruction()
+
+
+def refuse_processing_instruction() -> NoReturn:
     message = "The file has a processing instruction (<?…?>), which is not allowed."
     _refuse("xml-processing-instruction", message, "Remove it; SAML needs none.")
 

@@ -97,10 +97,21 @@ def answer_launch(launched: Launched) -> Response:
     )
 
 
-def answer_post(*, reply: FormPost, origins: tuple[str, ...], biller_name: str, partner_name: str) -> Response:
-    """A page that posts a form to a partner; the browser may go to `origins` from it, and nowhere else."""
-    page = _render_post(reply, choose_language(), biller_name, partner_name).encode()
-    return Response(page, headers=_launch_headers(origins, is_https()))
+def answer_post(
+    *,
+    reply: FormPost,
+    origins: tuple[str, ...],
+    biller_name: str,
+    partner_name: str,
+    signs_out: bool = False,
+    framed: bool = False,
+) -> Response:
+    """A page that posts a form to a partner; the browser may go to `origins` from it, and nowhere else.
+
+    `signs_out` says so to the payer; `framed` lets pages of ours show it in a frame.
+    """
+    page = _render_post(reply, choose_language(), biller_name, partner_name, signs_out=signs_out).encode()
+    return Response(page, headers=_launch_headers(origins, is_https(), framed=framed))
 
 
 def render_launch(launched: Launched, language: str) -> str:
@@ -108,18 +119,22 @@ def render_launch(launched: Launched, language: str) -> str:
     return _render_post(launched.reply, language, launched.biller.name, launched.route.partner.name)
 
 
-def _render_post(reply: FormPost, language: str, biller_name: str, partner_name: str) -> str:
-    head, tail = _launch_frame(language, biller_name, partner_name, reply.action)
+def _render_post(
+    reply: FormPost, language: str, biller_name: str, partner_name: str, *, signs_out: bool = False
+) -> str:
+    head, tail = _launch_frame(language, biller_name, partner_name, reply.action, signs_out=signs_out)
     fields = (f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">\n' for name, value in reply.fields)
     return "".join((head, *fields, tail))
 
 
 @lru_cache(maxsize=16_384)
-def _launch_frame(language: str, biller_name: str, partner_name: str, action: str) -> tuple[str, str]:
+def _launch_frame(
+    language: str, biller_name: str, partner_name: str, action: str, *, signs_out: bool
+) -> tuple[str, str]:
     """What stands before and after the form's fields, which alone differ from launch to launch."""
     with force_locale(language):
         page = render_template(
-            "launch.html",
+            "logout_post.html" if signs_out else "launch.html",
             lang=language,
             static=STATIC,
             biller_name=biller_name,
@@ -133,14 +148,18 @@ def _launch_frame(language: str, biller_name: str, partner_name: str, action: st
 
 
 @lru_cache(maxsize=4096)
-def _launch_headers(origins: tuple[str, ...], is_https: bool) -> tuple[tuple[str, str], ...]:
+def _launch_headers(origins: tuple[str, ...], is_https: bool, *, framed: bool) -> tuple[tuple[str, str], ...]:
     """All headers of a page that posts itself to `origins[0]`; browsers apply form-action to redirects after it too."""
+    framers = "'self'" if framed else "'none'"
     policy = (
         f"default-src 'none'; script-src 'sha256-{_SUBMIT_HASH}'; style-src 'self'; img-src 'self'; "
-        f"form-action {' '.join(origins)}; base-uri 'none'; frame-ancestors 'none'"
+        f"form-action {' '.join(origins)}; base-uri 'none'; frame-ancestors {framers}"
     )
-    content_type = ("Content-Type", "text/html; charset=utf-8")
-    return (content_type, ("Content-Security-Policy", policy), *(_HEADERS + _HTTPS_HEADERS if is_https else _HEADERS))
+    first = (("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", policy))
+    shared: tuple[tuple[str, str], ...] = _HEADERS + _HTTPS_HEADERS if is_https else _HEADERS
+    if framed:
+        shared = tuple((name, "SAMEORIGIN" if name == "X-Frame-Options" else value) for name, value in shared)
+    return (*first, *shared)
 
 
 def render_error(
