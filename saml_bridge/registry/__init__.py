@@ -11,6 +11,7 @@ Every read names its biller; there is no read of a link, partner or mapping acro
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,12 +48,13 @@ from saml_bridge.registry.checks import (
     find_digest,
     find_issuer,
 )
-from saml_bridge.registry.snapshot import Route, Snapshot
+from saml_bridge.registry.snapshot import AS_CONFIGURED, Route, Snapshot, Variant
 from saml_bridge.registry.tables import BillerRow, PartnerIndexRow, PartnerMetadataRow, RevisionRow
 from saml_bridge.saml.metadata import SpMetadata, parse_metadata
 from saml_bridge.values import Finding, Severity, Sha256Hex, TraceId
 
 __all__ = [
+    "AS_CONFIGURED",
     "BillerRow",
     "IndexedPartner",
     "PartnerIndexRow",
@@ -64,6 +66,7 @@ __all__ = [
     "RevisionRow",
     "Route",
     "Snapshot",
+    "Variant",
 ]
 
 SNAPSHOTS_KEPT = 2048
@@ -73,6 +76,7 @@ _MANY = 500
 _BILLER, _REVISION, _METADATA, _INDEX = (
     Base.metadata.tables[row.__tablename__] for row in (BillerRow, RevisionRow, PartnerMetadataRow, PartnerIndexRow)
 )
+_IN_FORCE = _BILLER.join(_REVISION, (_REVISION.c.biller == _BILLER.c.slug) & (_REVISION.c.number == _BILLER.c.revision))
 
 Value = TypeVar("Value")
 
@@ -312,17 +316,35 @@ class Registry:
         return checked
 
     def _check_issuers(self, checked: Mapping[str, Checked]) -> None:
-        """No two billers have the same entity ID: partners could not tell whose payer comes."""
+        """No two billers have the same entity ID: partners could not tell whose payer comes.
+
+        What a partner insists on for one biller is no other biller's entity ID either; two partners may insist on the
+        same.
+        """
         taken = Counter(one.issuer for one in checked.values())
-        owners: dict[str, str] = {}
-        for chunk in _chunks(list(taken)):
+        names = [value for one in checked.values() for _, value, _ in one.own_names]
+        owners: set[str] = set()
+        for chunk in _chunks(sorted(set(names))):
             rows = self._read(select(_BILLER.c.slug, _BILLER.c.issuer).where(_BILLER.c.issuer.in_(chunk)))
-            owners.update((row["issuer"], row["slug"]) for row in rows if row["slug"] not in checked)
+            owners.update(row["issuer"] for row in rows if row["slug"] not in checked)
         for one in checked.values():
-            if taken[one.issuer] > 1 or one.issuer in owners:
-                message = f"entity_id: {one.issuer!r} is another biller's"
-                fix = "Leave entity_id out, or choose one that no other biller has."
-                one.add(Finding("issuer-taken", Severity.ERROR, message, fix, "idp.entity_id"))
+            for name, value, where in one.own_names:
+                others = taken[value] - (value == one.issuer)
+                if others or value in owners or (name == "entity_id" and self._is_alias_elsewhere(value, one, checked)):
+                    message = f"{name}: {value!r} is another biller's"
+                    fix = f"Leave {name} out, or choose one that no other biller has."
+                    one.add(Finding("issuer-taken", Severity.ERROR, message, fix, where))
+
+    def _is_alias_elsewhere(self, issuer: str, own: Checked, checked: Mapping[str, Checked]) -> bool:
+        """Whether another biller goes by this name at one of its partners."""
+        if issuer == own.default_issuer:
+            return False  # an address of this biller, which the check of each document keeps others from
+        if any(issuer in one.aliases for one in checked.values() if one is not own):
+            return True
+        sought = f'"our_entity_id":{json.dumps(issuer)}'  # as documents are stored
+        statement = select(_BILLER.c.slug, _REVISION.c.document).select_from(_IN_FORCE)
+        found = self._read(statement.where(_REVISION.c.document.contains(sought, autoescape=True)))
+        return any(sought in row["document"] for row in found if row["slug"] not in checked)
 
     def _write(
         self, connection: Connection, changes: Sequence[Publication], checked: Mapping[str, Checked], context: _Context
@@ -524,13 +546,10 @@ def _read_document(stored: _Stored) -> Biller | None:
 
 def _select_in_force(connection: Connection, slugs: Sequence[str]) -> dict[str, _Stored]:
     """The revisions in force, by slug, as one statement a chunk sees them."""
-    joined = _BILLER.join(
-        _REVISION, (_REVISION.c.biller == _BILLER.c.slug) & (_REVISION.c.number == _BILLER.c.revision)
-    )
     columns = (_BILLER.c.slug, _BILLER.c.revision, _REVISION.c.document, _REVISION.c.published_at)
     found: dict[str, _Stored] = {}
     for chunk in _chunks(slugs):
-        statement = select(*columns).select_from(joined).where(_BILLER.c.slug.in_(chunk))
+        statement = select(*columns).select_from(_IN_FORCE).where(_BILLER.c.slug.in_(chunk))
         for row in connection.execute(statement):
             found[row.slug] = _Stored(row.revision, row.document, row.published_at)
     return found
