@@ -48,7 +48,7 @@ from saml_bridge.web.saml import create_saml_views
 log = structlog.get_logger()
 MAX_BODY_BYTES = 6 * 1024 * 1024
 METADATA_SECONDS = 60
-"""A federation's file of 100 MB takes a while; messages to partners get the fetcher's own deadline."""
+"""For the whole of one fetch: a federation's file of 100 MB takes a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,6 @@ class Bridge:
     launcher: Launcher
     exchanges: Exchanges
     rollover: Rollover
-    fetcher: Fetcher
     refreshes: Refreshes
     refresher: Refresher
     partner_sessions: PartnerSessions
@@ -106,7 +105,6 @@ def open_bridge(settings: Settings) -> Bridge:
     rollover = Rollover(
         registry=registry, launcher=launcher, rehearsals=Rehearsals(database, audit), find_key=keys.find
     )
-    fetcher = Fetcher(allow=settings.fetch_allow, allow_http=settings.allow_http_acs)
     refreshes = Refreshes(database)
     refresher = Refresher(
         registry=registry,
@@ -138,7 +136,6 @@ def open_bridge(settings: Settings) -> Bridge:
         registry=registry,
         launcher=launcher,
         rollover=rollover,
-        fetcher=fetcher,
         refreshes=refreshes,
         refresher=refresher,
         exchanges=exchanges,
