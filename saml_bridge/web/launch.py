@@ -45,11 +45,21 @@ _READABLE = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """A launch that begins: what is asked for, who answers for the payer, and the session that waited for it, if any."""
+    """A launch that begins: what is asked for, and who answers for the payer; or why it cannot even begin."""
 
     ask: LaunchRequest
-    source: SessionSource
-    waiting: Waiting | None = None
+    source: SessionSource | Waiting
+    error: BridgeError | None = None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same address may be asked for again; a session that waited is there once."""
+        return self.error is None and not isinstance(self.source, Waiting)
+
+    def launch(self, launcher: Launcher) -> Outcome:
+        if self.error is not None:
+            raise self.error
+        return launcher.launch(self.ask, self.source)
 
 
 def create_launch_views(launcher: Launcher, source: SessionSource, tickets: Tickets) -> Blueprint:
@@ -59,28 +69,28 @@ def create_launch_views(launcher: Launcher, source: SessionSource, tickets: Tick
 
     @views.get("/launch/<biller>/<link>")
     def launch(biller: str, link: str) -> Response:
-        return answer(lambda trace_id: _start_launch(tickets, source, read_launch_request(biller, link, trace_id)))
+        ask = read_launch_request(biller, link, new_trace_id(launcher))
+        return begin(ask, lambda: _start_launch(tickets, source, ask))
 
     @views.get("/t/<token>")
     def redeem(token: str) -> Response:
-        return answer(lambda trace_id: _start_ticket(tickets, token, trace_id))
+        unknown = read_launch_request("", "", new_trace_id(launcher))
+        return begin(unknown, lambda: _start_ticket(tickets, token, unknown))
 
-    def answer(begin: Callable[[TraceId], _Start]) -> Response:
-        started = time.perf_counter()
-        trace_id = new_trace_id(launcher)
-        named = request.view_args or {}
-        start, biller, link = None, named.get("biller", ""), named.get("link", "")
-        end: Outcome | BridgeError
+    def begin(ask: LaunchRequest, find_start: Callable[[], _Start]) -> Response:
+        """Launch what `find_start` gives; `ask` is what is known should it refuse."""
         try:
-            start = begin(trace_id)
-            biller, link = start.ask.biller, start.ask.link
-            end = launcher.launch(start.ask, start.source)
-            response = _answer_start(tickets, start, end)
+            start = find_start()
         except BridgeError as error:
-            end, response = error, _answer_error(launcher, start, error, biller=biller, trace_id=trace_id)
-        note_end(log, "launch", trace_id=trace_id, biller=biller, link=link, end=end, started=started)
-        response.headers["X-Trace-Id"] = trace_id
-        return response
+            start = _Start(ask, source, error)
+        return run_launch(
+            launcher,
+            log,
+            start.ask,
+            launch=lambda: start.launch(launcher),
+            answer=lambda outcome: _answer_start(tickets, start, outcome),
+            path_again=start.ask.find_path() if start.is_repeatable else None,
+        )
 
     return views
 
@@ -93,31 +103,32 @@ def _start_launch(tickets: Tickets, source: SessionSource, ask: LaunchRequest) -
     browser = ask.credentials.cookies.get(_waiting_cookie())
     waiting = tickets.take_held(token, browser=browser, biller=ask.biller, link=ask.link)
     # whoever has the token and the cookie was on our page a moment ago
-    return _Start(replace(ask, callback=waiting.callback, foreign=False), waiting, waiting)
+    return _Start(replace(ask, callback=waiting.callback, foreign=False), waiting)
 
 
-def _start_ticket(tickets: Tickets, token: str, trace_id: TraceId) -> _Start:
+def _start_ticket(tickets: Tickets, token: str, asked: LaunchRequest) -> _Start:
     """A launch with the ticket's session. What no person sees does not use the ticket up."""
-    if is_unseen(request):
+    if asked.unseen:
         raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
     waiting = tickets.redeem(token)
     ask = LaunchRequest(
         biller=waiting.biller,
         link=waiting.link,
         credentials=Credentials(),
-        trace_id=trace_id,
+        trace_id=asked.trace_id,
         account=waiting.account,
         callback=waiting.callback,
+        remembered=_read_cookies(request).get(_cookie_name(waiting.biller)),
     )
-    return _Start(ask, waiting, waiting)
+    return _Start(ask, waiting)
 
 
 def _answer_start(tickets: Tickets, start: _Start, outcome: Outcome) -> Response:
     """The answer to an outcome; a session that waited goes on waiting while the payer chooses an account."""
-    if start.waiting is None or not isinstance(outcome, ChooseAccount):
+    if not isinstance(start.source, Waiting) or not isinstance(outcome, ChooseAccount):
         return answer_outcome(tickets.launcher, start.ask, outcome)
     known = _read_cookies(request).get(_waiting_cookie())
-    token, browser = tickets.hold(start.ask, start.waiting.session, browser=known)
+    token, browser = tickets.hold(start.ask, start.source.session, browser=known)
     response = answer_outcome(tickets.launcher, replace(start.ask, callback=None, held=token), outcome)
     response.set_cookie(
         _waiting_cookie(),
@@ -134,6 +145,32 @@ def _answer_start(tickets: Tickets, start: _Start, outcome: Outcome) -> Response
 def _waiting_cookie() -> str:
     """The cookie of a browser that a session waits for; with the prefix that keeps other hosts of the site from it."""
     return "__Host-waiting" if is_https() else "waiting"
+
+
+def run_launch(
+    launcher: Launcher,
+    log: FilteringBoundLogger,
+    ask: LaunchRequest,
+    *,
+    launch: Callable[[], Outcome],
+    answer: Callable[[Outcome], Response],
+    path_again: str | None,
+) -> Response:
+    """Launch and answer; one line of the log, one count, and the trace ID in the response, however it ends.
+
+    `path_again` is where a page that may be tried again leads, if anywhere.
+    """
+    started = time.perf_counter()
+    end: Outcome | BridgeError
+    try:
+        end = launch()
+    except BridgeError as error:
+        end, response = error, _answer_error(launcher, ask, error, path_again)
+    else:
+        response = answer(end)
+    note_end(log, "launch", trace_id=ask.trace_id, biller=ask.biller, link=ask.link, end=end, started=started)
+    response.headers["X-Trace-Id"] = ask.trace_id
+    return response
 
 
 def new_trace_id(launcher: Launcher) -> TraceId:
@@ -204,15 +241,12 @@ def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Respons
     return response
 
 
-def _answer_error(
-    launcher: Launcher, start: _Start | None, error: BridgeError, *, biller: str, trace_id: TraceId
-) -> Response:
-    found = find_biller(launcher.registry, biller)
-    if isinstance(error, AccountRefused) and found is not None and start is not None and start.waiting is None:
-        return _offer_other_account(launcher, start.ask, error, found)
+def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError, path_again: str | None) -> Response:
+    biller = find_biller(launcher.registry, ask.biller)
+    if isinstance(error, AccountRefused) and biller is not None and path_again is not None and not ask.rehearsal:
+        return _offer_other_account(launcher, ask, error, biller)
     can_retry = isinstance(error, SourceUnavailable | SessionMalformed) or error.http_status == 503
-    retry_url = start.ask.find_path() if can_retry and start is not None and start.waiting is None else None
-    return render_error(error, trace_id=trace_id, biller=found, retry_url=retry_url)
+    return render_error(error, trace_id=ask.trace_id, biller=biller, retry_url=path_again if can_retry else None)
 
 
 def _offer_other_account(launcher: Launcher, ask: LaunchRequest, error: AccountRefused, biller: Biller) -> Response:
@@ -239,9 +273,14 @@ def find_biller(registry: Registry, slug: str) -> Biller | None:
 
 
 def _describe_choice(ask: LaunchRequest, account: JsonObject) -> dict[str, str | None]:
+    return {**describe_account(account), "url": ask.find_path(choose=account["number"])}
+
+
+def describe_account(account: JsonObject) -> dict[str, str | None]:
+    """What tells a payer's accounts apart: `number`, and `address` or None."""
     address = account.get("service_address") or {}
     line = ", ".join(part for part in (address.get("line1"), address.get("line2"), address.get("city")) if part)
-    return {"number": account["number"], "address": line or None, "url": ask.find_path(choose=account["number"])}
+    return {"number": account["number"], "address": line or None}
 
 
 def _cookie_name(biller: str) -> str:

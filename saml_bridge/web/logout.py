@@ -50,8 +50,8 @@ from saml_bridge.saml.bindings import Received, build_soap, receive_post, receiv
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import TraceId
 from saml_bridge.web.launch import find_biller, is_unseen, new_trace_id, read_launch_request
-from saml_bridge.web.portal import PortalGate, answer_problem
 from saml_bridge.web.pages import answer_post, is_https, render_error, render_page
+from saml_bridge.web.portal import PortalGate, answer_problem
 
 MAX_MESSAGE_BODY = 256 * 1024
 """A message of 64 KiB in base64, percent-encoded at worst."""
@@ -99,7 +99,7 @@ class _Edge:
         def take(trace_id: TraceId) -> Response:
             if _is_prefetch():
                 raise LogoutRefused("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
-            outcome = self._sign_out.receive(biller, _receive(by_soap), trace_id=trace_id)
+            outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), trace_id=trace_id)
             return self._answer(biller, outcome)
 
         return self._run("logout-message", biller, take, fail=_answer_fault if by_soap else None)

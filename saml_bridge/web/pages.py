@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from werkzeug.datastructures import LanguageAccept
 from werkzeug.http import parse_accept_header
 
+from saml_bridge.callback import origin_of
 from saml_bridge.document import Biller
 from saml_bridge.errors import BridgeError
 from saml_bridge.launch import Launched
@@ -69,6 +70,21 @@ def render_page(template: str, *, biller: Biller | None = None, status: int = 20
         **values,
     )
     return Response(body, status=status, content_type="text/html; charset=utf-8")
+
+
+def allow_forms(response: Response) -> Response:
+    """Let the forms of a page of ours be sent to us."""
+    response.headers["Content-Security-Policy"] = _PAGE_POLICY.replace("form-action 'none'", "form-action 'self'")
+    return response
+
+
+def is_from_here(base_url: str) -> bool:
+    """Whether the request at hand was started by a page of ours, as far as the browser says (Fetch Metadata, Origin).
+
+    Our pages tell no referrer, and then `Origin` is null: it counts only for browsers that say nothing better.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    return site == "same-origin" if site is not None else request.headers.get("Origin") == origin_of(base_url)
 
 
 def answer_launch(launched: Launched) -> Response:
@@ -181,8 +197,10 @@ def _secure(response: Response) -> Response:
     headers = response.headers
     if _LAST_HEADER in headers:
         return response  # the launch page brings them all
+    may_be_kept = "Cache-Control" in headers
     for name, value in (("Content-Security-Policy", _PAGE_POLICY), *_HEADERS):
-        headers.setdefault(name, value)
+        if name != "Pragma" or not may_be_kept:
+            headers.setdefault(name, value)
     if is_https():
         headers.extend(_HTTPS_HEADERS)
     return response
