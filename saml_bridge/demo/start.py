@@ -91,7 +91,8 @@ def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
     for slug, number in published.revisions.items():
         say(f"biller    {slug}, revision {number}")
         metadata = build_biller_metadata(bridge.registry, slug, base_url=settings.base_url)
-        register_idp(settings.instance_dir, biller=slug, metadata=metadata)
+        for partner in bridge.registry.load_document(slug).partners:
+            register_idp(settings.instance_dir, partner=partner.slug, biller=slug, metadata=metadata)
 
 
 def _start_service(port: int, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
