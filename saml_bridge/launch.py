@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -54,7 +54,7 @@ class LaunchRequest:
     session. `chosen` says that the payer has just picked `account` on our page, `returned` that the portal's sign-in
     sent the payer back, `foreign` that another site started the request, `unseen` that it is not for a page that a
     person sees: a frame, a picture, a script, a prefetch. `asked` is what a partner's request wants of the response,
-    and `resume` the token of that request while it waits for the payer.
+    and `resume` the token of that request while it waits for the payer. `rehearsal` has the biller's next key sign.
     """
 
     biller: str
@@ -70,6 +70,7 @@ class LaunchRequest:
     unseen: bool = False
     asked: Asked | None = None
     resume: str | None = None
+    rehearsal: bool = False
 
     def find_path(self, *, choose: str | None = None, returned: bool = False) -> str:
         """Path and query at which this very launch is asked for again; `choose` is the account that is picked there."""
@@ -214,8 +215,11 @@ class _Attempt:
         if request.unseen:
             raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
         asked = request.asked
-        route = snapshot.find_route(request.link, Variant(asked.acs, asked.transient) if asked else AS_CONFIGURED)
-        self._known.update(partner=route.partner.slug, key=snapshot.key.name)
+        variant = Variant(asked.acs, asked.transient) if asked else AS_CONFIGURED
+        if request.rehearsal:
+            variant = replace(variant, rehearsal=True)
+        route = snapshot.find_route(request.link, variant)
+        self._known.update(partner=route.partner.slug, key=route.response.key.name)
         try:
             session = self._source.find_session(request.credentials, now=self._now)
         except SessionAbsent as error:

@@ -15,7 +15,7 @@ from saml_bridge.app import open_bridge
 from saml_bridge.audit import Kind, Record, Search
 from saml_bridge.db import find_database
 from saml_bridge.errors import BridgeError, NotRecorded
-from saml_bridge.identity import build_biller_metadata
+from saml_bridge.identity import IdentityProvider
 from saml_bridge.launch import ChooseAccount, Confirm, Launched, SignIn
 from saml_bridge.saml.xml import schema_errors
 from tests.world import BILLER, SP_ACS, SP_ENTITY_ID, World, sp_metadata
@@ -293,10 +293,11 @@ def test_what_is_no_launch_is_never_stale_either(world: World) -> None:
     outcome = world.launch(None)
     assert isinstance(outcome, SignIn)
     assert outcome.url.startswith("https://pay.example/new/sign-in?")
-    metadata = build_biller_metadata(world.bridge.registry, BILLER, base_url="https://sso.example.com")
+    identity = IdentityProvider(world.bridge.registry, base_url="https://sso.example.com")
+    metadata = identity.find_metadata(BILLER, now=datetime.now(UTC)).xml
     world.biller["name"] = "Riverton Water and Sewer"
     world.publish(other)
-    renewed = build_biller_metadata(world.bridge.registry, BILLER, base_url="https://sso.example.com")
+    renewed = identity.find_metadata(BILLER, now=datetime.now(UTC)).xml
     assert b"and Sewer" not in metadata
     assert b"and Sewer" in renewed
     find_database(other.app).dispose()

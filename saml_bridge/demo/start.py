@@ -18,7 +18,7 @@ from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.demo.payers import load_payers
 from saml_bridge.demo.run import PartnersServer, prepare, register_idp
 from saml_bridge.errors import BridgeError
-from saml_bridge.identity import build_biller_metadata
+from saml_bridge.identity import IdentityProvider
 from saml_bridge.installation import initialise
 from saml_bridge.publishing import apply_plan, plan_file
 from saml_bridge.settings import PREFIX, Settings
@@ -67,7 +67,7 @@ def _open_partners(bridge: Bridge, port: int) -> PartnersServer:
 
 
 def _choose_settings(bridge_url: str) -> Mapping[str, str]:
-    """The environment, with what makes a demo of it; plain http is for the demo partners on this machine alone.
+    """The environment, with what makes a demo of it; plain http and fetches are for the demo's servers on this machine alone.
 
     Of a real service's settings only the folders are taken: the demo must not reach its database.
     """
@@ -77,6 +77,7 @@ def _choose_settings(bridge_url: str) -> Mapping[str, str]:
         PREFIX + "BASE_URL": bridge_url,
         PREFIX + "SESSION_SOURCE": "demo",
         PREFIX + "ALLOW_HTTP_ACS": "1",
+        PREFIX + "FETCH_ALLOW": "127.0.0.0/8,::1/128",
         PREFIX + "LOG_FORMAT": "console",
     }
 
@@ -85,14 +86,23 @@ def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
     """Apply the demo's configuration as `saml-bridge apply` does, and let the partners know our metadata."""
     settings = bridge.settings
     file = prepare(settings.instance_dir, bridge_url=settings.base_url, partners_url=partners_url)
+    identity = IdentityProvider(bridge.registry, base_url=settings.base_url)
     now = datetime.now(UTC)
     planned = plan_file(bridge.registry, file, now=now)
-    published = apply_plan(bridge.registry, planned, author="demo", comment="demo", now=now, trace_id=TraceId("demo"))
+    published = apply_plan(
+        bridge.registry,
+        planned,
+        author="demo",
+        comment="demo",
+        now=now,
+        trace_id=TraceId("demo"),
+        accept=[one.name for one in planned.risky],  # we made the partners' metadata ourselves, a moment ago
+    )
     for slug, number in published.revisions.items():
         say(f"biller    {slug}, revision {number}")
-        metadata = build_biller_metadata(bridge.registry, slug, base_url=settings.base_url)
         for partner in bridge.registry.load_document(slug).partners:
-            register_idp(settings.instance_dir, partner=partner.slug, biller=slug, metadata=metadata)
+            metadata = identity.find_metadata(slug, now=now, partner=partner.slug)
+            register_idp(settings.instance_dir, partner=partner.slug, biller=slug, metadata=metadata.xml)
 
 
 def _start_service(port: int, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -55,7 +55,8 @@ PARSER_OPTIONS: Final[Mapping[str, Any]] = {
 
 _XML_SPACE = " \t\r\n"
 _ID_NAMES = ("ID", "Id", "{http://www.w3.org/XML/1998/namespace}id")
-_XINCLUDE = ("{http://www.w3.org/2001/XInclude}*", "{http://www.w3.org/2003/XInclude}*")
+XINCLUDE_NAMESPACES = ("{http://www.w3.org/2001/XInclude}", "{http://www.w3.org/2003/XInclude}")
+_XINCLUDE_ELEMENTS = tuple(f"{namespace}*" for namespace in XINCLUDE_NAMESPACES)
 _DECLARATION = re.compile(
     r"""<\?xml[ \t\r\n]+version[ \t\r\n]*=[ \t\r\n]*(?:"(?P<v1>[^"<>]*)"|'(?P<v2>[^'<>]*)')"""
     r"""(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*(?:"(?P<e1>[^"<>]*)"|'(?P<e2>[^'<>]*)'))?"""
@@ -185,30 +186,24 @@ def check_likeness(data: bytes) -> None:
 
 def _decode(data: bytes) -> str:
     """The document's text without its byte order mark, decoded as it says it is encoded."""
-    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        _refuse("xml-encoding", "The file is encoded in UTF-32, which is not accepted.", _ENCODING_FIX)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        text = _decode_as(data, "utf-16", "UTF-16")
-        declared = _read_declared_encoding(text)
-        if declared not in (None, "utf-16"):
-            _refuse("xml-encoding", "The file is UTF-16, but its XML declaration says otherwise.", _ENCODING_FIX)
-    else:
-        text = _decode_bytes(data)
+    codec, name = choose_codec(data)
+    text = _decode_as(data.removeprefix(_UTF8_MARK), codec, name)
     if "\x00" in text:
         _refuse("xml-null", "The file contains a NUL character, which XML never does.", _EXPORT_FIX)
     return text
 
 
-def _decode_bytes(data: bytes) -> str:
-    codec, name = choose_codec(data)
-    return _decode_as(data.removeprefix(_UTF8_MARK), codec, name)
-
-
 def choose_codec(data: bytes) -> tuple[str, str]:
-    """Python's codec for a document without UTF-16's byte order mark, and its name; `data` may be the beginning alone.
+    """Python's codec for a document and the encoding's name; `data` may be the beginning of the document alone.
 
-    Raises XmlRefused `xml-encoding` for one that is not accepted.
+    Raises XmlRefused `xml-encoding` for an encoding that is not accepted.
     """
+    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        _refuse("xml-encoding", "The file is encoded in UTF-32, which is not accepted.", _ENCODING_FIX)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        if _read_declared_encoding(data[:2048].decode("utf-16", "replace")) not in (None, "utf-16"):
+            _refuse("xml-encoding", "The file is UTF-16, but its XML declaration says otherwise.", _ENCODING_FIX)
+        return "utf-16", "UTF-16"
     if b"\x00" in data:
         message = "The file contains zero bytes: it is binary, or UTF-16 or UTF-32 without a byte order mark."
         _refuse("xml-encoding", message, _ENCODING_FIX)
@@ -299,7 +294,7 @@ def _parse_text(text: str) -> etree._Element:
 
 def check_no_dtd(root: etree._Element) -> None:
     """Refuse a parsed document that has a document type after all."""
-    info = root.getroottree().docinfo
+    info: Any = root.getroottree().docinfo  # the stubs take both for always there
     if info.internalDTD is not None or info.externalDTD is not None:
         _refuse_doctype()
 
@@ -334,17 +329,26 @@ def refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
 def _check_tree(root: etree._Element, limits: Limits) -> None:
     for beside in (*root.itersiblings(preceding=True), *root.itersiblings()):
         _check_kind(beside)
-    if _find_deeper(limits.max_depth)(root):
-        message = f"The elements of the file are nested more than {limits.max_depth} deep."
-        _refuse("xml-depth", message, _EXPORT_FIX)
+    check_depth(root, limits)
     for node in root.iter(etree.PI, etree.Entity):
         _check_kind(node)
-    if next(root.iter(*_XINCLUDE), None) is not None:
-        _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
+    if next(root.iter(*_XINCLUDE_ELEMENTS), None) is not None:
+        refuse_xinclude()
     seen: set[str] = set()
     for element in root.iter("*"):
         if names := element.keys():
             _check_attributes(element, names, limits, seen)
+
+
+def check_depth(root: etree._Element, limits: Limits) -> None:
+    """Refuse a document, or what is there of it, with an element that is nested too deeply."""
+    if _find_deeper(limits.max_depth)(root):
+        message = f"The elements of the file are nested more than {limits.max_depth} deep."
+        _refuse("xml-depth", message, _EXPORT_FIX)
+
+
+def refuse_xinclude() -> NoReturn:
+    _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
 
 
 def _check_attributes(element: etree._Element, names: Sequence[str | bytes], limits: Limits, seen: set[str]) -> None:
@@ -362,6 +366,10 @@ def _check_kind(node: etree._Element) -> None:
         return
     if isinstance(node, etree._Entity):
         _refuse_doctype()
+    refuse_processing_instruction()
+
+
+def refuse_processing_instruction() -> NoReturn:
     message = "The file has a processing instruction (<?…?>), which is not allowed."
     _refuse("xml-processing-instruction", message, "Remove it; SAML needs none.")
 
