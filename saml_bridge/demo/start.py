@@ -67,7 +67,7 @@ def _open_partners(bridge: Bridge, port: int) -> PartnersServer:
 
 
 def _choose_settings(bridge_url: str) -> Mapping[str, str]:
-    """The environment, with what makes a demo of it; plain http and fetches are for the demo's servers on this machine alone.
+    """The environment, with what makes a demo of it; plain http and private networks are for this machine alone.
 
     Of a real service's settings only the folders are taken: the demo must not reach its database.
     """
