@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import select
 
 from saml_bridge import portal_keys
 from saml_bridge.audit import Kind, Search
+from saml_bridge.cli import cli
 from saml_bridge.db import Database
 from saml_bridge.portal_keys import (
     CALLS,
@@ -249,15 +251,24 @@ def test_the_commands_from_creation_to_the_end(commands: Commands, world: World)
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_commands_that_are_refused_say_why_in_a_line(commands: Commands) -> None:
-    for code, words, arguments in (
-        (2, "say which billers it is for", ("create", "portal")),
-        (2, "say which billers it is for", ("create", "portal", "--biller", BILLER, "--every-biller")),
-        (2, "'launches' is not one of", ("create", "portal", "--every-biller", "--call", "launches")),
-        (1, "biller-unknown", ("create", "portal", "--biller", "nobody")),
-        (1, "small letters", ("create", "Portal", "--every-biller")),
-        (1, "there is no valid portal key 'portal'", ("rotate", "portal")),
-        (1, "there is no portal key '000000000000'", ("revoke", "000000000000")),
+    for words, arguments in (
+        ("biller-unknown", ("create", "portal", "--biller", "nobody")),
+        ("there is no valid portal key 'portal'", ("rotate", "portal")),
     ):
-        printed = commands.run(*arguments, code=code)
+        printed = commands.run(*arguments, code=1)
         assert words in printed
-        assert code == 2 or printed.count("\n") == 0
+        assert "\n" not in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("say which billers it is for", []),
+        ("say which billers it is for", ["--biller", BILLER, "--every-biller"]),
+        ("'launches' is not one of", ["--every-biller", "--call", "launches"]),
+    ],
+)
+def test_a_key_is_made_for_named_billers_and_calls(words: str, arguments: list[str]) -> None:
+    result = CliRunner().invoke(cli, ["portal-keys", "create", "portal", *arguments])
+    assert result.exit_code == 2
+    assert words in result.output
