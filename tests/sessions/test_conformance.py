@@ -1,4 +1,4 @@
-"""Every session source of `sessions.py` under the one conformance suite."""
+"""Every session source of `sessions` under the one conformance suite."""
 
 from __future__ import annotations
 

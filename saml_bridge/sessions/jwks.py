@@ -1,37 +1,18 @@
-"""Session sources: each answers "who is this?" from what a request carries.
+"""The portal's public keys: a JWKS (RFC 7517) from a file or a URL.
 
-Owns: the `SessionSource` protocol, the checks that every source shares (`read_session`), and the sources that need no
-other module of this project: a JWT that the portal signs, and a file for the command line.
-Does not own: the shape of the session document (`fields.py`), and whether the session belongs to a launch's biller, may
-see its link, or is an agent's (`launch.py`). Called by the launch and by the command line; wired in `app.py`.
-
-What a source raises, and what it means to the caller:
-
-| error | code | meaning | the payer |
-| --- | --- | --- | --- |
-| SessionAbsent | session-absent | no credential at all, or the portal says `active: false` | signs in at the portal |
-| SessionAbsent | session-expired | it was one, and its time is over (`exp`) | signs in at the portal |
-| SessionAbsent | session-invalid | forged, broken, ambiguous, or meant for somebody else | signs in at the portal |
-| SessionMalformed | session-malformed | it is the portal's, and it has not the agreed shape | is told to try again |
-| SourceUnavailable | source-unavailable | nobody can tell now | is told to try again in a moment |
-
-`detail` says precisely what was wrong, for the log; it never holds a token or a field's value.
+Owns: which keys are usable and for what, when they are read again, and the bounds of reading them. Called by `jwt.py`.
 """
 
 from __future__ import annotations
 
-import binascii
 import ipaddress
-import json
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
@@ -42,17 +23,13 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
-from saml_bridge.errors import SessionAbsent, SettingsInvalid, SourceUnavailable
-from saml_bridge.fields import SessionMalformed, parse_session
-from saml_bridge.values import Credentials, Finding, PortalSession, Severity
+from saml_bridge.errors import SettingsInvalid, SourceUnavailable
+from saml_bridge.sessions.credentials import invalid
+from saml_bridge.sessions.json_text import JsonRefused, parse_json
+from saml_bridge.values import Finding, Severity
 
 _log = structlog.get_logger()
 
-DEFAULT_LEEWAY: Final = timedelta(seconds=30)
-"""How far the portal's clock may run ahead of ours."""
-
-MAX_FILE_BYTES: Final = 1024 * 1024
-MAX_TOKEN_BYTES: Final = 16 * 1024
 MAX_JWKS_BYTES: Final = 256 * 1024
 
 JWKS_REFRESH_SECONDS: Final = 600.0
@@ -67,188 +44,7 @@ JWKS_DEADLINE_SECONDS: Final = 3.0
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
 
-
-class SessionSource(Protocol):
-    """Answers who is signed in. One object serves all requests, from several threads at once.
-
-    Every implementation passes `tests/sessions/conformance.py`.
-    """
-
-    @property
-    def name(self) -> str:
-        """A short fixed name for logs and the audit trail, such as `jwt`."""
-
-    def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:
-        """The current payer's portal session; `now` is an aware UTC time.
-
-        Raises SessionAbsent, SessionMalformed and SourceUnavailable, as the module's table says. Keeps nothing of one
-        payer's answer that another payer's call could see.
-        """
-
-
-def read_session(document: object, *, now: datetime, leeway: timedelta = DEFAULT_LEEWAY) -> PortalSession:
-    """Read a session document that is already known to come from the portal, and check that it is current.
-
-    A document without `active` is active. Raises SessionAbsent (`session-absent` for `active: false`,
-    `session-expired`) and SessionMalformed.
-    """
-    if isinstance(document, Mapping) and not _read_active(document):
-        raise SessionAbsent("the portal says that the session is not active")
-    session = parse_session(document)
-    check_current(session, now=now, leeway=leeway)
-    return session
-
-
-def check_current(session: PortalSession, *, now: datetime, leeway: timedelta = DEFAULT_LEEWAY) -> None:
-    """Refuse a session that is over (SessionAbsent, `session-expired`) or has not begun (SessionMalformed).
-
-    The end has no leeway: partners are told that instant, and a session that ended a moment ago must not start another.
-    """
-    if session.expires_at <= now:
-        raise SessionAbsent("exp: the session has ended", code="session-expired")
-    if session.auth_time > now + leeway:
-        raise SessionMalformed("auth_time: lies in the future; compare the portal's clock with this one")
-
-
-def _read_active(document: Mapping[str, Any]) -> bool:
-    active = document.get("active", True)
-    if not isinstance(active, bool):
-        raise SessionMalformed("active: expected true or false")
-    return active
-
-
-class JwtSource:
-    """A JWT (RFC 7519, a JWS in compact form) that the portal signs; its claims are the session document.
-
-    It comes in a cookie or as `Authorization: Bearer`. Both may be there while they are the same token; two different
-    ones are two answers to "who is this?", and none is chosen. Another authorization scheme says nothing of the payer.
-    """
-
-    name = "jwt"
-
-    def __init__(
-        self, keys: Jwks, *, issuer: str, audience: str, cookie: str, leeway: timedelta = DEFAULT_LEEWAY
-    ) -> None:
-        self._keys = keys
-        self._issuer = issuer
-        self._audience = audience
-        self._cookie = cookie
-        self._leeway = leeway
-
-    def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:
-        """The session that a valid token of the configured issuer for the configured audience tells.
-
-        Nothing of the token is read before its signature, but the header that names the key. After the signature, what
-        is wrong with the claims' form is the portal's fault (SessionMalformed): signing in again would not mend it.
-        """
-        claims = _read_claims(self._verify(self._find_token(credentials)))
-        self._check_claims(claims, now)
-        return read_session(claims, now=now, leeway=self._leeway)
-
-    def _find_token(self, credentials: Credentials) -> str:
-        cookie = credentials.cookies.get(self._cookie) or None
-        bearer = _read_bearer(credentials.authorization)
-        if cookie is not None and bearer is not None and cookie != bearer:
-            raise _invalid("the cookie and the Authorization header carry different tokens")
-        token = cookie if bearer is None else bearer
-        if token is None:
-            raise SessionAbsent("neither the cookie nor an Authorization header is there")
-        return token
-
-    def _verify(self, token: str) -> bytes:
-        """The payload of a token whose signature holds (RFC 7515 section 5.2, RFC 8725 section 3.1)."""
-        signed, header, payload, signature = _split_token(token)
-        algorithm, kid = _read_header(header)
-        key = self._keys.find_key(kid, algorithm=algorithm)
-        if not _ALGORITHMS[algorithm].verify(signed, signature, key):
-            raise _invalid("the signature does not verify")
-        return payload
-
-    def _check_claims(self, claims: Mapping[str, Any], now: datetime) -> None:
-        """RFC 7519 sections 4.1.1, 4.1.3, 4.1.5 and 4.1.6; `exp` is the session's own end (`check_current`)."""
-        if claims.get("iss") != self._issuer:
-            raise _invalid("iss: is not the configured issuer")
-        audience = claims.get("aud")
-        if self._audience not in (audience if isinstance(audience, list) else (audience,)):
-            raise _invalid("aud: does not name the configured audience")
-        latest = (now + self._leeway).timestamp()
-        if _read_seconds(claims, "nbf") > latest:
-            raise _invalid("nbf: the token is not valid yet")
-        if _read_seconds(claims, "iat") > latest:
-            raise _invalid("iat: the token is from the future; compare the portal's clock with this one")
-
-
-def _invalid(detail: str) -> SessionAbsent:
-    return SessionAbsent(detail, code="session-invalid")
-
-
-def _read_bearer(authorization: str | None) -> str | None:
-    """The token of an `Authorization: Bearer` (RFC 6750 section 2.1), or None for another scheme."""
-    scheme, _, rest = (authorization or "").strip().partition(" ")
-    if scheme.lower() != "bearer":
-        return None
-    token = rest.strip()
-    if not token:
-        raise _invalid("the Authorization header names the scheme Bearer and holds no token")
-    return token
-
-
-def _split_token(token: str) -> tuple[bytes, bytes, bytes, bytes]:
-    """The signed bytes, the header, the payload and the signature; base64url exactly as RFC 7515 section 2 has it."""
-    if len(token) > MAX_TOKEN_BYTES:
-        raise _invalid(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
-    try:
-        raw = token.encode("ascii")
-        signed, _, signature = raw.rpartition(b".")
-        header, payload = signed.split(b".")
-        return signed, urlsafe_b64decode(header), urlsafe_b64decode(payload), urlsafe_b64decode(signature)
-    except (UnicodeError, binascii.Error, ValueError):
-        raise _invalid("the token is not three base64url parts") from None
-
-
-def _read_header(content: bytes) -> tuple[str, str | None]:
-    """The algorithm and the key's name. A header that brings a key of its own or asks for more is refused."""
-    try:
-        header = parse_json(content)
-    except JsonRefused as error:
-        raise _invalid(f"the token's header {error}") from None
-    if not isinstance(header, dict):
-        raise _invalid("the token's header is not a JSON object")
-    refused = sorted(_REFUSED_HEADERS.intersection(header))
-    if refused:
-        raise _invalid(f"the token's header holds {', '.join(refused)}, which is never accepted")
-    typ, algorithm, kid = header.get("typ"), header.get("alg"), header.get("kid")
-    if typ is not None and (not isinstance(typ, str) or typ.upper() != "JWT"):
-        raise _invalid("typ: the token is of another type than JWT")
-    if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
-        raise _invalid(f"alg: is none of {', '.join(_ALGORITHMS)}")
-    if kid is not None and not isinstance(kid, str):
-        raise _invalid("kid: is not text")
-    return algorithm, kid
-
-
-def _read_claims(payload: bytes) -> dict[str, Any]:
-    try:
-        claims = parse_json(payload)
-    except JsonRefused as error:
-        raise SessionMalformed(f"the token's payload {error}") from None
-    if not isinstance(claims, dict):
-        raise SessionMalformed("the token's payload is not a JSON object")
-    return claims
-
-
-def _read_seconds(claims: Mapping[str, Any], name: str) -> float:
-    """A NumericDate (RFC 7519 section 2) that may be absent: then the beginning of time."""
-    value = claims.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SessionMalformed(f"{name}: expected seconds since 1970 as a number")
-    return value
-
-
-_REFUSED_HEADERS: Final = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"})
-"""What would have the token choose its own key, or be understood in a way that is not built here (`crit`, `b64`)."""
-
-_ALGORITHMS: Final = {
+ALGORITHMS: Final = {
     "RS256": JWSRegistry.algorithms["RS256"],
     "ES256": JWSRegistry.algorithms["ES256"],
     "EdDSA": JWSRegistry.algorithms["Ed25519"],
@@ -281,11 +77,11 @@ class _KeySet:
         """The one key that fits, None for a kid that is not here; raises SessionAbsent when the choice is not clear."""
         found = self.by_use.get((kid, algorithm), ())
         if len(found) > 1:
-            raise _invalid(
+            raise invalid(
                 "kid: is missing, and several keys fit" if kid is None else "kid: names several keys that fit"
             )
         if not found and kid in self.kids:
-            raise _invalid("alg: does not fit the key that kid names")
+            raise invalid("alg: does not fit the key that kid names")
         return found[0] if found else None
 
 
@@ -332,7 +128,7 @@ class Jwks:
         if key is None and (self._failed or not self._keys.count):
             raise SourceUnavailable("the portal's keys could not be read, and none at hand fits the token")
         if key is None:
-            raise _invalid(
+            raise invalid(
                 "kid: is not one of the portal's keys" if kid is not None else "alg: none of the portal's keys fits"
             )
         return key
@@ -428,7 +224,7 @@ def _parse_key(entry: object) -> tuple[VerifyKey, str | None, frozenset[str]]:
     kty, kid, curve = entry.get("kty"), entry.get("kid"), entry.get("crv")
     algorithms = _FITTING.get((kty, curve if kty != "RSA" else None)) if _are_texts(kty, curve, kid) else None
     if algorithms is None:
-        raise _KeyIgnored(f"is of a type that no accepted algorithm ({', '.join(_ALGORITHMS)}) uses")
+        raise _KeyIgnored(f"is of a type that no accepted algorithm ({', '.join(ALGORITHMS)}) uses")
     if "d" in entry:
         raise _KeyIgnored("is a private key: whoever can read the JWKS could sign with it")
     operations = entry.get("key_ops", ["verify"])
@@ -543,76 +339,3 @@ class UrlReader:
             if time.monotonic() > deadline:
                 raise SourceUnavailable("the answer was not complete in time")
         return bytes(body)
-
-
-class FileSource:
-    """A session document in a file, for the command line. Whoever may read the file is taken to be its payer."""
-
-    name = "file"
-
-    def __init__(self, path: Path, *, leeway: timedelta = DEFAULT_LEEWAY) -> None:
-        self._path = path
-        self._leeway = leeway
-
-    def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:  # noqa: ARG002 (the file says who)
-        """Read the file anew; without it nobody is signed in. Every error's `detail` begins with the file's name."""
-        try:
-            return read_session(parse_json(self._read()), now=now, leeway=self._leeway)
-        except (SessionMalformed, SessionAbsent) as error:
-            raise type(error)(f"{self._path}: {error.detail}", code=error.code) from None
-        except JsonRefused as error:
-            raise SessionMalformed(f"{self._path}: {error}") from None
-
-    def _read(self) -> bytes:
-        try:
-            with self._path.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        except FileNotFoundError:
-            raise SessionAbsent("there is no such file") from None
-        except OSError as error:
-            raise SourceUnavailable(f"{self._path}: cannot be read ({error.strerror})") from None
-        if len(content) > MAX_FILE_BYTES:
-            raise JsonRefused(f"is larger than {MAX_FILE_BYTES} bytes")
-        return content.removeprefix(b"\xef\xbb\xbf")
-
-
-class JsonRefused(ValueError):
-    """Bytes that are no JSON, or JSON that two readers could understand differently. Says nothing of the content."""
-
-
-def parse_json(content: bytes) -> Any:
-    """Read JSON strictly: UTF-8, no name twice in an object, no NaN or Infinity, no half surrogate pairs.
-
-    Raises JsonRefused (RFC 8259 section 4 leaves repeated names to the reader; RFC 7519 section 4 lets us refuse them).
-    """
-    try:
-        value = _STRICT_JSON.decode(content.decode("utf-8"))
-        if b"\\u" in content:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except JsonRefused:
-        raise
-    except json.JSONDecodeError as error:
-        raise JsonRefused(f"is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except UnicodeError:
-        raise JsonRefused("holds text that is not Unicode") from None
-    except (ValueError, RecursionError):
-        raise JsonRefused("holds a number too long or objects too deep to read") from None
-    return value
-
-
-def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        shown = f" ({twice})" if _PLAIN_NAME.fullmatch(twice) else ""
-        raise JsonRefused(f"an object has the same name twice{shown}")
-    return found
-
-
-def _refuse_constant(_text: str) -> NoReturn:
-    raise JsonRefused("holds NaN or Infinity")
-
-
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
-_STRICT_JSON = json.JSONDecoder(object_pairs_hook=_build_object, parse_constant=_refuse_constant)
