@@ -5,7 +5,6 @@ Owns: which keys are usable and for what, when they are read again, and the boun
 
 from __future__ import annotations
 
-import ipaddress
 import queue
 import threading
 import time
@@ -13,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import requests
 import structlog
@@ -23,14 +21,16 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
-from saml_bridge.errors import SettingsInvalid, SourceUnavailable
+from saml_bridge.errors import SourceUnavailable
 from saml_bridge.sessions.credentials import invalid
 from saml_bridge.sessions.json_text import JsonRefused, parse_json
-from saml_bridge.values import Finding, Severity
+from saml_bridge.sessions.locations import check_location
 
 _log = structlog.get_logger()
 
 MAX_JWKS_BYTES: Final = 256 * 1024
+
+JWKS_SETTING: Final = "SAML_BRIDGE_SESSION_JWKS"
 
 JWKS_REFRESH_SECONDS: Final = 600.0
 """How old the portal's keys may get before they are read anew."""
@@ -153,40 +153,17 @@ class Jwks:
             self._reading.release()
 
 
-def open_jwks(location: str, *, ca_file: Path | None = None) -> Jwks:
+def open_jwks(location: str, *, ca_file: Path | None = None, setting: str = JWKS_SETTING) -> Jwks:
     """The portal's keys from a file, or from an https URL (http only on this machine). Reads nothing yet.
 
-    `ca_file` holds the certificates to trust in place of the public ones. Raises SettingsInvalid for a URL that is not
-    acceptable. A private address is: the operator, nobody else, names the portal.
+    `ca_file` holds the certificates to trust in place of the public ones. Raises SettingsInvalid, which names
+    `setting`, for a URL that is not acceptable.
     """
     if "://" not in location:
         return Jwks(location, lambda: _read_jwks_file(Path(location)))
-    try:
-        url = urlsplit(location)
-        host, _ = url.hostname or "", url.port
-    except ValueError:
-        raise _bad_location("is not a URL") from None
-    if url.scheme not in ("https", "http") or not host or url.fragment:
-        raise _bad_location("is neither a file nor an https:// URL without a fragment")
-    if url.username is not None or url.password is not None:
-        raise _bad_location("holds a user name, which a request would not send and a log would show")
-    if url.scheme == "http" and not _is_loopback(host):
-        raise _bad_location("is an http:// URL; whoever sits on the way could replace the portal's keys")
-    return Jwks(f"{url.scheme}://{url.netloc}{url.path}", UrlReader(location, ca_file=ca_file))
-
-
-def _bad_location(problem: str) -> SettingsInvalid:
-    name = "SAML_BRIDGE_SESSION_JWKS"
     fix = "Give a file, or an https:// URL; http:// works for this machine only."
-    finding = Finding("setting-invalid", Severity.ERROR, f"{name} {problem}.", fix=fix, where=name)
-    return SettingsInvalid(f"{name} {problem}", findings=[finding])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    url = check_location(location, setting=setting, kind="is neither a file nor", fix=fix)
+    return Jwks(f"{url.scheme}://{url.netloc}{url.path}", UrlReader(location, ca_file=ca_file))
 
 
 def _parse_jwks(content: bytes) -> _KeySet:
