@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 from flask import Flask, Response
@@ -16,17 +16,19 @@ from werkzeug.exceptions import HTTPException
 
 from saml_bridge.audit import AuditTrail
 from saml_bridge.db import check_schema, init_database
-from saml_bridge.errors import BridgeError, NotFound, SettingsInvalid
+from saml_bridge.errors import BridgeError, NotFound
 from saml_bridge.exchanges import Exchanges
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
 from saml_bridge.logs import set_up_logs
 from saml_bridge.registry import Registry
 from saml_bridge.saml.libraries import check_libraries
-from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
+from saml_bridge.sessions import SourceBook
 from saml_bridge.settings import Settings
 from saml_bridge.sign_on import SignOn
+from saml_bridge.sources import open_sources
 from saml_bridge.web.launch import create_launch_views, new_trace_id
+from saml_bridge.web.metrics import SourceMetrics
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
 from saml_bridge.web.saml import create_saml_views
@@ -99,10 +101,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     for finding in check_schema(app):
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
-    source, sign_on = _create_source(bridge), SignOn(bridge.launcher, bridge.exchanges)
-    app.register_blueprint(create_launch_views(bridge.launcher, source))
-    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, source))
-    app.register_blueprint(create_operation_views(app, settings.metrics_token))
+    sources, sign_on = _open_sources(bridge), SignOn(bridge.launcher, bridge.exchanges)
+    app.register_blueprint(create_launch_views(bridge.launcher, sources))
+    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, sources))
+    app.register_blueprint(create_operation_views(app, settings.metrics_token, list_problems=sources.list_problems))
     _register_errors(bridge)
     return app
 
@@ -125,21 +127,14 @@ def _load_keys(bridge: Bridge) -> None:
         bridge.keys.find(name)
 
 
-def _create_source(bridge: Bridge) -> SessionSource:
+def _open_sources(bridge: Bridge) -> SourceBook:
+    """The session source of each biller. Raises SettingsInvalid."""
     settings = bridge.settings
     if settings.session_source == "demo":
         from saml_bridge.demo.portal import mount_demo_portal  # signs anybody in: only there when the demo is on
 
-        return mount_demo_portal(bridge.app, registry=bridge.registry, secret=settings.secret_key)
-    if settings.session_source == "jwt":
-        return JwtSource(
-            open_jwks(settings.session_jwks or ""),
-            issuer=settings.session_issuer or "",
-            audience=settings.session_audience or "",
-            cookie=settings.session_cookie,
-            leeway=timedelta(seconds=settings.session_leeway_seconds),
-        )
-    raise SettingsInvalid("SAML_BRIDGE_SESSION_SOURCE is not set: set it to jwt, or run 'saml-bridge demo'")
+        return SourceBook(mount_demo_portal(bridge.app, registry=bridge.registry, secret=settings.secret_key))
+    return open_sources(settings, watcher=SourceMetrics())
 
 
 def _register_errors(bridge: Bridge) -> None:

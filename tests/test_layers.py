@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"},
     {
         *("settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations", "sealing"),
-        *("fetching", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
+        *("sources", "fetching", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
     },
     {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity"},
     {"web", "cli", "metadata_report", "terminal", "demo"},

@@ -27,7 +27,7 @@ from saml_bridge.launch import (
     SignIn,
 )
 from saml_bridge.registry import Registry
-from saml_bridge.sessions import SessionSource
+from saml_bridge.sessions import SourceBook
 from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
 from saml_bridge.web.pages import answer_launch, render_error, render_page
@@ -35,7 +35,7 @@ from saml_bridge.web.pages import answer_launch, render_error, render_page
 _READABLE = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
+def create_launch_views(launcher: Launcher, sources: SourceBook) -> Blueprint:
     """The blueprint of the launch page. The log must be set up before."""
     views = Blueprint("launch", __name__)
     log = structlog.get_logger().bind()
@@ -47,7 +47,7 @@ def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
         ask = read_launch_request(biller, link, trace_id)
         end: Outcome | BridgeError
         try:
-            end = launcher.launch(ask, source)
+            end = launcher.launch(ask, sources.find(biller))
         except BridgeError as error:
             end, response = error, _answer_error(launcher, ask, error)
         else:
