@@ -28,13 +28,17 @@ class Connection(Protocol):
 
 
 class Call:
-    """One call under way. `connection` is what it uses now, None before it has one."""
+    """One call under way. `connection` is what it uses now, None before it has one.
 
-    __slots__ = ("connection", "deadline", "expired")
+    `sock` is the socket that the answer comes by: a connection lets go of it when the answer is its last.
+    """
+
+    __slots__ = ("connection", "deadline", "expired", "sock")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.connection: Connection | None = None
+        self.sock: socket.socket | None = None
         self.expired = False
 
     def left(self) -> float:
@@ -44,7 +48,9 @@ class Call:
     def end(self) -> None:
         """Make whoever reads or writes the connection stop. Not TLS's own way, which is not for another thread."""
         self.expired = True
-        sock = None if self.connection is None else self.connection.sock
+        sock = self.sock
+        if sock is None and self.connection is not None:
+            sock = self.connection.sock
         if sock is not None:
             with suppress(OSError):  # it is closed already
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -149,15 +149,19 @@ class Endpoint:
         return prepared
 
     def _read(self, response: requests.Response, call: Call) -> bytes:
+        if call.expired:  # a connection that is ended looks like headers or a body that have ended
+            self._refuse_lateness()
         self._check_head(response)
         try:
             content: bytes = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             self._refuse_failure(error, call)
-        if call.expired:  # a connection that is ended looks like a body that has ended
+        if call.expired:
             self._refuse_lateness()
         if len(content) > MAX_ANSWER_BYTES:
             self._refuse("too-large", f"answered with more than {MAX_ANSWER_BYTES:,} bytes", counts=False)
+        if response.raw.length_remaining:
+            self._refuse("connection", "broke its answer off")
         return content
 
     def _check_head(self, response: requests.Response) -> None:
@@ -276,12 +280,16 @@ class _Watched(HTTPConnection):
     """A connection that the watchdog can end, and whose name is looked up within the deadline."""
 
     def connect(self) -> None:
-        _CALL.call.connection = self
+        _CALL.call.connection, _CALL.call.sock = self, None
         super().connect()
 
     def request(self, *args: Any, **more: Any) -> None:
-        _CALL.call.connection = self
+        _CALL.call.connection, _CALL.call.sock = self, None
         super().request(*args, **more)
+
+    def getresponse(self) -> urllib3.HTTPResponse:
+        _CALL.call.sock = self.sock
+        return super().getresponse()
 
     def _new_conn(self) -> socket.socket:
         call: Call = _CALL.call
