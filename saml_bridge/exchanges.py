@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.db import Base, Database, UtcDateTime
 from saml_bridge.errors import DatabaseUnavailable, RequestRefused
-from saml_bridge.sealing import Seal
+from saml_bridge.sealing import Seal, SealBroken
 
 MOST_PENDING = 5_000
 CALLS_BETWEEN_PURGES = 256
@@ -79,6 +79,7 @@ class Exchanges:
     """
 
     def __init__(self, database: Database, *, secret: bytes) -> None:
+        self._database = database
         self._engine = database.autocommit
         self._seal = Seal(secret, "logout")
         self._calls = itertools.count(1)
@@ -159,15 +160,43 @@ class Exchanges:
         with self._using() as connection:
             return connection.execute(changed).rowcount == 1
 
-    def close_logout(self, *, token: str) -> bool:
-        """Forget a logout; False when it was gone already."""
-        with self._using() as connection:
-            return connection.execute(delete(_LOGOUT).where(_LOGOUT.c.token == hash_token(token))).rowcount == 1
+    def end_logout(self, *, token: str, version: int, state: Any, record: Callable[[Connection], None]) -> bool:
+        """As `write_logout`, and `record` writes in the same transaction: either both are there, or neither is."""
+        mine = (_LOGOUT.c.token == hash_token(token), _LOGOUT.c.version == version)
+        changed = update(_LOGOUT).where(*mine).values(version=version + 1, state=self._seal.seal(state))
+        try:
+            with self._database.begin() as connection:
+                if connection.execute(changed).rowcount != 1:
+                    return False
+                record(connection)
+                return True
+        except SQLAlchemyError as error:
+            raise _unavailable(error) from error
+
+    def take_abandoned_logouts(
+        self, *, now: datetime, most: int, record: Callable[[Connection, str, Any], None]
+    ) -> None:
+        """Remove up to `most` logouts that are past their end; `record` gets the biller and the state of each.
+
+        In one transaction, so that of several processes one records each.
+        """
+        old = select(_LOGOUT.c.token).where(_LOGOUT.c.expires_at <= now).order_by(_LOGOUT.c.expires_at).limit(most)
+        taken = delete(_LOGOUT).where(_LOGOUT.c.token.in_(old)).returning(_LOGOUT.c.biller, _LOGOUT.c.state)
+        with self._using() as reading:
+            if reading.execute(old.limit(1)).first() is None:
+                return
+        try:
+            with self._database.begin() as connection:
+                for row in connection.execute(taken).all():
+                    with suppress(SealBroken):  # sealed with a secret that is gone: nobody can read it any more
+                        record(connection, row.biller, self._seal.open(row.state))
+        except SQLAlchemyError as error:
+            raise _unavailable(error) from error
 
     def purge(self, now: datetime) -> None:
-        """Remove everything that is past its end."""
+        """Remove everything that is past its end, but for logouts: those are recorded first (`logout/`)."""
         with self._using() as connection:
-            for one in (_PENDING, _SEEN, _LOGOUT):
+            for one in (_PENDING, _SEEN):
                 connection.execute(delete(one).where(one.c.expires_at <= now))
 
     def _tidy(self, now: datetime) -> None:
@@ -189,7 +218,11 @@ class Exchanges:
             with self._engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"the exchange cannot be kept: {type(error).__name__}") from error
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
+    return DatabaseUnavailable(f"the exchange cannot be kept: {type(error).__name__}")
 
 
 def hash_token(token: str) -> str:

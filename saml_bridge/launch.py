@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -31,10 +31,11 @@ from saml_bridge.errors import (
     SignInFailed,
     StatusRefused,
 )
+from saml_bridge.partner_sessions import PartnerSessions
 from saml_bridge.registry import AS_CONFIGURED, Registry, Route, Snapshot, Variant
 from saml_bridge.saml.asked import Asked
 from saml_bridge.saml.metadata import SpMetadata
-from saml_bridge.saml.response import stamp_from
+from saml_bridge.saml.response import BuiltResponse, stamp_from
 from saml_bridge.saml.status import AUTHN_FAILED, NO_PASSIVE, RESPONDER
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Attribute, Credentials, FormPost, JsonObject, PortalSession, TraceId
@@ -54,7 +55,7 @@ class LaunchRequest:
     session. `chosen` says that the payer has just picked `account` on our page, `returned` that the portal's sign-in
     sent the payer back, `foreign` that another site started the request, `unseen` that it is not for a page that a
     person sees: a frame, a picture, a script, a prefetch. `asked` is what a partner's request wants of the response,
-    and `resume` the token of that request while it waits for the payer.
+    and `resume` the token of that request while it waits for the payer. `rehearsal` has the biller's next key sign.
     """
 
     biller: str
@@ -70,6 +71,7 @@ class LaunchRequest:
     unseen: bool = False
     asked: Asked | None = None
     resume: str | None = None
+    rehearsal: bool = False
 
     def find_path(self, *, choose: str | None = None, returned: bool = False) -> str:
         """Path and query at which this very launch is asked for again; `choose` is the account that is picked there."""
@@ -135,6 +137,7 @@ class Launcher:
 
     registry: Registry
     audit: AuditTrail
+    partner_sessions: PartnerSessions
     base_url: str
     secret: bytes
     clock: Callable[[], datetime]
@@ -214,8 +217,11 @@ class _Attempt:
         if request.unseen:
             raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
         asked = request.asked
-        route = snapshot.find_route(request.link, Variant(asked.acs, asked.transient) if asked else AS_CONFIGURED)
-        self._known.update(partner=route.partner.slug, key=snapshot.key.name)
+        variant = Variant(asked.acs, asked.transient) if asked else AS_CONFIGURED
+        if request.rehearsal:
+            variant = replace(variant, rehearsal=True)
+        route = snapshot.find_route(request.link, variant)
+        self._known.update(partner=route.partner.slug, key=route.response.key.name)
         try:
             session = self._source.find_session(request.credentials, now=self._now)
         except SessionAbsent as error:
@@ -263,7 +269,8 @@ class _Attempt:
         ask = _Reply(
             route, session, account, attributes, callback, self._now, self._launcher.random_bytes, self._request.asked
         )
-        reply, document = _REPLIES[route.partner.protocol](ask)
+        reply, built = _REPLIES[route.partner.protocol](ask)
+        self._remember_session(route, session, built)
         return Launched(
             biller=snapshot.biller,
             route=route,
@@ -271,8 +278,22 @@ class _Attempt:
             origins=_find_origins(reply.action, route.partner.origins, callback),
             revision=snapshot.revision,
             remember=self._remember(session, account),
-            document=document,
+            document=built.xml,
         )
+
+    def _remember_session(self, route: Route, session: PortalSession, built: BuiltResponse) -> None:
+        """What a logout will need, kept before the response can leave; for partners that can be logged out at."""
+        if route.response.metadata.slo:
+            self._launcher.partner_sessions.remember(
+                biller=session.biller,
+                partner=route.partner.slug,
+                sid=session.sid,
+                payer_id=session.payer["id"],
+                name_id=built.name_id,
+                name_id_format=built.name_id_format,
+                session_index=built.session_index,
+                expires_at=session.expires_at,
+            )
 
     def _hide(self, session: PortalSession) -> None:
         audit, biller = self._launcher.audit, self._request.biller
@@ -348,7 +369,7 @@ class _Reply:
     asked: Asked | None
 
 
-def _build_saml_reply(ask: _Reply) -> tuple[FormPost, bytes]:
+def _build_saml_reply(ask: _Reply) -> tuple[FormPost, BuiltResponse]:
     """A Response by HTTP-POST, unsolicited or to a request (SAML 2.0 profiles, section 4.1; bindings, section 3.5)."""
     partner, settings, asked = ask.route.response, ask.route.partner.saml, ask.asked
     check_not_expired(settings, partner.metadata, now=ask.now)
@@ -367,7 +388,7 @@ def _build_saml_reply(ask: _Reply) -> tuple[FormPost, bytes]:
         relay_state = asked.relay_state
     if relay_state:
         fields.append(("RelayState", relay_state))
-    return FormPost(partner.acs.location, tuple(fields)), built.xml
+    return FormPost(partner.acs.location, tuple(fields)), built
 
 
 def check_not_expired(settings: SamlSettings, metadata: SpMetadata, *, now: datetime) -> None:
@@ -384,4 +405,4 @@ def _find_relay_state(setting: str, callback: str | None) -> str | None:
     return setting.removeprefix("identifier:") if setting.startswith("identifier:") else None
 
 
-_REPLIES: Mapping[str, Callable[[_Reply], tuple[FormPost, bytes]]] = {"saml": _build_saml_reply}
+_REPLIES: Mapping[str, Callable[[_Reply], tuple[FormPost, BuiltResponse]]] = {"saml": _build_saml_reply}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 import saml_bridge.exchanges
 from saml_bridge.db import Database
-from saml_bridge.errors import DatabaseUnavailable, RequestRefused
+from saml_bridge.errors import DatabaseUnavailable, NotRecorded, RequestRefused
 from saml_bridge.exchanges import Exchanges, LogoutRow, PendingSignOn, PendingSignOnRow, SeenMessageRow
 from saml_bridge.sealing import SealBroken
 from tests.databases import open_database
@@ -100,7 +101,55 @@ def test_c8_c9_what_is_past_its_end_is_removed(
             connection.execute(select(func.count()).select_from(row)).scalar_one()
             for row in (PendingSignOnRow, SeenMessageRow, LogoutRow)
         ]
-    assert counts == [0, 1, 0]
+    assert counts == [0, 1, 1]
+
+
+def test_c4_c9_an_abandoned_logout_is_removed_as_it_is_recorded(exchanges: Exchanges, database: Database) -> None:
+    for number in range(3):
+        exchanges.open_logout(token=f"t{number}", biller="riverton", state={"n": number}, now=NOW, until=SOON)
+    exchanges.open_logout(token="later", biller="riverton", state={}, now=NOW, until=SOON + timedelta(seconds=1))
+    taken: list[Any] = []
+
+    def record(_: Connection, biller: str, state: Any) -> None:
+        taken.append((biller, state["n"]))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no record")
+
+    exchanges.take_abandoned_logouts(now=NOW, most=9, record=record)
+    assert not taken
+    with pytest.raises(RuntimeError):
+        exchanges.take_abandoned_logouts(now=SOON, most=9, record=fail)
+    exchanges.take_abandoned_logouts(now=SOON, most=2, record=record)
+    assert len(taken) == 2
+    exchanges.take_abandoned_logouts(now=SOON, most=2, record=record)
+    assert sorted(taken) == [("riverton", 0), ("riverton", 1), ("riverton", 2)]
+    with database.autocommit.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(LogoutRow)).scalar_one() == 1
+
+
+def test_what_another_secret_sealed_is_removed_unread(exchanges: Exchanges, database: Database) -> None:
+    exchanges.open_logout(token="t", biller="riverton", state={}, now=NOW, until=SOON)
+    Exchanges(database, secret=b"another").take_abandoned_logouts(now=SOON, most=9, record=lambda *_: None)
+    with database.autocommit.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(LogoutRow)).scalar_one() == 0
+
+
+def test_c5_a_logout_ends_with_its_record_or_not_at_all(exchanges: Exchanges) -> None:
+    exchanges.open_logout(token="t", biller="riverton", state={"step": 0}, now=NOW, until=SOON)
+    recorded: list[Connection] = []
+
+    def fail(_: Connection) -> None:
+        raise NotRecorded("no record")
+
+    with pytest.raises(NotRecorded):
+        exchanges.end_logout(token="t", version=1, state={"step": 9}, record=fail)
+    assert exchanges.read_logout(token="t", biller="riverton", now=NOW) == ({"step": 0}, 1)
+    assert not exchanges.end_logout(token="t", version=7, state={}, record=recorded.append)
+    assert not recorded
+    assert exchanges.end_logout(token="t", version=1, state={"step": 9}, record=recorded.append)
+    assert len(recorded) == 1
+    assert exchanges.read_logout(token="t", biller="riverton", now=NOW) == ({"step": 9}, 2)
 
 
 def test_tokens_do_not_stand_in_the_database(exchanges: Exchanges, database: Database) -> None:
@@ -123,8 +172,6 @@ def test_no_change_of_a_logout_is_lost(exchanges: Exchanges) -> None:
     assert exchanges.write_logout(token="t", version=1, state={"step": 1})
     assert not exchanges.write_logout(token="t", version=1, state={"step": 2})
     assert exchanges.read_logout(token="t", biller="riverton", now=NOW) == ({"step": 1}, 2)
-    assert exchanges.close_logout(token="t")
-    assert not exchanges.close_logout(token="t")
 
 
 def test_a_state_sealed_with_another_secret_is_refused(exchanges: Exchanges, database: Database) -> None:

@@ -145,7 +145,15 @@ class World:
         path.write_text(json.dumps(self.document))
         now = datetime.now(UTC)
         planned = plan_file(registry, path, now=now)
-        return apply_plan(registry, planned, author="test", comment="", now=now, trace_id=TraceId("publish"))
+        return apply_plan(
+            registry,
+            planned,
+            author="test",
+            comment="",
+            now=now,
+            trace_id=TraceId("publish"),
+            accept=[one.name for one in planned.risky],
+        )
 
     def session(self, **changes: Any) -> dict[str, Any]:
         """The session document of a payer with one account, as of now."""

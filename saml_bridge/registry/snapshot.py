@@ -16,7 +16,7 @@ from saml_bridge.mapping import CompiledMapping, compile_mapping
 from saml_bridge.registry.checks import FindKey
 from saml_bridge.saml.metadata import SpMetadata
 from saml_bridge.saml.response import CompiledPartner, compile_partner
-from saml_bridge.saml.sign import SigningKey
+from saml_bridge.saml.sign import SigningKey, fit_algorithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,18 @@ class Route:
 class Variant:
     """How one launch differs from its partner's settings, because a request asked for it.
 
-    `acs` is a location that the metadata lists; `transient` asks for a name ID that is good for one session.
+    `acs` is a location that the metadata lists; `transient` asks for a name ID that is good for one session;
+    `rehearsal` has the biller's next key sign.
     """
 
     acs: str | None = None
     transient: bool = False
+    rehearsal: bool = False
 
-    def apply(self, settings: SamlSettings) -> SamlSettings:
-        """The settings of such a launch."""
+    def apply(self, settings: SamlSettings, key: SigningKey) -> SamlSettings:
+        """The settings of such a launch. A next key of another kind signs by the algorithm that fits it."""
+        if self.rehearsal:
+            settings = replace(settings, signature_algorithm=fit_algorithm(settings.signature_algorithm, key.kind))
         if self.acs is not None:
             settings = replace(settings, acs=self.acs)
         if self.transient:
@@ -89,8 +93,27 @@ class Snapshot:
 
     @property
     def key(self) -> SigningKey:
-        """The key that signs for this biller. Raises KeyRefused."""
+        """The current key, which signs for this biller where no partner asks for another. Raises KeyRefused."""
         return self._find_key(self.biller.idp.keys.current)
+
+    def find_published_keys(self) -> tuple[SigningKey, ...]:
+        """Every key that our metadata holds: current, next, previous. Raises KeyRefused if one cannot be read."""
+        return tuple(self._find_key(name) for name in self.biller.idp.keys.published)
+
+    def find_key(self, partner: Partner, *, rehearsal: bool = False) -> SigningKey:
+        """The key that signs for this partner; in a rehearsal the biller's next one.
+
+        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
+        """
+        if not rehearsal and partner.saml.signing_key == "current":
+            return self.key
+        if self.biller.idp.keys.next is None:
+            raise PartnerUnusable(f"{self.biller.slug} has no next key to sign for {partner.slug}", code="no-next-key")
+        return self._find_key(self.biller.idp.keys.next)
+
+    def find_issuer(self, partner: Partner) -> str:
+        """The entity ID that this partner knows the biller by."""
+        return partner.saml.our_entity_id or self.issuer
 
     def find_route(self, link: str, variant: Variant = AS_CONFIGURED) -> Route:
         """What a launch through a link of this biller needs.
@@ -107,6 +130,14 @@ class Snapshot:
         if self._entities is None:
             self._entities = dict(self._list_entities())
         return self._entities.get(entity_id)
+
+    def find_partner(self, slug: str) -> tuple[Partner, SpMetadata] | None:
+        """The partner of this biller with this slug, if its metadata can be read."""
+        partner = self.biller.find_partner(slug)
+        try:
+            return None if partner is None else (partner, self._read_metadata(partner.saml))
+        except MetadataRefused:
+            return None
 
     def _list_entities(self) -> Iterator[tuple[str, tuple[Partner, SpMetadata]]]:
         for partner in self.biller.partners:
@@ -141,13 +172,14 @@ class Snapshot:
         """Links to one partner share it."""
         place = partner.slug, variant
         if place not in self._responses:
+            key = self.find_key(partner, rehearsal=variant.rehearsal)
             self._responses[place] = compile_partner(
-                settings=variant.apply(partner.saml),
+                settings=variant.apply(partner.saml, key),
                 metadata=self._read_metadata(partner.saml),
                 biller=self.biller.slug,
                 partner=partner.slug,
-                issuer=self.issuer,
-                key=self.key,
+                issuer=self.find_issuer(partner),
+                key=key,
                 pairwise_secret=self._secret,
             )
         return self._responses[place]

@@ -6,9 +6,9 @@ speak for whom. Called by: `metadata.py` for signed metadata, and by whatever re
 
 The structure is checked first, down to the last child: only the one form is left then, in which the root is what was
 signed, so nothing has to be looked up, fetched or transformed as the document would have it. lxml canonicalizes and
-`cryptography` verifies, at a quarter of what python-xmlsec costs for a message; tests hold the two against each other. A
-verification returns the verified root or raises; it never answers yes or no, and a caller uses nothing but what was
-returned. Keys in the document (KeyInfo) decide nothing.
+`cryptography` verifies, at a quarter of what python-xmlsec costs; tests hold the two against each other. A verification
+returns the verified root or raises; it never answers yes or no, and a caller uses nothing but what was returned. Keys
+in the document (KeyInfo) decide nothing.
 
 Specification: XML Signature Syntax and Processing; SAML 2.0 Core, section 5.4; SAML 2.0 Bindings, section 3.4.4.1.
 """
@@ -58,9 +58,9 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
     f"{_MORE}ecdsa-sha384": hashes.SHA384(),
 }
 _DIGESTS = {
-    "http://www.w3.org/2001/04/xmlenc#sha256": hashlib.sha256,
-    f"{_MORE}sha384": hashlib.sha384,
-    "http://www.w3.org/2001/04/xmlenc#sha512": hashlib.sha512,
+    "http://www.w3.org/2001/04/xmlenc#sha256": "sha256",
+    f"{_MORE}sha384": "sha384",
+    "http://www.w3.org/2001/04/xmlenc#sha512": "sha512",
 }
 _RSA_PADDING = padding.PKCS1v15()
 _SIGNATURE = f"{{{DS}}}Signature"
@@ -105,16 +105,13 @@ def verify_enveloped(
     use allows signing and it is strong enough. Raises SignatureRefused: `signature-missing`, `signature-structure`,
     `signature-algorithm`, `signature-key-unusable` or `signature-invalid`.
     """
-    signature = _find_signature(root)
-    method = _check_structure(signature, root, profile)
-    usable = _choose_usable(certificates, method)
-    copied = copy.deepcopy(root)  # one to take the signature out of
-    place = root.index(signature)
-    value, signed_info = _decode_base64(signature[1], "SignatureValue"), copied[place][0]
-    data = _canonicalize(signed_info, signed_info[0])
-    if not any(_verify_value(one, method, value, data) for one in usable) or not _is_digest_right(copied, place):
-        message = "The signature does not verify: the document was altered, or signed by another key."
-        _refuse("signature-invalid", message)
+    _find_signature(root)
+    remainder = copy.copy(root)  # in depth, as lxml does it; what is left when the signature is taken out
+    signed = verify_signed_info(_find_signature(remainder), remainder, certificates, profile=profile)
+    etree.strip_elements(remainder, _SIGNATURE, with_tail=False)
+    digest = hashlib.new(signed.digest_method, canonicalize(remainder, signed.prefixes)).digest()
+    if digest != signed.digest_value:
+        refuse_invalid()
     return root
 
 
@@ -132,6 +129,65 @@ def verify_octets(signature: DetachedSignature, certificates: Sequence[Certifica
     data = b"&".join(signature.octets)
     if not any(_verify_value(one, method, signature.value, data, may_be_der=True) for one in usable):
         _refuse("signature-invalid", "The signature does not verify: the query was altered, or signed by another key.")
+
+
+@dataclass(frozen=True, slots=True)
+class RootSignature:
+    """What the signature on a root says, for whoever computes the digest of a document that is too large for a tree.
+
+    The digest is that of the root without the signature, in exclusive canonical form without comments (a reference to
+    the same document leaves them out, whatever the canonicalization), with `prefixes` treated inclusively.
+    """
+
+    digest_method: str
+    digest_value: bytes
+    prefixes: tuple[str, ...]
+
+
+def verify_signed_info(
+    signature: etree._Element, root: etree._Element, certificates: Sequence[Certificate], *, profile: SignatureProfile
+) -> RootSignature:
+    """Verify what the signature on a root says, with any of the keys given; the document itself may still be coming in.
+
+    `signature` is complete and a child of `root`, of which only the start tag counts. The caller must see to it that
+    the document has no other signature and that its digest is `digest_value`. Raises SignatureRefused as
+    `verify_enveloped` does.
+    """
+    method, value = _check_structure(signature, root, profile)
+    usable = _choose_usable(certificates, method)
+    signed_info, reference = signature[0], signature[0][2]
+    octets = canonicalize(signed_info, _read_prefixes(signed_info[0]))
+    if not any(_verify_value(one, method, value, octets) for one in usable):
+        refuse_invalid()
+    digest_method = _DIGESTS[reference[1].get("Algorithm", "")]
+    return RootSignature(digest_method, _decode_base64(reference[2], "DigestValue"), _read_prefixes(reference[0][1]))
+
+
+def canonicalize(element: etree._Element, prefixes: Sequence[str]) -> bytes:
+    """Exclusive canonical form of an element, without comments, with some prefixes treated inclusively.
+
+    The tree was made in this thread. Raises SignatureRefused `signature-invalid` for a document that has no such form.
+    """
+    if _DEFAULT_NAMESPACE in prefixes:
+        # lxml passes on only what its dictionary of this thread has seen as a name, and a namespace is one.
+        etree.fromstring(f'<x xmlns:d="{_DEFAULT_NAMESPACE}"/>')
+    try:
+        octets: bytes = etree.tostring(
+            element, method="c14n", exclusive=True, with_comments=False, inclusive_ns_prefixes=list(prefixes)
+        )
+    except etree.C14NError:
+        refuse_invalid()
+    return octets or refuse_invalid()
+
+
+def refuse_invalid() -> NoReturn:
+    """Refuse a document whose signature or digest is not what it should be."""
+    _refuse("signature-invalid", "The signature does not verify: the document was altered, or signed by another key.")
+
+
+def _read_prefixes(canonicalization: etree._Element) -> tuple[str, ...]:
+    """The prefixes that an algorithm's one child lists, if it has one."""
+    return tuple(prefix for child in canonicalization for prefix in child.get("PrefixList", "").split())
 
 
 def read_own_certificates(root: etree._Element) -> tuple[bytes, ...]:
@@ -206,31 +262,37 @@ def _load_public_key(der: bytes) -> object:
 
 def _find_signature(root: etree._Element) -> etree._Element:
     found = list(root.iter(_SIGNATURE))
-    if not found:
-        _refuse("signature-missing", "The document is not signed.")
-    if len(found) > 1:
-        _refuse_structure(f"The document has {len(found)} signatures; exactly one is accepted, on its root element.")
-    if found[0].getparent() is not root or root.getparent() is not None:
-        _refuse_structure("The signature does not stand on the root element, so it does not cover the document.")
+    if len(found) != 1 or found[0].getparent() is not root or root.getparent() is not None:
+        refuse_signatures(len(found))
     return found[0]
 
 
-def _check_structure(signature: etree._Element, root: etree._Element, profile: SignatureProfile) -> str:
-    """Refuse whatever is not the one accepted form; returns the signature method."""
+def refuse_signatures(count: int) -> NoReturn:
+    """Refuse a document that has not exactly one signature, or that one elsewhere than on its root."""
+    if count == 0:
+        _refuse("signature-missing", "The document is not signed.")
+    if count > 1:
+        _refuse_structure(f"The document has {count} signatures; exactly one is accepted, on its root element.")
+    _refuse_structure("The signature does not stand on the root element, so it does not cover the document.")
+
+
+def _check_structure(signature: etree._Element, root: etree._Element, profile: SignatureProfile) -> tuple[str, bytes]:
+    """Refuse whatever is not the one accepted form; returns the signature's method and value."""
     if next(signature.iter(etree.Comment, etree.PI, etree.Entity), None) is not None:
         _refuse_structure("The signature has a comment or processing instruction inside.")
     if [child.tag for child in signature] not in (_SIGNATURE_PARTS, _SIGNATURE_PARTS[:2]):
         _refuse_structure(
             "The signature must hold SignedInfo, SignatureValue and at most one KeyInfo, and nothing else."
         )
-    signed_info, value = signature[0], signature[1]
-    if not _decode_base64(value, "SignatureValue"):
+    signed_info, value = signature[0], _decode_base64(signature[1], "SignatureValue")
+    if not value:
         _refuse_structure("The signature has no value.")
     if [child.tag for child in signed_info] != _SIGNED_INFO_PARTS:
         _refuse_structure("SignedInfo must name one canonicalization, one signature method and exactly one reference.")
     _check_canonicalization(signed_info[0], profile)
     _check_reference(signed_info[2], root, profile)
-    return _read_plain_algorithm(signed_info[1], _KEY_TYPES, "signature method", expected="rsa-sha256 or better")
+    method = _read_plain_algorithm(signed_info[1], _KEY_TYPES, "signature method", expected="rsa-sha256 or better")
+    return method, value
 
 
 def _check_reference(reference: etree._Element, root: etree._Element, profile: SignatureProfile) -> None:
@@ -243,7 +305,7 @@ def _check_reference(reference: etree._Element, root: etree._Element, profile: S
     _read_plain_algorithm(transforms[0], {_ENVELOPED}, "first transform", expected="enveloped-signature")
     _check_canonicalization(transforms[1], profile)
     digest = _DIGESTS[_read_plain_algorithm(reference[1], _DIGESTS, "digest method", expected="sha256 or better")]
-    value, nothing = _decode_base64(reference[2], "DigestValue"), digest().digest()
+    value, nothing = _decode_base64(reference[2], "DigestValue"), hashlib.new(digest).digest()
     if len(value) != len(nothing):
         _refuse_structure("The digest value does not have the length of its digest method.")
     if value == nothing:
@@ -292,45 +354,3 @@ def _decode_base64(element: etree._Element, what: str) -> bytes:
         return binascii.a2b_base64("".join((element.text or "").split()), strict_mode=True)
     except ValueError:  # not base64, or not ASCII at all
         _refuse_structure(f"The {what} is not base64.")
-
-
-def _is_digest_right(root: etree._Element, place: int) -> bool:
-    """Whether the reference's digest is that of `root` without the signature at `place`, which is taken out of it."""
-    reference = root[place][0][2]
-    _remove_child(root, place)
-    data = _canonicalize(root, reference[0][1])
-    digest = _DIGESTS[reference[1].get("Algorithm", "")](data).digest()
-    return digest == _decode_base64(reference[2], "DigestValue")
-
-
-def _remove_child(parent: etree._Element, place: int) -> None:
-    """Take a child out and leave the text that follows it."""
-    child, text = parent[place], parent[place].tail or ""
-    if place:
-        before = parent[place - 1]
-        before.tail = (before.tail or "") + text
-    else:
-        parent.text = (parent.text or "") + text
-    child.tail = None
-    parent.remove(child)
-
-
-def _canonicalize(element: etree._Element, algorithm: etree._Element) -> bytes:
-    """The exclusive canonical form of `element` with the prefixes that `algorithm` lists.
-
-    Comments are left out under either name of the algorithm: a reference to the same document leaves them out before
-    (XML Signature, 4.4.3.3), and SignedInfo has none. Raises SignatureRefused `signature-invalid` if there is no form.
-    """
-    prefixes = algorithm[0].get("PrefixList", "").split() if len(algorithm) else None
-    if prefixes and _DEFAULT_NAMESPACE in prefixes:
-        # lxml passes on only what its dictionary of this thread has seen as a name; a namespace is one.
-        etree.fromstring(f'<x xmlns:d="{_DEFAULT_NAMESPACE}"/>')
-    try:
-        data: bytes = etree.tostring(
-            element, method="c14n", exclusive=True, with_comments=False, inclusive_ns_prefixes=prefixes, with_tail=False
-        )
-    except etree.C14NError:
-        data = b""
-    if not data:
-        _refuse("signature-invalid", "The signed content has no canonical form.")
-    return data

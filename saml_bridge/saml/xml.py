@@ -12,13 +12,13 @@ connection for a document, and no text of libxml2's parser reaches an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from itertools import islice
 from threading import Lock
-from typing import Any, Literal, NamedTuple, NoReturn, cast
+from typing import Any, Final, Literal, NamedTuple, NoReturn, cast
 
 from lxml import etree
 
@@ -40,15 +40,30 @@ class Limits:
 METADATA_LIMITS = Limits(max_bytes=5 * 1024 * 1024, max_depth=64, max_attributes=256)
 MESSAGE_LIMITS = Limits(max_bytes=64 * 1024, max_depth=32, max_attributes=32)
 
+PARSER_OPTIONS: Final[Mapping[str, Any]] = {
+    "encoding": "utf-8",
+    "resolve_entities": False,
+    "no_network": True,
+    "load_dtd": False,
+    "dtd_validation": False,
+    "attribute_defaults": False,
+    "huge_tree": False,
+    "recover": False,
+    "collect_ids": False,
+}
+"""How every parser of this package is made; documents are handed to it as UTF-8."""
+
 _XML_SPACE = " \t\r\n"
 _ID_NAMES = ("ID", "Id", "{http://www.w3.org/XML/1998/namespace}id")
-_XINCLUDE = ("{http://www.w3.org/2001/XInclude}*", "{http://www.w3.org/2003/XInclude}*")
+XINCLUDE_NAMESPACES = ("{http://www.w3.org/2001/XInclude}", "{http://www.w3.org/2003/XInclude}")
+_XINCLUDE_ELEMENTS = tuple(f"{namespace}*" for namespace in XINCLUDE_NAMESPACES)
 _DECLARATION = re.compile(
     r"""<\?xml[ \t\r\n]+version[ \t\r\n]*=[ \t\r\n]*(?:"(?P<v1>[^"<>]*)"|'(?P<v2>[^'<>]*)')"""
     r"""(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*(?:"(?P<e1>[^"<>]*)"|'(?P<e2>[^'<>]*)'))?"""
     r"""(?:[ \t\r\n]+standalone[ \t\r\n]*=[ \t\r\n]*(?:"(?:yes|no)"|'(?:yes|no)'))?[ \t\r\n]*\?>"""
 )
 _CODECS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "iso-8859-1"}
+_UTF8_MARK = b"\xef\xbb\xbf"
 _MOST_SCHEMA_ERRORS = 200
 _MOST_SCHEMA_STEPS = 500_000_000
 _ENCODING_FIX = "Save the file as UTF-8 (with that in its XML declaration) and try again."
@@ -64,8 +79,8 @@ def parse_xml(data: bytes, *, limits: Limits) -> etree._Element:
     """
     _check_size(data, limits)
     text = _decode(data)
-    _check_prolog(text)
-    _check_namespaces(text, limits)
+    check_prolog(text)
+    check_namespaces(text, limits)
     root = _parse_text(text)
     _check_tree(root, limits)
     return root
@@ -93,7 +108,7 @@ def schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
     The schemas are pysaml2's local copies and the document's own schema hints are not followed. The lines quote the
     document, so they are for whoever uploaded it, never for a payer. Thread safe.
     """
-    if _count_schema_steps(root) > _MOST_SCHEMA_STEPS:
+    if schema == "metadata" and _count_schema_steps(root) > _MOST_SCHEMA_STEPS:  # more than a message can have
         return ("the file is too large to be checked against the schema",)
     compiled, lock = _load_schema(schema)
     with lock:  # lxml keeps the error log on the schema object
@@ -154,11 +169,16 @@ def _check_size(data: bytes, limits: Limits) -> None:
     if len(data) > limits.max_bytes:
         message = f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are read."
         _refuse("xml-too-large", message, "Take the part that belongs to the one partner out of it.")
+    check_likeness(data)
+
+
+def check_likeness(data: bytes) -> None:
+    """Refuse what is no XML at all, by how it begins. Raises XmlRefused, which says what it is instead."""
     if data.startswith(b"\x1f\x8b"):
         _refuse("xml-gzip", "The file is compressed with gzip.", "Unpack it (gunzip) and use the XML file.")
     if not data.strip():
         _refuse("xml-empty", "The file is empty.", _EXPORT_FIX)
-    head = data[:1024].removeprefix(b"\xef\xbb\xbf")
+    head = data[:1024].removeprefix(_UTF8_MARK)
     for pattern, likeness in _LIKENESSES:
         if pattern.match(head):
             _refuse(*likeness)
@@ -166,26 +186,29 @@ def _check_size(data: bytes, limits: Limits) -> None:
 
 def _decode(data: bytes) -> str:
     """The document's text without its byte order mark, decoded as it says it is encoded."""
-    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        _refuse("xml-encoding", "The file is encoded in UTF-32, which is not accepted.", _ENCODING_FIX)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        text = _decode_as(data, "utf-16", "UTF-16")
-        declared = _read_declared_encoding(text)
-        if declared not in (None, "utf-16"):
-            _refuse("xml-encoding", "The file is UTF-16, but its XML declaration says otherwise.", _ENCODING_FIX)
-    else:
-        text = _decode_bytes(data)
+    codec, name = choose_codec(data)
+    text = _decode_as(data.removeprefix(_UTF8_MARK), codec, name)
     if "\x00" in text:
         _refuse("xml-null", "The file contains a NUL character, which XML never does.", _EXPORT_FIX)
     return text
 
 
-def _decode_bytes(data: bytes) -> str:
+def choose_codec(data: bytes) -> tuple[str, str]:
+    """Python's codec for a document and the encoding's name; `data` may be the beginning of the document alone.
+
+    Raises XmlRefused `xml-encoding` for an encoding that is not accepted.
+    """
+    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        _refuse("xml-encoding", "The file is encoded in UTF-32, which is not accepted.", _ENCODING_FIX)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        if _read_declared_encoding(data[:2048].decode("utf-16", "replace")) not in (None, "utf-16"):
+            _refuse("xml-encoding", "The file is UTF-16, but its XML declaration says otherwise.", _ENCODING_FIX)
+        return "utf-16", "UTF-16"
     if b"\x00" in data:
         message = "The file contains zero bytes: it is binary, or UTF-16 or UTF-32 without a byte order mark."
         _refuse("xml-encoding", message, _ENCODING_FIX)
-    has_mark = data.startswith(b"\xef\xbb\xbf")
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    has_mark = data.startswith(_UTF8_MARK)
+    data = data.removeprefix(_UTF8_MARK)
     declared = _read_declared_encoding(data[:1024].decode("latin-1"))
     codec = "utf-8" if declared is None else _CODECS.get(declared)
     if codec is None:
@@ -195,7 +218,7 @@ def _decode_bytes(data: bytes) -> str:
         _refuse("xml-encoding", message, _ENCODING_FIX)
     if has_mark and codec != "utf-8":
         _refuse("xml-encoding", "The file is marked as UTF-8, but its XML declaration says otherwise.", _ENCODING_FIX)
-    return _decode_as(data, codec, (declared or "utf-8").upper())
+    return codec, (declared or "utf-8").upper()
 
 
 def _decode_as(data: bytes, codec: str, name: str) -> str:
@@ -220,8 +243,11 @@ def _read_declared_encoding(text: str) -> str | None:
     return None if declared is None else declared.lower()
 
 
-def _check_prolog(text: str) -> None:
-    """Refuse a document type before the parser could expand anything of it; it can stand in the prolog only."""
+def check_prolog(text: str) -> bool:
+    """Refuse a document type before the parser could expand anything of it; it can stand in the prolog only.
+
+    Returns whether the prolog ends within `text`, which may be the beginning of a document.
+    """
     declaration = _DECLARATION.match(text)
     position = declaration.end() if declaration else 0
     while position < len(text):
@@ -230,15 +256,16 @@ def _check_prolog(text: str) -> None:
         elif text.startswith("<!--", position):
             end = text.find("-->", position + 4)
             if end < 0:
-                return
+                return False
             position = end + 3
         elif text.startswith("<!DOCTYPE", position):
             _refuse_doctype()
         else:
-            return
+            return len(text) - position >= len("<!DOCTYPE")
+    return False
 
 
-def _check_namespaces(text: str, limits: Limits) -> None:
+def check_namespaces(text: str, limits: Limits) -> None:
     """Count the namespaces that a tag declares, before anything pays for them: the cost of many is quadratic.
 
     A tag has no `<` inside, so what stands between two of them holds one tag at most.
@@ -257,25 +284,19 @@ def _refuse_doctype() -> NoReturn:
 
 
 def _parse_text(text: str) -> etree._Element:
-    parser = etree.XMLParser(
-        encoding="utf-8",
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        attribute_defaults=False,
-        huge_tree=False,
-        recover=False,
-        collect_ids=False,
-    )
     try:
-        root = etree.fromstring(text.encode(), parser)
+        root = etree.fromstring(text.encode(), etree.XMLParser(**PARSER_OPTIONS))
     except etree.XMLSyntaxError as error:
-        _refuse_malformed(error, text)
-    info = root.getroottree().docinfo
+        refuse_malformed(error, text)
+    check_no_dtd(root)
+    return root
+
+
+def check_no_dtd(root: etree._Element) -> None:
+    """Refuse a parsed document that has a document type after all."""
+    info: Any = root.getroottree().docinfo  # the stubs take both for always there
     if info.internalDTD is not None or info.externalDTD is not None:
         _refuse_doctype()
-    return root
 
 
 _MALFORMATIONS = {
@@ -292,7 +313,8 @@ _MALFORMATIONS = {
 }
 
 
-def _refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
+def refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
+    """Say in our words what the parser found; `text` is the document, or its beginning."""
     code = cast("Any", error).code  # the stubs lack it
     if code == etree.ErrorTypes.ERR_RESOURCE_LIMIT:
         _refuse("xml-depth", "The elements of the file are nested too deeply.", _EXPORT_FIX)
@@ -307,17 +329,26 @@ def _refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
 def _check_tree(root: etree._Element, limits: Limits) -> None:
     for beside in (*root.itersiblings(preceding=True), *root.itersiblings()):
         _check_kind(beside)
-    if _find_deeper(limits.max_depth)(root):
-        message = f"The elements of the file are nested more than {limits.max_depth} deep."
-        _refuse("xml-depth", message, _EXPORT_FIX)
+    check_depth(root, limits)
     for node in root.iter(etree.PI, etree.Entity):
         _check_kind(node)
-    if next(root.iter(*_XINCLUDE), None) is not None:
-        _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
+    if next(root.iter(*_XINCLUDE_ELEMENTS), None) is not None:
+        refuse_xinclude()
     seen: set[str] = set()
     for element in root.iter("*"):
         if names := element.keys():
             _check_attributes(element, names, limits, seen)
+
+
+def check_depth(root: etree._Element, limits: Limits) -> None:
+    """Refuse a document, or what is there of it, with an element that is nested too deeply."""
+    if _find_deeper(limits.max_depth)(root):
+        message = f"The elements of the file are nested more than {limits.max_depth} deep."
+        _refuse("xml-depth", message, _EXPORT_FIX)
+
+
+def refuse_xinclude() -> NoReturn:
+    _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
 
 
 def _check_attributes(element: etree._Element, names: Sequence[str | bytes], limits: Limits, seen: set[str]) -> None:
@@ -335,6 +366,10 @@ def _check_kind(node: etree._Element) -> None:
         return
     if isinstance(node, etree._Entity):
         _refuse_doctype()
+    refuse_processing_instruction()
+
+
+def refuse_processing_instruction() -> NoReturn:
     message = "The file has a processing instruction (<?…?>), which is not allowed."
     _refuse("xml-processing-instruction", message, "Remove it; SAML needs none.")
 
@@ -360,7 +395,16 @@ class _LocalSchemas(etree.Resolver):
 
 
 def _read_schema(name: str) -> bytes:
-    return (files("saml2") / "data" / "schemas" / name).read_bytes()
+    return _PREFIX_LISTS if name == "prefix-lists.xsd" else (files("saml2") / "data" / "schemas" / name).read_bytes()
+
+
+_SCHEMA_OF_SCHEMAS = "http://www.w3.org/2001/XMLSchema"
+_EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
+_PREFIX_LISTS = (
+    f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}" targetNamespace="{_EXCLUSIVE}"><element name="InclusiveNamespaces">'
+    '<complexType><attribute name="PrefixList" type="string"/></complexType></element></schema>'
+).encode("ascii")
+"""The one element that signatures may carry and that the schemas of SAML leave to whoever validates."""
 
 
 @lru_cache(maxsize=3)
@@ -368,8 +412,12 @@ def _load_schema(schema: SchemaName) -> tuple[etree.XMLSchema, Lock]:
     # The schemas' own document types define entities that they use, so these are resolved; the files are ours.
     parser = etree.XMLParser(no_network=True, load_dtd=False)
     parser.resolvers.add(_LocalSchemas())
-    name = f"saml-schema-{schema}-2.0.xsd"
-    return etree.XMLSchema(etree.fromstring(_read_schema(name), parser, base_url=name)), Lock()
+    both = (
+        f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}">'
+        f'<import namespace="urn:oasis:names:tc:SAML:2.0:{schema}" schemaLocation="saml-schema-{schema}-2.0.xsd"/>'
+        f'<import namespace="{_EXCLUSIVE}" schemaLocation="prefix-lists.xsd"/></schema>'
+    )
+    return etree.XMLSchema(etree.fromstring(both.encode("ascii"), parser, base_url="both.xsd")), Lock()
 
 
 def _describe_schema_error(error: etree._LogEntry) -> str:

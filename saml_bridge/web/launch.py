@@ -7,6 +7,7 @@ Does not own: any decision about the launch (`launch.py`).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import structlog
@@ -42,21 +43,43 @@ def create_launch_views(launcher: Launcher, sources: SourceBook) -> Blueprint:
 
     @views.get("/launch/<biller>/<link>")
     def launch(biller: str, link: str) -> Response:
-        started = time.perf_counter()
-        trace_id = new_trace_id(launcher)
-        ask = read_launch_request(biller, link, trace_id)
-        end: Outcome | BridgeError
-        try:
-            end = launcher.launch(ask, sources.find(biller))
-        except BridgeError as error:
-            end, response = error, _answer_error(launcher, ask, error)
-        else:
-            response = answer_outcome(launcher, ask, end)
-        note_end(log, "launch", trace_id=trace_id, biller=biller, link=link, end=end, started=started)
-        response.headers["X-Trace-Id"] = trace_id
-        return response
+        ask = read_launch_request(biller, link, new_trace_id(launcher))
+        return run_launch(
+            launcher,
+            log,
+            ask,
+            launch=lambda: launcher.launch(ask, sources.find(biller)),
+            answer=lambda outcome: answer_outcome(launcher, ask, outcome),
+            path_again=ask.find_path(),
+        )
 
     return views
+
+
+def run_launch(
+    launcher: Launcher,
+    log: FilteringBoundLogger,
+    ask: LaunchRequest,
+    *,
+    launch: Callable[[], Outcome],
+    answer: Callable[[Outcome], Response],
+    path_again: str,
+) -> Response:
+    """Launch and answer; one line of the log, one count, and the trace ID in the response, however it ends.
+
+    `path_again` is where a page that may be tried again leads.
+    """
+    started = time.perf_counter()
+    end: Outcome | BridgeError
+    try:
+        end = launch()
+    except BridgeError as error:
+        end, response = error, _answer_error(launcher, ask, error, path_again)
+    else:
+        response = answer(end)
+    note_end(log, "launch", trace_id=ask.trace_id, biller=ask.biller, link=ask.link, end=end, started=started)
+    response.headers["X-Trace-Id"] = ask.trace_id
+    return response
 
 
 def new_trace_id(launcher: Launcher) -> TraceId:
@@ -127,9 +150,9 @@ def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Respons
     return response
 
 
-def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError) -> Response:
+def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError, path_again: str) -> Response:
     can_retry = isinstance(error, SourceUnavailable | SessionMalformed) or error.http_status == 503
-    retry_url = ask.find_path() if can_retry else None
+    retry_url = path_again if can_retry else None
     return render_error(
         error, trace_id=ask.trace_id, biller=find_biller(launcher.registry, ask.biller), retry_url=retry_url
     )
@@ -144,9 +167,14 @@ def find_biller(registry: Registry, slug: str) -> Biller | None:
 
 
 def _describe_choice(ask: LaunchRequest, account: JsonObject) -> dict[str, str | None]:
+    return {**describe_account(account), "url": ask.find_path(choose=account["number"])}
+
+
+def describe_account(account: JsonObject) -> dict[str, str | None]:
+    """What tells a payer's accounts apart: `number`, and `address` or None."""
     address = account.get("service_address") or {}
     line = ", ".join(part for part in (address.get("line1"), address.get("line2"), address.get("city")) if part)
-    return {"number": account["number"], "address": line or None, "url": ask.find_path(choose=account["number"])}
+    return {"number": account["number"], "address": line or None}
 
 
 def _cookie_name(biller: str) -> str:

@@ -7,12 +7,13 @@ the request (`sign_on.py`).
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import structlog
 from flask import Blueprint, Response, redirect, request
 
 from saml_bridge.errors import BridgeError
-from saml_bridge.identity import build_biller_metadata
+from saml_bridge.identity import IdentityProvider, OwnMetadata
 from saml_bridge.registry import Registry
 from saml_bridge.saml.bindings import receive_post, receive_redirect
 from saml_bridge.sessions import SessionSource, SourceBook
@@ -35,15 +36,14 @@ MAX_MESSAGE_BODY = 256 * 1024
 def create_saml_views(registry: Registry, base_url: str, sign_on: SignOn, sources: SourceBook) -> Blueprint:
     """The blueprint of `/saml/{biller}/…`. The log must be set up before."""
     views = Blueprint("saml", __name__)
+    identity = IdentityProvider(registry, base_url=base_url)
     log = structlog.get_logger().bind()
 
     @views.get("/saml/<biller>/metadata")
-    def metadata(biller: str) -> Response:
-        response = Response(
-            build_biller_metadata(registry, biller, base_url=base_url), content_type="application/samlmetadata+xml"
-        )
-        response.headers["Content-Disposition"] = f'inline; filename="{biller}.xml"'
-        return response
+    @views.get("/saml/<biller>/metadata/<partner>")
+    def metadata(biller: str, partner: str | None = None) -> Response:
+        found = identity.find_metadata(biller, partner=partner, now=datetime.now(UTC))
+        return _answer_metadata(found, download=request.args.get("download") == "1")
 
     @views.route("/saml/<biller>/sso", methods=["GET", "POST"])
     def sso(biller: str) -> Response:
@@ -64,6 +64,16 @@ def create_saml_views(registry: Registry, base_url: str, sign_on: SignOn, source
         return response
 
     return views
+
+
+def _answer_metadata(found: OwnMetadata, *, download: bool) -> Response:
+    """It is public and the same for everybody, so that it may be kept; 304 to whoever has it already."""
+    response = Response(found.xml, content_type="application/samlmetadata+xml")
+    disposition = "attachment" if download else "inline"
+    response.headers["Content-Disposition"] = f'{disposition}; filename="{found.filename}"'
+    response.headers["Cache-Control"] = "public, max-age=3600"
+    response.set_etag(found.tag, weak=True)  # an ECDSA signature over the same content differs between processes
+    return response.make_conditional(request)  # type: ignore[return-value]  # werkzeug's class is Flask's base
 
 
 def _read_visit(biller: str, trace_id: TraceId) -> Visit:
