@@ -29,6 +29,7 @@ from saml_bridge.logout import SignOut
 from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
 from saml_bridge.partner_sessions import PartnerSessions
+from saml_bridge.portal_keys import PortalKeys
 from saml_bridge.refreshes import Refreshes
 from saml_bridge.refreshing import Refresher
 from saml_bridge.registry import Registry
@@ -39,11 +40,13 @@ from saml_bridge.sessions import SourceBook
 from saml_bridge.settings import Settings
 from saml_bridge.sign_on import SignOn
 from saml_bridge.sources import open_sources
+from saml_bridge.tickets import Tickets
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.logout import create_logout_views
 from saml_bridge.web.metrics import SourceMetrics
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
+from saml_bridge.web.portal import PortalGate, create_portal_views
 from saml_bridge.web.rehearsal import create_rehearsal_views
 from saml_bridge.web.saml import create_saml_views
 
@@ -69,6 +72,7 @@ class Bridge:
     refresher: Refresher
     partner_sessions: PartnerSessions
     sign_out: SignOut
+    portal_keys: PortalKeys
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -143,6 +147,7 @@ def open_bridge(settings: Settings) -> Bridge:
         exchanges=exchanges,
         partner_sessions=partner_sessions,
         sign_out=sign_out,
+        portal_keys=PortalKeys(database, random_bytes=os.urandom),
     )
 
 
@@ -159,12 +164,13 @@ def _create_service(settings: Settings) -> Bridge:
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
     sources, sign_on = _open_sources(bridge), SignOn(bridge.launcher, bridge.exchanges)
-    app.register_blueprint(create_launch_views(bridge.launcher, sources))
+    tickets = Tickets(bridge.launcher, bridge.exchanges)
+    gate = PortalGate(bridge.portal_keys, bridge.launcher)
+    app.register_blueprint(create_launch_views(bridge.launcher, sources, tickets, bridge.exchanges))
     app.register_blueprint(create_rehearsal_views(bridge.rollover, sources))
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, sources))
-    app.register_blueprint(
-        create_logout_views(bridge.sign_out, bridge.launcher, sources, portal_token=settings.portal_token)
-    )
+    app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, sources, gate))
+    app.register_blueprint(create_portal_views(gate, tickets, sources))
     app.register_blueprint(create_operation_views(app, settings.metrics_token, list_problems=sources.list_problems))
     _register_errors(bridge)
     return bridge

@@ -304,6 +304,21 @@ def parse_session(document: object) -> PortalSession:
     return session
 
 
+def build_document(session: PortalSession) -> dict[str, Any]:
+    """The JSON object that `parse_session` reads as this very session."""
+    return {
+        "sid": session.sid,
+        "biller": session.biller,
+        "auth_time": int(session.auth_time.timestamp()),
+        "exp": int(session.expires_at.timestamp()),
+        "amr": list(session.amr),
+        "payer": session.payer,
+        "accounts": list(session.accounts),
+        "selected_account": session.selected_account,
+        "impersonator": session.impersonator,
+    }
+
+
 def _read_text(document: Mapping[str, Any], name: str) -> str:
     value = document.get(name)
     if not isinstance(value, str) or not value:

@@ -44,9 +44,9 @@ class Settings:
 
     Paths are absolute; `base_url` has no slash at its end. `secret_key` signs cookies and keys pseudonyms;
     `pairwise_secret` makes persistent name IDs and must never change, it is `secret_key` when unset. `key_passphrase`
-    opens encrypted keys, `portal_token` lets the portal end sessions from its server, `fetch_allow` are the private
-    networks that may be fetched from, `metadata_refresh_minutes` is how often the service looks for metadata that is
-    due (0: never). `session_sources` is the file with a session source for each biller, in place of `session_source`.
+    opens encrypted keys, `fetch_allow` are the private networks that may be fetched from, `metadata_refresh_minutes` is
+    how often the service looks for metadata that is due (0: never). `session_sources` is the file with a session source
+    for each biller, in place of `session_source`.
     """
 
     base_url: str
@@ -78,7 +78,6 @@ class Settings:
     metrics_token: str | None = field(repr=False)
     snapshot_cache: int
     key_passphrase: str | None = field(repr=False)
-    portal_token: str | None = field(repr=False)
     fetch_allow: tuple[str, ...]
     metadata_refresh_minutes: int
 
@@ -338,7 +337,6 @@ _READERS: dict[str, tuple[Callable[[str], Any], str | None]] = {
     "metrics_token": (_read_secret, None),
     "snapshot_cache": (_read_number(1, 1_000_000), "2048"),
     "key_passphrase": (str, None),
-    "portal_token": (_read_secret, None),
     "fetch_allow": (_read_networks, ""),
     "metadata_refresh_minutes": (_read_number(0, 1440), "15"),
 }

@@ -16,8 +16,9 @@ LAYERS: list[set[str]] = [
     {
         *("settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations", "sealing"),
         *("sources", "fetching", "metadata_source", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
+        "portal_keys",
     },
-    {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity"},
+    {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity", "links", "tickets", "posted"},
     {"web", "cli", "metadata_report", "key_report", "terminal", "demo"},
     {"app", "installation"},
 ]

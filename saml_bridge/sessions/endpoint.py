@@ -287,7 +287,7 @@ class _Watched(HTTPConnection):
         _CALL.call.connection, _CALL.call.sock = self, None
         super().request(*args, **more)
 
-    def getresponse(self) -> urllib3.HTTPResponse:
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3's own, which it overrides
         _CALL.call.sock = self.sock
         return super().getresponse()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from joserfc.util import urlsafe_b64decode
@@ -20,6 +21,21 @@ from saml_bridge.sessions.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.jwks import ALGORITHMS, Jwks
 from saml_bridge.sessions.source import DEFAULT_LEEWAY, read_session
 from saml_bridge.values import Credentials, PortalSession
+
+POSTED_SECONDS: Final = 60
+"""How old a token may be that comes in the body of a form."""
+
+LONGEST_TOKEN_ID: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class PostedToken:
+    """A posted token that holds: its session, who issued it under which name, and when it is too old anyway."""
+
+    session: PortalSession
+    issuer: str
+    token_id: str
+    until: datetime
 
 
 class JwtSource:
@@ -48,6 +64,25 @@ class JwtSource:
         claims = _read_claims(self._verify(find_token(credentials, cookie=self._cookie)))
         self._check_claims(claims, now)
         return read_session(claims, now=now, leeway=self._leeway)
+
+    def read_posted(self, token: str, *, now: datetime) -> PostedToken:
+        """What a token tells that came in the body of a form, where it may have been seen and kept on its way.
+
+        So it must name itself (`jti`) and be issued at most a minute ago (`iat`); whoever takes it takes its name once.
+        Raises as `find_session`.
+        """
+        claims = _read_claims(self._verify(token))
+        self._check_claims(claims, now)
+        session = read_session(claims, now=now, leeway=self._leeway)
+        token_id = claims.get("jti")
+        if not isinstance(token_id, str) or not 1 <= len(token_id) <= LONGEST_TOKEN_ID:
+            raise SessionMalformed(f"jti: a posted token needs one, text of 1 to {LONGEST_TOKEN_ID} characters")
+        if "iat" not in claims:
+            raise SessionMalformed("iat: a posted token needs one")
+        until = _read_seconds(claims, "iat") + POSTED_SECONDS
+        if now.timestamp() >= until:
+            raise invalid(f"iat: a posted token is good for {POSTED_SECONDS} seconds, and this one is older")
+        return PostedToken(session, self._issuer, token_id, datetime.fromtimestamp(until, tz=UTC))
 
     def _verify(self, token: str) -> bytes:
         """The payload of a token whose signature holds (RFC 7515 section 5.2, RFC 8725 section 3.1)."""
