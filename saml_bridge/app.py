@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 
 from saml_bridge.audit import AuditTrail
 from saml_bridge.db import check_schema, init_database
-from saml_bridge.errors import BridgeError, KeyRefused, NotFound, SettingsInvalid
+from saml_bridge.errors import BridgeError, KeyRefused, NotFound
 from saml_bridge.exchanges import Exchanges
 from saml_bridge.fetching import Fetcher
 from saml_bridge.keys import KeyRing
@@ -36,12 +36,14 @@ from saml_bridge.registry import Registry
 from saml_bridge.rehearsals import Rehearsals
 from saml_bridge.rollover import Rollover
 from saml_bridge.saml.libraries import check_libraries
-from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
+from saml_bridge.sessions import SourceBook
 from saml_bridge.settings import Settings
 from saml_bridge.sign_on import SignOn
+from saml_bridge.sources import open_sources
 from saml_bridge.tickets import Tickets
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.logout import create_logout_views
+from saml_bridge.web.metrics import SourceMetrics
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
 from saml_bridge.web.portal import PortalGate, create_portal_views
@@ -161,15 +163,15 @@ def _create_service(settings: Settings) -> Bridge:
     for finding in check_schema(app):
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
-    source, sign_on = _create_source(bridge), SignOn(bridge.launcher, bridge.exchanges)
+    sources, sign_on = _open_sources(bridge), SignOn(bridge.launcher, bridge.exchanges)
     tickets = Tickets(bridge.launcher, bridge.exchanges)
     gate = PortalGate(bridge.portal_keys, bridge.launcher)
-    app.register_blueprint(create_launch_views(bridge.launcher, source, tickets))
-    app.register_blueprint(create_rehearsal_views(bridge.rollover, source))
-    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, source))
-    app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, source, gate))
-    app.register_blueprint(create_portal_views(gate, tickets, source))
-    app.register_blueprint(create_operation_views(app, settings.metrics_token))
+    app.register_blueprint(create_launch_views(bridge.launcher, sources, tickets, bridge.exchanges))
+    app.register_blueprint(create_rehearsal_views(bridge.rollover, sources))
+    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, sources))
+    app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, sources, gate))
+    app.register_blueprint(create_portal_views(gate, tickets, sources))
+    app.register_blueprint(create_operation_views(app, settings.metrics_token, list_problems=sources.list_problems))
     _register_errors(bridge)
     return bridge
 
@@ -252,21 +254,14 @@ def _load_keys(bridge: Bridge) -> None:
         raise refusals[0]
 
 
-def _create_source(bridge: Bridge) -> SessionSource:
+def _open_sources(bridge: Bridge) -> SourceBook:
+    """The session source of each biller. Raises SettingsInvalid."""
     settings = bridge.settings
     if settings.session_source == "demo":
         from saml_bridge.demo.portal import mount_demo_portal  # signs anybody in: only there when the demo is on
 
-        return mount_demo_portal(bridge.app, registry=bridge.registry, secret=settings.secret_key)
-    if settings.session_source == "jwt":
-        return JwtSource(
-            open_jwks(settings.session_jwks or ""),
-            issuer=settings.session_issuer or "",
-            audience=settings.session_audience or "",
-            cookie=settings.session_cookie,
-            leeway=timedelta(seconds=settings.session_leeway_seconds),
-        )
-    raise SettingsInvalid("SAML_BRIDGE_SESSION_SOURCE is not set: set it to jwt, or run 'saml-bridge demo'")
+        return SourceBook(mount_demo_portal(bridge.app, registry=bridge.registry, secret=settings.secret_key))
+    return open_sources(settings, watcher=SourceMetrics())
 
 
 def _register_errors(bridge: Bridge) -> None:

@@ -1,7 +1,7 @@
 """The fields of a portal session: which exist, how a session document is read, how a field path is followed.
 
 Owns: `FIELDS` (the one list that path checks, documentation and parsing share), `parse_session`, `compile_path`.
-Does not own: where a session comes from (`sessions.py`) and what is made of its values (`mapping.py`).
+Does not own: where a session comes from (`sessions`) and what is made of its values (`mapping.py`).
 
 A path is written with dots (`account.service_address.city`). `account` is the account of this launch, `accounts` all of
 the session's. Following a path through a list gives one value an item (`account.service_points.meters.id`). Below a

@@ -1,7 +1,7 @@
 """The launch: one payer goes to one partner through one link.
 
 Owns: the order of the checks, and that nothing leaves before it is recorded under the configuration in force.
-Does not own: pages and redirects (`web/launch.py`), who the payer is (`sessions.py`), what a partner is told
+Does not own: pages and redirects (`web/launch.py`), who the payer is (`sessions`), what a partner is told
 (`mapping.py`, `saml/response.py`).
 Called by: the launch page and `saml-bridge launch`.
 """

@@ -1,4 +1,4 @@
-"""The payer's surface: `/launch/{biller}/{link}`, and `/t/{ticket}`, which is the same with a session of its own.
+"""The payer's surface: `/launch/{biller}/{link}`, by GET with a cookie or by POST with a token, and `/t/{ticket}`.
 
 Owns: turning a request into a `LaunchRequest` and an outcome into a page, a redirect or a form that posts itself; the
 cookie of a browser whose payer chooses an account while a session waits. Does not own: any decision about the launch
@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from saml_bridge.document import Biller
 from saml_bridge.errors import AccountRefused, BridgeError, LaunchRefused, SourceUnavailable
+from saml_bridge.exchanges import Exchanges
 from saml_bridge.fields import SessionMalformed
 from saml_bridge.launch import (
     CHOSEN,
@@ -33,12 +34,16 @@ from saml_bridge.launch import (
     SignIn,
     make_sign_in_url,
 )
+from saml_bridge.posted import SESSION_FIELD, PostedSession
 from saml_bridge.registry import Registry
-from saml_bridge.sessions import SessionSource
+from saml_bridge.sessions import SessionSource, SourceBook
 from saml_bridge.tickets import CHOICE, Tickets, Waiting
 from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
 from saml_bridge.web.pages import answer_launch, is_https, render_error, render_page
+
+MAX_POST_BODY = 64 * 1024
+"""A token of 16 KiB, percent-encoded at worst."""
 
 _READABLE = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -48,13 +53,13 @@ class _Start:
     """A launch that begins: what is asked for, and who answers for the payer; or why it cannot even begin."""
 
     ask: LaunchRequest
-    source: SessionSource | Waiting
+    source: SessionSource | Waiting | PostedSession
     error: BridgeError | None = None
 
     @property
     def is_repeatable(self) -> bool:
         """Whether the same address may be asked for again; a session that waited is there once."""
-        return self.error is None and not isinstance(self.source, Waiting)
+        return self.error is None and not isinstance(self.source, Waiting | PostedSession)
 
     def launch(self, launcher: Launcher) -> Outcome:
         if self.error is not None:
@@ -62,7 +67,7 @@ class _Start:
         return launcher.launch(self.ask, self.source)
 
 
-def create_launch_views(launcher: Launcher, source: SessionSource, tickets: Tickets) -> Blueprint:
+def create_launch_views(launcher: Launcher, sources: SourceBook, tickets: Tickets, exchanges: Exchanges) -> Blueprint:
     """The blueprint of the launch page and of tickets. The log must be set up before."""
     views = Blueprint("launch", __name__)
     log = structlog.get_logger().bind()
@@ -70,7 +75,14 @@ def create_launch_views(launcher: Launcher, source: SessionSource, tickets: Tick
     @views.get("/launch/<biller>/<link>")
     def launch(biller: str, link: str) -> Response:
         ask = read_launch_request(biller, link, new_trace_id(launcher))
-        return begin(ask, lambda: _start_launch(tickets, source, ask))
+        return begin(ask, lambda: _start_launch(tickets, sources.find(biller), ask))
+
+    @views.post("/launch/<biller>/<link>")
+    def launch_posted(biller: str, link: str) -> Response:
+        request.max_content_length = MAX_POST_BODY
+        ask = read_launch_request(biller, link, new_trace_id(launcher))
+        ask = replace(ask, foreign=False, unseen=is_unseen(request, methods=("POST",)))
+        return begin(ask, lambda: _start_posted(launcher, exchanges, sources, ask))
 
     @views.get("/t/<token>")
     def redeem(token: str) -> Response:
@@ -82,7 +94,7 @@ def create_launch_views(launcher: Launcher, source: SessionSource, tickets: Tick
         try:
             start = find_start()
         except BridgeError as error:
-            start = _Start(ask, source, error)
+            start = _Start(ask, sources.find(ask.biller), error)
         return run_launch(
             launcher,
             log,
@@ -100,10 +112,24 @@ def _start_launch(tickets: Tickets, source: SessionSource, ask: LaunchRequest) -
     token = request.args.get(HELD)
     if token is None or ask.unseen:
         return _Start(ask, source)
-    browser = ask.credentials.cookies.get(_waiting_cookie())
+    cookies = ask.credentials.cookies
+    browser = cookies.get(_waiting_cookie(token)) or cookies.get(_waiting_cookie())
     waiting = tickets.take_held(token, browser=browser, biller=ask.biller, link=ask.link)
     # whoever has the token and the cookie was on our page a moment ago
     return _Start(replace(ask, callback=waiting.callback, foreign=False), waiting)
+
+
+def _start_posted(launcher: Launcher, exchanges: Exchanges, sources: SourceBook, ask: LaunchRequest) -> _Start:
+    """A launch with the token in the form of the current request, from the body alone."""
+    source = PostedSession(
+        launcher,
+        exchanges,
+        biller=ask.biller,
+        source=sources.find(ask.biller),
+        tokens=request.form.getlist(SESSION_FIELD),
+        origin=request.headers.get("Origin"),
+    )
+    return _Start(ask, source)
 
 
 def _start_ticket(tickets: Tickets, token: str, asked: LaunchRequest) -> _Start:
@@ -125,13 +151,14 @@ def _start_ticket(tickets: Tickets, token: str, asked: LaunchRequest) -> _Start:
 
 def _answer_start(tickets: Tickets, start: _Start, outcome: Outcome) -> Response:
     """The answer to an outcome; a session that waited goes on waiting while the payer chooses an account."""
-    if not isinstance(start.source, Waiting) or not isinstance(outcome, ChooseAccount):
+    if not isinstance(start.source, Waiting | PostedSession) or not isinstance(outcome, ChooseAccount):
         return answer_outcome(tickets.launcher, start.ask, outcome)
-    known = _read_cookies(request).get(_waiting_cookie())
+    is_posted = isinstance(start.source, PostedSession)
+    known = None if is_posted else _read_cookies(request).get(_waiting_cookie())
     token, browser = tickets.hold(start.ask, start.source.session, browser=known)
     response = answer_outcome(tickets.launcher, replace(start.ask, callback=None, held=token), outcome)
     response.set_cookie(
-        _waiting_cookie(),
+        _waiting_cookie(token if is_posted else None),
         browser,
         max_age=int(CHOICE.total_seconds()),
         path="/",
@@ -142,9 +169,13 @@ def _answer_start(tickets: Tickets, start: _Start, outcome: Outcome) -> Response
     return response
 
 
-def _waiting_cookie() -> str:
-    """The cookie of a browser that a session waits for; with the prefix that keeps other hosts of the site from it."""
-    return "__Host-waiting" if is_https() else "waiting"
+def _waiting_cookie(token: str | None = None) -> str:
+    """The cookie of a browser that a session waits for; with the prefix that keeps other hosts of the site from it.
+
+    With a post of another site a browser does not send the cookie that it has, so each posted launch has its own.
+    """
+    name = "__Host-waiting" if is_https() else "waiting"
+    return name if token is None else f"{name}-{token[:8]}"
 
 
 def run_launch(

@@ -47,7 +47,7 @@ from saml_bridge.logout import (
     Watch,
 )
 from saml_bridge.saml.bindings import Received, build_soap, receive_post, receive_redirect, receive_soap
-from saml_bridge.sessions import SessionSource
+from saml_bridge.sessions import SourceBook
 from saml_bridge.values import TraceId
 from saml_bridge.web.launch import find_biller, is_unseen, new_trace_id, read_launch_request
 from saml_bridge.web.pages import answer_post, is_https, render_error, render_page
@@ -68,10 +68,10 @@ _FAULT = (
 _REFUSALS = (RequestRefused, SignatureRefused, XmlRefused)
 
 
-def create_logout_views(sign_out: SignOut, launcher: Launcher, source: SessionSource, gate: PortalGate) -> Blueprint:
+def create_logout_views(sign_out: SignOut, launcher: Launcher, sources: SourceBook, gate: PortalGate) -> Blueprint:
     """The blueprint of everything about sign-out. The log must be set up before."""
     views = Blueprint("logout", __name__)
-    edge = _Edge(sign_out, launcher, source, gate)
+    edge = _Edge(sign_out, launcher, sources, gate)
     views.add_url_rule("/saml/<biller>/slo", view_func=edge.take_message, methods=["GET", "POST"])
     views.add_url_rule("/logout/<biller>", view_func=edge.begin, methods=["GET", "POST"])
     views.add_url_rule("/logout/<biller>/<token>", view_func=edge.watch)
@@ -85,10 +85,10 @@ def create_logout_views(sign_out: SignOut, launcher: Launcher, source: SessionSo
 class _Edge:
     """The views; what they share."""
 
-    def __init__(self, sign_out: SignOut, launcher: Launcher, source: SessionSource, gate: PortalGate) -> None:
+    def __init__(self, sign_out: SignOut, launcher: Launcher, sources: SourceBook, gate: PortalGate) -> None:
         self._sign_out = sign_out
         self._launcher = launcher
-        self._source = source
+        self._sources = sources
         self._gate = gate
         self._log = structlog.get_logger().bind()
 
@@ -115,7 +115,9 @@ class _Edge:
             if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
                 return self._confirm(biller)
             credentials = read_launch_request(biller, "", trace_id).credentials
-            outcome = self._sign_out.sign_out_browser(biller, credentials, self._source, trace_id=trace_id)
+            outcome = self._sign_out.sign_out_browser(
+                biller, credentials, self._sources.find(biller), trace_id=trace_id
+            )
             return self._answer(biller, outcome)
 
         return self._run("logout", biller, take)

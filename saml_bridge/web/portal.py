@@ -45,7 +45,7 @@ from saml_bridge.portal_keys import (
     TooManyCalls,
     looks_like_key,
 )
-from saml_bridge.sessions import JsonRefused, SessionSource, parse_json, read_session
+from saml_bridge.sessions import JsonRefused, SourceBook, parse_json, read_session
 from saml_bridge.tickets import TicketRequest, Tickets
 from saml_bridge.values import Credentials, Finding, PortalSession, TraceId
 from saml_bridge.web.launch import new_trace_id, read_launch_request
@@ -139,10 +139,10 @@ def _describe_finding(finding: Finding) -> dict[str, str]:
     return {"code": finding.code, "message": finding.message, "fix": finding.fix, "where": finding.where}
 
 
-def create_portal_views(gate: PortalGate, tickets: Tickets, source: SessionSource) -> Blueprint:
+def create_portal_views(gate: PortalGate, tickets: Tickets, sources: SourceBook) -> Blueprint:
     """The blueprint of everything above. The log must be set up before."""
     views = Blueprint("portal", __name__)
-    edge = _Edge(gate, tickets, source)
+    edge = _Edge(gate, tickets, sources)
     views.add_url_rule("/api/v1/portal/<biller>/links", view_func=edge.list_links, methods=["GET", "POST"])
     views.add_url_rule("/api/v1/portal/<biller>/tickets", view_func=edge.issue_ticket, methods=["POST"])
     views.add_url_rule("/portal/links.js", view_func=lambda: _answer_script(None), endpoint="script")
@@ -153,10 +153,10 @@ def create_portal_views(gate: PortalGate, tickets: Tickets, source: SessionSourc
 class _Edge:
     """The calls; what they share."""
 
-    def __init__(self, gate: PortalGate, tickets: Tickets, source: SessionSource) -> None:
+    def __init__(self, gate: PortalGate, tickets: Tickets, sources: SourceBook) -> None:
         self._gate = gate
         self._tickets = tickets
-        self._source = source
+        self._sources = sources
         self._launcher = tickets.launcher
         self._log = structlog.get_logger().bind()
 
@@ -177,7 +177,7 @@ class _Edge:
             asked = TicketRequest(
                 biller=biller,
                 link=_read_text(body, "link") or "",
-                session=self._find_session(body.get("session"), _read_text(body, "session_token")),
+                session=self._find_session(biller, body.get("session"), _read_text(body, "session_token")),
                 key=key.id,
                 trace_id=trace_id,
                 account=_read_text(body, "account"),
@@ -211,9 +211,9 @@ class _Edge:
         self._gate.admit(biller, "links", trace_id)
         if request.method == "POST":
             body = _read_body(("session", "session_token"))
-            session = self._find_session(body.get("session"), _read_text(body, "session_token"))
+            session = self._find_session(biller, body.get("session"), _read_text(body, "session_token"))
         else:
-            session = self._find_session(None, request.headers.get(SESSION_HEADER))
+            session = self._find_session(biller, None, request.headers.get(SESSION_HEADER))
         return self._answer_links(biller, session, explain=True)
 
     def _list_for_browser(self, biller: str, trace_id: TraceId) -> Response:
@@ -225,7 +225,7 @@ class _Edge:
         elif not self._is_listed(biller):
             raise OriginRefused("the page's origin is not one of the biller's portal.origins")
         credentials = read_launch_request(biller, "", trace_id).credentials
-        session = self._source.find_session(credentials, now=self._launcher.clock())
+        session = self._sources.find(biller).find_session(credentials, now=self._launcher.clock())
         return self._answer_links(snapshot.biller.slug, session, explain=False)
 
     def _answer_links(self, biller: str, session: PortalSession, *, explain: bool) -> Response:
@@ -264,7 +264,7 @@ class _Edge:
             return False
         return origin in listed or origin == self._launcher.base_url
 
-    def _find_session(self, document: object, token: str | None) -> PortalSession:
+    def _find_session(self, biller: str, document: object, token: str | None) -> PortalSession:
         """The payer's session as the portal gives it: the document itself, or a token that the source understands."""
         if (document is None) == (token is None):
             names = f"session, session_token or the header {SESSION_HEADER}"
@@ -273,7 +273,7 @@ class _Edge:
         try:
             if token is None:
                 return read_session(document, now=now)
-            return self._source.find_session(Credentials(authorization=f"Bearer {token}"), now=now)
+            return self._sources.find(biller).find_session(Credentials(authorization=f"Bearer {token}"), now=now)
         except (SessionAbsent, SessionMalformed) as error:
             raise BodyRefused(error.detail, code=error.code) from error
 
