@@ -87,7 +87,9 @@ def test_what_a_page_points_at_is_there(page: Path) -> None:
 INTEGRATION = (ROOT / "docs" / "integrate-your-portal.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("one", [one for one in FIELDS if not one.path.startswith("account.")], ids=lambda one: one.path)
+@pytest.mark.parametrize(
+    "one", [one for one in FIELDS if not one.path.startswith("account.")], ids=lambda one: one.path
+)
 def test_portal_developers_read_of_every_field(one: Field) -> None:
     assert f"| `{one.path}` | {one.description} | {'yes' if one.required else ''} |" in INTEGRATION
 
