@@ -48,7 +48,7 @@ from saml_bridge.web.saml import create_saml_views
 log = structlog.get_logger()
 MAX_BODY_BYTES = 6 * 1024 * 1024
 METADATA_SECONDS = 60
-"""A federation's file of 100 MB takes a while; messages to partners get the fetcher's own deadline."""
+"""For the whole of one fetch: a federation's file of 100 MB takes a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,6 @@ class Bridge:
     launcher: Launcher
     exchanges: Exchanges
     rollover: Rollover
-    fetcher: Fetcher
     refreshes: Refreshes
     refresher: Refresher
     partner_sessions: PartnerSessions
@@ -93,9 +92,11 @@ def open_bridge(settings: Settings) -> Bridge:
         allow_http=settings.allow_http_acs,
         cache_size=settings.snapshot_cache,
     )
+    partner_sessions = PartnerSessions(database, secret=secret)
     launcher = Launcher(
         registry=registry,
         audit=audit,
+        partner_sessions=partner_sessions,
         base_url=settings.base_url,
         secret=secret,
         clock=lambda: datetime.now(UTC),
@@ -104,7 +105,6 @@ def open_bridge(settings: Settings) -> Bridge:
     rollover = Rollover(
         registry=registry, launcher=launcher, rehearsals=Rehearsals(database, audit), find_key=keys.find
     )
-    fetcher = Fetcher(allow=settings.fetch_allow, allow_http=settings.allow_http_acs)
     refreshes = Refreshes(database)
     refresher = Refresher(
         registry=registry,
@@ -116,7 +116,6 @@ def open_bridge(settings: Settings) -> Bridge:
         new_trace_id=lambda: new_trace_id(launcher),
     )
     exchanges = Exchanges(database, secret=secret)
-    partner_sessions = PartnerSessions(database, secret=secret)
     sign_out = SignOut(
         registry=registry,
         audit=audit,
@@ -137,7 +136,6 @@ def open_bridge(settings: Settings) -> Bridge:
         registry=registry,
         launcher=launcher,
         rollover=rollover,
-        fetcher=fetcher,
         refreshes=refreshes,
         refresher=refresher,
         exchanges=exchanges,

@@ -368,7 +368,7 @@ def metadata_refresh(biller: str | None, partner: str | None, due: bool) -> int:
 def metadata_held() -> None:
     """List the changes of partners' metadata that wait for a decision, in words."""
     with _opened() as bridge:
-        held = bridge.refreshes.list_held()
+        held = bridge.refresher.list_waiting()
     for one in held:
         click.echo(f"{one.biller}/{one.partner}: held since {one.held_at:%Y-%m-%d %H:%M} UTC, sha256:{one.sha256}")
         for line in one.words:

@@ -15,8 +15,9 @@ from pathlib import Path
 from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.config import check_signer
 from saml_bridge.db import check_schema, upgrade_database
-from saml_bridge.errors import BridgeError, SettingsInvalid
+from saml_bridge.errors import BridgeError, ConfigInvalid, SettingsInvalid
 from saml_bridge.keys import check_private, write_private
+from saml_bridge.refreshes import SourceState
 from saml_bridge.registry import IndexedPartner
 from saml_bridge.sessions import MAX_JWKS_BYTES, JsonRefused, open_jwks, parse_json
 from saml_bridge.settings import PREFIX, SECRET_FILE, Settings, find_instance_dir
@@ -165,21 +166,30 @@ def _examine_partner(partner: IndexedPartner, now: datetime) -> Iterator[Finding
 
 def _examine_sources(bridge: Bridge, now: datetime) -> Iterator[Finding]:
     """Metadata that is fetched: changes that wait for a person, addresses that failed, signers that cannot be read."""
-    for held in bridge.refreshes.list_held():
+    for held in bridge.refresher.list_waiting():
         message = f"A change of its metadata has waited since {held.held_at:%Y-%m-%d}: {'; '.join(held.words)}."
         fix = f"See 'saml-bridge metadata held', then accept or reject {held.biller} {held.partner}."
         yield Finding("metadata-held", Severity.WARNING, message, fix, f"{held.biller}/{held.partner}")
     known = {(one.biller, one.partner): one for one in bridge.refreshes.list_sources()}
     for slug in bridge.registry.list_fetching_billers():
-        for partner in bridge.registry.load_document(slug).partners:
-            where = f"{slug}/{partner.slug}"
-            yield from check_signer(partner.saml, where)
+        try:
+            partners = bridge.registry.load_document(slug).partners
+        except ConfigInvalid as error:
+            yield Finding(error.code, Severity.ERROR, error.detail, "Apply the biller's configuration again.", slug)
+            continue
+        for partner in partners:
+            yield from check_signer(partner.saml, f"{slug}/{partner.slug}")
             state = known.get((slug, partner.slug))
             if partner.saml.is_fetched and state is not None and state.failed:
-                hours = int((now - state.checked_at) / timedelta(hours=1))
-                message = f"Its metadata was not fetched at the last attempt, {hours} hours ago: {state.detail}"
-                fix = f"Try 'saml-bridge metadata refresh {slug} {partner.slug}'; the metadata in force works on."
-                yield Finding("metadata-source-failed", Severity.WARNING, f"{message} ({state.outcome})", fix, where)
+                yield _describe_failure(state, now)
+
+
+def _describe_failure(state: SourceState, now: datetime) -> Finding:
+    hours = int((now - state.checked_at) / timedelta(hours=1))
+    age = "less than an hour" if hours < 1 else f"{hours} hour{'s' if hours > 1 else ''}"
+    message = f"Its metadata was not fetched at the last attempt, {age} ago: {state.detail} ({state.outcome})"
+    fix = f"Try 'saml-bridge metadata refresh {state.biller} {state.partner}'; the metadata in force works on."
+    return Finding("metadata-source-failed", Severity.WARNING, message, fix, f"{state.biller}/{state.partner}")
 
 
 def _examine_end(code: str, what: str, ends: datetime, now: datetime, fix: str, where: str) -> Iterator[Finding]:

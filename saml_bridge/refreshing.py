@@ -268,11 +268,23 @@ class Refresher:
                 return published.revisions[slug]
             except ConfigConflict:
                 base = self._ask(slug, asked.partner.slug)
+                if base.digest == digest:  # another refresh was faster
+                    return base.revision
                 if _name_judged(base.settings) != _name_judged(asked.settings):
                     break
         raise ConfigConflict(f"{asked.partner.slug} was changed by somebody else during the refresh")
 
     # Decisions
+
+    def list_waiting(self) -> tuple[HeldMetadata, ...]:
+        """The changes that a person can decide: not of partners that are gone, nor what came into force otherwise."""
+        return tuple(held for held in self.refreshes.list_held() if self._may_decide(held))
+
+    def _may_decide(self, held: HeldMetadata) -> bool:
+        try:
+            return self._ask(held.biller, held.partner).digest != held.sha256
+        except (NotFound, ConfigInvalid):
+            return False
 
     def accept(self, biller: str, partner: str, *, author: str) -> int:
         """Bring the change that waits into force, exactly as it was held. Gives the number of the revision.

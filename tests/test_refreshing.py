@@ -228,6 +228,13 @@ def test_g7_a_partner_that_was_changed_during_a_refresh_is_not_written_over(
     assert scene.revision() == 3
 
 
+def test_two_refreshes_at_once_are_one_publication(scene: Scene, second_bridge: Bridge) -> None:
+    scene.server.serve("/sp.xml", SAFE)
+    other = scene.refresher(second_bridge)
+    done = scene.refresh(fetcher=Interrupted(lambda: other.refresh(BILLER, "aquahawk")))
+    assert (done.failed, scene.revision()) == (False, 3)
+
+
 # What waits for a person
 
 
@@ -262,6 +269,16 @@ def test_the_same_content_is_held_once_and_a_later_one_takes_its_place(scene: Sc
 def test_a_held_change_that_the_partner_takes_back_waits_no_more(scene: Scene) -> None:
     scene.refresh(RISKY)
     assert scene.refresh(sp_metadata()).outcome == "unchanged"
+    assert scene.world.bridge.refreshes.list_held() == ()
+
+
+def test_what_came_into_force_otherwise_waits_no_more(scene: Scene) -> None:
+    scene.refresh(RISKY)
+    assert len(scene.refresher().list_waiting()) == 1
+    (scene.world.folder / "sp.xml").write_bytes(RISKY)
+    scene.world.publish()
+    assert scene.refresher().list_waiting() == ()
+    scene.refresh()
     assert scene.world.bridge.refreshes.list_held() == ()
 
 
@@ -330,7 +347,7 @@ def test_m21_a_partner_that_was_removed_is_neither_fetched_nor_accepted(scene: S
     scene.world.publish()
     asked = len(scene.server.asked)
     refresher = scene.refresher()
-    assert refresher.list_partners() == ()
+    assert refresher.list_partners() == refresher.list_waiting() == ()
     with pytest.raises(NotFound):
         refresher.accept(BILLER, "aquahawk", author="ada")
     assert refresher.refresh(BILLER, "aquahawk").outcome == "partner-unknown"
@@ -406,6 +423,9 @@ def test_an_entity_that_the_aggregate_lost_is_an_error(scene: Scene) -> None:
     other = sp_metadata().replace(b"sp.example.com", b"other.example.com")
     assert scene.refresh(aggregate(other)).outcome == "entity-not-found"
     assert scene.refresh(aggregate(sp_metadata(), sp_metadata())).outcome == "entity-id-repeated"
+    assert scene.refresh(b"<html><body>Sign in</body></html>").outcome == "xml-html"
+    assert scene.refresh(b'{"error": "no"}').outcome == "xml-not-xml"
+    assert scene.refresh(aggregate(sp_metadata())[:-20]).outcome == "xml-malformed"
     assert scene.goes_to() == SP_ACS
 
 

@@ -125,6 +125,7 @@ def compare_metadata(
     """
     lines = list(_compare_signature(signed_before=signed_before, signed_now=signed_now))
     lines += _compare_target(old, new, acs)
+    lines += _judge_undated(old, new) if signed_now else ()
     for one in fields(SpMetadata):
         before, now = getattr(old, one.name), getattr(new, one.name)
         if before != now:
@@ -391,6 +392,13 @@ def _compare_validity(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChan
     earlier = before is not None and now is not None and now < before
     why = ": this is an older document, or one that is meant to run out" if earlier else ""
     yield MetadataChange(f"validUntil changes from {_say(before)} to {_say(now)}{why}", earlier)
+
+
+def _judge_undated(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:
+    """Of two signed documents the newer one can be told by their times alone, so that losing them matters."""
+    for name, label in (("valid_until", "validUntil"), ("created_at", "time of publication")):
+        if getattr(old, name) is not None and getattr(new, name) is None:
+            yield MetadataChange(f"the signed document has no {label} any more, so it may be an older one", True)
 
 
 def _compare_creation(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:

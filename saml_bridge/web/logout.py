@@ -101,7 +101,7 @@ class _Edge:
         def take(trace_id: TraceId) -> Response:
             if _is_prefetch():
                 raise LogoutRefused("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
-            outcome = self._sign_out.receive(biller, _receive(by_soap), trace_id=trace_id)
+            outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), trace_id=trace_id)
             return self._answer(biller, outcome)
 
         return self._run("logout-message", biller, take, fail=_answer_fault if by_soap else None)

@@ -176,6 +176,14 @@ def test_m22_an_older_document_is_risky() -> None:
     assert "older" in line
 
 
+@pytest.mark.parametrize("name", ["valid_until", "created_at"])
+def test_m22_a_signed_document_without_its_times_may_be_an_older_one(name: str) -> None:
+    undated = replace(FULL, **{name: None})
+    assert not compare(undated).is_risky
+    [line] = compare(undated, signed_before=True, signed_now=True).risky
+    assert "may be an older one" in line
+
+
 def test_a_lost_signature_is_risky_and_a_new_one_is_not() -> None:
     assert compare(FULL, signed_before=True).risky == ("the metadata was signed, and is not signed any more",)
     assert compare(FULL, signed_now=True).words == ("the metadata is signed now",)
