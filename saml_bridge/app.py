@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
+import socket
+import threading
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,21 +20,35 @@ from werkzeug.exceptions import HTTPException
 
 from saml_bridge.audit import AuditTrail
 from saml_bridge.db import check_schema, init_database
-from saml_bridge.errors import BridgeError, NotFound, SettingsInvalid
+from saml_bridge.errors import BridgeError, KeyRefused, NotFound, SettingsInvalid
+from saml_bridge.exchanges import Exchanges
+from saml_bridge.fetching import Fetcher
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
+from saml_bridge.logout import SignOut
+from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
+from saml_bridge.partner_sessions import PartnerSessions
+from saml_bridge.refreshes import Refreshes
+from saml_bridge.refreshing import Refresher
 from saml_bridge.registry import Registry
+from saml_bridge.rehearsals import Rehearsals
+from saml_bridge.rollover import Rollover
 from saml_bridge.saml.libraries import check_libraries
 from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
 from saml_bridge.settings import Settings
+from saml_bridge.sign_on import SignOn
 from saml_bridge.web.launch import create_launch_views, new_trace_id
+from saml_bridge.web.logout import create_logout_views
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
+from saml_bridge.web.rehearsal import create_rehearsal_views
 from saml_bridge.web.saml import create_saml_views
 
 log = structlog.get_logger()
 MAX_BODY_BYTES = 6 * 1024 * 1024
+METADATA_SECONDS = 60
+"""For the whole of one fetch: a federation's file of 100 MB takes a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +61,12 @@ class Bridge:
     audit: AuditTrail
     registry: Registry
     launcher: Launcher
+    exchanges: Exchanges
+    rollover: Rollover
+    refreshes: Refreshes
+    refresher: Refresher
+    partner_sessions: PartnerSessions
+    sign_out: SignOut
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -57,7 +81,7 @@ def open_bridge(settings: Settings) -> Bridge:
         settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = init_database(app, settings.database_url)
     secret = settings.secret_key.encode()
-    keys = KeyRing(settings.certs_dir)
+    keys = KeyRing(settings.certs_dir, settings.key_passphrase)
     audit = AuditTrail(database, secret=secret)
     registry = Registry(
         database,
@@ -68,39 +92,136 @@ def open_bridge(settings: Settings) -> Bridge:
         allow_http=settings.allow_http_acs,
         cache_size=settings.snapshot_cache,
     )
+    partner_sessions = PartnerSessions(database, secret=secret)
     launcher = Launcher(
         registry=registry,
         audit=audit,
+        partner_sessions=partner_sessions,
         base_url=settings.base_url,
         secret=secret,
         clock=lambda: datetime.now(UTC),
         random_bytes=os.urandom,
     )
-    return Bridge(app=app, settings=settings, keys=keys, audit=audit, registry=registry, launcher=launcher)
+    rollover = Rollover(
+        registry=registry, launcher=launcher, rehearsals=Rehearsals(database, audit), find_key=keys.find
+    )
+    refreshes = Refreshes(database)
+    refresher = Refresher(
+        registry=registry,
+        refreshes=refreshes,
+        fetcher=Fetcher(
+            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=METADATA_SECONDS
+        ),
+        clock=lambda: datetime.now(UTC),
+        new_trace_id=lambda: new_trace_id(launcher),
+    )
+    exchanges = Exchanges(database, secret=secret)
+    sign_out = SignOut(
+        registry=registry,
+        audit=audit,
+        exchanges=exchanges,
+        sessions=partner_sessions,
+        fetcher=Fetcher(
+            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=DEADLINE_SECONDS
+        ),
+        base_url=settings.base_url,
+        clock=launcher.clock,
+        random_bytes=launcher.random_bytes,
+    )
+    return Bridge(
+        app=app,
+        settings=settings,
+        keys=keys,
+        audit=audit,
+        registry=registry,
+        launcher=launcher,
+        rollover=rollover,
+        refreshes=refreshes,
+        refresher=refresher,
+        exchanges=exchanges,
+        partner_sessions=partner_sessions,
+        sign_out=sign_out,
+    )
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The web service, ready to be served. Raises BridgeError for settings, keys or a database that cannot work."""
-    settings = settings or Settings.from_env()
+    return _create_service(settings or Settings.from_env()).app
+
+
+def _create_service(settings: Settings) -> Bridge:
     set_up_logs(settings.log_format)
     bridge = open_bridge(settings)
     app = bridge.app
     for finding in check_schema(app):
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
-    app.register_blueprint(create_launch_views(bridge.launcher, _create_source(bridge)))
-    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url))
+    source, sign_on = _create_source(bridge), SignOn(bridge.launcher, bridge.exchanges)
+    app.register_blueprint(create_launch_views(bridge.launcher, source))
+    app.register_blueprint(create_rehearsal_views(bridge.rollover, source))
+    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, source))
+    app.register_blueprint(
+        create_logout_views(bridge.sign_out, bridge.launcher, source, portal_token=settings.portal_token)
+    )
     app.register_blueprint(create_operation_views(app, settings.metrics_token))
     _register_errors(bridge)
-    return app
+    return bridge
+
+
+class RefreshSchedule:
+    """Looks every so often for metadata that is due, in a thread that ends with the process.
+
+    Every process of the service has one; the lease lets one of them do the work. It logs one line a run and takes
+    nothing down with it, whatever happens.
+    """
+
+    def __init__(self, refresher: Refresher, *, every: timedelta, first: timedelta = timedelta(seconds=30)) -> None:
+        self._refresher = refresher
+        self._every = every
+        self._first = first
+        self._holder = f"{socket.gethostname()[:40]} {secrets.token_hex(8)}"
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metadata refresh", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the run that is under way come to its end, and no other begin."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        wait = self._first
+        while not self._stopped.wait(wait.total_seconds()):
+            self.run_once()
+            wait = self._every
+
+    def run_once(self) -> None:
+        """One run. Another process being at it is no run, and not worth a line."""
+        try:
+            done = self._refresher.run_due(self._holder)
+        except BridgeError as error:
+            log.error("metadata-refresh", code=error.code, detail=error.diagnosis())
+        except Exception as error:  # of a thread nobody else would hear
+            log.error("metadata-refresh", code="internal", exc_info=error)
+        else:
+            if done is not None:
+                failed = [f"{one.biller}/{one.partner}: {one.outcome}" for one in done if one.failed]
+                counts = Counter(one.outcome for one in done if not one.failed)
+                log.info("metadata-refresh", asked=len(done), failed=failed, **counts)
 
 
 def create_served_app() -> Flask:
-    """`create_app` for a process that does nothing else.
+    """`create_app` for a process that does nothing else, with the schedule of metadata that is fetched.
 
     What was made at the start stays, so the garbage collector never looks at it again, and looks less often at all.
     """
-    app = create_app()
+    settings = Settings.from_env()
+    bridge = _create_service(settings)
+    app = bridge.app
+    if settings.metadata_refresh_minutes:
+        RefreshSchedule(bridge.refresher, every=timedelta(minutes=settings.metadata_refresh_minutes)).start()
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
@@ -108,9 +229,21 @@ def create_served_app() -> Flask:
 
 
 def _load_keys(bridge: Bridge) -> None:
-    """Every key is read at start, so that one that others can read stops the service and not a launch."""
-    for name in bridge.keys.list_names():
-        bridge.keys.find(name)
+    """Every key is read at start. One that others can read stops the service; so does it when none can be used.
+
+    Another one that cannot be used takes down nothing but the billers that sign with it.
+    """
+    bridge.keys.check_modes()
+    refusals = []
+    names = bridge.keys.list_names()
+    for name in names:
+        try:
+            bridge.keys.find(name)
+        except KeyRefused as error:
+            log.error("key refused", key=name, code=error.code, detail=error.detail)
+            refusals.append(error)
+    if names and len(refusals) == len(names):
+        raise refusals[0]
 
 
 def _create_source(bridge: Bridge) -> SessionSource:

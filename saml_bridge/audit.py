@@ -11,7 +11,7 @@ cannot try names, and the same for the same payer, so that whoever has the key c
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -21,8 +21,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Dialect,
-    Engine,
     Index,
     Insert,
     Integer,
@@ -39,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, Database, UtcDateTime
+from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, make_instant_writer
 from saml_bridge.errors import NotRecorded
 from saml_bridge.values import TraceId
 
@@ -170,9 +168,9 @@ class AuditTrail:
     def __init__(self, database: Database, *, secret: bytes) -> None:
         self._engine = database.autocommit
         self._secret = secret
-        self._fenced = _Statement(_build_fenced_insert(), self._engine)
-        self._plain = _Statement(insert(_AUDIT).values({name: bindparam(name) for name in _NAMES}), self._engine)
-        self._write_instant = _instant_writer(self._engine.dialect)
+        self._fenced = DriverInsert(_build_fenced_insert(), self._engine)
+        self._plain = DriverInsert(insert(_AUDIT).values({name: bindparam(name) for name in _NAMES}), self._engine)
+        self._write_instant = make_instant_writer(self._engine.dialect)
 
     def hide_payer(self, biller: str, payer_id: str) -> str:
         """The pseudonym of a payer."""
@@ -233,51 +231,11 @@ class AuditTrail:
     def _read_parameters(self, entry: Entry) -> dict[str, Any]:
         return {**_read_texts(entry), "at": self._write_instant(entry.at), "revision": entry.revision}
 
-    def _execute(self, statement: _Statement, parameters: dict[str, Any]) -> int:
-        """Run on the driver itself, which costs a fifth of SQLAlchemy's execution; returns the number of rows.
-
-        A connection that the server closed while it waited in the pool is replaced, once.
-        """
+    def _execute(self, statement: DriverInsert, parameters: dict[str, Any]) -> int:
         try:
-            try:
-                return statement.run(parameters)
-            except _ConnectionLost:
-                self._engine.dispose()
-                return statement.run(parameters)
-        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error, _ConnectionLost) as error:
-            raise _not_recorded(error) from error
-
-
-class _ConnectionLost(Exception):
-    """The driver says that the connection is gone."""
-
-
-class _Statement:
-    """SQL compiled once for the driver's own way of naming parameters."""
-
-    def __init__(self, statement: Insert, engine: Engine) -> None:
-        compiled = statement.compile(dialect=engine.dialect)
-        self._engine = engine
-        self._sql = str(compiled)
-        self._order: Sequence[str] | None = compiled.positiontup if compiled.positional else None
-
-    def run(self, parameters: dict[str, Any]) -> int:
-        """The number of rows. Raises the driver's errors, and _ConnectionLost."""
-        values = parameters if self._order is None else [parameters[name] for name in self._order]
-        connection = self._engine.raw_connection()
-        try:
-            cursor = connection.cursor()
-            cursor.execute(self._sql, values)
-            count: int = cursor.rowcount
-            cursor.close()
-            return count
-        except self._engine.dialect.loaded_dbapi.Error as error:
-            if self._engine.dialect.is_disconnect(error, connection.dbapi_connection, None):
-                connection.invalidate(error)
-                raise _ConnectionLost(type(error).__name__) from error
-            raise
-        finally:
-            connection.close()
+            return statement.run(parameters)
+        except StatementFailed as error:
+            raise NotRecorded(f"the audit record could not be committed: {error}") from error
 
 
 def _build_fenced_insert() -> Insert:
@@ -287,12 +245,6 @@ def _build_fenced_insert() -> Insert:
         biller.c.slug == bindparam("fence_biller"), biller.c.revision == bindparam("fence_revision")
     )
     return insert(_AUDIT).from_select(_NAMES, in_force)
-
-
-def _instant_writer(dialect: Dialect) -> Callable[[datetime], object]:
-    """What SQLAlchemy would make of an instant: the statements here go to the driver without its types."""
-    processor = UtcDateTime().dialect_impl(dialect).bind_processor(dialect)
-    return processor or (lambda value: value)
 
 
 def _read_texts(entry: Entry) -> dict[str, Any]:

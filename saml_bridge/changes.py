@@ -30,6 +30,9 @@ LONGEST_SHOWN: Final = 120
 FindAcs = Callable[[Partner], str | None]
 """The location that responses to a partner go to, or None when it cannot be told."""
 
+DescribeMetadata = Callable[[Partner, Partner], Sequence[str]]
+"""What differs between the metadata of a partner before and after, a sentence each."""
+
 Part = TypeVar("Part", Partner, AttributeMapping, Link)
 
 
@@ -45,11 +48,26 @@ class Change:
         return f"{self.part} of {self.biller}: {self.what}" if self.part else f"{self.biller}: {self.what}"
 
 
-def plan(old: Biller | None, new: Biller, *, find_acs: FindAcs = lambda _: None) -> tuple[Change, ...]:
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """What is known of partners' metadata here, where only its hash is."""
+
+    find_acs: FindAcs
+    describe: DescribeMetadata
+
+
+def plan(
+    old: Biller | None,
+    new: Biller,
+    *,
+    find_acs: FindAcs = lambda _: None,
+    describe_metadata: DescribeMetadata = lambda _old, _new: (),
+) -> tuple[Change, ...]:
     """Everything that publishing `new` in place of `old` changes; empty when nothing does. None: the biller is new."""
     if old is None:
         return tuple(Change(new.slug, part, what) for part, what in _describe_new(new, find_acs))
-    return tuple(Change(new.slug, part, what) for part, what in _compare(old, new, find_acs))
+    known = _Metadata(find_acs, describe_metadata)
+    return tuple(Change(new.slug, part, what) for part, what in _compare(old, new, known))
 
 
 def _describe_new(new: Biller, find_acs: FindAcs) -> Iterator[tuple[str, str]]:
@@ -62,7 +80,7 @@ def _describe_new(new: Biller, find_acs: FindAcs) -> Iterator[tuple[str, str]]:
         yield f"link {link.slug}", _added_link(link)
 
 
-def _compare(old: Biller, new: Biller, find_acs: FindAcs) -> Iterator[tuple[str, str]]:
+def _compare(old: Biller, new: Biller, known: _Metadata) -> Iterator[tuple[str, str]]:
     names = {"name": "name"}
     yield from (("", what) for what in _diff(old, new, names))
     labels = {"sign_in_url": "sign-in URL", "return_parameter": "return parameter", "home_url": "home URL"}
@@ -76,8 +94,8 @@ def _compare(old: Biller, new: Biller, find_acs: FindAcs) -> Iterator[tuple[str,
         "partner",
         old.partners,
         new.partners,
-        added=lambda partner: _added_partner(partner, find_acs),
-        compare=lambda before, after: _compare_partners(before, after, find_acs),
+        added=lambda partner: _added_partner(partner, known.find_acs),
+        compare=lambda before, after: _compare_partners(before, after, known),
     )
     yield from _compare_parts("mapping", old.mappings, new.mappings, added=_added_mapping, compare=_compare_mappings)
     yield from _compare_parts("link", old.links, new.links, added=_added_link, compare=_compare_links)
@@ -156,10 +174,11 @@ def _added_partner(partner: Partner, find_acs: FindAcs) -> str:
     return f"added: {partner.name}" + (f", responses go to {location}" if location else "")
 
 
-def _compare_partners(old: Partner, new: Partner, find_acs: FindAcs) -> Iterator[str]:
+def _compare_partners(old: Partner, new: Partner, known: _Metadata) -> Iterator[str]:
     yield from _diff(old, new, _PARTNER_LABELS)
     yield from _diff_items("origin", old.origins, new.origins)
-    yield from _compare_metadata(old, new, find_acs)
+    yield from _compare_metadata(old, new, known.find_acs)
+    yield from (f"metadata: {line}" for line in known.describe(old, new))
     if old.saml.metadata_signer != new.saml.metadata_signer:
         yield f"the pinned signer of its metadata is {'another' if new.saml.metadata_signer else 'no longer there'}"
     yield from _diff(old.saml, new.saml, _SAML_LABELS)

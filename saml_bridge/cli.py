@@ -9,15 +9,16 @@ import getpass
 import json
 import multiprocessing
 import os
+import secrets
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 from rich.markup import escape
@@ -30,12 +31,18 @@ from saml_bridge.audit import Record, Search
 from saml_bridge.db import DATABASE_FIX, check_schema, explain_failure
 from saml_bridge.errors import BridgeError, LaunchRefused, SignInFailed
 from saml_bridge.fields import build_example
-from saml_bridge.identity import build_biller_metadata
-from saml_bridge.installation import examine, initialise
-from saml_bridge.keys import KeyKind, create_key
+from saml_bridge.identity import IdentityProvider
+from saml_bridge.installation import DEFAULT_KEY, examine, initialise, name_operator
+from saml_bridge.key_report import build_json as build_board_json
+from saml_bridge.key_report import describe_kind, show_board, show_ring
+from saml_bridge.keys import KeyKind
 from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
 from saml_bridge.metadata_report import build_json, show_report
-from saml_bridge.publishing import PlannedFile, apply_plan, export_biller, plan_file
+from saml_bridge.publishing import PlannedFile, Sources, apply_plan, export_biller, plan_file
+from saml_bridge.registry import Published
+from saml_bridge.rehearsals import VERDICTS, Verdict
+from saml_bridge.rollover import Change as KeyChange
+from saml_bridge.rollover import KeyUse, RolloverRefused, merge_changes
 from saml_bridge.saml.metadata import check_metadata
 from saml_bridge.sessions import FileSource
 from saml_bridge.settings import Settings, allows_http_acs, check_environment
@@ -45,6 +52,7 @@ from saml_bridge.web.launch import new_trace_id
 from saml_bridge.web.metrics import FOLDER_VARIABLE
 from saml_bridge.web.pages import render_launch
 
+FILE: click.Path = click.Path(exists=True, dir_okay=False, path_type=Path)
 KEY_KINDS: tuple[KeyKind, ...] = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384")
 
 
@@ -178,17 +186,30 @@ def _read_bind(bind: str) -> tuple[str, int]:
 def plan(file: Path) -> None:
     """Show in words what applying FILE would change, and what is wrong with it."""
     with _opened() as bridge:
-        _show_plan(plan_file(bridge.registry, file, now=_now()))
+        planned = plan_file(bridge.registry, file, now=_now(), sources=_find_sources(bridge))
+        _show_plan(planned)
+        for risky in planned.risky:
+            show_finding(risky.to_finding(Severity.WARNING))
 
 
 @cli.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--comment", default="", help="Why, for the list of revisions.")
 @click.option("--author", default=None, help="Who publishes; default: the system's user name.")
-def apply(file: Path, comment: str, author: str | None) -> None:
-    """Publish the billers in FILE: all of them or none."""
+@click.option(
+    "--accept-metadata",
+    "accepted",
+    multiple=True,
+    metavar="PARTNER",
+    help="Take over a risky change of this partner's metadata; BILLER/PARTNER for one biller's. Repeatable.",
+)
+def apply(file: Path, comment: str, author: str | None, accepted: tuple[str, ...]) -> None:
+    """Publish the billers in FILE: all of them or none.
+
+    A change of a partner's metadata that an attacker could want is refused unless --accept-metadata names the partner.
+    """
     with _opened() as bridge:
-        planned = plan_file(bridge.registry, file, now=_now())
+        planned = plan_file(bridge.registry, file, now=_now(), sources=_find_sources(bridge))
         _show_plan(planned)
         trace_id = new_trace_id(bridge.launcher)
         published = apply_plan(
@@ -198,9 +219,9 @@ def apply(file: Path, comment: str, author: str | None) -> None:
             comment=comment,
             now=_now(),
             trace_id=trace_id,
+            accept=accepted,
         )
-        for slug, number in published.revisions.items():
-            click.echo(f"{slug}: revision {number}" + (" (unchanged)" if slug in published.unchanged else " published"))
+        _show_published(published)
 
 
 @cli.command()
@@ -270,7 +291,7 @@ def _render_launched(bridge: Bridge, launched: Launched, output: str) -> str:
 
 @cli.group()
 def metadata() -> None:
-    """Check partners' metadata and print our own."""
+    """Check partners' metadata, look after what is fetched, and print our own."""
 
 
 @metadata.command("check")
@@ -304,38 +325,262 @@ def metadata_check(
 
 @metadata.command("show")
 @click.argument("biller")
-def metadata_show(biller: str) -> None:
-    """Print our metadata for BILLER, to be given to a partner."""
+@click.argument("partner", required=False)
+def metadata_show(biller: str, partner: str | None) -> None:
+    """Print our metadata for BILLER, to be given to a partner.
+
+    With PARTNER as that partner sees us: by the entity ID that it insists on, the key that signs for it first.
+    """
     with _opened() as bridge:
-        content = build_biller_metadata(bridge.registry, biller, base_url=bridge.settings.base_url)
-        click.echo(content.decode("utf-8"))
+        identity = IdentityProvider(bridge.registry, base_url=bridge.settings.base_url)
+        click.echo(identity.find_metadata(biller, partner=partner, now=_now()).xml.decode("utf-8"))
+
+
+@metadata.command("refresh")
+@click.argument("biller", required=False)
+@click.argument("partner", required=False)
+@click.option("--due", is_flag=True, help="Only those whose time has come; for cron.")
+def metadata_refresh(biller: str | None, partner: str | None, due: bool) -> int:
+    """Fetch the metadata of partners that have an address: of all, of BILLER's, or of one PARTNER.
+
+    What is safe is published, what is risky waits for 'metadata accept', and what fails leaves things as they are.
+    Exit code 1 when any failed.
+    """
+    if due and biller:
+        raise click.UsageError("--due goes over all billers: name none.")
+    with _opened() as bridge:
+        refresher = bridge.refresher
+        if due:
+            done = refresher.run_due(f"command {os.getpid()} {secrets.token_hex(8)}")
+            if done is None:
+                click.echo("another process is at it")
+                return 0
+        else:
+            done = tuple(refresher.refresh(*one) for one in refresher.list_partners(biller, partner))
+    for one in done:
+        click.echo(clean(f"{one.biller}/{one.partner}: {one.outcome}" + (f": {one.detail}" if one.detail else "")))
+    if not done:
+        click.echo("nothing is due" if due else "no partner has a metadata_url or mdq_url")
+    return 1 if any(one.failed for one in done) else 0
+
+
+@metadata.command("held")
+def metadata_held() -> None:
+    """List the changes of partners' metadata that wait for a decision, in words."""
+    with _opened() as bridge:
+        held = bridge.refresher.list_waiting()
+    for one in held:
+        click.echo(f"{one.biller}/{one.partner}: held since {one.held_at:%Y-%m-%d %H:%M} UTC, sha256:{one.sha256}")
+        for line in one.words:
+            click.echo(f"  {clean(line)}")
+    if not held:
+        click.echo("No change waits.")
+
+
+@metadata.command("accept")
+@click.argument("biller")
+@click.argument("partner")
+def metadata_accept(biller: str, partner: str) -> None:
+    """Bring the change that waits for PARTNER into force, exactly as it was held."""
+    with _opened() as bridge:
+        number = bridge.refresher.accept(biller, partner, author=name_operator())
+        click.echo(f"{biller}: revision {number} published")
+
+
+@metadata.command("reject")
+@click.argument("biller")
+@click.argument("partner")
+def metadata_reject(biller: str, partner: str) -> None:
+    """Decide against the change that waits for PARTNER; the same content does not come up again."""
+    with _opened() as bridge:
+        held = bridge.refresher.reject(biller, partner, author=name_operator())
+        click.echo(f"{biller}/{partner}: rejected sha256:{held.sha256}; the metadata in force stays")
 
 
 @cli.group()
 def keys() -> None:
-    """List and make signing keys."""
+    """Make signing keys, and let one take over from another without losing a sign-on.
+
+    \b
+    A rollover:
+      keys create NAME                     a new key
+      keys publish-next NAME BILLER        partners can learn it from our metadata
+      keys rehearse BILLER PARTNER         does this partner accept it already?
+      keys status BILLER                   the board: who does
+      keys promote BILLER                  it signs from now on; 'keys demote BILLER' is the way back
+      keys retire BILLER                   the old one is published no more
+    """
 
 
 @keys.command("list")
 def keys_list() -> None:
     """Show the keys in the certificates folder."""
     with _opened(need_tables=False) as bridge:
-        table = make_table("name", "kind", "certificate expires", "certificate SHA-256")
-        for name in bridge.keys.list_names():
-            key = bridge.keys.find(name)
-            kind = f"RSA {key.bits}" if key.kind == "rsa" else f"ECDSA {key.curve}"
-            table.add_row(name, kind, key.not_after.date().isoformat(), key.fingerprint_sha256)
-        make_console().print(table)
+        show_ring(bridge.keys)
 
 
 @keys.command("create")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KEY_KINDS), default="rsa-2048", show_default=True)
-def keys_create(name: str, kind: KeyKind) -> None:
+@click.option("--encrypt", is_flag=True, help="With the passphrase in SAML_BRIDGE_KEY_PASSPHRASE.")
+def keys_create(name: str, kind: KeyKind, encrypt: bool) -> None:
     """Make a signing key NAME, for a biller's idp.keys."""
     with _opened(need_tables=False) as bridge:
-        for path in create_key(bridge.settings.certs_dir, name, kind=kind, now=_now()):
+        for path in bridge.keys.create(name, kind=kind, now=_now(), encrypt=encrypt):
             click.echo(f"made {path}")
+
+
+@keys.command("import")
+@click.argument("name")
+@click.option("--key", "key_file", required=True, type=FILE, help="The private key in PEM form.")
+@click.option("--cert", "certificate_file", required=True, type=FILE, help="Its certificate in PEM form.")
+@click.option("--encrypt", is_flag=True, help="With the passphrase in SAML_BRIDGE_KEY_PASSPHRASE.")
+def keys_import(name: str, key_file: Path, certificate_file: Path, encrypt: bool) -> None:
+    """Take a copy of a key that was made elsewhere, as NAME.
+
+    RSA of 2048 to 4096 bits, P-256 or P-384. A key that is encrypted is opened with SAML_BRIDGE_KEY_PASSPHRASE, and
+    stays encrypted with it. The files themselves are left as they are.
+    """
+    with _opened(need_tables=False) as bridge:
+        key = bridge.keys.import_files(name, key_file=key_file, certificate_file=certificate_file, encrypt=encrypt)
+        click.echo(f"took {describe_kind(key)} as {name}, certificate SHA-256 {key.fingerprint_sha256}")
+        if key.not_after <= _now():
+            click.echo(f"Its certificate expired on {key.not_after.date()}; some partners mind.", err=True)
+
+
+@keys.command("publish-next")
+@click.argument("name")
+@click.argument("billers", nargs=-1)
+@click.option("--all", "everywhere", is_flag=True, help="Every biller that signs with the key of --replace.")
+@click.option("--replace", "old", default=None, metavar="OLD", help="With --all: the current key.  [default: default]")
+def keys_publish_next(name: str, billers: tuple[str, ...], everywhere: bool, old: str | None) -> None:
+    """Publish NAME beside the current key of each of BILLERS, so that partners can trust it before it signs.
+
+    With --all of those billers whose current key is 'default', or the one named with --replace: all of them or none.
+    """
+    if everywhere == bool(billers):
+        raise click.UsageError("Name the billers, or say --all.")
+    if old is not None and not everywhere:
+        raise click.UsageError("--replace goes with --all.")
+    with _opened() as bridge:
+        chosen = bridge.rollover.list_billers_of("current", old or DEFAULT_KEY) if everywhere else billers
+        _publish_change(bridge, bridge.rollover.plan_next(name, chosen))
+        click.echo(f"Partners find {name} in our metadata now. Rehearse it with 'saml-bridge keys rehearse'.")
+
+
+@keys.command("rehearse")
+@click.argument("biller")
+@click.argument("partner")
+@click.option("--link", default=None, help="Default: the first enabled link to the partner.")
+@click.option("--outcome", type=click.Choice(VERDICTS), default=None, help="Record what you saw in another way.")
+def keys_rehearse(biller: str, partner: str, link: str | None, outcome: Verdict | None) -> None:
+    """Print a one-time address at which PARTNER gets a real launch that the next key signs.
+
+    Open it in a browser that is signed in at the portal, as any payer, and say there how it went.
+    """
+    if link is not None and outcome is not None:
+        raise click.UsageError("--link and --outcome do not go together.")
+    with _opened() as bridge:
+        who, trace_id = name_operator(), new_trace_id(bridge.launcher)
+        if outcome is not None:
+            made = bridge.rollover.judge_by_hand(biller, partner, outcome, actor=who, trace_id=trace_id)
+            click.echo(f"{partner} of {biller}: {outcome} the key {made.key}")
+            return
+        token, made = bridge.rollover.invite(biller, partner, link=link, actor=who, trace_id=trace_id)
+        click.echo(f"{bridge.settings.base_url}/rehearse/{token}")
+        until = made.expires_at.strftime("%H:%M UTC")
+        click.echo(f"Good for one rehearsal of {made.key} at {partner}, until {until}.", err=True)
+
+
+@keys.command("status")
+@click.argument("biller", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a biller.")
+def keys_status(biller: str | None, as_json: bool) -> int:
+    """The board: which key signs for whom, and which partner was seen to accept the next one."""
+    failed = False
+    with _opened() as bridge:
+        for slug in (biller,) if biller else bridge.registry.list_billers():
+            try:
+                board = bridge.rollover.build_board(slug)
+            except BridgeError as error:
+                if biller:
+                    raise
+                _show_error(error)
+                failed = True
+            else:
+                click.echo(json.dumps(build_board_json(board))) if as_json else show_board(board)
+    return 1 if failed else 0
+
+
+ALL_WITH = "Instead of BILLER: every biller whose {} key is KEY, all or none."
+
+
+@keys.command("promote")
+@click.argument("biller", required=False)
+@click.argument("partners", nargs=-1)
+@click.option("--all-with", "name", default=None, metavar="KEY", help=ALL_WITH.format("next"))
+@click.option("--yes", is_flag=True, help="Also for partners that were not seen to accept the key.")
+def keys_promote(biller: str | None, partners: tuple[str, ...], name: str | None, yes: bool) -> None:
+    """Let the next key sign: for PARTNERS, or without any for all of BILLER, which makes it the current key."""
+    with _opened() as bridge:
+        billers = _choose_billers(bridge, biller, name, "next")
+        change = merge_changes([bridge.rollover.plan_promotion(slug, partners) for slug in billers])
+        if change.unverified and not yes:
+            _confirm_unverified(change.unverified)
+        _publish_change(bridge, change)
+        click.echo("Watch the sign-ons; 'saml-bridge keys demote' is the way back.")
+
+
+@keys.command("demote")
+@click.argument("biller", required=False)
+@click.argument("partners", nargs=-1)
+@click.option("--all-with", "name", default=None, metavar="KEY", help=ALL_WITH.format("previous"))
+def keys_demote(biller: str | None, partners: tuple[str, ...], name: str | None) -> None:
+    """Take a promotion back: for PARTNERS, or without any for all of BILLER."""
+    with _opened() as bridge:
+        billers = _choose_billers(bridge, biller, name, "previous")
+        _publish_change(bridge, merge_changes([bridge.rollover.plan_demotion(slug, partners) for slug in billers]))
+
+
+@keys.command("retire")
+@click.argument("biller", required=False)
+@click.option("--next", "withdraw", is_flag=True, help="The next key, which is not to be used after all.")
+@click.option("--all-with", "name", default=None, metavar="KEY", help=ALL_WITH.format("previous (or next)"))
+def keys_retire(biller: str | None, withdraw: bool, name: str | None) -> None:
+    """Publish the previous key of BILLER no more. Its files stay in the certificates folder."""
+    use: Literal["previous", "next"] = "next" if withdraw else "previous"
+    with _opened() as bridge:
+        billers = _choose_billers(bridge, biller, name, use)
+        change = merge_changes([bridge.rollover.plan_retirement(slug, use=use) for slug in billers])
+        _publish_change(bridge, change)
+        click.echo(f"The files of the key stay in {bridge.keys.folder}; remove them when no biller names it.")
+
+
+def _choose_billers(bridge: Bridge, biller: str | None, name: str | None, use: KeyUse) -> tuple[str, ...]:
+    if (biller is None) == (name is None):
+        raise click.UsageError("Name a BILLER, or say --all-with KEY.")
+    return (biller,) if biller is not None else bridge.rollover.list_billers_of(use, name or "")
+
+
+def _confirm_unverified(unverified: Sequence[str]) -> None:
+    """Ask; without a terminal to ask at it is a refusal."""
+    names = ", ".join(unverified)
+    if not sys.stdin.isatty():
+        message = f"not seen to accept the next key: {names}"
+        fix = "Rehearse it with them ('saml-bridge keys rehearse'), or say --yes."
+        raise RolloverRefused(message, findings=[Finding("partners-unverified", Severity.ERROR, message, fix)])
+    click.echo(f"Not seen to accept the next key: {names}")
+    if not click.confirm("Their payers cannot sign on if they do not. Promote all the same?"):
+        raise RolloverRefused("nothing was changed")
+
+
+def _publish_change(bridge: Bridge, change: KeyChange) -> None:
+    for note in change.notes:
+        click.echo(note, err=True)
+    published = bridge.rollover.publish(change, author=name_operator(), trace_id=new_trace_id(bridge.launcher))
+    for finding in published.findings:
+        show_finding(finding, err=True)
+    _show_published(published)
 
 
 @cli.group()
@@ -419,6 +664,10 @@ def _opened(*, need_tables: bool = True) -> Iterator[Bridge]:
     yield bridge
 
 
+def _find_sources(bridge: Bridge) -> Sources:
+    return Sources(bridge.refresher.fetcher, bridge.refreshes.is_rejected)
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -439,6 +688,11 @@ def _show_plan(planned: PlannedFile) -> None:
             click.echo(f"{biller.slug}: no changes")
         for change in biller.changes:
             click.echo(clean(str(change)))
+
+
+def _show_published(published: Published) -> None:
+    for slug, number in published.revisions.items():
+        click.echo(f"{slug}: revision {number}" + (" (unchanged)" if slug in published.unchanged else " published"))
 
 
 def _show_records(records: Iterable[Record]) -> None:

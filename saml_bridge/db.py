@@ -13,7 +13,7 @@ writes begins with `BEGIN IMMEDIATE` on SQLite (`Database.begin`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, MetaData, create_engine, event, make_url
+from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, Insert, MetaData, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
@@ -97,6 +97,64 @@ class Database:
         """Close every pooled connection; the engines stay usable."""
         self.engine.dispose()
         self.autocommit.dispose()
+
+
+class StatementFailed(Exception):
+    """The database did not run a statement; the message is the name of its error, which quotes no value."""
+
+
+class _ConnectionLost(Exception):
+    """The driver says that the connection is gone."""
+
+
+class DriverInsert:
+    """One INSERT, compiled once and run on the driver itself: that costs a fifth of SQLAlchemy's execution.
+
+    The values go to the driver as they are: instants through `make_instant_writer`. Safe to share between threads.
+    """
+
+    def __init__(self, statement: Insert, engine: Engine) -> None:
+        compiled = statement.compile(dialect=engine.dialect)
+        self._engine = engine
+        self._sql = str(compiled)
+        self._order: Sequence[str] | None = compiled.positiontup if compiled.positional else None
+
+    def run(self, parameters: dict[str, Any]) -> int:
+        """The number of rows. Raises StatementFailed.
+
+        A connection that the server closed while it waited in the pool is replaced, once.
+        """
+        try:
+            try:
+                return self._run(parameters)
+            except _ConnectionLost:
+                self._engine.dispose()
+                return self._run(parameters)
+        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error, _ConnectionLost) as error:
+            raise StatementFailed(type(error).__name__) from error
+
+    def _run(self, parameters: dict[str, Any]) -> int:
+        values = parameters if self._order is None else [parameters[name] for name in self._order]
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(self._sql, values)
+            count: int = cursor.rowcount
+            cursor.close()
+            return count
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            if self._engine.dialect.is_disconnect(error, connection.dbapi_connection, None):
+                connection.invalidate(error)
+                raise _ConnectionLost(type(error).__name__) from error
+            raise
+        finally:
+            connection.close()
+
+
+def make_instant_writer(dialect: Dialect) -> Callable[[datetime], object]:
+    """What SQLAlchemy would make of an instant, for statements that go to the driver without its types."""
+    processor = UtcDateTime().dialect_impl(dialect).bind_processor(dialect)
+    return processor or (lambda value: value)
 
 
 def init_database(app: Flask, url: str) -> Database:

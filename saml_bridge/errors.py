@@ -98,6 +98,15 @@ class RequestRefused(BridgeError):
     )
 
 
+class LogoutRefused(RequestRefused):
+    """A sign-out that was asked for in a way that is not accepted."""
+
+    code = "logout-refused"
+    public_message = (
+        "We could not read the other website's request to sign you out. To be sure, close all windows of your browser."
+    )
+
+
 class FetchRefused(BridgeError):
     """Something from another server that was not fetched, or not taken: the address, the connection, the answer."""
 
@@ -116,6 +125,13 @@ class NotFound(BridgeError):
 
 class BillerUnknown(NotFound):
     code = "biller-unknown"
+
+
+class LogoutUnknown(NotFound):
+    """A sign-out of this address is not under way, or no longer."""
+
+    code = "logout-unknown"
+    public_message = "This sign-out is over."
 
 
 class LinkUnknown(NotFound):
@@ -157,6 +173,20 @@ class LaunchRefused(BridgeError):
     code = "launch-refused"
     http_status = 403
     public_message = "We could not open this page for you."
+
+
+class StatusRefused(LaunchRefused):
+    """A sign-on that the partner asked for, and is told in its own protocol that it cannot have.
+
+    `status` and `sub_status` are SAML status codes (SAML 2.0 Core 3.2.2.2).
+    """
+
+    code = "status-refused"
+
+    def __init__(self, detail: str, *, code: str, status: str, sub_status: str) -> None:
+        super().__init__(detail, code=code)
+        self.status = status
+        self.sub_status = sub_status
 
 
 class MappingRefused(LaunchRefused):

@@ -9,12 +9,25 @@ Tokens that stand in addresses or cookies are kept as hashes. Everything here ha
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Integer, String, Text
+from sqlalchemy import Connection, Integer, String, Table, Text, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, UtcDateTime
+from saml_bridge.db import Base, Database, UtcDateTime
+from saml_bridge.errors import DatabaseUnavailable, RequestRefused
+from saml_bridge.sealing import Seal, SealBroken
+
+MOST_PENDING = 5_000
+CALLS_BETWEEN_PURGES = 256
 
 
 class PendingSignOnRow(Base):
@@ -49,3 +62,174 @@ class LogoutRow(Base):
     version: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(Text)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSignOn:
+    """A request that waits: for which partner, and what it asks, as JSON text."""
+
+    partner: str
+    request: str
+
+
+class Exchanges:
+    """The exchanges of one database. Safe to share between threads and processes.
+
+    Every method raises DatabaseUnavailable. Times are aware UTC; `now` is the caller's clock.
+    """
+
+    def __init__(self, database: Database, *, secret: bytes) -> None:
+        self._database = database
+        self._engine = database.autocommit
+        self._seal = Seal(secret, "logout")
+        self._calls = itertools.count(1)
+
+    # Messages
+
+    def note_message(
+        self, *, biller: str, partner: str, kind: str, message_id: str, now: datetime, until: datetime
+    ) -> bool:
+        """Take a message's identifier; False when it was taken before, by whatever process (Core 1.3.4).
+
+        `until` is when the message would be too old to be accepted anyway.
+        """
+        self._tidy(now)
+        digest = hash_token("\0".join((biller, partner, kind, message_id)))
+        return self._insert(_SEEN, {"digest": digest, "expires_at": until})
+
+    # Sign-on requests that wait for the payer
+
+    def keep_sign_on(
+        self, *, token: str, browser: str, biller: str, pending: PendingSignOn, now: datetime, until: datetime
+    ) -> None:
+        """Keep a request under an unguessable token, for the one browser that has the cookie `browser`.
+
+        Raises RequestRefused (`sign-on-flood`) when a partner has more than MOST_PENDING of them waiting.
+        """
+        self._tidy(now)
+        mine = (_PENDING.c.biller == biller, _PENDING.c.partner == pending.partner, _PENDING.c.expires_at > now)
+        with self._using() as connection:
+            waiting = connection.execute(select(func.count()).select_from(_PENDING).where(*mine)).scalar_one()
+        if waiting >= MOST_PENDING:
+            raise RequestRefused(f"{waiting} sign-ons of this partner wait already", code="sign-on-flood")
+        self._insert(
+            _PENDING,
+            {
+                "token": hash_token(token),
+                "biller": biller,
+                "partner": pending.partner,
+                "browser": hash_token(browser),
+                "request": pending.request,
+                "expires_at": until,
+            },
+        )
+
+    def take_sign_on(self, *, token: str, browser: str, biller: str, now: datetime) -> PendingSignOn | None:
+        """The request of this token, once: the next call gets None, as does another browser or biller."""
+        mine = (
+            _PENDING.c.token == hash_token(token),
+            _PENDING.c.browser == hash_token(browser),
+            _PENDING.c.biller == biller,
+            _PENDING.c.expires_at > now,
+        )
+        with self._using() as connection:
+            row = connection.execute(
+                delete(_PENDING).where(*mine).returning(_PENDING.c.partner, _PENDING.c.request)
+            ).one_or_none()
+        return None if row is None else PendingSignOn(row.partner, row.request)
+
+    # Logouts under way
+
+    def open_logout(self, *, token: str, biller: str, state: Any, now: datetime, until: datetime) -> None:
+        """Keep the state (JSON) of a new logout, sealed, under an unguessable token."""
+        self._tidy(now)
+        values = {"biller": biller, "version": 1, "state": self._seal.seal(state), "expires_at": until}
+        self._insert(_LOGOUT, {"token": hash_token(token), **values})
+
+    def read_logout(self, *, token: str, biller: str, now: datetime) -> tuple[Any, int] | None:
+        """The state and its version, or None for one that is not there (any more). Raises SealBroken."""
+        mine = (_LOGOUT.c.token == hash_token(token), _LOGOUT.c.biller == biller, _LOGOUT.c.expires_at > now)
+        with self._using() as connection:
+            row = connection.execute(select(_LOGOUT.c.state, _LOGOUT.c.version).where(*mine)).one_or_none()
+        return None if row is None else (self._seal.open(row.state), row.version)
+
+    def write_logout(self, *, token: str, version: int, state: Any) -> bool:
+        """Replace the state that was read as `version`; False when another change came first: read it again."""
+        mine = (_LOGOUT.c.token == hash_token(token), _LOGOUT.c.version == version)
+        changed = update(_LOGOUT).where(*mine).values(version=version + 1, state=self._seal.seal(state))
+        with self._using() as connection:
+            return connection.execute(changed).rowcount == 1
+
+    def end_logout(self, *, token: str, version: int, state: Any, record: Callable[[Connection], None]) -> bool:
+        """As `write_logout`, and `record` writes in the same transaction: either both are there, or neither is."""
+        mine = (_LOGOUT.c.token == hash_token(token), _LOGOUT.c.version == version)
+        changed = update(_LOGOUT).where(*mine).values(version=version + 1, state=self._seal.seal(state))
+        try:
+            with self._database.begin() as connection:
+                if connection.execute(changed).rowcount != 1:
+                    return False
+                record(connection)
+                return True
+        except SQLAlchemyError as error:
+            raise _unavailable(error) from error
+
+    def take_abandoned_logouts(
+        self, *, now: datetime, most: int, record: Callable[[Connection, str, Any], None]
+    ) -> None:
+        """Remove up to `most` logouts that are past their end; `record` gets the biller and the state of each.
+
+        In one transaction, so that of several processes one records each.
+        """
+        old = select(_LOGOUT.c.token).where(_LOGOUT.c.expires_at <= now).order_by(_LOGOUT.c.expires_at).limit(most)
+        taken = delete(_LOGOUT).where(_LOGOUT.c.token.in_(old)).returning(_LOGOUT.c.biller, _LOGOUT.c.state)
+        with self._using() as reading:
+            if reading.execute(old.limit(1)).first() is None:
+                return
+        try:
+            with self._database.begin() as connection:
+                for row in connection.execute(taken).all():
+                    with suppress(SealBroken):  # sealed with a secret that is gone: nobody can read it any more
+                        record(connection, row.biller, self._seal.open(row.state))
+        except SQLAlchemyError as error:
+            raise _unavailable(error) from error
+
+    def purge(self, now: datetime) -> None:
+        """Remove everything that is past its end, but for logouts: those are recorded first (`logout/`)."""
+        with self._using() as connection:
+            for one in (_PENDING, _SEEN):
+                connection.execute(delete(one).where(one.c.expires_at <= now))
+
+    def _tidy(self, now: datetime) -> None:
+        """Purge after so many calls, so that nobody has to remember to."""
+        if next(self._calls) % CALLS_BETWEEN_PURGES == 0:
+            self.purge(now)
+
+    def _insert(self, into: Table, values: dict[str, Any]) -> bool:
+        """Whether the row is new; one statement, so that of several at once exactly one is."""
+        make = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        (key,) = into.primary_key
+        statement = make(into).values(**values).on_conflict_do_nothing().returning(key)
+        with self._using() as connection:
+            return connection.execute(statement).one_or_none() is not None
+
+    @contextmanager
+    def _using(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
+    return DatabaseUnavailable(f"the exchange cannot be kept: {type(error).__name__}")
+
+
+def hash_token(token: str) -> str:
+    """What stands in the database for a token: it cannot be turned back, and is long enough to need no salt."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+_PENDING, _SEEN, _LOGOUT = (
+    Base.metadata.tables[row.__tablename__] for row in (PendingSignOnRow, SeenMessageRow, LogoutRow)
+)

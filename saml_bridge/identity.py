@@ -1,21 +1,85 @@
 """A biller as identity provider: what partners need to know about it.
 
+Owns: which keys, names and addresses our metadata holds, until when it is valid, and that it is signed once and not at
+each request. Does not own: its XML (`saml/idp_metadata.py`).
 Called by the metadata page, the demo and `saml-bridge metadata show`.
 """
 
 from __future__ import annotations
 
-from saml_bridge.registry import Registry
-from saml_bridge.saml.idp_metadata import build_idp_metadata
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+
+from lxml import etree
+
+from saml_bridge.document import Partner
+from saml_bridge.errors import NotFound
+from saml_bridge.registry import Registry, Snapshot
+from saml_bridge.saml.idp_metadata import IdpDescription, build_idp_metadata
+from saml_bridge.saml.sign import SigningKey
+
+VALIDITY = timedelta(days=366)
+DOCUMENTS_KEPT = 1024
 
 
-def build_biller_metadata(registry: Registry, biller: str, *, base_url: str) -> bytes:
-    """The biller's metadata in force, as XML. Raises BillerUnknown, KeyRefused."""
-    snapshot = registry.find_current(biller)
-    return build_idp_metadata(
-        entity_id=snapshot.issuer,
-        sso_url=f"{base_url}/saml/{biller}/sso",
-        certificates=[snapshot.key.certificate],
-        name=snapshot.biller.name,
-        home_url=snapshot.biller.portal.home_url,
-    )
+@dataclass(frozen=True, slots=True)
+class OwnMetadata:
+    """A biller's metadata as it is given out; `tag` is the same for the same content, whichever process made it."""
+
+    xml: bytes
+    tag: str
+    filename: str
+
+
+class IdentityProvider:
+    """The metadata of every biller. Safe to share between threads."""
+
+    def __init__(self, registry: Registry, *, base_url: str) -> None:
+        self._registry = registry
+        self._base_url = base_url
+        self._build = lru_cache(maxsize=DOCUMENTS_KEPT)(self._build_fresh)
+
+    def find_metadata(self, biller: str, *, now: datetime, partner: str | None = None) -> OwnMetadata:
+        """The biller's metadata in force, or the one for a partner that insists on another entity ID for us.
+
+        It is valid for a year from the day of `now` (UTC), and the same all that day. Raises BillerUnknown, NotFound
+        for a partner that is not there, KeyRefused when a key that it must hold cannot be read.
+        """
+        return self._build(self._registry.find_current(biller), partner, now.astimezone(UTC).date())
+
+    def _build_fresh(self, snapshot: Snapshot, slug: str | None, day: date) -> OwnMetadata:
+        partner = None if slug is None else _find_partner(snapshot, slug)
+        biller = snapshot.biller
+        xml = build_idp_metadata(
+            IdpDescription(
+                entity_id=snapshot.issuer if partner is None else snapshot.find_issuer(partner),
+                sso_url=f"{self._base_url}/saml/{biller.slug}/sso",
+                slo_url=f"{self._base_url}/saml/{biller.slug}/slo",
+                keys=_order_keys(snapshot, partner),
+                name=biller.name,
+                home_url=biller.portal.home_url,
+                valid_until=datetime(day.year, day.month, day.day, tzinfo=UTC) + VALIDITY,
+                logo=biller.idp.logo,
+                contacts=biller.idp.contacts,
+                wants_signed_requests=partner is not None and partner.saml.require_signed_requests,
+            )
+        )
+        filename = biller.slug if partner is None else f"{biller.slug}-{partner.slug}"
+        return OwnMetadata(xml, str(etree.fromstring(xml).get("ID")).removeprefix("_"), f"{filename}.xml")
+
+
+def _find_partner(snapshot: Snapshot, slug: str) -> Partner:
+    partner = snapshot.biller.find_partner(slug)
+    if partner is None:
+        raise NotFound(f"{snapshot.biller.slug} has no such partner", code="partner-unknown")
+    return partner
+
+
+def _order_keys(snapshot: Snapshot, partner: Partner | None) -> tuple[SigningKey, ...]:
+    """All published keys; the one that signs for the partner first."""
+    published = snapshot.find_published_keys()
+    if partner is None:
+        return published
+    signing = snapshot.find_key(partner)
+    return (signing, *(key for key in published if key != signing))

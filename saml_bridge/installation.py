@@ -13,16 +13,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from saml_bridge.app import Bridge, open_bridge
+from saml_bridge.config import check_signer
 from saml_bridge.db import check_schema, upgrade_database
-from saml_bridge.errors import BridgeError, SettingsInvalid
-from saml_bridge.keys import check_private, create_key, write_private
+from saml_bridge.errors import BridgeError, ConfigInvalid, SettingsInvalid
+from saml_bridge.keys import check_private, write_private
+from saml_bridge.refreshes import SourceState
 from saml_bridge.registry import IndexedPartner
 from saml_bridge.sessions import MAX_JWKS_BYTES, JsonRefused, open_jwks, parse_json
 from saml_bridge.settings import PREFIX, SECRET_FILE, Settings, find_instance_dir
 from saml_bridge.values import Finding, Severity
 
 DEFAULT_KEY = "default"
-WARN_AHEAD = timedelta(days=60)
+NOTE_AHEAD, WARN_AHEAD, URGENT_AHEAD = (timedelta(days=days) for days in (60, 30, 7))
 
 
 def initialise(environ: Mapping[str, str]) -> Iterator[str]:
@@ -35,7 +37,8 @@ def initialise(environ: Mapping[str, str]) -> Iterator[str]:
         yield f"secret    made {secret}; back it up: persistent name IDs are made with it"
     bridge = open_bridge(Settings.from_env(environ))
     if DEFAULT_KEY not in bridge.keys.list_names():
-        key_path, _ = create_key(bridge.settings.certs_dir, DEFAULT_KEY, kind="rsa-2048", now=datetime.now(UTC))
+        encrypt = bridge.settings.key_passphrase is not None
+        key_path, _ = bridge.keys.create(DEFAULT_KEY, kind="rsa-2048", now=datetime.now(UTC), encrypt=encrypt)
         yield f"key       made {key_path}"
     upgrade_database(bridge.app)
     yield "database  up to date"
@@ -72,8 +75,10 @@ def examine(bridge: Bridge, *, now: datetime) -> Iterator[Finding]:
     problems = check_schema(bridge.app)
     yield from problems
     if not problems:
+        yield from _examine_named_keys(bridge)
         for partner in bridge.registry.list_partners():
             yield from _examine_partner(partner, now)
+        yield from _examine_sources(bridge, now)
 
 
 def _examine_secret(settings: Settings) -> Iterator[Finding]:
@@ -130,8 +135,24 @@ def _examine_keys(bridge: Bridge, now: datetime) -> Iterator[Finding]:
         except BridgeError as error:
             yield Finding(error.code, Severity.ERROR, error.detail, "", name)
         else:
-            fix = "Make another key with 'saml-bridge keys create' and agree with the partners on the change."
+            fix = "Make another key with 'saml-bridge keys create' and roll over to it: see docs/keys.md."
             yield from _examine_end("key-certificate", f"The certificate of key {name!r}", expires, now, fix, name)
+
+
+def _examine_named_keys(bridge: Bridge) -> Iterator[Finding]:
+    """Keys that billers name and that are not in the folder; those that are there are examined already."""
+    there = bridge.keys.list_names()
+    for slug in bridge.registry.list_billers():
+        try:
+            published = bridge.registry.load_document(slug).idp.keys.published
+        except BridgeError as error:
+            yield Finding(error.code, Severity.ERROR, f"Its configuration cannot be read: {error.detail}.", "", slug)
+        else:
+            for name in published:
+                if name not in there:
+                    message = f"There is no key {name!r}, which it names, in {bridge.keys.folder}."
+                    fix = "Bring its files back, or have another take over: see docs/keys.md."
+                    yield Finding("key-absent", Severity.ERROR, message, fix, slug)
 
 
 def _examine_partner(partner: IndexedPartner, now: datetime) -> Iterator[Finding]:
@@ -143,10 +164,48 @@ def _examine_partner(partner: IndexedPartner, now: datetime) -> Iterator[Finding
         yield from _examine_end("partner-certificate", "A certificate", partner.certificate_expires_at, now, fix, where)
 
 
+def _examine_sources(bridge: Bridge, now: datetime) -> Iterator[Finding]:
+    """Metadata that is fetched: changes that wait for a person, addresses that failed, signers that cannot be read."""
+    for held in bridge.refresher.list_waiting():
+        message = f"A change of its metadata has waited since {held.held_at:%Y-%m-%d}: {'; '.join(held.words)}."
+        fix = f"See 'saml-bridge metadata held', then accept or reject {held.biller} {held.partner}."
+        yield Finding("metadata-held", Severity.WARNING, message, fix, f"{held.biller}/{held.partner}")
+    known = {(one.biller, one.partner): one for one in bridge.refreshes.list_sources()}
+    for slug in bridge.registry.list_fetching_billers():
+        try:
+            partners = bridge.registry.load_document(slug).partners
+        except ConfigInvalid as error:
+            yield Finding(error.code, Severity.ERROR, error.detail, "Apply the biller's configuration again.", slug)
+            continue
+        for partner in partners:
+            yield from check_signer(partner.saml, f"{slug}/{partner.slug}")
+            state = known.get((slug, partner.slug))
+            if partner.saml.is_fetched and state is not None and state.failed:
+                yield _describe_failure(state, now)
+
+
+def _describe_failure(state: SourceState, now: datetime) -> Finding:
+    hours = int((now - state.checked_at) / timedelta(hours=1))
+    age = "less than an hour" if hours < 1 else f"{hours} hour{'s' if hours > 1 else ''}"
+    message = f"Its metadata was not fetched at the last attempt, {age} ago: {state.detail} ({state.outcome})"
+    fix = f"Try 'saml-bridge metadata refresh {state.biller} {state.partner}'; the metadata in force works on."
+    return Finding("metadata-source-failed", Severity.WARNING, message, fix, f"{state.biller}/{state.partner}")
+
+
 def _examine_end(code: str, what: str, ends: datetime, now: datetime, fix: str, where: str) -> Iterator[Finding]:
-    day = ends.date().isoformat()
-    if ends <= now:
+    """Nothing, or a note 60 days ahead, a warning 30 days ahead, an urgent one 7 days ahead and at the end."""
+    day, left = ends.date().isoformat(), ends - now
+    if left <= timedelta(0):
         yield Finding(f"{code}-expired", Severity.WARNING, f"{what} expired on {day}.", fix, where)
-    elif ends - now < WARN_AHEAD:
-        days = (ends - now).days
-        yield Finding(f"{code}-expires", Severity.WARNING, f"{what} expires on {day}, in {days} days.", fix, where)
+    elif left <= URGENT_AHEAD:
+        days = "today" if left < timedelta(days=1) else f"in {_count_days(left)}"
+        message = f"Urgent: {what[0].lower()}{what[1:]} expires on {day}, {days}."
+        yield Finding(f"{code}-expires", Severity.WARNING, message, fix, where)
+    elif left <= NOTE_AHEAD:
+        severity = Severity.WARNING if left <= WARN_AHEAD else Severity.NOTE
+        message = f"{what} expires on {day}, in {_count_days(left)}."
+        yield Finding(f"{code}-expires", severity, message, fix, where)
+
+
+def _count_days(left: timedelta) -> str:
+    return "1 day" if left.days == 1 else f"{left.days} days"

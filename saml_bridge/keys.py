@@ -1,11 +1,13 @@
 """The key ring: signing keys as PEM files in the certificates folder.
 
-Owns: where a key lies (`NAME.key.pem`, `NAME.cert.pem`), who may read it, making a new one. Does not own: signing
-(`saml/sign.py`), and which biller uses which key (the configuration document says so).
+Owns: where a key lies (`NAME.key.pem`, `NAME.cert.pem`), who may read it, making a new one and taking one over. Does
+not own: signing (`saml/sign.py`), which biller uses which key (the configuration document says so), and how one key
+takes over from another (`rollover.py`).
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import stat
@@ -18,17 +20,25 @@ from typing import Literal
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.x509.oid import NameOID
 
-from saml_bridge.errors import KeyRefused
-from saml_bridge.saml.sign import SigningKey, load_signing_key
+from saml_bridge.errors import BridgeError, KeyRefused
+from saml_bridge.saml.sign import PrivateKey, SigningKey, is_encrypted, load_signing_key
 
 KeyKind = Literal["rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384"]
 
+_KEY_SUFFIX = ".key.pem"
+_UNLOCK = "set SAML_BRIDGE_KEY_PASSPHRASE to the one that it was encrypted with"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _LIFETIME = timedelta(days=3650)
-_MAKERS: dict[KeyKind, Callable[[], rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey]] = {
+_MAKERS: dict[KeyKind, Callable[[], PrivateKey]] = {
     "rsa-2048": lambda: rsa.generate_private_key(65537, 2048),
     "rsa-3072": lambda: rsa.generate_private_key(65537, 3072),
     "rsa-4096": lambda: rsa.generate_private_key(65537, 4096),
@@ -38,15 +48,20 @@ _MAKERS: dict[KeyKind, Callable[[], rsa.RSAPrivateKey | ec.EllipticCurvePrivateK
 
 
 class KeyRing:
-    """Reads keys by name and keeps them, since loading a key costs far more than using it."""
+    """Reads keys by name and keeps them, since loading a key costs far more than using it.
 
-    def __init__(self, folder: Path) -> None:
+    `passphrase` opens the keys that are encrypted. A key that could not be read is tried again at the next question,
+    so what is made or mended while the service runs is found.
+    """
+
+    def __init__(self, folder: Path, passphrase: str | None = None) -> None:
         self.folder = folder
+        self._passphrase = passphrase.encode() if passphrase else None
         self._loaded: dict[str, SigningKey] = {}
         self._lock = Lock()
 
     def find(self, name: str) -> SigningKey:
-        """The key of this name. Raises KeyRefused: no such key, readable by others, or not fit to sign."""
+        """The key of this name. Raises KeyRefused: no such key, readable by others, locked, or not fit to sign."""
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
@@ -54,7 +69,64 @@ class KeyRing:
 
     def list_names(self) -> tuple[str, ...]:
         """The names of all keys in the folder, sorted; those that would be refused too."""
-        return tuple(sorted(path.name.removesuffix(".key.pem") for path in self.folder.glob("*.key.pem")))
+        return tuple(sorted(path.name.removesuffix(_KEY_SUFFIX) for path in self.folder.glob(f"*{_KEY_SUFFIX}")))
+
+    def check_modes(self) -> None:
+        """Refuse a folder that has a key which anybody but its owner may read. Raises KeyRefused."""
+        for name in self.list_names():
+            check_private(self.folder / f"{name}{_KEY_SUFFIX}")
+
+    def create(self, name: str, *, kind: KeyKind, now: datetime, encrypt: bool = False) -> tuple[Path, Path]:
+        """Make a key and a self-signed certificate of ten years. Gives both paths; never writes over either.
+
+        Raises KeyRefused when the name is taken or is no name, and when it is to be encrypted without a passphrase.
+        """
+        paths, encryption = self._prepare(name, encrypt=encrypt)
+        key = _MAKERS[kind]()
+        self._store(paths, key, _certify(key, name, now), encryption)
+        return paths
+
+    def import_files(self, name: str, *, key_file: Path, certificate_file: Path, encrypt: bool = False) -> SigningKey:
+        """Take a copy of a key and its certificate that were made elsewhere, and judge them as `find` does.
+
+        What was encrypted stays so, under the same passphrase. Raises KeyRefused: also for a key and a certificate
+        that do not belong together, and for a name that is taken. OSError for files that cannot be read.
+        """
+        key_pem, certificate_pem = key_file.read_bytes(), certificate_file.read_bytes()
+        key = self._open(name, key_pem, certificate_pem)
+        paths, encryption = self._prepare(name, encrypt=encrypt or is_encrypted(key_pem))
+        certificate = x509.load_der_x509_certificate(base64.b64decode(key.certificate))
+        self._store(paths, key.private_key, certificate, encryption)
+        return key
+
+    def _prepare(self, name: str, *, encrypt: bool) -> tuple[tuple[Path, Path], KeySerializationEncryption]:
+        paths = _paths(self.folder, name)
+        for path in paths:
+            if path.exists():
+                raise KeyRefused(f"{path} exists already and is not written over: choose another name")
+        if not encrypt:
+            return paths, NoEncryption()
+        if self._passphrase is None:
+            detail = f"key {name}: is to be encrypted, and SAML_BRIDGE_KEY_PASSPHRASE is not set"
+            raise KeyRefused(detail, code="key-passphrase-missing")
+        return paths, BestAvailableEncryption(self._passphrase)
+
+    def _store(
+        self,
+        paths: tuple[Path, Path],
+        key: PrivateKey,
+        certificate: x509.Certificate,
+        encryption: KeySerializationEncryption,
+    ) -> None:
+        """The certificate first: a key is in the ring from the moment that it is complete."""
+        key_path, certificate_path = paths
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_new(certificate_path, certificate.public_bytes(Encoding.PEM), mode=0o644)
+        try:
+            write_private(key_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+        except (BridgeError, OSError):
+            certificate_path.unlink()
+            raise
 
     def _load(self, name: str) -> SigningKey:
         key_path, certificate_path = _paths(self.folder, name)
@@ -63,7 +135,15 @@ class KeyRing:
             key_pem, certificate_pem = key_path.read_bytes(), certificate_path.read_bytes()
         except OSError as error:
             raise KeyRefused(f"key {name!r}: cannot read {error.filename}: {error.strerror}") from error
-        return load_signing_key(name, key_pem=key_pem, certificate_pem=certificate_pem)
+        return self._open(name, key_pem, certificate_pem)
+
+    def _open(self, name: str, key_pem: bytes, certificate_pem: bytes) -> SigningKey:
+        try:
+            return load_signing_key(name, key_pem=key_pem, certificate_pem=certificate_pem, password=self._passphrase)
+        except KeyRefused as refused:
+            if refused.code.startswith("key-passphrase"):
+                raise KeyRefused(f"{refused.detail}: {_UNLOCK}", code=refused.code) from refused
+            raise
 
 
 def check_private(path: Path) -> None:
@@ -79,22 +159,18 @@ def check_private(path: Path) -> None:
 
 
 def create_key(folder: Path, name: str, *, kind: KeyKind, now: datetime) -> tuple[Path, Path]:
-    """Make a key and a self-signed certificate of ten years. Gives both paths; never writes over a key.
-
-    Raises KeyRefused when the name is taken or is no name.
-    """
-    key_path, certificate_path = _paths(folder, name)
-    key = _MAKERS[kind]()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(key_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    certificate_path.write_bytes(_certify(key, name, now).public_bytes(Encoding.PEM))
-    return key_path, certificate_path
+    """`KeyRing.create` in a folder, not encrypted."""
+    return KeyRing(folder).create(name, kind=kind, now=now)
 
 
 def write_private(path: Path, content: bytes) -> None:
     """Write a new file that its owner alone may read (0600 from its first moment). Raises KeyRefused if it exists."""
+    _write_new(path, content, mode=0o600)
+
+
+def _write_new(path: Path, content: bytes, *, mode: int) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError as error:
         raise KeyRefused(f"{path} exists already and is not written over") from error
     with os.fdopen(descriptor, "wb") as file:
@@ -104,10 +180,10 @@ def write_private(path: Path, content: bytes) -> None:
 def _paths(folder: Path, name: str) -> tuple[Path, Path]:
     if not _NAME.fullmatch(name):
         raise KeyRefused(f"{name!r} is no key name: use lower-case letters, digits and hyphens")
-    return folder / f"{name}.key.pem", folder / f"{name}.cert.pem"
+    return folder / f"{name}{_KEY_SUFFIX}", folder / f"{name}.cert.pem"
 
 
-def _certify(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, name: str, now: datetime) -> x509.Certificate:
+def _certify(key: PrivateKey, name: str, now: datetime) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"saml_bridge {name}")])
     return (
         x509.CertificateBuilder()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from saml_bridge.audit import AuditTrail, Entry, Kind, pseudonym
 from saml_bridge.callback import is_allowed, origin_of
-from saml_bridge.document import Biller, Link, Portal
+from saml_bridge.document import Biller, Link, Portal, SamlSettings
 from saml_bridge.errors import (
     AccountRefused,
     BridgeError,
@@ -29,15 +29,22 @@ from saml_bridge.errors import (
     PartnerUnusable,
     SessionAbsent,
     SignInFailed,
+    StatusRefused,
 )
-from saml_bridge.registry import Registry, Route, Snapshot
-from saml_bridge.saml.response import stamp_from
+from saml_bridge.partner_sessions import PartnerSessions
+from saml_bridge.registry import AS_CONFIGURED, Registry, Route, Snapshot, Variant
+from saml_bridge.saml.asked import Asked
+from saml_bridge.saml.metadata import SpMetadata
+from saml_bridge.saml.response import BuiltResponse, stamp_from
+from saml_bridge.saml.status import AUTHN_FAILED, NO_PASSIVE, RESPONDER
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Attribute, Credentials, FormPost, JsonObject, PortalSession, TraceId
 
 _ATTEMPTS = 3
 RETURNED = "returned"
 CHOSEN = "chosen"
+SIGN_IN_ANEW = {"prompt": "login"}
+"""What tells the portal's sign-in to ask again for a password (the word is OpenID Connect's)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,8 @@ class LaunchRequest:
     `account` and `callback` come from the address. `remembered` is the token of an account chosen earlier in this
     session. `chosen` says that the payer has just picked `account` on our page, `returned` that the portal's sign-in
     sent the payer back, `foreign` that another site started the request, `unseen` that it is not for a page that a
-    person sees: a frame, a picture, a script, a prefetch.
+    person sees: a frame, a picture, a script, a prefetch. `asked` is what a partner's request wants of the response,
+    and `resume` the token of that request while it waits for the payer. `rehearsal` has the biller's next key sign.
     """
 
     biller: str
@@ -61,6 +69,22 @@ class LaunchRequest:
     returned: bool = False
     foreign: bool = False
     unseen: bool = False
+    asked: Asked | None = None
+    resume: str | None = None
+    rehearsal: bool = False
+
+    def find_path(self, *, choose: str | None = None, returned: bool = False) -> str:
+        """Path and query at which this very launch is asked for again; `choose` is the account that is picked there."""
+        path = f"/launch/{self.biller}/{self.link}" if self.resume is None else f"/saml/{self.biller}/sso"
+        query = {
+            "resume": self.resume,
+            "account": choose or self.account,
+            "callback": self.callback,
+            CHOSEN: "1" if choose or self.chosen else None,
+            RETURNED: "1" if returned else None,
+        }
+        given = {name: value for name, value in query.items() if value is not None}
+        return path + (f"?{urlencode(given)}" if given else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +102,13 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """Nobody is signed in: the payer goes to `url` and comes back to this launch."""
+    """The payer goes to the portal's sign-in at `url` and comes back to this launch.
+
+    Mostly nobody is signed in; where somebody is and must sign in anew, `auth_time` says when that was last.
+    """
 
     url: str
+    auth_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +137,7 @@ class Launcher:
 
     registry: Registry
     audit: AuditTrail
+    partner_sessions: PartnerSessions
     base_url: str
     secret: bytes
     clock: Callable[[], datetime]
@@ -162,10 +191,12 @@ class _Attempt:
         self._known: dict[str, Any] = {}
 
     def refusal(self, error: BridgeError) -> Entry:
-        return self._record(Kind.LAUNCH_REFUSED, code=error.code, detail=error.diagnosis())
+        kind = Kind.LAUNCH_REFUSED if self._request.asked is None else Kind.SIGN_ON_REFUSED
+        return self._record(kind, code=error.code, detail=error.diagnosis())
 
     def issue(self) -> Entry:
-        return self._record(Kind.LAUNCH_ISSUED, code="", detail="")
+        kind = Kind.LAUNCH_ISSUED if self._request.asked is None else Kind.SIGN_ON_ISSUED
+        return self._record(kind, code="", detail="")
 
     def _record(self, kind: Kind, *, code: str, detail: str) -> Entry:
         ask = self._request
@@ -185,22 +216,48 @@ class _Attempt:
         self._known["revision"] = snapshot.revision
         if request.unseen:
             raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
-        route = snapshot.find_route(request.link)
-        self._known.update(partner=route.partner.slug, key=snapshot.key.name)
+        asked = request.asked
+        variant = Variant(asked.acs, asked.transient) if asked else AS_CONFIGURED
+        if request.rehearsal:
+            variant = replace(variant, rehearsal=True)
+        route = snapshot.find_route(request.link, variant)
+        self._known.update(partner=route.partner.slug, key=route.response.key.name)
         try:
             session = self._source.find_session(request.credentials, now=self._now)
         except SessionAbsent as error:
-            if request.returned:
-                raise SignInFailed(f"after the portal's sign-in: {error.code}: {error.detail}") from error
-            return SignIn(_sign_in_url(snapshot.biller.portal, self._launch_url()))
+            return self._sign_in(snapshot, error)
         self._hide(session)
         _check_session(session, snapshot, route.link)
+        if asked is not None:
+            if asked.needs_sign_in(session):
+                return self._sign_in(snapshot, session.auth_time)
+            asked.check_context(session)
         if request.foreign:
             return Confirm(snapshot.biller, route)
         account = self._find_account(session)
         if account is None and len(session.accounts) > 1:
+            self._check_may_ask("the payer has several accounts, and none is selected")
             return ChooseAccount(snapshot.biller, route, session.accounts)
         return self._build(snapshot, route, session, account)
+
+    def _sign_in(self, snapshot: Snapshot, why: SessionAbsent | datetime) -> SignIn:
+        """Send the payer to the portal's sign-in, once: nobody is signed in, or somebody who must sign in anew."""
+        request, portal = self._request, snapshot.biller.portal
+        self._check_may_ask("nobody is signed in, or the payer would have to sign in anew")
+        back = f"{self._launcher.base_url}{request.find_path(returned=True)}"
+        if isinstance(why, SessionAbsent):
+            if request.returned:
+                raise SignInFailed(f"after the portal's sign-in: {why.code}: {why.detail}") from why
+            return SignIn(_sign_in_url(portal, back))
+        if request.returned:
+            detail = "the request forces a new sign-in, and the payer came back with the old one"
+            raise StatusRefused(detail, code="sign-in-not-new", status=RESPONDER, sub_status=AUTHN_FAILED)
+        return SignIn(_sign_in_url(portal, back, **SIGN_IN_ANEW), why)
+
+    def _check_may_ask(self, why: str) -> None:
+        """A passive request must not show the payer anything (Core 3.4.1)."""
+        if self._request.asked is not None and self._request.asked.is_passive:
+            raise StatusRefused(why, code="no-passive", status=RESPONDER, sub_status=NO_PASSIVE)
 
     def _build(self, snapshot: Snapshot, route: Route, session: PortalSession, account: JsonObject | None) -> Launched:
         if account is not None:
@@ -209,9 +266,11 @@ class _Attempt:
             raise LinkHidden("visible_when does not hold for this account")
         callback = self._find_callback(route.link)
         attributes = route.mapping.evaluate(session, account)
-        reply, document = _REPLIES[route.partner.protocol](
-            _Reply(route, session, account, attributes, callback, self._now, self._launcher.random_bytes)
+        ask = _Reply(
+            route, session, account, attributes, callback, self._now, self._launcher.random_bytes, self._request.asked
         )
+        reply, built = _REPLIES[route.partner.protocol](ask)
+        self._remember_session(route, session, built)
         return Launched(
             biller=snapshot.biller,
             route=route,
@@ -219,8 +278,22 @@ class _Attempt:
             origins=_find_origins(reply.action, route.partner.origins, callback),
             revision=snapshot.revision,
             remember=self._remember(session, account),
-            document=document,
+            document=built.xml,
         )
+
+    def _remember_session(self, route: Route, session: PortalSession, built: BuiltResponse) -> None:
+        """What a logout will need, kept before the response can leave; for partners that can be logged out at."""
+        if route.response.metadata.slo:
+            self._launcher.partner_sessions.remember(
+                biller=session.biller,
+                partner=route.partner.slug,
+                sid=session.sid,
+                payer_id=session.payer["id"],
+                name_id=built.name_id,
+                name_id_format=built.name_id_format,
+                session_index=built.session_index,
+                expires_at=session.expires_at,
+            )
 
     def _hide(self, session: PortalSession) -> None:
         audit, biller = self._launcher.audit, self._request.biller
@@ -260,13 +333,6 @@ class _Attempt:
             raise LaunchRefused(detail, code="callback-not-allowed")
         return self._request.callback
 
-    def _launch_url(self) -> str:
-        request = self._request
-        query = {"account": request.account, "callback": request.callback, CHOSEN: "1" if request.chosen else None}
-        given = {name: value for name, value in query.items() if value is not None}
-        path = f"/launch/{request.biller}/{request.link}"
-        return f"{self._launcher.base_url}{path}?{urlencode({**given, RETURNED: '1'})}"
-
 
 def _check_session(session: PortalSession, snapshot: Snapshot, link: Link) -> None:
     if session.biller != snapshot.biller.slug:
@@ -275,9 +341,9 @@ def _check_session(session: PortalSession, snapshot: Snapshot, link: Link) -> No
         raise ImpersonationRefused("an agent acts for the payer, and the link does not say allow_impersonation: true")
 
 
-def _sign_in_url(portal: Portal, launch_url: str) -> str:
+def _sign_in_url(portal: Portal, back: str, **more: str) -> str:
     separator = "&" if urlsplit(portal.sign_in_url).query else "?"
-    return f"{portal.sign_in_url}{separator}{urlencode({portal.return_parameter: launch_url})}"
+    return f"{portal.sign_in_url}{separator}{urlencode({portal.return_parameter: back, **more})}"
 
 
 @lru_cache(maxsize=4096)
@@ -300,26 +366,37 @@ class _Reply:
     callback: str | None
     now: datetime
     random_bytes: Callable[[int], bytes]
+    asked: Asked | None
 
 
-def _build_saml_reply(ask: _Reply) -> tuple[FormPost, bytes]:
-    """An unsolicited Response by HTTP-POST (SAML 2.0 profiles, section 4.1.5; bindings, section 3.5)."""
-    partner, settings = ask.route.response, ask.route.partner.saml
-    valid_until = partner.metadata.valid_until
-    if settings.refuses_expired and valid_until is not None and valid_until <= ask.now:
-        detail = f"the partner's registered metadata expired at {valid_until.isoformat()}: register a current one"
-        raise PartnerUnusable(detail, code="metadata-expired")
+def _build_saml_reply(ask: _Reply) -> tuple[FormPost, BuiltResponse]:
+    """A Response by HTTP-POST, unsolicited or to a request (SAML 2.0 profiles, section 4.1; bindings, section 3.5)."""
+    partner, settings, asked = ask.route.response, ask.route.partner.saml, ask.asked
+    check_not_expired(settings, partner.metadata, now=ask.now)
     built = partner.build_response(
         stamp=stamp_from(ask.now, ask.random_bytes),
         session=ask.session,
         account=ask.account,
         attributes=ask.attributes,
+        in_response_to=asked.request_id if asked else None,
     )
     fields = [("SAMLResponse", base64.b64encode(built.xml).decode("ascii"))]
-    relay_state = _find_relay_state(settings.relay_state, ask.callback)
+    if asked is None:
+        relay_state = _find_relay_state(settings.relay_state, ask.callback)
+    else:
+        asked.check_subject(built)
+        relay_state = asked.relay_state
     if relay_state:
         fields.append(("RelayState", relay_state))
-    return FormPost(partner.acs.location, tuple(fields)), built.xml
+    return FormPost(partner.acs.location, tuple(fields)), built
+
+
+def check_not_expired(settings: SamlSettings, metadata: SpMetadata, *, now: datetime) -> None:
+    """Whether a partner whose metadata may have expired can still be dealt with. Raises PartnerUnusable."""
+    valid_until = metadata.valid_until
+    if settings.refuses_expired and valid_until is not None and valid_until <= now:
+        detail = f"the partner's registered metadata expired at {valid_until.isoformat()}: register a current one"
+        raise PartnerUnusable(detail, code="metadata-expired")
 
 
 def _find_relay_state(setting: str, callback: str | None) -> str | None:
@@ -328,4 +405,4 @@ def _find_relay_state(setting: str, callback: str | None) -> str | None:
     return setting.removeprefix("identifier:") if setting.startswith("identifier:") else None
 
 
-_REPLIES: Mapping[str, Callable[[_Reply], tuple[FormPost, bytes]]] = {"saml": _build_saml_reply}
+_REPLIES: Mapping[str, Callable[[_Reply], tuple[FormPost, BuiltResponse]]] = {"saml": _build_saml_reply}

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from lxml import etree
 
 from saml_bridge.cli import main
+from tests.metadata_server import MetadataServer
 from tests.world import BILLER, DOCUMENT, KEYS, SP_ACS, sp_metadata
 
 ROOT = Path(__file__).parent.parent
@@ -456,3 +457,87 @@ def test_the_example_of_the_readme_works(shell: Shell) -> None:
     shell.run("apply", str(ROOT / "metadata" / "first-biller.yaml"))
     (shell.folder / "session.json").write_text(shell.run("sample-session", "maple-creek-water").stdout)
     shell.run("launch", "maple-creek-water", "usage", "--session", "session.json", "--output", "xml")
+
+
+# Metadata that changes
+
+EVIL = "https://sp.evil.example/acs"
+
+
+def test_m10_a_risky_change_of_metadata_is_shown_refused_and_accepted_by_name(published: Shell) -> None:
+    (published.folder / "sp.xml").write_bytes(sp_metadata(acs=EVIL))
+    planned = published.run("plan", "billers.yaml")
+    said = f"partner aquahawk of {BILLER}: metadata: RISKY: responses would go to {EVIL} instead of {SP_ACS}"
+    assert said in planned.stdout.splitlines()
+    assert "warning metadata-change-risky" in planned.stdout
+    refused = published.run("apply", "billers.yaml", code=1)
+    assert "metadata-change-risky" in refused.stderr
+    assert EVIL in refused.stderr
+    assert f"--accept-metadata {BILLER}/aquahawk" in refused.stderr
+    assert "metadata-change-risky" in published.run("audit", "list", "--kind", "ops:metadata:refused").stdout
+    published.run("apply", "billers.yaml", "--accept-metadata", "other/aquahawk", code=1)
+    done = published.run("apply", "billers.yaml", "--accept-metadata", "other", "--accept-metadata", "aquahawk")
+    assert f"{BILLER}: revision 2 published" in done.stdout
+    assert "ops:metadata:accepted" in published.run("audit", "list").stdout
+
+
+@pytest.fixture
+def fetching(published: Shell, metadata_server: MetadataServer) -> Shell:
+    """The partner's metadata comes from an address, and from no file."""
+    published.environ["SAML_BRIDGE_FETCH_ALLOW"] = "127.0.0.0/8"
+    document = json.loads(json.dumps(DOCUMENT))
+    url = metadata_server.serve("/sp.xml", sp_metadata())
+    document["billers"][0]["partners"][0]["saml"] = {"metadata_url": url, "encrypt": "never"}
+    (published.folder / "billers.yaml").write_text(yaml.safe_dump(document))
+    published.run("apply", "billers.yaml")
+    return published
+
+
+def test_fetched_metadata_is_refreshed_held_accepted_and_rejected(
+    fetching: Shell, metadata_server: MetadataServer
+) -> None:
+    name = f"{BILLER}/aquahawk"
+    assert fetching.run("metadata", "refresh").stdout == f"{name}: unchanged\n"
+    metadata_server.serve("/sp.xml", sp_metadata(extra=' validUntil="2090-01-01T00:00:00Z"'))
+    done = fetching.run("metadata", "refresh", BILLER, "aquahawk")
+    assert done.stdout == f"{name}: published: revision 3: validUntil changes from none to 2090-01-01 00:00:00 UTC\n"
+    assert fetching.run("metadata", "held").stdout == "No change waits.\n"
+    metadata_server.serve("/sp.xml", sp_metadata(acs=EVIL, extra=' validUntil="2090-01-01T00:00:00Z"'))
+    assert fetching.run("metadata", "refresh", BILLER).stdout.startswith(f"{name}: held: RISKY: responses would go")
+    held = fetching.run("metadata", "held").stdout.splitlines()
+    assert held[0].startswith(f"{name}: held since ")
+    assert held[1] == f"  RISKY: responses would go to {EVIL} instead of {SP_ACS}"
+    assert "metadata-held" in fetching.run("doctor").stdout
+    rejected = fetching.run("metadata", "reject", BILLER, "aquahawk")
+    assert rejected.stdout.startswith(f"{name}: rejected sha256:")
+    assert fetching.run("metadata", "refresh").stdout.startswith(f"{name}: rejected")
+    metadata_server.serve("/sp.xml", sp_metadata(acs=EVIL, extra=' validUntil="2091-01-01T00:00:00Z"'))
+    fetching.run("metadata", "refresh")
+    assert fetching.run("metadata", "accept", BILLER, "aquahawk").stdout == f"{BILLER}: revision 4 published\n"
+    assert "metadata-not-held" in fetching.run("metadata", "accept", BILLER, "aquahawk", code=1).stderr
+    kinds = fetching.run("audit", "list", "--kind", "ops:metadata").stdout
+    assert all(f"ops:metadata:{kind}" in kinds for kind in ("held", "rejected", "accepted"))
+
+
+def test_a_refresh_that_fails_says_so(fetching: Shell, metadata_server: MetadataServer) -> None:
+    metadata_server.answers.clear()
+    done = fetching.run("metadata", "refresh", code=1)
+    assert done.stdout.startswith(f"{BILLER}/aquahawk: fetch-status: 127.0.0.1 answered with status 404.")
+    assert fetching.run("metadata", "refresh", "--due").stdout == "nothing is due\n"  # before an hour has passed
+    assert "metadata-source-failed" in fetching.run("doctor").stdout
+    assert "biller-unknown" in fetching.run("metadata", "refresh", "nobody", code=1).stderr
+    assert "partner-unknown" in fetching.run("metadata", "refresh", BILLER, "nobody", code=1).stderr
+    fetching.run("metadata", "refresh", BILLER, "--due", code=2)
+    fetching.environ["SAML_BRIDGE_FETCH_ALLOW"] = ""
+    refused = fetching.run("metadata", "refresh", BILLER, "aquahawk", code=1)
+    assert "fetch-address" in refused.stdout or "fetch-scheme" in refused.stdout
+
+
+def test_due_metadata_is_refreshed_for_cron(fetching: Shell) -> None:
+    assert fetching.run("metadata", "refresh", "--due").stdout == f"{BILLER}/aquahawk: unchanged\n"
+    assert fetching.run("metadata", "refresh", "--due").stdout == "nothing is due\n"
+
+
+def test_what_is_not_fetched_has_nothing_to_refresh(published: Shell) -> None:
+    assert published.run("metadata", "refresh").stdout == "no partner has a metadata_url or mdq_url\n"
+    assert "metadata-not-fetched" in published.run("metadata", "refresh", BILLER, "aquahawk", code=1).stderr

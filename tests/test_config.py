@@ -635,3 +635,17 @@ def test_every_file_that_cannot_be_read_is_named() -> None:
         resolve_metadata(replace(biller, partners=(*biller.partners, second)), read)
     assert [one.code for one in caught.value.findings] == ["metadata-unreadable"] * 2
     assert "'gone.xml' cannot be read: No such file or directory" in caught.value.findings[1].message
+
+
+def test_the_pinned_signer_of_a_document_must_be_a_certificate(biller: Biller, keys_dir: Path) -> None:
+    pem = (keys_dir / "sp-signing.cert.pem").read_text()
+    url = "https://sp.example.com/metadata"
+    for text, problem in (("MII", "not the base64 of a certificate"), (pem.replace("MII", "MIX"), "PEM")):
+        [finding] = check_biller(with_saml(biller, metadata_url=url, metadata_signer=text))
+        assert (finding.code, finding.where) == ("metadata-signer-broken", "partners[0].saml.metadata_signer")
+        assert problem in finding.message
+    weak = (Path(__file__).parent / "corpus" / "keys" / "rsa768.cert.pem").read_text()
+    [finding] = check_biller(with_saml(biller, metadata_url=url, metadata_signer=weak))
+    assert "cannot verify" in finding.message
+    good = "".join(line for line in pem.splitlines() if "-----" not in line)
+    assert check_biller(with_saml(biller, metadata_url=url, metadata_signer=good)) == ()

@@ -17,7 +17,16 @@ from saml_bridge.transforms import TRANSFORMS
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/configuration.md", "docs/decisions/README.md")]
+PAGES = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/configuration.md",
+        "docs/partner-metadata.md",
+        "docs/decisions/README.md",
+    )
+]
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))

@@ -15,10 +15,10 @@ LAYERS: list[set[str]] = [
     {"fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"},
     {
         *("settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations", "sealing"),
-        *("fetching", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
+        *("fetching", "metadata_source", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
     },
     {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity"},
-    {"web", "cli", "metadata_report", "terminal", "demo"},
+    {"web", "cli", "metadata_report", "key_report", "terminal", "demo"},
     {"app", "installation"},
 ]
 PURE_PACKAGES = {"lxml", "xmlsec", "saml2", "marshmallow", "joserfc", "cryptography", "re2", "yaml"}

@@ -79,16 +79,20 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-def sp_metadata(*, acs: str = SP_ACS, extra: str = "") -> bytes:
-    """The service provider's metadata: one HTTP-POST assertion consumer service, one key for both uses."""
+def sp_metadata(*, acs: str = SP_ACS, extra: str = "", role: str = "", services: str = "", more_acs: str = "") -> bytes:
+    """The service provider's metadata: one HTTP-POST assertion consumer service, one key for both uses.
+
+    `extra` are attributes of the entity, `role` of the role; `services` are elements before the assertion consumer
+    services (single logout, name ID formats), `more_acs` further ones of these.
+    """
     lines = (KEYS / "sp-signing.cert.pem").read_text().splitlines()
     certificate = "".join(line for line in lines if not line.startswith("-----"))
     return f"""<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="{SP_ENTITY_ID}"{extra}>
-<md:SPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">
+<md:SPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol"{role}>
 <md:KeyDescriptor><ds:KeyInfo xmlns:ds="http://www.w3.org/2000/09/xmldsig#"><ds:X509Data>
-<ds:X509Certificate>{certificate}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>
+<ds:X509Certificate>{certificate}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>{services}
 <md:AssertionConsumerService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST" Location="{acs}" index="0"/>
-</md:SPSSODescriptor></md:EntityDescriptor>""".encode()
+{more_acs}</md:SPSSODescriptor></md:EntityDescriptor>""".encode()
 
 
 def make_settings(folder: Path, database_url: str, **changes: Any) -> Settings:
@@ -141,7 +145,15 @@ class World:
         path.write_text(json.dumps(self.document))
         now = datetime.now(UTC)
         planned = plan_file(registry, path, now=now)
-        return apply_plan(registry, planned, author="test", comment="", now=now, trace_id=TraceId("publish"))
+        return apply_plan(
+            registry,
+            planned,
+            author="test",
+            comment="",
+            now=now,
+            trace_id=TraceId("publish"),
+            accept=[one.name for one in planned.risky],
+        )
 
     def session(self, **changes: Any) -> dict[str, Any]:
         """The session document of a payer with one account, as of now."""

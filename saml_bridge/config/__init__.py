@@ -10,6 +10,7 @@ that again gives the same bytes.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -22,23 +23,27 @@ from marshmallow import Schema, ValidationError
 from saml_bridge.config.checks import check_parts, check_unique
 from saml_bridge.config.schemas import BillerSchema, FiledBiller, FileSchema, Problem
 from saml_bridge.config.yaml_text import Lines, read_yaml, write_yaml
-from saml_bridge.document import Biller, Partner
-from saml_bridge.errors import ConfigInvalid
+from saml_bridge.document import Biller, Partner, SamlSettings
+from saml_bridge.errors import BridgeError, ConfigInvalid
+from saml_bridge.saml.certificates import Certificate, CertificateBroken, parse_certificate_text
 from saml_bridge.values import Finding, Severity, Sha256Hex
 
 __all__ = [
     "FileDocument",
     "FiledBiller",
     "check_biller",
+    "check_signer",
     "dump_biller",
     "from_json",
     "load_file",
+    "read_signer",
     "resolve_metadata",
     "to_json",
 ]
 
 VERSION: Final = 1
 HASH_PREFIX: Final = "sha256:"
+_LONGEST_PATH: Final = 255
 _PLACE = re.compile(r"\.?([^.\[\]]+)|\[([0-9]+)\]")
 
 
@@ -98,34 +103,104 @@ def check_biller(biller: Biller, *, allow_http: bool = False) -> tuple[Finding, 
         if not partner.saml.metadata.startswith(HASH_PREFIX):
             message = f"expected sha256: and 64 hexadecimal digits, found {partner.saml.metadata[:60]!r}"
             findings.append(Finding("config-value", Severity.ERROR, message, "", f"partners[{position}].saml.metadata"))
+        findings += check_signer(partner.saml, f"partners[{position}].saml.metadata_signer")
     return tuple(findings)
 
 
-def resolve_metadata(biller: Biller, read: Callable[[str], bytes]) -> tuple[Biller, dict[Sha256Hex, bytes]]:
+def check_signer(settings: SamlSettings, where: str) -> Iterator[Finding]:
+    """Whether the pinned signer of a partner's metadata is a certificate whose key can verify."""
+    if settings.metadata_signer is None:
+        return
+    try:
+        usable = parse_certificate_text(settings.metadata_signer).may_verify
+        problem = "" if usable else "the key of the certificate cannot verify: RSA of 1024 bits or more and EC can"
+    except CertificateBroken as broken:
+        problem = str(broken)
+    if problem:
+        fix = "Name the PEM file of the certificate that the federation or the partner signs its metadata with."
+        yield Finding("metadata-signer-broken", Severity.ERROR, f"metadata_signer: {problem}", fix, where)
+
+
+def read_signer(settings: SamlSettings) -> Certificate | None:
+    """The pinned signer of a document that was checked; None when there is none. Raises CertificateBroken."""
+    return None if settings.metadata_signer is None else parse_certificate_text(settings.metadata_signer)
+
+
+def resolve_metadata(
+    biller: Biller,
+    read: Callable[[str], bytes],
+    *,
+    fetch: Callable[[Partner], tuple[Sha256Hex, bytes | None]] | None = None,
+) -> tuple[Biller, dict[Sha256Hex, bytes]]:
     """Replace paths of metadata files by hashes; gives the document and the contents by their hashes.
 
-    `read` gets a path as written and may raise OSError. Raises ConfigInvalid with a finding a file.
+    `read` gets a path as written and may raise OSError. `fetch` gives the metadata of a partner that names an address
+    and no file, by its hash, and with its content unless that is stored already; it may raise BridgeError. Paths of
+    pinned signers are replaced by their certificates. Raises ConfigInvalid with a finding a file.
     """
     contents: dict[Sha256Hex, bytes] = {}
     findings: list[Finding] = []
     partners: list[Partner] = []
     for position, partner in enumerate(biller.partners):
-        path = partner.saml.metadata
-        if not path.startswith(HASH_PREFIX):
-            try:
-                content = read(path)
-            except OSError as error:
-                message = f"metadata: the file {path!r} cannot be read: {error.strerror or type(error).__name__}"
-                place = f"{biller.slug}: partners[{position}].saml.metadata"
-                fix = "Paths are relative to the configuration file."
-                findings.append(Finding("metadata-unreadable", Severity.ERROR, message, fix, place))
-                continue
-            digest = Sha256Hex(hashlib.sha256(content).hexdigest())
+        place = f"{biller.slug}: partners[{position}].saml"
+        settings = partner.saml
+        try:
+            settings = _resolve_signer(settings, read, place)
+            if settings.metadata == "" and fetch is not None:
+                digest, content = _fetch(replace(partner, saml=settings), fetch, place)
+            elif not settings.metadata.startswith(HASH_PREFIX):
+                content = _read_file(settings.metadata, read, "metadata", place)
+                digest = Sha256Hex(hashlib.sha256(content).hexdigest())
+            else:
+                digest, content = Sha256Hex(settings.metadata.removeprefix(HASH_PREFIX)), None
+        except ConfigInvalid as refused:
+            findings += refused.findings
+            continue
+        if content is not None:
             contents[digest] = content
-            partner = replace(partner, saml=replace(partner.saml, metadata=f"{HASH_PREFIX}{digest}"))
-        partners.append(partner)
+        partners.append(replace(partner, saml=replace(settings, metadata=f"{HASH_PREFIX}{digest}")))
     _raise_refusals(findings)
     return replace(biller, partners=tuple(partners)), contents
+
+
+def _read_file(path: str, read: Callable[[str], bytes], key: str, place: str) -> bytes:
+    try:
+        return read(path)
+    except OSError as error:
+        message = f"{key}: the file {path!r} cannot be read: {error.strerror or type(error).__name__}"
+        fix = "Paths are relative to the configuration file."
+        finding = Finding(f"{key.replace('_', '-')}-unreadable", Severity.ERROR, message, fix, f"{place}.{key}")
+        raise ConfigInvalid(message, findings=[finding]) from None
+
+
+def _fetch(
+    partner: Partner, fetch: Callable[[Partner], tuple[Sha256Hex, bytes | None]], place: str
+) -> tuple[Sha256Hex, bytes | None]:
+    try:
+        return fetch(partner)
+    except BridgeError as error:
+        key = "metadata_url" if partner.saml.metadata_url else "mdq_url"
+        findings = [replace(one, where=f"{place}.{key}") for one in error.findings if one.refuses]
+        told = Finding(error.code, Severity.ERROR, error.detail, "Or name a metadata file.", f"{place}.{key}")
+        raise ConfigInvalid(error.detail, findings=findings or [told]) from error
+
+
+def _resolve_signer(settings: SamlSettings, read: Callable[[str], bytes], place: str) -> SamlSettings:
+    """With the certificate itself, as the base64 of its DER, for whatever way it was written in."""
+    text = settings.metadata_signer
+    if text is None:
+        return settings
+    if "-----BEGIN" not in text and next(check_signer(settings, ""), None) is not None and _may_be_path(text):
+        content = _read_file(text, read, "metadata_signer", place)
+        text = content.decode("latin-1") if b"-----BEGIN" in content else base64.b64encode(content).decode("ascii")
+    settings = replace(settings, metadata_signer=text)
+    findings = list(check_signer(settings, f"{place}.metadata_signer"))
+    _raise_refusals(findings)
+    return replace(settings, metadata_signer=base64.b64encode(parse_certificate_text(text).der).decode("ascii"))
+
+
+def _may_be_path(text: str) -> bool:
+    return len(text) <= _LONGEST_PATH and text.isprintable()
 
 
 _FILE: Final = FileSchema()

@@ -18,7 +18,7 @@ from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.demo.payers import load_payers
 from saml_bridge.demo.run import PartnersServer, prepare, register_idp
 from saml_bridge.errors import BridgeError
-from saml_bridge.identity import build_biller_metadata
+from saml_bridge.identity import IdentityProvider
 from saml_bridge.installation import initialise
 from saml_bridge.publishing import apply_plan, plan_file
 from saml_bridge.settings import PREFIX, Settings
@@ -85,13 +85,22 @@ def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
     """Apply the demo's configuration as `saml-bridge apply` does, and let the partners know our metadata."""
     settings = bridge.settings
     file = prepare(settings.instance_dir, bridge_url=settings.base_url, partners_url=partners_url)
+    identity = IdentityProvider(bridge.registry, base_url=settings.base_url)
     now = datetime.now(UTC)
     planned = plan_file(bridge.registry, file, now=now)
-    published = apply_plan(bridge.registry, planned, author="demo", comment="demo", now=now, trace_id=TraceId("demo"))
+    published = apply_plan(
+        bridge.registry,
+        planned,
+        author="demo",
+        comment="demo",
+        now=now,
+        trace_id=TraceId("demo"),
+        accept=[one.name for one in planned.risky],  # we made the partners' metadata ourselves, a moment ago
+    )
     for slug, number in published.revisions.items():
         say(f"biller    {slug}, revision {number}")
-        metadata = build_biller_metadata(bridge.registry, slug, base_url=settings.base_url)
-        register_idp(settings.instance_dir, biller=slug, metadata=metadata)
+        metadata = identity.find_metadata(slug, now=now)
+        register_idp(settings.instance_dir, biller=slug, metadata=metadata.xml)
 
 
 def _start_service(port: int, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -11,6 +11,7 @@ Every read names its biller; there is no read of a link, partner or mapping acro
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from datetime import datetime
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Executable, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, Executable, RowMapping, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -47,12 +48,13 @@ from saml_bridge.registry.checks import (
     find_digest,
     find_issuer,
 )
-from saml_bridge.registry.snapshot import Route, Snapshot
+from saml_bridge.registry.snapshot import AS_CONFIGURED, Route, Snapshot, Variant
 from saml_bridge.registry.tables import BillerRow, PartnerIndexRow, PartnerMetadataRow, RevisionRow
 from saml_bridge.saml.metadata import SpMetadata, parse_metadata
 from saml_bridge.values import Finding, Severity, Sha256Hex, TraceId
 
 __all__ = [
+    "AS_CONFIGURED",
     "BillerRow",
     "IndexedPartner",
     "PartnerIndexRow",
@@ -64,6 +66,7 @@ __all__ = [
     "RevisionRow",
     "Route",
     "Snapshot",
+    "Variant",
 ]
 
 SNAPSHOTS_KEPT = 2048
@@ -73,6 +76,7 @@ _MANY = 500
 _BILLER, _REVISION, _METADATA, _INDEX = (
     Base.metadata.tables[row.__tablename__] for row in (BillerRow, RevisionRow, PartnerMetadataRow, PartnerIndexRow)
 )
+_IN_FORCE = _BILLER.join(_REVISION, (_REVISION.c.biller == _BILLER.c.slug) & (_REVISION.c.number == _BILLER.c.revision))
 
 Value = TypeVar("Value")
 
@@ -136,7 +140,8 @@ class _Kept(Generic[Value]):
 class Registry:
     """The configuration of every biller of one database. Safe to share between threads.
 
-    `find_key` gives a key of the key ring by its name or raises KeyRefused; `allow_http` allows http URLs.
+    `find_key` gives a key of the key ring by its name or raises KeyRefused; `allow_http` allows http URLs; `audit` is
+    the trail that publications are recorded in.
     """
 
     def __init__(
@@ -151,8 +156,8 @@ class Registry:
         cache_size: int = SNAPSHOTS_KEPT,
     ) -> None:
         self.allow_http = allow_http
+        self.audit = audit
         self._database = database
-        self._audit = audit
         self._find_key = find_key
         self._base_url = base_url
         self._secret = pairwise_secret
@@ -209,6 +214,20 @@ class Registry:
             raise NotFound(f"{slug} has no revision {revision}", code="revision-unknown")
         return from_json(found[0]["document"])
 
+    def find_publication_time(self, slug: str) -> datetime:
+        """When the revision in force was published. Raises BillerUnknown."""
+        return self._find_stored(slug).published_at
+
+    def list_fetching_billers(self) -> tuple[str, ...]:
+        """Slugs, in order, of the billers with a partner whose metadata is fetched from an address."""
+        joined = _BILLER.join(
+            _REVISION, (_REVISION.c.biller == _BILLER.c.slug) & (_REVISION.c.number == _BILLER.c.revision)
+        )
+        # in the normal form an absent address is null, and a quote within a value is escaped
+        named = [_REVISION.c.document.like(f'%"{key}":"%') for key in ("metadata_url", "mdq_url")]
+        statement = select(_BILLER.c.slug).select_from(joined).where(or_(*named)).order_by(_BILLER.c.slug)
+        return tuple(row["slug"] for row in self._read(statement))
+
     def list_billers(self) -> tuple[str, ...]:
         """Slugs in order."""
         return tuple(row["slug"] for row in self._read(select(_BILLER.c.slug).order_by(_BILLER.c.slug)))
@@ -235,6 +254,13 @@ class Registry:
         if content is None:
             raise NotFound(f"there is no stored metadata {sha256[:80]!r}", code="metadata-unknown")
         return content
+
+    def store_metadata(self, content: bytes, *, now: datetime) -> Sha256Hex:
+        """Store metadata that is not in force, under the hash that names it. Stored already, it stays as it is."""
+        digest = Sha256Hex(hashlib.sha256(content).hexdigest())
+        with self._writing() as connection:
+            _store_metadata(connection, {digest: content}, now)
+        return digest
 
     # Publishing
 
@@ -290,17 +316,35 @@ class Registry:
         return checked
 
     def _check_issuers(self, checked: Mapping[str, Checked]) -> None:
-        """No two billers have the same entity ID: partners could not tell whose payer comes."""
+        """No two billers have the same entity ID: partners could not tell whose payer comes.
+
+        What a partner insists on for one biller is no other biller's entity ID either; two partners may insist on the
+        same.
+        """
         taken = Counter(one.issuer for one in checked.values())
-        owners: dict[str, str] = {}
-        for chunk in _chunks(list(taken)):
+        names = [value for one in checked.values() for _, value, _ in one.own_names]
+        owners: set[str] = set()
+        for chunk in _chunks(sorted(set(names))):
             rows = self._read(select(_BILLER.c.slug, _BILLER.c.issuer).where(_BILLER.c.issuer.in_(chunk)))
-            owners.update((row["issuer"], row["slug"]) for row in rows if row["slug"] not in checked)
+            owners.update(row["issuer"] for row in rows if row["slug"] not in checked)
         for one in checked.values():
-            if taken[one.issuer] > 1 or one.issuer in owners:
-                message = f"entity_id: {one.issuer!r} is another biller's"
-                fix = "Leave entity_id out, or choose one that no other biller has."
-                one.add(Finding("issuer-taken", Severity.ERROR, message, fix, "idp.entity_id"))
+            for name, value, where in one.own_names:
+                others = taken[value] - (value == one.issuer)
+                if others or value in owners or (name == "entity_id" and self._is_alias_elsewhere(value, one, checked)):
+                    message = f"{name}: {value!r} is another biller's"
+                    fix = f"Leave {name} out, or choose one that no other biller has."
+                    one.add(Finding("issuer-taken", Severity.ERROR, message, fix, where))
+
+    def _is_alias_elsewhere(self, issuer: str, own: Checked, checked: Mapping[str, Checked]) -> bool:
+        """Whether another biller goes by this name at one of its partners."""
+        if issuer == own.default_issuer:
+            return False  # an address of this biller, which the check of each document keeps others from
+        if any(issuer in one.aliases for one in checked.values() if one is not own):
+            return True
+        sought = f'"our_entity_id":{json.dumps(issuer)}'  # as documents are stored
+        statement = select(_BILLER.c.slug, _REVISION.c.document).select_from(_IN_FORCE)
+        found = self._read(statement.where(_REVISION.c.document.contains(sought, autoescape=True)))
+        return any(sought in row["document"] for row in found if row["slug"] not in checked)
 
     def _write(
         self, connection: Connection, changes: Sequence[Publication], checked: Mapping[str, Checked], context: _Context
@@ -324,7 +368,7 @@ class Registry:
             _write_metadata(connection, [checked[one.biller.slug] for one in changed], context.now)
             _write_index(connection, [checked[one.biller.slug] for one in changed])
             entries = [context.describe(one, in_force.get(one.biller.slug), revisions) for one in changed]
-            self._audit.record_within(connection, entries)
+            self.audit.record_within(connection, entries)
         slugs = {one.biller.slug for one in changed}
         return revisions, tuple(slug for slug in revisions if slug not in slugs)
 
@@ -335,7 +379,7 @@ class Registry:
         for slug in [one.slug for one in refused] or [one.biller.slug for one in changes]:
             mine = [finding.code for finding in checked[slug].findings if finding.refuses]
             detail = " ".join(dict.fromkeys(mine)) or error.detail
-            self._audit.record(context.make_entry(Kind.REVISION_REFUSED, slug, code=error.code, detail=detail))
+            self.audit.record(context.make_entry(Kind.REVISION_REFUSED, slug, code=error.code, detail=detail))
 
     # Reading
 
@@ -502,20 +546,21 @@ def _read_document(stored: _Stored) -> Biller | None:
 
 def _select_in_force(connection: Connection, slugs: Sequence[str]) -> dict[str, _Stored]:
     """The revisions in force, by slug, as one statement a chunk sees them."""
-    joined = _BILLER.join(
-        _REVISION, (_REVISION.c.biller == _BILLER.c.slug) & (_REVISION.c.number == _BILLER.c.revision)
-    )
     columns = (_BILLER.c.slug, _BILLER.c.revision, _REVISION.c.document, _REVISION.c.published_at)
     found: dict[str, _Stored] = {}
     for chunk in _chunks(slugs):
-        statement = select(*columns).select_from(joined).where(_BILLER.c.slug.in_(chunk))
+        statement = select(*columns).select_from(_IN_FORCE).where(_BILLER.c.slug.in_(chunk))
         for row in connection.execute(statement):
             found[row.slug] = _Stored(row.revision, row.document, row.published_at)
     return found
 
 
 def _write_metadata(connection: Connection, changed: Sequence[Checked], now: datetime) -> None:
-    contents = {digest: content for one in changed for digest, content in one.metadata.items()}
+    _store_metadata(connection, {digest: content for one in changed for digest, content in one.metadata.items()}, now)
+
+
+def _store_metadata(connection: Connection, contents: Mapping[Sha256Hex, bytes], now: datetime) -> None:
+    """Each content once, whoever refers to it."""
     rows = [{"sha256": digest, "xml": contents[digest], "stored_at": now} for digest in sorted(contents)]
     make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     if rows:

@@ -51,13 +51,24 @@ class IndexedPartner:
 
 @dataclass(slots=True)
 class Checked:
-    """What the check of one publication found."""
+    """What the check of one publication found.
+
+    `own_names` are the entity IDs that the biller goes by: the document's key, the value, the place. `default_issuer`
+    is the one that it has when its document names none.
+    """
 
     slug: str
     issuer: str
+    default_issuer: str
+    own_names: tuple[tuple[str, str, str], ...]
     findings: list[Finding] = field(default_factory=list)
     partners: list[IndexedPartner] = field(default_factory=list)
     metadata: dict[Sha256Hex, bytes] = field(default_factory=dict)
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """What partners insist on for this biller instead of its entity ID."""
+        return frozenset(value for name, value, _ in self.own_names if name == "our_entity_id")
 
     @property
     def refused(self) -> bool:
@@ -70,7 +81,19 @@ class Checked:
 
 def find_issuer(biller: Biller, base_url: str) -> str:
     """A biller's own entity ID."""
-    return biller.idp.entity_id or f"{base_url}/saml/{biller.slug}/metadata"
+    return biller.idp.entity_id or find_default_issuer(biller.slug, base_url)
+
+
+def find_default_issuer(slug: str, base_url: str) -> str:
+    """The entity ID of a biller that names none of its own: where its metadata is."""
+    return f"{base_url}/saml/{slug}/metadata"
+
+
+def _list_own_names(biller: Biller, issuer: str) -> Iterator[tuple[str, str, str]]:
+    yield "entity_id", issuer, "idp.entity_id"
+    for position, partner in enumerate(biller.partners):
+        if partner.saml.our_entity_id is not None and partner.saml.our_entity_id != issuer:
+            yield "our_entity_id", partner.saml.our_entity_id, f"partners[{position}].saml.our_entity_id"
 
 
 def find_digest(settings: SamlSettings) -> Sha256Hex:
@@ -98,14 +121,17 @@ class Checks:
     def check(self, publication: Publication, *, in_force: Biller | None) -> Checked:
         """Everything about one biller but what other billers have. `in_force` is its document until now."""
         biller = publication.biller
-        checked = Checked(biller.slug, find_issuer(biller, self.base_url))
+        issuer = find_issuer(biller, self.base_url)
+        default = find_default_issuer(biller.slug, self.base_url)
+        checked = Checked(biller.slug, issuer, default, tuple(_list_own_names(biller, issuer)))
         for finding in check_biller(biller, allow_http=self.allow_http):
             checked.add(finding)
         if checked.refused:
             return checked
-        for finding in self._check_issuer(biller, checked.issuer):
-            checked.add(finding)
-        key = self._check_keys(biller, checked)
+        for name, value, where in checked.own_names:
+            for finding in self._check_own_name(biller, name, value, where):
+                checked.add(finding)
+        keys = self._check_keys(biller, checked)
         given = {Sha256Hex(hashlib.sha256(content).hexdigest()): content for content in publication.metadata.values()}
         known = {partner.saml.metadata for partner in in_force.partners} if in_force else set()
         for position, partner in enumerate(biller.partners):
@@ -113,21 +139,24 @@ class Checks:
             metadata = self._check_metadata(partner, place, checked, given=given, known=partner.saml.metadata in known)
             if metadata is not None:
                 checked.partners.append(_index(biller.slug, partner, metadata))
-                self._check_partner(partner, metadata, place, checked, key)
+                self._check_partner(partner, metadata, place, checked, keys.get(partner.saml.signing_key))
         _check_distinct(checked)
         return checked
 
-    def _check_issuer(self, biller: Biller, issuer: str) -> Iterator[Finding]:
+    def _check_own_name(self, biller: Biller, name: str, value: str, where: str) -> Iterator[Finding]:
         """The address of another biller's metadata is that biller's, whether it has one already or not."""
-        own = f"{self.base_url}/saml/{biller.slug}/metadata"
-        if issuer.startswith(f"{self.base_url}/saml/") and issuer != own:
-            message = f"entity_id: {issuer!r} is an address of another biller of this service"
-            fix = f"Leave entity_id out; it is then {own}."
-            yield Finding("issuer-foreign", Severity.ERROR, message, fix, "idp.entity_id")
+        own = find_default_issuer(biller.slug, self.base_url)
+        below = name == "our_entity_id" and value.startswith(f"{own}/")
+        if value.startswith(f"{self.base_url}/saml/") and value != own and not below:
+            message = f"{name}: {value!r} is an address of another biller of this service"
+            fix = f"Leave {name} out; {'it is' if name == 'entity_id' else 'the entity ID is'} then {own}."
+            yield Finding("issuer-foreign", Severity.ERROR, message, fix, where)
 
-    def _check_keys(self, biller: Biller, checked: Checked) -> SigningKey | None:
+    def _check_keys(self, biller: Biller, checked: Checked) -> dict[str, SigningKey]:
+        """The keys that can be used, by their use."""
         found = {}
-        for use, name in (("current", biller.idp.keys.current), ("next", biller.idp.keys.next)):
+        keys = biller.idp.keys
+        for use, name in (("current", keys.current), ("next", keys.next), ("previous", keys.previous)):
             if name is not None:
                 try:
                     found[use] = self.find_key(name)
@@ -135,7 +164,7 @@ class Checks:
                     message = f"{use}: the key {name!r} cannot be used: {refused.detail}"
                     fix = "Make it with 'saml-bridge keys create', or name another."
                     checked.add(Finding("key-refused", Severity.ERROR, message, fix, f"idp.keys.{use}"))
-        return found.get("current")
+        return found
 
     def _check_metadata(
         self, partner: Partner, place: str, checked: Checked, *, given: Mapping[Sha256Hex, bytes], known: bool
@@ -188,7 +217,7 @@ class Checks:
         for finding in check_partner(
             settings=partner.saml,
             metadata=metadata,
-            issuer=checked.issuer,
+            issuer=partner.saml.our_entity_id or checked.issuer,
             key=key,
             pairwise_secret=self.pairwise_secret,
         ):

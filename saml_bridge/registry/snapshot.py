@@ -6,8 +6,8 @@ and for how long a snapshot is the one in force (the registry, and the fence of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from saml_bridge.conditions import Test, compile_condition
 from saml_bridge.document import Biller, Link, Partner, SamlSettings
@@ -16,7 +16,7 @@ from saml_bridge.mapping import CompiledMapping, compile_mapping
 from saml_bridge.registry.checks import FindKey
 from saml_bridge.saml.metadata import SpMetadata
 from saml_bridge.saml.response import CompiledPartner, compile_partner
-from saml_bridge.saml.sign import SigningKey
+from saml_bridge.saml.sign import SigningKey, fit_algorithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,46 @@ class Route:
     is_visible: Test | None
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How one launch differs from its partner's settings, because a request asked for it.
+
+    `acs` is a location that the metadata lists; `transient` asks for a name ID that is good for one session;
+    `rehearsal` has the biller's next key sign.
+    """
+
+    acs: str | None = None
+    transient: bool = False
+    rehearsal: bool = False
+
+    def apply(self, settings: SamlSettings, key: SigningKey) -> SamlSettings:
+        """The settings of such a launch. A next key of another kind signs by the algorithm that fits it."""
+        if self.rehearsal:
+            settings = replace(settings, signature_algorithm=fit_algorithm(settings.signature_algorithm, key.kind))
+        if self.acs is not None:
+            settings = replace(settings, acs=self.acs)
+        if self.transient:
+            settings = replace(settings, name_id=replace(settings.name_id, format="transient"))
+        return settings
+
+
+AS_CONFIGURED = Variant()
+
+
 class Snapshot:
     """One biller's revision. Safe to share between threads: what is compiled twice at once is the same."""
 
-    __slots__ = ("_find_key", "_read_metadata", "_responses", "_routes", "_secret", "biller", "issuer", "revision")
+    __slots__ = (
+        "_entities",
+        "_find_key",
+        "_read_metadata",
+        "_responses",
+        "_routes",
+        "_secret",
+        "biller",
+        "issuer",
+        "revision",
+    )
 
     def __init__(
         self,
@@ -51,25 +87,67 @@ class Snapshot:
         self._find_key = find_key
         self._read_metadata = read_metadata
         self._secret = pairwise_secret
-        self._routes: dict[str, Route] = {}
-        self._responses: dict[str, CompiledPartner] = {}
+        self._routes: dict[tuple[str, Variant], Route] = {}
+        self._responses: dict[tuple[str, Variant], CompiledPartner] = {}
+        self._entities: dict[str, tuple[Partner, SpMetadata]] | None = None
 
     @property
     def key(self) -> SigningKey:
-        """The key that signs for this biller. Raises KeyRefused."""
+        """The current key, which signs for this biller where no partner asks for another. Raises KeyRefused."""
         return self._find_key(self.biller.idp.keys.current)
 
-    def find_route(self, link: str) -> Route:
+    def find_published_keys(self) -> tuple[SigningKey, ...]:
+        """Every key that our metadata holds: current, next, previous. Raises KeyRefused if one cannot be read."""
+        return tuple(self._find_key(name) for name in self.biller.idp.keys.published)
+
+    def find_key(self, partner: Partner, *, rehearsal: bool = False) -> SigningKey:
+        """The key that signs for this partner; in a rehearsal the biller's next one.
+
+        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
+        """
+        if not rehearsal and partner.saml.signing_key == "current":
+            return self.key
+        if self.biller.idp.keys.next is None:
+            raise PartnerUnusable(f"{self.biller.slug} has no next key to sign for {partner.slug}", code="no-next-key")
+        return self._find_key(self.biller.idp.keys.next)
+
+    def find_issuer(self, partner: Partner) -> str:
+        """The entity ID that this partner knows the biller by."""
+        return partner.saml.our_entity_id or self.issuer
+
+    def find_route(self, link: str, variant: Variant = AS_CONFIGURED) -> Route:
         """What a launch through a link of this biller needs.
 
         Raises LinkUnknown, LinkDisabled; PartnerUnusable with findings when something of it cannot be compiled.
         """
-        route = self._routes.get(link)
+        route = self._routes.get((link, variant))
         if route is None:
-            route = self._routes[link] = self._compile(link)
+            route = self._routes[link, variant] = self._compile(link, variant)
         return route
 
-    def _compile(self, slug: str) -> Route:
+    def find_partner_by_entity_id(self, entity_id: str) -> tuple[Partner, SpMetadata] | None:
+        """The partner of this biller whose metadata has exactly this entity ID, letter by letter."""
+        if self._entities is None:
+            self._entities = dict(self._list_entities())
+        return self._entities.get(entity_id)
+
+    def find_partner(self, slug: str) -> tuple[Partner, SpMetadata] | None:
+        """The partner of this biller with this slug, if its metadata can be read."""
+        partner = self.biller.find_partner(slug)
+        try:
+            return None if partner is None else (partner, self._read_metadata(partner.saml))
+        except MetadataRefused:
+            return None
+
+    def _list_entities(self) -> Iterator[tuple[str, tuple[Partner, SpMetadata]]]:
+        for partner in self.biller.partners:
+            try:
+                metadata = self._read_metadata(partner.saml)
+            except MetadataRefused:
+                continue  # this partner can be neither answered nor sent to; the others can
+            yield metadata.entity_id, (partner, metadata)
+
+    def _compile(self, slug: str, variant: Variant) -> Route:
         link = self.biller.find_link(slug)
         if link is None:
             raise LinkUnknown(f"{self.biller.slug} has no such link")
@@ -83,23 +161,25 @@ class Snapshot:
                 link=link,
                 partner=partner,
                 mapping=compile_mapping(mapping),
-                response=self._compile_response(partner),
+                response=self._compile_response(partner, variant),
                 is_visible=compile_condition(link.visible_when) if link.visible_when else None,
             )
         except (ConfigInvalid, KeyRefused, MetadataRefused) as error:
             detail = f"the link {slug} of {self.biller.slug} cannot be used: {error.detail}"
             raise PartnerUnusable(detail, findings=error.findings) from error
 
-    def _compile_response(self, partner: Partner) -> CompiledPartner:
+    def _compile_response(self, partner: Partner, variant: Variant) -> CompiledPartner:
         """Links to one partner share it."""
-        if partner.slug not in self._responses:
-            self._responses[partner.slug] = compile_partner(
-                settings=partner.saml,
+        place = partner.slug, variant
+        if place not in self._responses:
+            key = self.find_key(partner, rehearsal=variant.rehearsal)
+            self._responses[place] = compile_partner(
+                settings=variant.apply(partner.saml, key),
                 metadata=self._read_metadata(partner.saml),
                 biller=self.biller.slug,
                 partner=partner.slug,
-                issuer=self.issuer,
-                key=self.key,
+                issuer=self.find_issuer(partner),
+                key=key,
                 pairwise_secret=self._secret,
             )
-        return self._responses[partner.slug]
+        return self._responses[place]

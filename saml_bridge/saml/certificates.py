@@ -2,11 +2,13 @@
 
 Owns: reading an X.509 certificate into a frozen value, and judging its key by kind and size. Does not own: where a
 certificate comes from, and trust: a certificate in metadata is only a container for a key, so its dates, issuer and
-own signature decide nothing. Called by `metadata.py` and `verify.py`.
+own signature decide nothing. Called by `metadata.py`, `verify.py` and, for a pinned signer, the configuration.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import warnings
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Literal
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
 from saml_bridge.values import Sha256Hex
@@ -82,6 +85,26 @@ def parse_certificate(der: bytes, *, use: KeyUse | None = None) -> Certificate:
             )
     except (ValueError, TypeError, OverflowError, x509.InvalidVersion) as broken:
         raise CertificateBroken("the bytes are not an X.509 certificate that can be read") from broken
+
+
+def parse_certificate_text(text: str) -> Certificate:
+    """Read the base64 of a DER certificate, or one certificate in PEM. Raises CertificateBroken."""
+    if "-----BEGIN" in text:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+                found = x509.load_pem_x509_certificates(text.encode())
+                if len(found) != 1:
+                    raise CertificateBroken(f"there are {len(found)} certificates, and one is expected")
+                return parse_certificate(found[0].public_bytes(Encoding.DER))
+        except ValueError as broken:
+            if isinstance(broken, CertificateBroken):
+                raise
+            raise CertificateBroken("the text is not a PEM certificate that can be read") from broken
+    try:
+        return parse_certificate(base64.b64decode("".join(text.split()), validate=True))
+    except (binascii.Error, ValueError) as broken:
+        raise CertificateBroken("the text is not the base64 of a certificate") from broken
 
 
 def _read_key(parsed: x509.Certificate) -> tuple[KeyType, int, int | None]:

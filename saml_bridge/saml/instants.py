@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _INSTANT = re.compile(
-    r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})T(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})T(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
     r"(?:\.(?P<fraction>[0-9]+))?(?P<zone>Z|[+-][0-9]{2}:[0-9]{2})?"
 )
 _DURATION = re.compile(
@@ -33,9 +33,9 @@ def parse_instant(text: str) -> datetime:
         raise ValueError("not an xs:dateTime")
     hour, minute, second = int(match["hour"]), int(match["minute"]), int(match["second"])
     is_midnight = (hour, minute, second) == (24, 0, 0) and not (match["fraction"] or "").strip("0")
-    day = datetime.strptime(match["date"], "%Y-%m-%d").replace(tzinfo=UTC)
     micro = int((match["fraction"] or "0")[:6].ljust(6, "0"))
-    local = day.replace(hour=0 if is_midnight else hour, minute=minute, second=second, microsecond=micro)
+    year, month, day = int(match["year"]), int(match["month"]), int(match["day"])
+    local = datetime(year, month, day, 0 if is_midnight else hour, minute, second, micro, tzinfo=UTC)
     shift = timedelta(days=is_midnight) - _parse_zone(match["zone"])
     try:
         return local + shift

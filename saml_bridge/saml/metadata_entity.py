@@ -35,6 +35,7 @@ from saml_bridge.saml.xml import read_text
 from saml_bridge.values import Finding
 
 MD = "{urn:oasis:names:tc:SAML:2.0:metadata}"
+MDRPI = "{urn:oasis:names:tc:SAML:metadata:rpi}"
 MDUI = "{urn:oasis:names:tc:SAML:metadata:ui}"
 SP_ROLE = f"{MD}SPSSODescriptor"
 SAML2_PROTOCOL = "urn:oasis:names:tc:SAML:2.0:protocol"
@@ -63,13 +64,18 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """How long metadata holds, as far as its elements say: the earliest end, the shortest time to keep it."""
+    """How long metadata holds, as far as its elements say: the earliest end, the shortest time to keep it.
+
+    `created` is the latest time of publication (SAML V2.0 Metadata Extensions for Registration and Publication, 2.2).
+    """
 
     until: datetime | None = None
     cache: timedelta | None = None
+    created: datetime | None = None
 
     def narrow(self, other: Validity) -> Validity:
-        return Validity(_least(self.until, other.until), _least_length(self.cache, other.cache))
+        created = max((one for one in (self.created, other.created) if one is not None), default=None)
+        return Validity(_least(self.until, other.until), _least_length(self.cache, other.cache), created)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,7 @@ def _read_role(
         authn_requests_signed=_read_boolean(role, "AuthnRequestsSigned", findings) or False,
         requested_attributes=_read_requested_attributes(role, findings),
         valid_until=validity.until,
+        created_at=validity.created,
         cache_duration=validity.cache,
         display_names=read_texts(ui_info, f"{MDUI}DisplayName"),
         descriptions=read_texts(ui_info, f"{MDUI}Description"),
@@ -211,7 +218,21 @@ def read_validity(element: etree._Element, *, judgement: Judgement, findings: Fi
     return Validity(
         None if until is None else _read_until(until, name, judgement, findings),
         None if cache is None else _read_cache(cache, name, findings),
+        _read_creation(element, findings),
     )
+
+
+def _read_creation(element: etree._Element, findings: Findings) -> datetime | None:
+    publication = element.find(f"{MD}Extensions/{MDRPI}PublicationInfo")
+    text = None if publication is None else publication.get("creationInstant")
+    if text is None:
+        return None
+    try:
+        return parse_instant(text)
+    except ValueError:
+        message = f"The creationInstant is '{quote_value(text)}', which is no time. It is passed over."
+        findings.warn("creation-instant-malformed", message, _CORRECT_FIX)
+        return None
 
 
 def _read_until(text: str, name: str, judgement: Judgement, findings: Findings) -> datetime | None:

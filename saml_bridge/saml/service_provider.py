@@ -80,8 +80,9 @@ class SpMetadata:
 
     `acs` are the SAML 2.0 HTTP-POST assertion consumer services that may be posted to, in document order and never
     empty; `other_acs` those of other bindings or protocols. `valid_until` is the earliest of the validUntil of the
-    aggregate, the entity and the role (aware UTC), `cache_duration` the shortest of theirs. `encryption_methods` are
-    the algorithm URIs that the partner lists for its encryption keys. Texts for display carry no invisible controls.
+    aggregate, the entity and the role (aware UTC), `cache_duration` the shortest of theirs, `created_at` the latest
+    time of publication that they name (mdrpi). `encryption_methods` are the algorithm URIs that the partner lists for
+    its encryption keys. Texts for display carry no invisible controls.
     """
 
     entity_id: str
@@ -94,6 +95,7 @@ class SpMetadata:
     authn_requests_signed: bool = False
     requested_attributes: tuple[RequestedAttribute, ...] = ()
     valid_until: datetime | None = None
+    created_at: datetime | None = None
     cache_duration: timedelta | None = None
     display_names: tuple[LocalText, ...] = ()
     descriptions: tuple[LocalText, ...] = ()

@@ -110,12 +110,19 @@ def find_key_kind(algorithm: SignatureAlgorithm) -> KeyKind:
     return _ALGORITHMS[algorithm].key_kind
 
 
+def fit_algorithm(algorithm: SignatureAlgorithm, kind: KeyKind) -> SignatureAlgorithm:
+    """The algorithm of the same hash for a kind of key: what stays the same when a key of another kind takes over."""
+    wanted = _ALGORITHMS[algorithm].digest_uri
+    return next(name for name, one in _ALGORITHMS.items() if (one.key_kind, one.digest_uri) == (kind, wanted))
+
+
 def load_signing_key(name: str, *, key_pem: bytes, certificate_pem: bytes, password: bytes | None = None) -> SigningKey:
     """Read a private key and its certificate, PEM both, and judge the key.
 
-    Raises KeyRefused, with `code` key-unreadable, certificate-unreadable, key-kind (neither RSA nor P-256 nor P-384),
-    key-rsa-bits (not 2048 to 4096), key-rsa-exponent (below 65537) or certificate-mismatch. The consistency of an RSA
-    key is checked here, once, by `cryptography`; that costs as much as a hundred signatures.
+    `password` opens an encrypted key; one that is not encrypted does not need it. Raises KeyRefused, with `code`
+    key-unreadable, key-passphrase-missing, key-passphrase-wrong, certificate-unreadable, key-kind (neither RSA nor
+    P-256 nor P-384), key-rsa-bits (not 2048 to 4096), key-rsa-exponent (below 65537) or certificate-mismatch. The
+    consistency of an RSA key is checked here, once, by `cryptography`; that costs as much as a hundred signatures.
     """
     private_key = _parse_private_key(name, key_pem, password)
     kind, curve = _judge_key(name, private_key)
@@ -138,12 +145,22 @@ def load_signing_key(name: str, *, key_pem: bytes, certificate_pem: bytes, passw
     )
 
 
+def is_encrypted(key_pem: bytes) -> bool:
+    """Whether a private key in PEM form needs a passphrase (RFC 7468, section 11; RFC 1421, section 4.6.1.1)."""
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in key_pem or b"Proc-Type: 4,ENCRYPTED" in key_pem
+
+
 def _parse_private_key(name: str, key_pem: bytes, password: bytes | None) -> PrivateKey:
+    encrypted = is_encrypted(key_pem)
+    if encrypted and not password:
+        raise KeyRefused(f"key {name}: is encrypted, and there is no passphrase", code="key-passphrase-missing")
     try:
-        key = load_pem_private_key(key_pem, password)
+        key = load_pem_private_key(key_pem, password if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # their texts may quote the file
-        reason = "is no private key in PEM form, is broken, or its password is wrong or missing"
-        raise KeyRefused(f"key {name}: {reason}", code="key-unreadable") from None
+        if encrypted:
+            reason = "cannot be opened: the passphrase is not this key's, or the file is broken"
+            raise KeyRefused(f"key {name}: {reason}", code="key-passphrase-wrong") from None
+        raise KeyRefused(f"key {name}: is no private key in PEM form, or is broken", code="key-unreadable") from None
     if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         return key
     raise KeyRefused(f"key {name}: is neither an RSA nor an elliptic-curve key", code="key-kind")
@@ -215,11 +232,12 @@ class EnvelopedSigner:
     template: etree._Element = field(repr=False, compare=False)
     canonical_parts: tuple[bytes, bytes, bytes] = field(repr=False, compare=False)
 
-    def sign(self, element: etree._Element) -> None:
+    def sign(self, element: etree._Element, *, position: int = 1) -> None:
         """Put an enveloped signature into `element`, right after its first child, the Issuer.
 
-        `element` has an ID and no signature yet; after this, nothing in it may change. Raises SignatureFault, and
-        ValueError for an ID that is not made of ASCII letters, digits, dot, hyphen and underscore.
+        `position` is the number of children that stand before it: none in metadata. `element` has an ID and no
+        signature yet; after this, nothing in it may change. Raises SignatureFault, and ValueError for an ID that is
+        not made of ASCII letters, digits, dot, hyphen and underscore.
         """
         name = str(element.attrib["ID"])
         if not _PLAIN_ID.fullmatch(name):
@@ -232,7 +250,7 @@ class EnvelopedSigner:
         reference.set("URI", f"#{name}")
         reference[-1].text = digest
         signature[1].text = _encode_base64(make_signature(self.key, self.algorithm, signed_info))
-        element.insert(1, signature)
+        element.insert(position, signature)
 
 
 def prepare_signer(key: SigningKey, algorithm: SignatureAlgorithm) -> EnvelopedSigner:

@@ -12,7 +12,7 @@ connection for a document, and no text of libxml2's parser reaches an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -53,10 +53,10 @@ PARSER_OPTIONS: Final[Mapping[str, Any]] = {
 }
 """How every parser of this package is made; documents are handed to it as UTF-8."""
 
-_NOT_ELEMENTS = (etree._Comment, etree._ProcessingInstruction, etree._Entity)
 _XML_SPACE = " \t\r\n"
 _ID_NAMES = ("ID", "Id", "{http://www.w3.org/XML/1998/namespace}id")
 XINCLUDE_NAMESPACES = ("{http://www.w3.org/2001/XInclude}", "{http://www.w3.org/2003/XInclude}")
+_XINCLUDE_ELEMENTS = tuple(f"{namespace}*" for namespace in XINCLUDE_NAMESPACES)
 _DECLARATION = re.compile(
     r"""<\?xml[ \t\r\n]+version[ \t\r\n]*=[ \t\r\n]*(?:"(?P<v1>[^"<>]*)"|'(?P<v2>[^'<>]*)')"""
     r"""(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*(?:"(?P<e1>[^"<>]*)"|'(?P<e2>[^'<>]*)'))?"""
@@ -108,7 +108,7 @@ def schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
     The schemas are pysaml2's local copies and the document's own schema hints are not followed. The lines quote the
     document, so they are for whoever uploaded it, never for a payer. Thread safe.
     """
-    if _count_schema_steps(root) > _MOST_SCHEMA_STEPS:
+    if schema == "metadata" and _count_schema_steps(root) > _MOST_SCHEMA_STEPS:  # more than a message can have
         return ("the file is too large to be checked against the schema",)
     compiled, lock = _load_schema(schema)
     with lock:  # lxml keeps the error log on the schema object
@@ -270,6 +270,8 @@ def check_namespaces(text: str, limits: Limits) -> None:
 
     A tag has no `<` inside, so what stands between two of them holds one tag at most.
     """
+    if text.count("xmlns") <= limits.max_attributes:
+        return
     most = max(part.count("xmlns") for part in text.split("<"))
     if most > limits.max_attributes:
         message = f"An element declares {most:,} namespaces; at most {limits.max_attributes} are read."
@@ -328,12 +330,14 @@ def _check_tree(root: etree._Element, limits: Limits) -> None:
     for beside in (*root.itersiblings(preceding=True), *root.itersiblings()):
         _check_kind(beside)
     check_depth(root, limits)
+    for node in root.iter(etree.PI, etree.Entity):
+        _check_kind(node)
+    if next(root.iter(*_XINCLUDE_ELEMENTS), None) is not None:
+        refuse_xinclude()
     seen: set[str] = set()
-    for node in root.iter():
-        if isinstance(node, _NOT_ELEMENTS):
-            _check_kind(node)
-        else:
-            _check_element(node, limits, seen)
+    for element in root.iter("*"):
+        if names := element.keys():
+            _check_attributes(element, names, limits, seen)
 
 
 def check_depth(root: etree._Element, limits: Limits) -> None:
@@ -347,16 +351,13 @@ def refuse_xinclude() -> NoReturn:
     _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
 
 
-def _check_element(element: etree._Element, limits: Limits, seen: set[str]) -> None:
-    if element.tag.startswith(XINCLUDE_NAMESPACES):
-        refuse_xinclude()
-    attributes = element.attrib
-    if len(attributes) > limits.max_attributes:
-        message = f"An element has {len(attributes):,} attributes; at most {limits.max_attributes} are read."
+def _check_attributes(element: etree._Element, names: Sequence[str | bytes], limits: Limits, seen: set[str]) -> None:
+    if len(names) > limits.max_attributes:
+        message = f"An element has {len(names):,} attributes; at most {limits.max_attributes} are read."
         _refuse("xml-attributes", message, _EXPORT_FIX)
     for name in _ID_NAMES:
-        if (value := attributes.get(name)) is not None:
-            _check_id_is_new(value, seen)
+        if name in names:
+            _check_id_is_new(element.get(name, ""), seen)
 
 
 def _check_kind(node: etree._Element) -> None:
@@ -394,7 +395,16 @@ class _LocalSchemas(etree.Resolver):
 
 
 def _read_schema(name: str) -> bytes:
-    return (files("saml2") / "data" / "schemas" / name).read_bytes()
+    return _PREFIX_LISTS if name == "prefix-lists.xsd" else (files("saml2") / "data" / "schemas" / name).read_bytes()
+
+
+_SCHEMA_OF_SCHEMAS = "http://www.w3.org/2001/XMLSchema"
+_EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
+_PREFIX_LISTS = (
+    f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}" targetNamespace="{_EXCLUSIVE}"><element name="InclusiveNamespaces">'
+    '<complexType><attribute name="PrefixList" type="string"/></complexType></element></schema>'
+).encode("ascii")
+"""The one element that signatures may carry and that the schemas of SAML leave to whoever validates."""
 
 
 @lru_cache(maxsize=3)
@@ -402,8 +412,12 @@ def _load_schema(schema: SchemaName) -> tuple[etree.XMLSchema, Lock]:
     # The schemas' own document types define entities that they use, so these are resolved; the files are ours.
     parser = etree.XMLParser(no_network=True, load_dtd=False)
     parser.resolvers.add(_LocalSchemas())
-    name = f"saml-schema-{schema}-2.0.xsd"
-    return etree.XMLSchema(etree.fromstring(_read_schema(name), parser, base_url=name)), Lock()
+    both = (
+        f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}">'
+        f'<import namespace="urn:oasis:names:tc:SAML:2.0:{schema}" schemaLocation="saml-schema-{schema}-2.0.xsd"/>'
+        f'<import namespace="{_EXCLUSIVE}" schemaLocation="prefix-lists.xsd"/></schema>'
+    )
+    return etree.XMLSchema(etree.fromstring(both.encode("ascii"), parser, base_url="both.xsd")), Lock()
 
 
 def _describe_schema_error(error: etree._LogEntry) -> str:

@@ -7,7 +7,8 @@ Does not own: any decision about the launch (`launch.py`).
 from __future__ import annotations
 
 import time
-from urllib.parse import urlencode, urlsplit
+from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import structlog
 from flask import Blueprint, Request, Response, redirect, request
@@ -26,6 +27,7 @@ from saml_bridge.launch import (
     Outcome,
     SignIn,
 )
+from saml_bridge.registry import Registry
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
@@ -41,21 +43,43 @@ def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
 
     @views.get("/launch/<biller>/<link>")
     def launch(biller: str, link: str) -> Response:
-        started = time.perf_counter()
-        trace_id = new_trace_id(launcher)
-        ask = _read_request(request._get_current_object(), biller, link, trace_id)  # type: ignore[attr-defined]
-        try:
-            outcome = launcher.launch(ask, source)
-        except BridgeError as error:
-            response = _answer_error(launcher, ask, error)
-            _note(log, ask, error, started)
-        else:
-            response = _answer(launcher, ask, outcome)
-            _note(log, ask, outcome, started)
-        response.headers["X-Trace-Id"] = trace_id
-        return response
+        ask = read_launch_request(biller, link, new_trace_id(launcher))
+        return run_launch(
+            launcher,
+            log,
+            ask,
+            launch=lambda: launcher.launch(ask, source),
+            answer=lambda outcome: answer_outcome(launcher, ask, outcome),
+            path_again=ask.find_path(),
+        )
 
     return views
+
+
+def run_launch(
+    launcher: Launcher,
+    log: FilteringBoundLogger,
+    ask: LaunchRequest,
+    *,
+    launch: Callable[[], Outcome],
+    answer: Callable[[Outcome], Response],
+    path_again: str,
+) -> Response:
+    """Launch and answer; one line of the log, one count, and the trace ID in the response, however it ends.
+
+    `path_again` is where a page that may be tried again leads.
+    """
+    started = time.perf_counter()
+    end: Outcome | BridgeError
+    try:
+        end = launch()
+    except BridgeError as error:
+        end, response = error, _answer_error(launcher, ask, error, path_again)
+    else:
+        response = answer(end)
+    note_end(log, "launch", trace_id=ask.trace_id, biller=ask.biller, link=ask.link, end=end, started=started)
+    response.headers["X-Trace-Id"] = ask.trace_id
+    return response
 
 
 def new_trace_id(launcher: Launcher) -> TraceId:
@@ -65,7 +89,9 @@ def new_trace_id(launcher: Launcher) -> TraceId:
     return TraceId(f"{text[:4]}-{text[4:8]}-{text[8:]}")
 
 
-def _read_request(asked: Request, biller: str, link: str, trace_id: TraceId) -> LaunchRequest:
+def read_launch_request(biller: str, link: str, trace_id: TraceId) -> LaunchRequest:
+    """What the current request of Flask's asks for, with its credentials."""
+    asked: Request = request._get_current_object()  # type: ignore[attr-defined]
     arguments, cookies = asked.args, _read_cookies(asked)
     return LaunchRequest(
         biller=biller,
@@ -78,7 +104,7 @@ def _read_request(asked: Request, biller: str, link: str, trace_id: TraceId) -> 
         chosen=CHOSEN in arguments,
         returned=RETURNED in arguments,
         foreign=asked.headers.get("Sec-Fetch-Site") == "cross-site",
-        unseen=_is_unseen(asked),
+        unseen=is_unseen(asked),
     )
 
 
@@ -87,14 +113,15 @@ def _read_cookies(asked: Request) -> dict[str, str]:
     return {name: values[0] for name, values in asked.cookies.lists() if len(values) == 1 or len(set(values)) == 1}
 
 
-def _is_unseen(asked: Request) -> bool:
+def is_unseen(asked: Request, *, methods: tuple[str, ...] = ("GET",)) -> bool:
     """Whether the browser says that no person is to see the answer (Fetch Metadata, Resource Hints)."""
     headers = asked.headers
     elsewhere = headers.get("Sec-Fetch-Dest", "document") != "document"
-    return elsewhere or asked.method != "GET" or "Sec-Purpose" in headers or headers.get("Purpose") == "prefetch"
+    return elsewhere or asked.method not in methods or "Sec-Purpose" in headers or headers.get("Purpose") == "prefetch"
 
 
-def _answer(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> Response:
+def answer_outcome(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> Response:
+    """The page, redirect or posting form of a launch that was not refused."""
     if isinstance(outcome, Launched):
         return _post(launcher, ask, outcome)
     if isinstance(outcome, SignIn):
@@ -103,7 +130,7 @@ def _answer(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> Respons
     if isinstance(outcome, Confirm):
         host = urlsplit(outcome.route.response.acs.location).hostname
         return render_page(
-            "continue.html", biller=biller, partner_name=partner_name, partner_host=host, url=_url_again(ask)
+            "continue.html", biller=biller, partner_name=partner_name, partner_host=host, url=ask.find_path()
         )
     choices = [_describe_choice(ask, account) for account in outcome.accounts]
     return render_page("choose_account.html", biller=biller, partner_name=partner_name, choices=choices)
@@ -115,7 +142,7 @@ def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Respons
         response.set_cookie(
             _cookie_name(ask.biller),
             launched.remember,
-            path=f"/launch/{ask.biller}",
+            path="/",
             secure=launcher.base_url.startswith("https:"),
             httponly=True,
             samesite="Lax",
@@ -123,48 +150,58 @@ def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Respons
     return response
 
 
-def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError) -> Response:
+def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError, path_again: str) -> Response:
     can_retry = isinstance(error, SourceUnavailable | SessionMalformed) or error.http_status == 503
-    retry_url = _url_again(ask) if can_retry else None
-    return render_error(error, trace_id=ask.trace_id, biller=_find_biller(launcher, ask.biller), retry_url=retry_url)
+    retry_url = path_again if can_retry else None
+    return render_error(
+        error, trace_id=ask.trace_id, biller=find_biller(launcher.registry, ask.biller), retry_url=retry_url
+    )
 
 
-def _find_biller(launcher: Launcher, slug: str) -> Biller | None:
+def find_biller(registry: Registry, slug: str) -> Biller | None:
+    """The biller whose name and way back an error page shows, if it can be had."""
     try:
-        return launcher.registry.find_snapshot(slug).biller
+        return registry.find_snapshot(slug).biller
     except BridgeError:
         return None  # the page does without
 
 
-def _url_again(ask: LaunchRequest, account: str | None = None) -> str:
-    """The same launch, to be asked for from a page of ours."""
-    query = {"account": account or ask.account, "callback": ask.callback, CHOSEN: "1" if account else None}
-    given = {name: value for name, value in query.items() if value is not None}
-    return f"/launch/{ask.biller}/{ask.link}" + (f"?{urlencode(given)}" if given else "")
-
-
 def _describe_choice(ask: LaunchRequest, account: JsonObject) -> dict[str, str | None]:
+    return {**describe_account(account), "url": ask.find_path(choose=account["number"])}
+
+
+def describe_account(account: JsonObject) -> dict[str, str | None]:
+    """What tells a payer's accounts apart: `number`, and `address` or None."""
     address = account.get("service_address") or {}
     line = ", ".join(part for part in (address.get("line1"), address.get("line2"), address.get("city")) if part)
-    return {"number": account["number"], "address": line or None, "url": _url_again(ask, account["number"])}
+    return {"number": account["number"], "address": line or None}
 
 
 def _cookie_name(biller: str) -> str:
     return f"account-{biller}"
 
 
-def _note(log: FilteringBoundLogger, ask: LaunchRequest, end: Outcome | BridgeError, started: float) -> None:
-    """One line of the log and one count for each launch, however it ended."""
+def note_end(
+    log: FilteringBoundLogger,
+    event: str,
+    *,
+    trace_id: TraceId,
+    biller: str,
+    link: str,
+    end: object,
+    started: float,
+) -> None:
+    """One line of the log and one count for each launch or sign-on, however it ended."""
     seconds = time.perf_counter() - started
     outcome, code, detail = type(end).__name__, "", ""
     if isinstance(end, BridgeError):
         code, detail = end.code, end.diagnosis()
     metrics.count_launch(outcome, code, seconds)
     log.info(
-        "launch",
-        trace_id=ask.trace_id,
-        biller=ask.biller,
-        link=ask.link,
+        event,
+        trace_id=trace_id,
+        biller=biller,
+        link=link,
         outcome=outcome,
         code=code,
         detail=detail,

@@ -16,10 +16,11 @@ from markupsafe import Markup, escape
 from werkzeug.datastructures import LanguageAccept
 from werkzeug.http import parse_accept_header
 
+from saml_bridge.callback import origin_of
 from saml_bridge.document import Biller
 from saml_bridge.errors import BridgeError
 from saml_bridge.launch import Launched
-from saml_bridge.values import TraceId
+from saml_bridge.values import FormPost, TraceId
 
 LANGUAGES = ("en", "es")
 STATIC = "/static"
@@ -71,26 +72,69 @@ def render_page(template: str, *, biller: Biller | None = None, status: int = 20
     return Response(body, status=status, content_type="text/html; charset=utf-8")
 
 
+def allow_forms(response: Response) -> Response:
+    """Let the forms of a page of ours be sent to us."""
+    response.headers["Content-Security-Policy"] = _PAGE_POLICY.replace("form-action 'none'", "form-action 'self'")
+    return response
+
+
+def is_from_here(base_url: str) -> bool:
+    """Whether the request at hand was started by a page of ours, as far as the browser says (Fetch Metadata, Origin).
+
+    Our pages tell no referrer, and then `Origin` is null: it counts only for browsers that say nothing better.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    return site == "same-origin" if site is not None else request.headers.get("Origin") == origin_of(base_url)
+
+
 def answer_launch(launched: Launched) -> Response:
     """The page that posts the reply to the partner: at once by script, else by its button."""
-    page = render_launch(launched, choose_language()).encode()
-    return Response(page, headers=_launch_headers(launched.origins, _is_https()))
+    return answer_post(
+        reply=launched.reply,
+        origins=launched.origins,
+        biller_name=launched.biller.name,
+        partner_name=launched.route.partner.name,
+    )
+
+
+def answer_post(
+    *,
+    reply: FormPost,
+    origins: tuple[str, ...],
+    biller_name: str,
+    partner_name: str,
+    signs_out: bool = False,
+    framed: bool = False,
+) -> Response:
+    """A page that posts a form to a partner; the browser may go to `origins` from it, and nowhere else.
+
+    `signs_out` says so to the payer; `framed` lets pages of ours show it in a frame.
+    """
+    page = _render_post(reply, choose_language(), biller_name, partner_name, signs_out=signs_out).encode()
+    return Response(page, headers=_launch_headers(origins, is_https(), framed=framed))
 
 
 def render_launch(launched: Launched, language: str) -> str:
-    """That page as text; needs an application context."""
-    route, reply = launched.route, launched.reply
-    head, tail = _launch_frame(language, launched.biller.name, route.partner.name, reply.action)
+    """The page of a launch as text; needs an application context."""
+    return _render_post(launched.reply, language, launched.biller.name, launched.route.partner.name)
+
+
+def _render_post(
+    reply: FormPost, language: str, biller_name: str, partner_name: str, *, signs_out: bool = False
+) -> str:
+    head, tail = _launch_frame(language, biller_name, partner_name, reply.action, signs_out=signs_out)
     fields = (f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">\n' for name, value in reply.fields)
     return "".join((head, *fields, tail))
 
 
 @lru_cache(maxsize=16_384)
-def _launch_frame(language: str, biller_name: str, partner_name: str, action: str) -> tuple[str, str]:
+def _launch_frame(
+    language: str, biller_name: str, partner_name: str, action: str, *, signs_out: bool
+) -> tuple[str, str]:
     """What stands before and after the form's fields, which alone differ from launch to launch."""
     with force_locale(language):
         page = render_template(
-            "launch.html",
+            "logout_post.html" if signs_out else "launch.html",
             lang=language,
             static=STATIC,
             biller_name=biller_name,
@@ -104,14 +148,18 @@ def _launch_frame(language: str, biller_name: str, partner_name: str, action: st
 
 
 @lru_cache(maxsize=4096)
-def _launch_headers(origins: tuple[str, ...], is_https: bool) -> tuple[tuple[str, str], ...]:
+def _launch_headers(origins: tuple[str, ...], is_https: bool, *, framed: bool) -> tuple[tuple[str, str], ...]:
     """All headers of a page that posts itself to `origins[0]`; browsers apply form-action to redirects after it too."""
+    framers = "'self'" if framed else "'none'"
     policy = (
         f"default-src 'none'; script-src 'sha256-{_SUBMIT_HASH}'; style-src 'self'; img-src 'self'; "
-        f"form-action {' '.join(origins)}; base-uri 'none'; frame-ancestors 'none'"
+        f"form-action {' '.join(origins)}; base-uri 'none'; frame-ancestors {framers}"
     )
-    content_type = ("Content-Type", "text/html; charset=utf-8")
-    return (content_type, ("Content-Security-Policy", policy), *(_HEADERS + _HTTPS_HEADERS if is_https else _HEADERS))
+    first = (("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", policy))
+    shared: tuple[tuple[str, str], ...] = _HEADERS + _HTTPS_HEADERS if is_https else _HEADERS
+    if framed:
+        shared = tuple((name, "SAMEORIGIN" if name == "X-Frame-Options" else value) for name, value in shared)
+    return (*first, *shared)
 
 
 def render_error(
@@ -140,7 +188,8 @@ def _heading(status: int) -> str:
     return str(gettext("This did not work"))
 
 
-def _is_https() -> bool:
+def is_https() -> bool:
+    """Whether this service is reached by https, as its settings say."""
     return bool(current_app.config["PREFERRED_URL_SCHEME"] == "https")
 
 
@@ -148,8 +197,10 @@ def _secure(response: Response) -> Response:
     headers = response.headers
     if _LAST_HEADER in headers:
         return response  # the launch page brings them all
+    may_be_kept = "Cache-Control" in headers
     for name, value in (("Content-Security-Policy", _PAGE_POLICY), *_HEADERS):
-        headers.setdefault(name, value)
-    if _is_https():
+        if name != "Pragma" or not may_be_kept:
+            headers.setdefault(name, value)
+    if is_https():
         headers.extend(_HTTPS_HEADERS)
     return response

@@ -156,6 +156,22 @@ def over_http(service: Service, among: int) -> Measure:
     return measure
 
 
+def sign_on_over_http(service: Service) -> Measure:
+    """The service's own CPU seconds for a signed AuthnRequest by Redirect and the Response to it; no ID twice."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    service.sign_on(connection, 0, service.make_request(0))
+
+    def measure(count: int) -> float:
+        addresses = [service.make_request(0) for _ in range(count)]
+        os.sched_setaffinity(0, {CLIENT_CORE})
+        before = service.cpu_seconds()
+        for address in addresses:
+            service.sign_on(connection, 0, address)
+        return (service.cpu_seconds() - before) / count
+
+    return measure
+
+
 def in_process(work: Callable[[], object]) -> Measure:
     work()
 
@@ -193,6 +209,8 @@ def main() -> None:
             "in process, both signed": (in_process(response_in_process("both", folder)), 300),
             "over HTTP, SQLite": (over_http(few, 10), options.launches),
             "over HTTP, PostgreSQL": (over_http(pg, 10), options.launches),
+            "sign-on request over HTTP, SQLite": (sign_on_over_http(few), options.launches // 2),
+            "sign-on request over HTTP, PostgreSQL": (sign_on_over_http(pg), options.launches // 2),
             MANY: (over_http(many, 10), options.launches),
             SPREAD: (over_http(many, spread), options.launches),
             "pysaml2's own, default backend": (in_process(pysaml2_response(folder)), 10),

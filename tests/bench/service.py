@@ -24,6 +24,7 @@ from saml_bridge.publishing import apply_plan, plan_file
 from saml_bridge.settings import Settings
 from saml_bridge.values import TraceId
 from tests.bench.world import NOW, PORTAL_AUDIENCE, PORTAL_ISSUER, biller_slug, write_billers
+from tests.requester import encode_redirect, make_request
 
 SERVICE_CORE = 0
 CLIENT_CORE = (os.cpu_count() or 1) - 1
@@ -43,8 +44,21 @@ class Service:
 
     def launch(self, connection: http.client.HTTPConnection, at: int) -> bytes:
         """One launch at the biller with this number; the body of the page."""
+        return self._get(connection, at, f"/launch/{biller_slug(at)}/usage")
+
+    def make_request(self, at: int) -> str:
+        """A new signed AuthnRequest for the biller with this number, as the address that a browser brings it to."""
+        path = f"/saml/{biller_slug(at)}/sso"
+        request = make_request(destination=f"http://127.0.0.1:{self.port}{path}")
+        return f"{path}?{encode_redirect(request, relay_state='token')}"
+
+    def sign_on(self, connection: http.client.HTTPConnection, at: int, address: str) -> bytes:
+        """The answer to such a request; the body of the page."""
+        return self._get(connection, at, address)
+
+    def _get(self, connection: http.client.HTTPConnection, at: int, address: str) -> bytes:
         headers = {"Cookie": f"portal_session={self.cookies[at]}", "Accept-Language": "en"}
-        connection.request("GET", f"/launch/{biller_slug(at)}/usage", headers=headers)
+        connection.request("GET", address, headers=headers)
         answer = connection.getresponse()
         body = answer.read()
         if answer.status != 200 or b"SAMLResponse" not in body:

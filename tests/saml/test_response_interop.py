@@ -28,7 +28,7 @@ from saml2.client import Saml2Client
 from saml2.config import SPConfig
 from saml2.sigver import CryptoBackendXmlSec1
 
-from saml_bridge.saml.idp_metadata import build_idp_metadata
+from saml_bridge.saml.idp_metadata import IdpDescription, build_idp_metadata
 from saml_bridge.saml.metadata import Endpoint, SpMetadata
 from saml_bridge.saml.response import NAME_ID_FORMATS, stamp_from
 from saml_bridge.values import Attribute
@@ -139,11 +139,15 @@ def make_pysaml2(sign: str, key: str) -> Saml2Client:
         "want_assertions_signed": sign != "response",
     }
     metadata = build_idp_metadata(
-        entity_id=ISSUER,
-        sso_url="https://bridge.example.com/sso",
-        certificates=[load_key(key).certificate],
-        name="Riverton Water",
-        home_url="https://pay.example/",
+        IdpDescription(
+            entity_id=ISSUER,
+            sso_url="https://bridge.example.com/sso",
+            slo_url="https://bridge.example.com/slo",
+            keys=(load_key(key),),
+            name="Riverton Water",
+            home_url="https://pay.example/",
+            valid_until=datetime(2100, 1, 1, tzinfo=UTC),
+        )
     )
     files = {"key_file": str(KEYS / "sp-encryption.key.pem"), "cert_file": str(KEYS / "sp-encryption.cert.pem")}
     config = {

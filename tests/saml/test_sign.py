@@ -27,7 +27,14 @@ from lxml import etree
 
 from saml_bridge.errors import KeyRefused
 from saml_bridge.saml import sign
-from saml_bridge.saml.sign import SignatureFault, canonicalize, find_algorithm_uri, load_signing_key, prepare_signer
+from saml_bridge.saml.sign import (
+    SignatureFault,
+    canonicalize,
+    find_algorithm_uri,
+    fit_algorithm,
+    load_signing_key,
+    prepare_signer,
+)
 from tests.saml.issuing import KEYS, NAMES, build, load_key
 
 RSA_ALGORITHMS = ("rsa-sha256", "rsa-sha384", "rsa-sha512")
@@ -210,10 +217,22 @@ def test_a_key_with_a_password() -> None:
     private_key = ec.generate_private_key(ec.SECP256R1())
     files: Any = {"key_pem": to_pem(private_key, b"right"), "certificate_pem": make_certificate(private_key)}
     assert load_signing_key("locked", password=b"right", **files).curve == "P-256"
-    for password in (b"wrong", None):
+    for password, code in (
+        (b"wrong", "key-passphrase-wrong"),
+        (None, "key-passphrase-missing"),
+        (b"", "key-passphrase-missing"),
+    ):
         with pytest.raises(KeyRefused) as refused:
             load_signing_key("locked", password=password, **files)
-        assert refused.value.code == "key-unreadable"
+        assert refused.value.code == code
+    open_files: Any = {**files, "key_pem": to_pem(private_key)}
+    assert load_signing_key("open", password=b"not needed", **open_files).curve == "P-256"
+
+
+def test_an_algorithm_fits_another_kind_of_key_with_the_same_hash() -> None:
+    assert fit_algorithm("rsa-sha384", "ec") == "ecdsa-sha384"
+    assert fit_algorithm("ecdsa-sha512", "rsa") == "rsa-sha512"
+    assert fit_algorithm("rsa-sha256", "rsa") == "rsa-sha256"
 
 
 def make_inconsistent() -> bytes:

@@ -185,7 +185,7 @@ def test_the_account_chooser_and_its_memory(browser: Browser) -> None:
     assert "SAMLResponse" in chosen.text
     cookie = chosen.headers["Set-Cookie"]
     assert "777" not in cookie
-    for part in ("Secure", "HttpOnly", "SameSite=Lax", "Path=/launch/riverton-water"):
+    for part in ("Secure", "HttpOnly", "SameSite=Lax", "Path=/"):
         assert part in cookie
     assert "SAMLResponse" in browser.get().text
     browser.sign_in(accounts=accounts, selected_account=None, sid="S-another")

@@ -58,11 +58,11 @@ def test_g1_an_unknown_biller_has_no_metadata(browser: Browser) -> None:
     assert browser.get("/saml/nobody/metadata").status_code == 404
 
 
-def test_the_sign_on_address_says_that_it_does_not_answer_requests(browser: Browser) -> None:
+def test_a_request_that_cannot_be_read_is_told_in_plain_words(browser: Browser) -> None:
     for answer in (
         browser.get("/saml/riverton-water/sso?SAMLRequest=x"),
         browser.client.post("/saml/riverton-water/sso", data={"SAMLRequest": "x"}, base_url="https://sso.example.com"),
     ):
-        assert answer.status_code == 501
-        assert "Please start from your bills" in answer.text
+        assert answer.status_code == 400
+        assert "Please start again from your bill portal" in answer.text
         assert "SAML" not in answer.text

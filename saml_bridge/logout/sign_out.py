@@ -1,0 +1,603 @@
+"""Signing out: the order of one logout, whoever asks for it.
+
+Owns: the order of the checks of a partner's message, which sessions a logout ends, that its own side ends first, the
+server-to-server part with its one deadline, the answers, and one audit record for each logout.
+Does not own: messages (`saml/logout.py`), the way to one partner (`voice.py`), the states of a logout (`progress.py`),
+memory (`exchanges.py`, `partner_sessions.py`), pages and cookies (`web/logout.py`).
+
+A logout goes on in this order. The sessions at the partner that asks are forgotten. The portal is told, and the
+partners that can be asked over SOAP are, all at once. The others are asked by way of the browser, one after the other,
+each on an address of its own (`ask_partner`); their answers come back to `receive`. `finish` closes the matter: what is
+still open has failed, the record is written, and the partner that asked gets its answer. What a logout could not end
+stays remembered until its own end, so the next sign-out tries it again.
+
+Specification: SAML 2.0 Core, 3.7.3; Profiles, 4.4.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from saml_bridge.audit import AuditTrail, Entry, Kind
+from saml_bridge.document import Biller
+from saml_bridge.errors import (
+    BridgeError,
+    DatabaseUnavailable,
+    LogoutRefused,
+    LogoutUnknown,
+    NotRecorded,
+    PartnerUnusable,
+    SessionAbsent,
+)
+from saml_bridge.exchanges import Exchanges
+from saml_bridge.fetching import Fetcher
+from saml_bridge.launch import check_not_expired
+from saml_bridge.logout.callback import CONTENT_TYPE, build_callback_form, build_logout_token
+from saml_bridge.logout.progress import (
+    NEEDS_BROWSER,
+    NO_ANSWER,
+    NO_LOGOUT,
+    Asker,
+    Leg,
+    Portal,
+    Progress,
+    Step,
+)
+from saml_bridge.logout.together import call_together
+from saml_bridge.logout.voice import GoTo, PostTo, Voice, find_voice
+from saml_bridge.partner_sessions import PartnerSession, PartnerSessions
+from saml_bridge.registry import Registry, Snapshot
+from saml_bridge.saml.bindings import SOAP_BINDING, Received
+from saml_bridge.saml.locations import quote_value
+from saml_bridge.saml.logout import (
+    MOST_SESSION_INDEXES,
+    PARTIAL_LOGOUT,
+    REQUESTER,
+    SUCCESS,
+    UNKNOWN_PRINCIPAL,
+    LogoutRequest,
+    check_logout_request,
+    parse_logout_request,
+    parse_logout_response,
+    verify_logout,
+)
+from saml_bridge.saml.requests import MAX_AGE, SKEW
+from saml_bridge.sessions import SessionSource
+from saml_bridge.values import Credentials, PortalSession, TraceId
+
+WAIT = timedelta(minutes=15)
+"""How long a logout may take by way of the browser."""
+
+DEADLINE_SECONDS = 5.0
+"""For the portal and all partners that are asked over SOAP, together."""
+
+MOST_LEGS = 40
+TOO_MANY = "too-many"
+PARTIAL = "partial-logout"
+UNKNOWN = "unknown-principal"
+MOST_CALLBACK_BYTES = 64 * 1024
+_ATTEMPTS = 50
+_MOST_ABANDONED = 20
+_LOCAL = (NotRecorded, DatabaseUnavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Soap:
+    """The body of our answer over SOAP."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Partners are left that only the browser can reach: the page under this token does it.
+
+    `origins` are where its frames may go.
+    """
+
+    biller: Biller
+    token: str
+    progress: Progress
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignedOut:
+    """It is over: a page of ours says so. `progress` is None when nobody was signed in."""
+
+    biller: Biller
+    progress: Progress | None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A partner's answer was taken, or it is too late to ask it; `token` is the logout's."""
+
+    biller: Biller
+    leg: Leg
+    token: str
+
+
+Outcome = GoTo | PostTo | Soap | Watch | SignedOut | Noted
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A logout that is kept under `token`; `biller` is a slug."""
+
+    snapshot: Snapshot
+    token: str
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class SignOut:
+    """What every logout needs, wired once. `clock` gives aware UTC times, `random_bytes` unpredictable ones."""
+
+    registry: Registry
+    audit: AuditTrail
+    exchanges: Exchanges
+    sessions: PartnerSessions
+    fetcher: Fetcher
+    base_url: str
+    clock: Callable[[], datetime]
+    random_bytes: Callable[[int], bytes]
+    deadline_seconds: float = DEADLINE_SECONDS
+
+    # What comes in
+
+    def receive(self, biller: str, read: Callable[[], Received], *, trace_id: TraceId) -> Outcome:
+        """Take a partner's message: its request to sign out, or its answer to ours. `read` gets it out of its binding.
+
+        Raises a BridgeError, which is recorded, for what must not be acted on and cannot be answered.
+        """
+        with self._recording(biller, trace_id) as known:
+            snapshot = self.registry.find_current(biller)
+            received = read()
+            if received.name == "SAMLResponse":
+                return self._take_answer(snapshot, received, known)
+            voice, request = self._verify(snapshot, received, known)
+        asker = Asker(voice.partner.slug, request.head.id, received.binding, received.relay_state)
+        found = self._find_sessions(voice, request, biller)
+        if not found:
+            self._record_refusal(biller, trace_id, UNKNOWN, "no such session at this partner", partner=asker.partner)
+            return self._answer(snapshot, asker, REQUESTER, UNKNOWN_PRINCIPAL)
+        self.sessions.end(one.id for one in found)
+        together = self._find_together(biller, found)
+        own = [one.id for one in together if one.partner == asker.partner]
+        self.sessions.end(own)
+        begun = self._begin(
+            snapshot,
+            [one for one in together if one.partner != asker.partner],
+            asker=asker,
+            payer_id=found[0].payer_id,
+            tell={one.sid: one.payer_id for one in found},
+            trace_id=trace_id,
+            by_browser=received.binding != SOAP_BINDING,
+        )
+        outcome = self._go_on(begun)
+        return self._answer_end(begun.snapshot, outcome) if isinstance(outcome, SignedOut) else outcome
+
+    def sign_out_browser(
+        self, biller: str, credentials: Credentials, source: SessionSource, *, trace_id: TraceId
+    ) -> Watch | SignedOut:
+        """The portal's sign-out by way of the browser: of whoever is signed in there, by the session source.
+
+        The portal's callback is told, too. Raises SourceUnavailable, SessionMalformed, and what `receive` raises.
+        """
+        snapshot = self.registry.find_current(biller)
+        try:
+            session = source.find_session(credentials, now=self.clock())
+        except SessionAbsent:
+            return SignedOut(snapshot.biller, None)
+        if session.biller != biller:
+            return SignedOut(snapshot.biller, None)
+        return self._sign_out_portal(snapshot, session, trace_id)
+
+    def sign_out_server(
+        self, biller: str, *, sid: str | None = None, payer_id: str | None = None, trace_id: TraceId
+    ) -> Watch | SignedOut:
+        """The portal's sign-out from its server: of one portal session, or of a payer altogether.
+
+        Partners that only a browser can reach are left for the page of `Watch`.
+        """
+        snapshot = self.registry.find_current(biller)
+        now = self.clock()
+        if sid is not None:
+            found = self.sessions.find_by_session(biller=biller, sid=sid, now=now)
+        else:
+            found = self.sessions.find_by_payer(biller=biller, payer_id=payer_id or "", now=now)
+        payer_id = payer_id or (found[0].payer_id if found else None)
+        begun = self._begin(snapshot, found, asker=None, payer_id=payer_id, tell={}, trace_id=trace_id, by_browser=True)
+        return self._go_on(begun)
+
+    def _sign_out_portal(self, snapshot: Snapshot, session: PortalSession, trace_id: TraceId) -> Watch | SignedOut:
+        biller, payer_id = snapshot.biller.slug, str(session.payer["id"])
+        found = self.sessions.find_by_session(biller=biller, sid=session.sid, now=self.clock())
+        begun = self._begin(
+            snapshot,
+            found,
+            asker=None,
+            payer_id=payer_id,
+            tell={session.sid: payer_id},
+            trace_id=trace_id,
+            by_browser=True,
+        )
+        return self._go_on(begun)
+
+    # The browser's part
+
+    def watch(self, biller: str, token: str) -> Watch | SignedOut:
+        """How far a logout has come; changes nothing. Raises LogoutUnknown."""
+        snapshot = self.registry.find_current(biller)
+        progress, _ = self._read(biller, token)
+        return self._describe(_Begun(snapshot, token, progress))
+
+    def ask_partner(self, biller: str, token: str, number: int) -> GoTo | PostTo | Noted:
+        """Send the browser, or a frame of it, to the partner that comes at this place. Raises LogoutUnknown."""
+        snapshot = self.registry.find_current(biller)
+        progress, _ = self._read(biller, token)
+        if not 0 <= number < len(progress.legs):
+            raise LogoutUnknown("the logout has no partner of this number")
+        request_id = progress.legs[number].request_id
+        progress = self._change(biller, token, lambda one: one.asked(request_id))
+        leg = progress.legs[number]
+        if progress.ended or leg.step is not Step.ASKED:
+            return Noted(snapshot.biller, leg, token)
+        try:
+            return self._find_voice(snapshot, leg.partner).ask(leg, now=self.clock())
+        except _LOCAL:
+            raise
+        except BridgeError as error:
+            code = error.code
+            progress = self._change(biller, token, lambda one: one.failed(request_id, code))
+            return Noted(snapshot.biller, progress.legs[number], token)
+
+    def finish(self, biller: str, token: str) -> Outcome:
+        """Close a logout and answer whoever asked; again and again the same. Raises LogoutUnknown, NotRecorded."""
+        snapshot = self.registry.find_current(biller)
+        progress, _ = self._read(biller, token)
+        ended = self._end(_Begun(snapshot, token, progress))
+        return self._answer_end(snapshot, SignedOut(snapshot.biller, ended))
+
+    # A partner's request
+
+    def _verify(self, snapshot: Snapshot, received: Received, known: dict[str, str]) -> tuple[Voice, LogoutRequest]:
+        """The cheap checks first, and nothing is believed before the signature (section 4.4.4.1 of the profiles)."""
+        request = parse_logout_request(received)
+        voice = self._find_issuer(snapshot, request.issuer, known)
+        now = self.clock()
+        check_not_expired(voice.partner.saml, voice.metadata, now=now)
+        signed = verify_logout(request, voice.metadata, allow_unsigned=voice.partner.saml.allow_unsigned_logout)
+        endpoint = self._find_endpoint(snapshot)
+        check_logout_request(request, now=now, endpoint=endpoint, signed=signed and received.binding != SOAP_BINDING)
+        is_new = self.exchanges.note_message(
+            biller=snapshot.biller.slug,
+            partner=voice.partner.slug,
+            kind="LogoutRequest",
+            message_id=request.head.id,
+            now=now,
+            until=request.head.issued_at + MAX_AGE + 2 * SKEW,
+        )
+        if not is_new:
+            raise LogoutRefused("a request with this ID was taken before", code="request-replayed")
+        return voice, request
+
+    def _find_issuer(self, snapshot: Snapshot, issuer: str, known: dict[str, str]) -> Voice:
+        found = snapshot.find_partner_by_entity_id(issuer)
+        if found is None:
+            detail = f"the message's Issuer {quote_value(issuer)} is no partner of this biller"
+            raise LogoutRefused(detail, code="issuer-unknown")
+        known["partner"] = found[0].slug
+        return self._find_voice(snapshot, found[0].slug)
+
+    def _find_sessions(self, voice: Voice, request: LogoutRequest, biller: str) -> tuple[PartnerSession, ...]:
+        """The sessions that the request means: of this name ID at this very partner (Core 3.7.3.2)."""
+        name_id = request.name_id
+        foreign = name_id.sp_name_qualifier not in (None, "", voice.metadata.entity_id) or (
+            name_id.name_qualifier not in (None, "", voice.issuer)
+        )
+        found = self.sessions.find_by_name_id(
+            biller=biller,
+            partner=voice.partner.slug,
+            name_id=name_id.value,
+            name_id_format=name_id.format,
+            session_indexes=request.session_indexes,
+            now=self.clock(),
+        )
+        return () if foreign else found
+
+    def _find_together(self, biller: str, found: Sequence[PartnerSession]) -> list[PartnerSession]:
+        """What the same portal sessions were launched to besides."""
+        now, ended = self.clock(), {one.id for one in found}
+        sids = dict.fromkeys(one.sid for one in found)
+        return [
+            one
+            for sid in sids
+            for one in self.sessions.find_by_session(biller=biller, sid=sid, now=now)
+            if one.id not in ended
+        ]
+
+    # A partner's answer
+
+    def _take_answer(self, snapshot: Snapshot, received: Received, known: dict[str, str]) -> Noted:
+        """An answer counts for the one pending request that it names (Core 3.2.2), and only from that partner."""
+        response = parse_logout_response(received)
+        biller, request_id = snapshot.biller.slug, response.in_response_to
+        pointer = self.exchanges.read_logout(token=request_id, biller=biller, now=self.clock())
+        if pointer is None or "of" not in pointer[0]:
+            raise LogoutRefused("the answer names no request of ours that waits for one", code="request-in-response-to")
+        token = str(pointer[0]["of"])
+        progress, _ = self._read(biller, token)
+        leg = progress.find_leg(request_id)
+        if leg is None or leg.step is Step.WAITING:
+            raise LogoutRefused("the answer names a request that was not sent", code="request-in-response-to")
+        known["partner"] = leg.partner
+        voice = self._find_voice(snapshot, leg.partner)
+        code = voice.judge(response, now=self.clock(), endpoint=self._find_endpoint(snapshot))
+        changed = self._change(
+            biller, token, lambda one: one.failed(request_id, code) if code else one.answered(request_id)
+        )
+        leg = changed.find_leg(request_id) or leg
+        if leg.step is Step.DONE:
+            self.sessions.end(leg.rows)
+        return Noted(snapshot.biller, leg, token)
+
+    # From the beginning to the end
+
+    def _begin(
+        self,
+        snapshot: Snapshot,
+        found: Sequence[PartnerSession],
+        *,
+        asker: Asker | None,
+        payer_id: str | None,
+        tell: dict[str, str],
+        trace_id: TraceId,
+        by_browser: bool,
+    ) -> _Begun:
+        """Keep the logout, tell the portal of the sessions of `tell` (session to payer), and ask who can be at once."""
+        biller, now = snapshot.biller.slug, self.clock()
+        self._record_abandoned(now)
+        progress = Progress(
+            trace_id=trace_id,
+            payer=None if payer_id is None else self.audit.hide_payer(biller, payer_id),
+            asker=asker,
+            legs=self._plan(snapshot, found, by_browser=by_browser),
+        )
+        token = self._make_token()
+        until = now + WAIT
+        self.exchanges.open_logout(token=token, biller=biller, state=progress.to_json(), now=now, until=until)
+        for leg in progress.legs:
+            if leg.step is Step.WAITING:
+                self.exchanges.open_logout(
+                    token=leg.request_id, biller=biller, state={"of": token}, now=now, until=until
+                )
+        progress = self._call_servers(snapshot, token, progress, tell)
+        return _Begun(snapshot, token, progress)
+
+    def _plan(self, snapshot: Snapshot, found: Sequence[PartnerSession], *, by_browser: bool) -> tuple[Leg, ...]:
+        """One request for each name ID at each partner, with the sessions that it means."""
+        grouped: dict[tuple[str, str, str], list[PartnerSession]] = {}
+        for one in found:
+            grouped.setdefault((one.partner, one.name_id, one.name_id_format), []).append(one)
+        legs: list[Leg] = []
+        for (slug, name_id, name_id_format), mine in grouped.items():
+            partner = snapshot.biller.find_partner(slug)
+            for start in range(0, len(mine), MOST_SESSION_INDEXES):
+                part = mine[start : start + MOST_SESSION_INDEXES]
+                leg = Leg(
+                    partner=slug,
+                    name=partner.name if partner else slug,
+                    request_id=self._make_id(),
+                    name_id=name_id,
+                    name_id_format=name_id_format,
+                    session_indexes=tuple(one.session_index for one in part),
+                    rows=tuple(one.id for one in part),
+                )
+                code = TOO_MANY if len(legs) >= MOST_LEGS else self._find_obstacle(snapshot, slug, by_browser)
+                legs.append(replace(leg, step=Step.FAILED, code=code) if code else leg)
+        return tuple(legs)
+
+    def _find_obstacle(self, snapshot: Snapshot, slug: str, by_browser: bool) -> str:
+        """Why a partner cannot be asked at all; empty when it can."""
+        try:
+            voice = self._find_voice(snapshot, slug)
+        except BridgeError as error:
+            return error.code
+        if voice.soap is not None:
+            return ""
+        if voice.front is None:
+            return NO_LOGOUT
+        return "" if by_browser else NEEDS_BROWSER
+
+    def _call_servers(self, snapshot: Snapshot, token: str, progress: Progress, tell: dict[str, str]) -> Progress:
+        """Tell the portal and ask over SOAP, all at once, and keep what came of it."""
+        callback = snapshot.biller.portal.logout_callback
+        calls: dict[str, Callable[[], str]] = {}
+        if callback is not None:
+            for sid, payer_id in tell.items():
+                calls[f"portal {sid}"] = functools.partial(self._tell_portal, snapshot, callback, sid, payer_id)
+        for leg in progress.legs:
+            if leg.step is Step.WAITING:
+                voice = self._find_voice(snapshot, leg.partner)
+                if voice.soap is not None:
+                    calls[leg.request_id] = functools.partial(
+                        voice.ask_server, leg, voice.soap, self.fetcher, now=self.clock()
+                    )
+        codes = call_together(calls, seconds=self.deadline_seconds, late=NO_ANSWER)
+        return self._change(snapshot.biller.slug, token, lambda one: _note_codes(one, codes)) if codes else progress
+
+    def _tell_portal(self, snapshot: Snapshot, callback: str, sid: str, payer_id: str) -> str:
+        token = build_logout_token(
+            issuer=snapshot.issuer,
+            audience=callback,
+            payer_id=payer_id,
+            sid=sid,
+            token_id=self.random_bytes(16).hex(),
+            now=self.clock(),
+            key=snapshot.key,
+        )
+        self.fetcher.post(
+            callback, build_callback_form(token), content_type=CONTENT_TYPE, max_bytes=MOST_CALLBACK_BYTES
+        )
+        return ""
+
+    def _go_on(self, begun: _Begun) -> Watch | SignedOut:
+        """End at once when nobody is left to ask; else leave the rest to the browser."""
+        self._forget_done(begun.progress)
+        if begun.progress.is_settled:
+            return SignedOut(begun.snapshot.biller, self._end(begun))
+        return self._describe(begun)
+
+    def _forget_done(self, progress: Progress) -> None:
+        self.sessions.end(row for leg in progress.legs if leg.step is Step.DONE for row in leg.rows)
+
+    def _describe(self, begun: _Begun) -> Watch | SignedOut:
+        biller, progress = begun.snapshot.biller, begun.progress
+        if progress.ended:
+            return SignedOut(biller, progress)
+        origins: list[str] = []
+        for leg in progress.legs:
+            found = None if leg.is_final else begun.snapshot.find_partner(leg.partner)
+            if found is not None:
+                origins += self._find_voice(begun.snapshot, leg.partner).origins
+        return Watch(biller, begun.token, progress, tuple(dict.fromkeys(origins)))
+
+    def _answer_end(self, snapshot: Snapshot, outcome: SignedOut) -> Outcome:
+        """The answer to the partner that asked, if one did and has a place for answers; else the payer's page."""
+        progress = outcome.progress
+        if progress is None or progress.asker is None:
+            return outcome
+        try:
+            return self._answer(snapshot, progress.asker, SUCCESS, None if progress.is_complete else PARTIAL_LOGOUT)
+        except PartnerUnusable:
+            return outcome
+
+    def _end(self, begun: _Begun) -> Progress:
+        """Close and record, in one transaction; of several that try at once, one does."""
+        biller = begun.snapshot.biller.slug
+        for _ in range(_ATTEMPTS):
+            progress, version = self._read(biller, begun.token)
+            if progress.ended:
+                return progress
+            ended = progress.end()
+            entry = self._describe_end(biller, ended, revision=begun.snapshot.revision)
+            is_mine = self.exchanges.end_logout(
+                token=begun.token,
+                version=version,
+                state=ended.to_json(),
+                record=lambda connection, entry=entry: self.audit.record_within(connection, [entry]),  # type: ignore[misc]
+            )
+            if is_mine:
+                return ended
+        raise DatabaseUnavailable("one logout was changed again and again while it ended")
+
+    def _describe_end(self, biller: str, ended: Progress, *, revision: int | None) -> Entry:
+        return Entry(
+            kind=Kind.LOGOUT_DONE,
+            at=self.clock(),
+            trace_id=TraceId(ended.trace_id),
+            biller=biller,
+            partner=ended.asker.partner if ended.asker else None,
+            revision=revision,
+            payer=ended.payer,
+            code="" if ended.is_complete else PARTIAL,
+            detail=ended.describe(),
+        )
+
+    def _record_abandoned(self, now: datetime) -> None:
+        """Record the logouts whose pages were closed before they came to their end."""
+
+        def record(connection: Connection, biller: str, state: Any) -> None:
+            if "of" in state or state["ended"]:
+                return
+            entry = self._describe_end(biller, Progress.from_json(state).end(), revision=None)
+            self.audit.record_within(connection, [entry])
+
+        self.exchanges.take_abandoned_logouts(now=now, most=_MOST_ABANDONED, record=record)
+
+    def _answer(self, snapshot: Snapshot, asker: Asker, status: str, sub_status: str | None) -> Outcome:
+        answer = self._find_voice(snapshot, asker.partner).answer(
+            asker, response_id=self._make_id(), status=status, sub_status=sub_status, now=self.clock()
+        )
+        return Soap(answer) if isinstance(answer, bytes) else answer
+
+    # Small things
+
+    def _find_voice(self, snapshot: Snapshot, slug: str) -> Voice:
+        voice = find_voice(snapshot, slug)
+        if voice is None:
+            raise PartnerUnusable(f"{slug} is no partner of {snapshot.biller.slug} any more", code=NO_LOGOUT)
+        return voice
+
+    def _find_endpoint(self, snapshot: Snapshot) -> str:
+        return f"{self.base_url}/saml/{snapshot.biller.slug}/slo"
+
+    def _make_id(self) -> str:
+        return f"_{self.random_bytes(20).hex()}"
+
+    def _make_token(self) -> str:
+        return self.random_bytes(32).hex()
+
+    def _read(self, biller: str, token: str) -> tuple[Progress, int]:
+        found = self.exchanges.read_logout(token=token, biller=biller, now=self.clock())
+        if found is None or "of" in found[0]:
+            raise LogoutUnknown("no logout of this biller is under way under this token")
+        return Progress.from_json(found[0]), found[1]
+
+    def _change(self, biller: str, token: str, change: Callable[[Progress], Progress]) -> Progress:
+        """Apply one event; when another came first, to what that made of it."""
+        for _ in range(_ATTEMPTS):
+            progress, version = self._read(biller, token)
+            changed = change(progress)
+            if changed == progress or self.exchanges.write_logout(
+                token=token, version=version, state=changed.to_json()
+            ):
+                return changed
+        raise DatabaseUnavailable("one logout was changed again and again by others")
+
+    @contextmanager
+    def _recording(self, biller: str, trace_id: TraceId) -> Iterator[dict[str, str]]:
+        known: dict[str, str] = {}
+        try:
+            yield known
+        except _LOCAL:
+            raise
+        except BridgeError as error:
+            self._record_refusal(biller, trace_id, error.code, error.diagnosis(), **known)
+            raise
+
+    def _record_refusal(
+        self, biller: str, trace_id: TraceId, code: str, detail: str, *, partner: str | None = None
+    ) -> None:
+        self.audit.record(
+            Entry(
+                kind=Kind.LOGOUT_REFUSED,
+                at=self.clock(),
+                trace_id=trace_id,
+                biller=biller,
+                partner=partner,
+                code=code,
+                detail=detail,
+            )
+        )
+
+
+def _note_codes(progress: Progress, codes: dict[str, str]) -> Progress:
+    """What came of the calls from server to server: of the portal's as a whole, and of each partner's."""
+    for name, code in codes.items():
+        if name.startswith("portal "):
+            failed = code or progress.portal is Portal.FAILED
+            progress = replace(progress, portal=Portal.FAILED if failed else Portal.TOLD)
+        else:
+            progress = progress.asked(name)
+            progress = progress.failed(name, code) if code else progress.answered(name)
+    return progress

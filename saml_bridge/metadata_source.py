@@ -1,0 +1,85 @@
+"""From a partner's address to the metadata of its one service provider.
+
+Owns: which address is asked and how much is read, picking one entity out of a federation's file, and that the pinned
+signer's signature was verified. Does not own: the connection (`fetching.py`), what the metadata is good for
+(`saml/metadata.py`), and what happens with it (`publishing.py`, `refreshing.py`, which call this).
+
+Specification: Metadata Query Protocol (draft-young-md-query), section 3; its SAML profile (draft-young-md-query-saml).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from tempfile import TemporaryFile
+from typing import Final
+from urllib.parse import quote
+
+from saml_bridge.config import read_signer
+from saml_bridge.document import SamlSettings
+from saml_bridge.errors import MetadataRefused, XmlRefused
+from saml_bridge.fetching import Fetcher
+from saml_bridge.saml.aggregate import pick_entity
+from saml_bridge.saml.certificates import CertificateBroken
+from saml_bridge.saml.metadata import SpMetadata, parse_metadata
+from saml_bridge.saml.xml import METADATA_LIMITS
+from saml_bridge.values import Finding, Severity
+
+MAX_AGGREGATE_BYTES: Final = 128 * 1024 * 1024
+ACCEPT: Final = "application/samlmetadata+xml"
+"""All that a metadata query may name; a plain address gets the other names of XML, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedMetadata:
+    """Metadata that may be used: `content` as it is stored, what it says, and the server's name for this version."""
+
+    content: bytes
+    metadata: SpMetadata
+    etag: str | None
+
+
+def find_address(settings: SamlSettings) -> str:
+    """The URL that a partner's metadata is fetched from; empty when it is not fetched."""
+    if settings.mdq_url:
+        return f"{settings.mdq_url.rstrip('/')}/entities/{quote(settings.entity_id or '', safe='')}"
+    return settings.metadata_url or ""
+
+
+def fetch_metadata(
+    fetcher: Fetcher, settings: SamlSettings, *, now: datetime, etag: str | None = None, allow_http: bool = False
+) -> FetchedMetadata | None:
+    """Fetch, verify and judge a partner's metadata as of `now`; None when the server says that `etag` still holds.
+
+    With `metadata_signer`, a document that this key did not sign is refused. Raises FetchRefused, and MetadataRefused
+    with findings.
+    """
+    try:
+        signer = read_signer(settings)
+    except CertificateBroken as broken:
+        raise _refuse("metadata-signer-broken", f"The pinned signer cannot be read: {broken}.") from broken
+    pinned = None if signer is None else (signer,)
+    from_aggregate = settings.entity_id is not None and not settings.mdq_url
+    accept = ACCEPT if settings.mdq_url else f"{ACCEPT}, application/xml;q=0.9, text/xml;q=0.8, */*;q=0.1"
+    most = MAX_AGGREGATE_BYTES if from_aggregate else METADATA_LIMITS.max_bytes
+    with TemporaryFile() as file:
+        answer = fetcher.get(find_address(settings), into=file, max_bytes=most, accept=accept, etag=etag)
+        if answer.status == 304:
+            return None
+        file.seek(0)
+        try:
+            content = pick_entity(file, settings.entity_id or "", pinned=pinned) if from_aggregate else file.read()
+        except XmlRefused as refused:
+            raise MetadataRefused(refused.detail, code=refused.code, findings=refused.findings) from refused
+    metadata = parse_metadata(
+        content,
+        now=now,
+        entity_id=settings.entity_id,
+        allow_http=allow_http,
+        pinned=None if from_aggregate else pinned,  # of an aggregate the whole was verified
+    )
+    return FetchedMetadata(content, metadata, answer.etag)
+
+
+def _refuse(code: str, message: str) -> MetadataRefused:
+    return MetadataRefused(message, code=code, findings=(Finding(code, Severity.ERROR, message),))

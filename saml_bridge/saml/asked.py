@@ -1,0 +1,85 @@
+"""What a verified sign-on request asks of the response to it.
+
+Owns: the few facts of an AuthnRequest that outlive it, in a form that can wait for the payer's sign-in, and whether a
+session meets them. Does not own: reading and verifying requests (`requests.py`), and who is signed in.
+Called by the sign-on (`sign_on.py`) and the launch that answers it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from saml_bridge.errors import StatusRefused
+from saml_bridge.saml.requests import NameIdValue, RequestedContext, satisfies
+from saml_bridge.saml.response import BuiltResponse, find_authn_context
+from saml_bridge.saml.status import NO_AUTHN_CONTEXT, REQUESTER, RESPONDER, UNKNOWN_PRINCIPAL
+from saml_bridge.values import PortalSession
+
+CLOCKS_APART = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`acs` is a location that the partner's metadata lists; `received_at` is aware UTC.
+
+    `sent_to_sign_in` says that the payer was sent to the portal's sign-in for this request, `auth_time_before` when the
+    payer had signed in until then, None when nobody was signed in.
+    """
+
+    request_id: str
+    acs: str
+    received_at: datetime
+    relay_state: str | None = None
+    transient: bool = False
+    force_authn: bool = False
+    is_passive: bool = False
+    context: RequestedContext | None = None
+    subject: NameIdValue | None = None
+    sent_to_sign_in: bool = False
+    auth_time_before: datetime | None = None
+
+    def to_json(self) -> str:
+        """Text that `from_json` reads."""
+        return json.dumps(asdict(self), default=datetime.isoformat)
+
+    @classmethod
+    def from_json(cls, text: str) -> Asked:
+        """What `to_json` wrote."""
+        stored = json.loads(text)
+        for name in ("received_at", "auth_time_before"):
+            stored[name] = stored[name] and datetime.fromisoformat(stored[name])
+        context, subject = stored["context"], stored["subject"]
+        if context is not None:
+            classes, declarations = tuple(context["classes"]), tuple(context["declarations"])
+            stored["context"] = RequestedContext(context["comparison"], classes, declarations)
+        stored["subject"] = subject and NameIdValue(**subject)
+        return cls(**stored)
+
+    def needs_sign_in(self, session: PortalSession) -> bool:
+        """Whether ForceAuthn is not met yet: the payer must have signed in anew since the request (Core 3.4.1).
+
+        A session that was there before does not do, however new: the time of its sign-in must have moved. The portal's
+        clock may be half a minute behind ours.
+        """
+        if not self.force_authn:
+            return False
+        moved = self.auth_time_before is None or session.auth_time > self.auth_time_before
+        return not (self.sent_to_sign_in and moved and session.auth_time >= self.received_at - CLOCKS_APART)
+
+    def check_context(self, session: PortalSession) -> None:
+        """The portal's sign-in must be of a class that was asked for. Raises StatusRefused (Core 3.3.2.2.1)."""
+        stated = find_authn_context(session.amr)
+        if not satisfies(stated, self.context):
+            detail = f"the request wants another authentication context than {stated}, which the session bears out"
+            raise StatusRefused(detail, code="no-authn-context", status=RESPONDER, sub_status=NO_AUTHN_CONTEXT)
+
+    def check_subject(self, built: BuiltResponse) -> None:
+        """A subject that the request names must be the one that is signed in. Raises StatusRefused (Core 3.4.1.4)."""
+        subject = self.subject
+        if subject is None:
+            return
+        if subject.value != built.name_id or subject.format not in (None, built.name_id_format):
+            detail = "the request names another subject than the payer who is signed in"
+            raise StatusRefused(detail, code="unknown-principal", status=REQUESTER, sub_status=UNKNOWN_PRINCIPAL)

@@ -1,0 +1,381 @@
+"""Sign-out as partners, payers and the portal meet it: `/saml/{biller}/slo`, `/logout/{biller}` and the portal's API.
+
+Owns: turning a request into a call of the use case, and an outcome into a page, a redirect, a form that posts itself, a
+SOAP answer or JSON; who may frame what. Does not own: any decision about a logout (`logout/`).
+
+| address | who comes | what it does |
+| --- | --- | --- |
+| `/saml/{biller}/slo` | a partner's message, by the browser (GET, POST) or from its server (SOAP) | takes it |
+| `/logout/{biller}` | a payer who signs out at the portal | begins; from another site only after a click |
+| `/logout/{biller}/{token}` | the same browser, sent on | the page that shows the progress |
+| `/logout/{biller}/{token}/state` | that page's script | the progress as JSON |
+| `/logout/{biller}/{token}/ask/{n}` | a frame of that page | on to the n-th partner |
+| `/logout/{biller}/{token}/end` | that page at its end | closes, answers the partner that asked |
+| `/api/v1/portal/{biller}/logouts` | the portal's server | begins; JSON |
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from flask import Blueprint, Response, jsonify, redirect, request
+
+from saml_bridge.errors import (
+    BridgeError,
+    LogoutRefused,
+    RequestRefused,
+    SignatureRefused,
+    SourceUnavailable,
+    XmlRefused,
+)
+from saml_bridge.fields import SessionMalformed
+from saml_bridge.launch import Launcher
+from saml_bridge.logout import (
+    GoTo,
+    Leg,
+    Noted,
+    Outcome,
+    PostTo,
+    Progress,
+    SignedOut,
+    SignOut,
+    Soap,
+    Step,
+    Watch,
+)
+from saml_bridge.saml.bindings import Received, build_soap, receive_post, receive_redirect, receive_soap
+from saml_bridge.sessions import SessionSource
+from saml_bridge.values import TraceId
+from saml_bridge.web.launch import find_biller, is_unseen, new_trace_id, read_launch_request
+from saml_bridge.web.pages import answer_post, is_https, render_error, render_page
+
+MAX_MESSAGE_BODY = 256 * 1024
+"""A message of 64 KiB in base64, percent-encoded at worst."""
+
+MAX_API_BODY = 64 * 1024
+FRAME_SECONDS = 6
+"""How long the page waits for one partner."""
+
+_SOAP_TYPES = ("text/xml", "application/soap+xml")
+_FAULT = (
+    b'<soap11:Fault xmlns:soap11="http://schemas.xmlsoap.org/soap/envelope/"><faultcode>soap11:%s</faultcode>'
+    b"<faultstring>The logout request was not accepted.</faultstring></soap11:Fault>"
+)
+_REFUSALS = (RequestRefused, SignatureRefused, XmlRefused)
+
+
+def create_logout_views(
+    sign_out: SignOut, launcher: Launcher, source: SessionSource, *, portal_token: str | None
+) -> Blueprint:
+    """The blueprint of everything about sign-out. The log must be set up before."""
+    views = Blueprint("logout", __name__)
+    edge = _Edge(sign_out, launcher, source, portal_token)
+    views.add_url_rule("/saml/<biller>/slo", view_func=edge.take_message, methods=["GET", "POST"])
+    views.add_url_rule("/logout/<biller>", view_func=edge.begin, methods=["GET", "POST"])
+    views.add_url_rule("/logout/<biller>/<token>", view_func=edge.watch)
+    views.add_url_rule("/logout/<biller>/<token>/state", view_func=edge.tell_state)
+    views.add_url_rule("/logout/<biller>/<token>/ask/<int:number>", view_func=edge.ask_partner)
+    views.add_url_rule("/logout/<biller>/<token>/end", view_func=edge.end)
+    views.add_url_rule("/api/v1/portal/<biller>/logouts", view_func=edge.begin_by_api, methods=["POST"])
+    return views
+
+
+class _Edge:
+    """The views; what they share."""
+
+    def __init__(self, sign_out: SignOut, launcher: Launcher, source: SessionSource, portal_token: str | None) -> None:
+        self._sign_out = sign_out
+        self._launcher = launcher
+        self._source = source
+        self._portal_token = portal_token
+        self._log = structlog.get_logger().bind()
+
+    def take_message(self, biller: str) -> Response:
+        request.max_content_length = MAX_MESSAGE_BODY
+        by_soap = request.method == "POST" and request.mimetype in _SOAP_TYPES
+
+        def take(trace_id: TraceId) -> Response:
+            if _is_prefetch():
+                raise LogoutRefused("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
+            outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), trace_id=trace_id)
+            return self._answer(biller, outcome)
+
+        return self._run("logout-message", biller, take, fail=_answer_fault if by_soap else None)
+
+    def begin(self, biller: str) -> Response:
+        """A payer's own sign-out; an address that another site leads to, or may, ends nothing by itself."""
+
+        def take(trace_id: TraceId) -> Response:
+            if is_unseen(request, methods=("GET", "POST")):
+                raise LogoutRefused("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
+            if request.method == "POST" and not self._is_from_here():
+                raise LogoutRefused("posted by a page that is not ours", code="logout-foreign")
+            if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
+                return self._confirm(biller)
+            credentials = read_launch_request(biller, "", trace_id).credentials
+            outcome = self._sign_out.sign_out_browser(biller, credentials, self._source, trace_id=trace_id)
+            return self._answer(biller, outcome)
+
+        return self._run("logout", biller, take)
+
+    def watch(self, biller: str, token: str) -> Response:
+        def take(_: TraceId) -> Response:
+            outcome = self._sign_out.watch(biller, token)
+            return _render_progress(outcome) if isinstance(outcome, Watch) else self._answer(biller, outcome)
+
+        return self._run("logout-page", biller, take)
+
+    def tell_state(self, biller: str, token: str) -> Response:
+        def take(_: TraceId) -> Response:
+            progress = self._sign_out.watch(biller, token).progress
+            legs = () if progress is None else progress.legs
+            return jsonify(partners=[leg.step for leg in legs], ended=progress is None or progress.ended)
+
+        return self._run("logout-state", biller, take)
+
+    def ask_partner(self, biller: str, token: str, number: int) -> Response:
+        def take(_: TraceId) -> Response:
+            if _is_prefetch():
+                raise LogoutRefused("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
+            return self._answer(biller, self._sign_out.ask_partner(biller, token, number), framed=True)
+
+        return self._run("logout-step", biller, take)
+
+    def end(self, biller: str, token: str) -> Response:
+        def take(_: TraceId) -> Response:
+            if is_unseen(request):
+                raise LogoutRefused("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
+            return self._answer(biller, self._sign_out.finish(biller, token))
+
+        return self._run("logout-end", biller, take)
+
+    def begin_by_api(self, biller: str) -> Response:
+        expected = f"Bearer {self._portal_token}".encode()
+        if self._portal_token is None:
+            return _problem(404, "not-found", "There is nothing here.")
+        if not hmac.compare_digest(expected, request.headers.get("Authorization", "").encode()):
+            refused = _problem(401, "unauthorized", "The portal's bearer token is missing or wrong.")
+            refused.headers["WWW-Authenticate"] = "Bearer"
+            return refused
+
+        def take(trace_id: TraceId) -> Response:
+            asked = _read_api_body()
+            outcome = self._sign_out.sign_out_server(
+                biller, sid=asked.get("sid"), payer_id=asked.get("payer"), trace_id=trace_id
+            )
+            return jsonify(self._describe(biller, outcome))
+
+        return self._run("logout-api", biller, take, fail=_answer_problem)
+
+    # What they share
+
+    def _run(
+        self,
+        event: str,
+        biller: str,
+        take: Callable[[TraceId], Response],
+        *,
+        fail: Callable[[BridgeError, TraceId], Response] | None = None,
+    ) -> Response:
+        """Answer, with one line of the log and the trace ID on it, however it ended."""
+        started, trace_id = time.perf_counter(), new_trace_id(self._launcher)
+        code, detail = "", ""
+        try:
+            response = take(trace_id)
+        except BridgeError as error:
+            code, detail = error.code, error.diagnosis()
+            response = fail(error, trace_id) if fail else self._render_error(error, trace_id, biller)
+        ms = round((time.perf_counter() - started) * 1000, 2)
+        self._log.info(event, trace_id=trace_id, biller=biller, code=code, detail=detail, ms=ms)
+        response.headers["X-Trace-Id"] = trace_id
+        return response
+
+    def _render_error(self, error: BridgeError, trace_id: TraceId, biller: str) -> Response:
+        """The payer's page; refusals that speak of a sign-in elsewhere speak of a sign-out here."""
+        if isinstance(error, _REFUSALS) and not isinstance(error, LogoutRefused):
+            error = LogoutRefused(error.detail, code=error.code)
+        can_retry = request.method == "GET" and isinstance(error, SourceUnavailable | SessionMalformed)
+        retry_url = f"/logout/{biller}" if can_retry else None
+        found = find_biller(self._sign_out.registry, biller)
+        return render_error(error, trace_id=trace_id, biller=found, retry_url=retry_url)
+
+    def _answer(self, biller: str, outcome: Outcome, *, framed: bool = False) -> Response:
+        if isinstance(outcome, Soap):
+            return Response(outcome.body, content_type="text/xml; charset=utf-8")
+        if isinstance(outcome, GoTo):
+            return _redirect(outcome.url)
+        if isinstance(outcome, PostTo):
+            return self._post(biller, outcome, framed=framed)
+        if isinstance(outcome, Watch):
+            return _redirect(f"/logout/{biller}/{outcome.token}")
+        if isinstance(outcome, Noted):
+            return self._note(biller, outcome)
+        return _render_signed_out(outcome)
+
+    def _post(self, biller: str, outcome: PostTo, *, framed: bool) -> Response:
+        found = self._sign_out.registry.find_snapshot(biller).biller
+        origins = (*outcome.origins, "'self'") if framed else outcome.origins  # the answer comes back to us
+        return answer_post(
+            reply=outcome.reply,
+            origins=origins,
+            biller_name=found.name,
+            partner_name=outcome.partner_name,
+            signs_out=True,
+            framed=framed,
+        )
+
+    def _note(self, biller: str, noted: Noted) -> Response:
+        """What a frame shows; a partner that broke out of it brings the whole page back."""
+        if request.headers.get("Sec-Fetch-Dest") == "document" and _reads_cookie(biller) == noted.token:
+            return _redirect(f"/logout/{biller}/{noted.token}")
+        page = render_page("logout_answered.html", biller=None, leg=noted.leg, done=noted.leg.step is Step.DONE)
+        return _let_us_frame(page)
+
+    def _confirm(self, biller: str) -> Response:
+        found = self._sign_out.registry.find_current(biller).biller
+        page = render_page("logout_confirm.html", biller=found, action=f"/logout/{found.slug}")
+        page.headers["Content-Security-Policy"] = _policy("form-action 'self'", "frame-ancestors 'none'")
+        return page
+
+    def _is_from_here(self) -> bool:
+        """Whether a page of ours posted this: browsers say so, and no page of another site can make them."""
+        site = request.headers.get("Sec-Fetch-Site")
+        return site == "same-origin" or (site is None and request.headers.get("Origin") == self._sign_out.base_url)
+
+    def _describe(self, biller: str, outcome: Watch | SignedOut) -> dict[str, Any]:
+        progress = outcome.progress
+        is_complete = progress is None or progress.is_complete
+        legs = () if progress is None else progress.legs
+        continue_url = None
+        if isinstance(outcome, Watch):
+            continue_url = f"{self._sign_out.base_url}/logout/{biller}/{outcome.token}"
+        return {
+            "status": "complete" if is_complete else "partial",
+            "partners": [_describe_leg(leg) for leg in legs],
+            "continue_url": continue_url,
+        }
+
+
+def _receive(by_soap: bool) -> Received:
+    if request.method == "GET":
+        return receive_redirect(request.query_string)
+    if by_soap:
+        return receive_soap(request.get_data())
+    if request.mimetype != "application/x-www-form-urlencoded":
+        raise LogoutRefused("the body is neither a form nor SOAP", code="request-content-type")
+    return receive_post(request.form.items(multi=True))
+
+
+def _is_prefetch() -> bool:
+    """A message is taken once: what a browser fetches in advance, or asks about alone, must not use it up."""
+    headers = request.headers
+    return request.method == "HEAD" or "Sec-Purpose" in headers or headers.get("Purpose") == "prefetch"
+
+
+def _redirect(url: str) -> Response:
+    return redirect(url, code=303)  # type: ignore[return-value]  # werkzeug's class is Flask's base
+
+
+def _render_progress(outcome: Watch) -> Response:
+    """The page that drives a frame from partner to partner. Its frames may go where partners' metadata says, alone."""
+    path = f"/logout/{outcome.biller.slug}/{outcome.token}"
+    page = render_page(
+        "logout_progress.html",
+        biller=outcome.biller,
+        legs=outcome.progress.legs,
+        path=path,
+        seconds=FRAME_SECONDS,
+    )
+    frames = " ".join(("'self'", *outcome.origins))
+    page.headers["Content-Security-Policy"] = _policy(
+        "script-src 'self'", "connect-src 'self'", f"frame-src {frames}", "form-action 'none'", "frame-ancestors 'none'"
+    )
+    page.set_cookie(
+        _cookie_name(outcome.biller.slug),
+        outcome.token,
+        path=f"/saml/{outcome.biller.slug}/slo",
+        secure=is_https(),
+        httponly=True,
+        samesite="Lax",
+    )
+    return page
+
+
+def _cookie_name(biller: str) -> str:
+    return f"logout-{biller}"
+
+
+def _reads_cookie(biller: str) -> str | None:
+    return request.cookies.get(_cookie_name(biller))
+
+
+def _render_signed_out(outcome: SignedOut) -> Response:
+    progress = outcome.progress
+    return render_page(
+        "logout_done.html",
+        biller=outcome.biller,
+        missed=_list_missed(progress) if progress else [],
+        portal_missed=progress is not None and progress.portal == "failed",
+        reached=[] if progress is None else _list_reached(progress),
+    )
+
+
+def _list_missed(progress: Progress) -> list[str]:
+    return list(dict.fromkeys(leg.name for leg in progress.legs if leg.step is not Step.DONE))
+
+
+def _list_reached(progress: Progress) -> list[str]:
+    missed = _list_missed(progress)
+    return list(dict.fromkeys(leg.name for leg in progress.legs if leg.name not in missed))
+
+
+def _let_us_frame(page: Response) -> Response:
+    page.headers["X-Frame-Options"] = "SAMEORIGIN"
+    page.headers["Content-Security-Policy"] = _policy("form-action 'none'", "frame-ancestors 'self'")
+    return page
+
+
+def _policy(*rules: str) -> str:
+    return "; ".join(("default-src 'none'", "style-src 'self'", "img-src 'self'", *rules, "base-uri 'none'"))
+
+
+def _describe_leg(leg: Leg) -> dict[str, str | None]:
+    outcome = {Step.DONE: "done", Step.FAILED: "failed"}.get(leg.step, "pending")
+    return {"partner": leg.partner, "name": leg.name, "outcome": outcome, "code": leg.code or None}
+
+
+def _read_api_body() -> dict[str, str]:
+    """Exactly one of `sid` and `payer`, a text."""
+    request.max_content_length = MAX_API_BODY
+    body = request.get_json(silent=True)
+    if isinstance(body, dict) and len(body) == 1:
+        [(name, value)] = body.items()
+        if name in ("sid", "payer") and isinstance(value, str) and 1 <= len(value) <= 1024:
+            return {name: value}
+    detail = 'The body must be JSON of the form {"sid": "…"} or {"payer": "…"}, with the other left out.'
+    raise LogoutRefused(detail, code="logout-body")
+
+
+def _problem(status: int, code: str, message: str) -> Response:
+    response = jsonify(error={"code": code, "message": message})
+    response.status_code = status
+    return response
+
+
+def _answer_problem(error: BridgeError, trace_id: TraceId) -> Response:
+    message = error.detail if error.code == "logout-body" else error.public_message
+    response = jsonify(error={"code": error.code, "message": message, "trace_id": trace_id})
+    response.status_code = error.http_status
+    if error.http_status == 503:
+        response.headers["Retry-After"] = "30"
+    return response
+
+
+def _answer_fault(error: BridgeError, _: TraceId) -> Response:
+    """A SOAP fault (SOAP 1.1, section 4.4), which tells no more than whose fault it is."""
+    whose = b"Client" if error.http_status < 500 else b"Server"
+    return Response(build_soap(_FAULT % whose), status=error.http_status, content_type="text/xml; charset=utf-8")
