@@ -92,9 +92,11 @@ def open_bridge(settings: Settings) -> Bridge:
         allow_http=settings.allow_http_acs,
         cache_size=settings.snapshot_cache,
     )
+    partner_sessions = PartnerSessions(database, secret=secret)
     launcher = Launcher(
         registry=registry,
         audit=audit,
+        partner_sessions=partner_sessions,
         base_url=settings.base_url,
         secret=secret,
         clock=lambda: datetime.now(UTC),
@@ -114,7 +116,6 @@ def open_bridge(settings: Settings) -> Bridge:
         new_trace_id=lambda: new_trace_id(launcher),
     )
     exchanges = Exchanges(database, secret=secret)
-    partner_sessions = PartnerSessions(database, secret=secret)
     sign_out = SignOut(
         registry=registry,
         audit=audit,

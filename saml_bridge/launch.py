@@ -31,10 +31,11 @@ from saml_bridge.errors import (
     SignInFailed,
     StatusRefused,
 )
+from saml_bridge.partner_sessions import PartnerSessions
 from saml_bridge.registry import AS_CONFIGURED, Registry, Route, Snapshot, Variant
 from saml_bridge.saml.asked import Asked
 from saml_bridge.saml.metadata import SpMetadata
-from saml_bridge.saml.response import stamp_from
+from saml_bridge.saml.response import BuiltResponse, stamp_from
 from saml_bridge.saml.status import AUTHN_FAILED, NO_PASSIVE, RESPONDER
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Attribute, Credentials, FormPost, JsonObject, PortalSession, TraceId
@@ -136,6 +137,7 @@ class Launcher:
 
     registry: Registry
     audit: AuditTrail
+    partner_sessions: PartnerSessions
     base_url: str
     secret: bytes
     clock: Callable[[], datetime]
@@ -267,7 +269,8 @@ class _Attempt:
         ask = _Reply(
             route, session, account, attributes, callback, self._now, self._launcher.random_bytes, self._request.asked
         )
-        reply, document = _REPLIES[route.partner.protocol](ask)
+        reply, built = _REPLIES[route.partner.protocol](ask)
+        self._remember_session(route, session, built)
         return Launched(
             biller=snapshot.biller,
             route=route,
@@ -275,8 +278,22 @@ class _Attempt:
             origins=_find_origins(reply.action, route.partner.origins, callback),
             revision=snapshot.revision,
             remember=self._remember(session, account),
-            document=document,
+            document=built.xml,
         )
+
+    def _remember_session(self, route: Route, session: PortalSession, built: BuiltResponse) -> None:
+        """What a logout will need, kept before the response can leave; for partners that can be logged out at."""
+        if route.response.metadata.slo:
+            self._launcher.partner_sessions.remember(
+                biller=session.biller,
+                partner=route.partner.slug,
+                sid=session.sid,
+                payer_id=session.payer["id"],
+                name_id=built.name_id,
+                name_id_format=built.name_id_format,
+                session_index=built.session_index,
+                expires_at=session.expires_at,
+            )
 
     def _hide(self, session: PortalSession) -> None:
         audit, biller = self._launcher.audit, self._request.biller
@@ -352,7 +369,7 @@ class _Reply:
     asked: Asked | None
 
 
-def _build_saml_reply(ask: _Reply) -> tuple[FormPost, bytes]:
+def _build_saml_reply(ask: _Reply) -> tuple[FormPost, BuiltResponse]:
     """A Response by HTTP-POST, unsolicited or to a request (SAML 2.0 profiles, section 4.1; bindings, section 3.5)."""
     partner, settings, asked = ask.route.response, ask.route.partner.saml, ask.asked
     check_not_expired(settings, partner.metadata, now=ask.now)
@@ -371,7 +388,7 @@ def _build_saml_reply(ask: _Reply) -> tuple[FormPost, bytes]:
         relay_state = asked.relay_state
     if relay_state:
         fields.append(("RelayState", relay_state))
-    return FormPost(partner.acs.location, tuple(fields)), built.xml
+    return FormPost(partner.acs.location, tuple(fields)), built
 
 
 def check_not_expired(settings: SamlSettings, metadata: SpMetadata, *, now: datetime) -> None:
@@ -388,4 +405,4 @@ def _find_relay_state(setting: str, callback: str | None) -> str | None:
     return setting.removeprefix("identifier:") if setting.startswith("identifier:") else None
 
 
-_REPLIES: Mapping[str, Callable[[_Reply], tuple[FormPost, bytes]]] = {"saml": _build_saml_reply}
+_REPLIES: Mapping[str, Callable[[_Reply], tuple[FormPost, BuiltResponse]]] = {"saml": _build_saml_reply}

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,19 @@ from saml_bridge.app import open_bridge
 from saml_bridge.db import find_database
 from saml_bridge.errors import SettingsInvalid
 from saml_bridge.installation import examine, initialise, name_operator
+from saml_bridge.keys import KeyRing, create_key
 from saml_bridge.settings import Settings
-from saml_bridge.values import Finding
-from tests.world import make_settings
+from saml_bridge.values import Finding, Severity
+from tests.world import World, make_settings
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 JWT = {"SESSION_SOURCE": "jwt", "SESSION_ISSUER": "https://pay.example", "SESSION_AUDIENCE": "saml-bridge"}
 
 
-def find_problems(settings: Settings) -> dict[str, Finding]:
+def find_problems(settings: Settings, *, now: datetime = NOW) -> dict[str, Finding]:
     """What `examine` finds, by code."""
     bridge = open_bridge(settings)
-    found = {finding.code: finding for finding in examine(bridge, now=NOW)}
+    found = {finding.code: finding for finding in examine(bridge, now=now)}
     find_database(bridge.app).dispose()
     return found
 
@@ -85,6 +86,68 @@ def test_an_address_of_keys_is_judged_and_not_fetched(tmp_path: Path, database_u
 
     assert problems("http://pay.example/jwks.json")["setting-invalid"].where == "SAML_BRIDGE_SESSION_JWKS"
     assert problems("https://pay.example/jwks.json") == {}
+
+
+@pytest.mark.parametrize(
+    ("left", "severity", "words"),
+    [
+        (timedelta(days=61), None, ""),
+        (timedelta(days=60), Severity.NOTE, "in 60 days"),
+        (timedelta(days=31), Severity.NOTE, "in 31 days"),
+        (timedelta(days=30), Severity.WARNING, "in 30 days"),
+        (timedelta(days=8), Severity.WARNING, "in 8 days"),
+        (
+            timedelta(days=7),
+            Severity.WARNING,
+            "Urgent: the certificate of key 'default' expires on 2036-01-15, in 7 days",
+        ),
+        (timedelta(days=1), Severity.WARNING, "in 1 day."),
+        (timedelta(hours=3), Severity.WARNING, "today"),
+    ],
+)
+def test_k5_the_end_of_a_certificate_is_told_60_30_and_7_days_ahead(
+    tmp_path: Path, database_url: str, left: timedelta, severity: Severity | None, words: str
+) -> None:
+    made = datetime(2026, 1, 17, 12, tzinfo=UTC)
+    settings = make_settings(tmp_path, database_url, SESSION_JWKS="https://pay.example/jwks.json", **JWT)
+    for path in settings.certs_dir.iterdir():
+        path.unlink()
+    create_key(settings.certs_dir, "default", kind="ec-p256", now=made)
+    found = find_problems(settings, now=made + timedelta(days=3650) - left)
+    if severity is None:
+        assert found == {}
+        return
+    assert set(found) == {"key-certificate-expires"}
+    finding = found["key-certificate-expires"]
+    assert finding.severity is severity
+    assert words in finding.message
+    assert "docs/keys.md" in finding.fix
+
+
+def test_k5_an_expired_certificate_is_told_and_the_key_stays_usable(tmp_path: Path, database_url: str) -> None:
+    settings = make_settings(tmp_path, database_url, SESSION_JWKS="https://pay.example/jwks.json", **JWT)
+    found = find_problems(settings, now=datetime(2101, 1, 1, tzinfo=UTC))
+    assert not found["key-certificate-expired"].refuses
+    assert KeyRing(settings.certs_dir).find("default").kind == "rsa"
+
+
+def test_a_key_that_a_biller_names_and_that_is_gone_is_an_error(world: World) -> None:
+    keys = world.bridge.keys
+    keys.create("winter", kind="ec-p256", now=NOW)
+    world.biller["idp"] = {"keys": {"current": "default", "next": "winter"}}
+    world.publish()
+    for path in keys.folder.glob("winter.*"):
+        path.unlink()
+    found = {one.code: one for one in examine(world.bridge, now=NOW)}
+    assert found["key-absent"].refuses
+    assert found["key-absent"].where == "riverton-water"
+    assert "'winter'" in found["key-absent"].message
+
+
+def test_init_locks_the_key_when_there_is_a_passphrase(tmp_path: Path) -> None:
+    environ = {"SAML_BRIDGE_INSTANCE_DIR": str(tmp_path / "instance"), "SAML_BRIDGE_CERTS_DIR": str(tmp_path / "certs")}
+    list(initialise({**environ, "SAML_BRIDGE_KEY_PASSPHRASE": "a passphrase"}))
+    assert b"ENCRYPTED" in (tmp_path / "certs" / "default.key.pem").read_bytes()
 
 
 def test_a_database_that_does_not_answer_leaves_the_other_findings(tmp_path: Path) -> None:

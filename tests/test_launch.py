@@ -325,3 +325,35 @@ def test_the_same_payer_is_somebody_else_at_another_partner(world: World) -> Non
         names.append(etree.fromstring(launched.document).findtext(".//saml:NameID", namespaces=NAMES))
     assert names[0] == names[2] != names[1]
     assert "P-1001" not in names
+
+
+SLO = (
+    '<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"'
+    ' Location="https://sp.example.com/saml/slo"/>'
+)
+
+
+def test_a_launch_is_remembered_for_the_logout_of_partners_that_offer_one(world: World) -> None:
+    world.launch(world.session(sid="S-1"))
+    find = world.bridge.partner_sessions.find_by_session
+    now = datetime.now(UTC)
+    assert find(biller=BILLER, sid="S-1", now=now) == ()
+    (world.folder / "sp.xml").write_bytes(sp_metadata(services=SLO))
+    world.publish()
+    launched = world.launch(world.session(sid="S-1"))
+    assert isinstance(launched, Launched)
+    [kept] = find(biller=BILLER, sid="S-1", now=now)
+    root = etree.fromstring(launched.document)
+    statement = root.find(".//saml:AuthnStatement", NAMES)
+    assert statement is not None
+    assert kept.partner == "aquahawk"
+    assert kept.session_index == statement.get("SessionIndex")
+    assert kept.name_id == root.findtext(".//saml:NameID", namespaces=NAMES)
+
+
+def test_c5_what_a_logout_could_not_end_does_not_begin(world: World) -> None:
+    (world.folder / "sp.xml").write_bytes(sp_metadata(services=SLO))
+    world.publish()
+    with find_database(world.bridge.app).begin() as connection:
+        connection.execute(text("DROP TABLE partner_session"))
+    refuse(world, "database-unavailable")

@@ -393,7 +393,14 @@ def test_settings_that_the_metadata_cannot_meet_refuse(world: World, keys_dir: P
     assert world.refused(with_saml(make_biller(keyless), encrypt="always"), 0, keyless)
 
 
-@pytest.mark.parametrize(("keys", "use"), [(KeyNames("gone"), "current"), (KeyNames("default", "gone"), "next")])
+@pytest.mark.parametrize(
+    ("keys", "use"),
+    [
+        (KeyNames("gone"), "current"),
+        (KeyNames("default", "gone"), "next"),
+        (KeyNames("default", None, "gone"), "previous"),
+    ],
+)
 def test_keys_that_are_not_there_refuse(world: World, keys: KeyNames, use: str) -> None:
     found = world.refused(replace(world.biller, idp=Idp(keys=keys)))
     assert found["key-refused"].where == f"riverton-water: idp.keys.{use}"
@@ -422,6 +429,53 @@ def test_a_biller_cannot_take_the_address_of_another_before_it_is_there(world: W
     assert "issuer-foreign" in world.refused(squatter)
     own = replace(world.biller, idp=Idp(entity_id=f"{BASE_URL}/saml/riverton-water/metadata"))
     assert world.publish(own).revisions == {"riverton-water": 1}
+
+
+def named_at_partner(biller: Biller, name: str) -> Biller:
+    return with_saml(biller, our_entity_id=name)
+
+
+def test_what_a_partner_calls_a_biller_is_no_other_billers_name(world: World) -> None:
+    named = replace(world.biller, idp=Idp(entity_id="urn:example:idp"))
+    lakeside = named_at_partner(make_biller(world.metadata, slug="lakeside-power"), "urn:example:idp")
+    with pytest.raises(ConfigInvalid) as caught:
+        world.registry.publish(
+            [publication(named, 0, world.metadata), publication(lakeside, 0, world.metadata)],
+            author="ops",
+            comment="",
+            now=NOW,
+            trace_id=TRACE,
+        )
+    refusals = [one for one in caught.value.findings if one.refuses]
+    assert [one.code for one in refusals] == ["issuer-taken"] * 2
+    world.publish(named)
+    found = world.refused(lakeside)["issuer-taken"]
+    assert found.where == "lakeside-power: partners[0].saml.our_entity_id"
+    assert "'urn:example:idp'" in found.message
+
+
+def test_a_biller_cannot_take_the_name_that_a_partner_has_for_another(world: World) -> None:
+    world.publish(named_at_partner(world.biller, "urn:example:idp"))
+    lakeside = make_biller(world.metadata, slug="lakeside-power")
+    assert "issuer-taken" in world.refused(replace(lakeside, idp=Idp(entity_id="urn:example:idp")))
+    assert world.publish(replace(lakeside, idp=Idp(entity_id="urn:example:IDP"))).revisions == {"lakeside-power": 1}
+    assert world.publish(named_at_partner(relabel(world.biller, "B"), "urn:example:idp"), 1).revisions
+
+
+def test_two_partners_may_insist_on_the_same_name_for_two_billers(world: World) -> None:
+    world.publish(named_at_partner(world.biller, "urn:example:vendor"))
+    other = named_at_partner(make_biller(world.metadata, slug="lakeside-power"), "urn:example:vendor")
+    assert world.publish(other).revisions == {"lakeside-power": 1}
+
+
+def test_an_alias_is_no_address_of_another_biller(world: World) -> None:
+    squatter = named_at_partner(world.biller, f"{BASE_URL}/saml/lakeside-power/metadata")
+    assert world.refused(squatter)["issuer-foreign"].where.endswith("partners[0].saml.our_entity_id")
+    own = named_at_partner(world.biller, f"{BASE_URL}/saml/riverton-water/metadata/aquahawk")
+    assert world.publish(own).revisions == {"riverton-water": 1}
+    assert world.registry.find_current("riverton-water").find_route("usage").response.issuer.endswith("/aquahawk")
+    itself = named_at_partner(world.biller, ENTITY_ID)
+    assert "partner-is-us" in world.refused(itself, 1)
 
 
 def test_a_biller_twice_in_one_publication_refuses(world: World) -> None:

@@ -153,13 +153,14 @@ class SignOut:
 
     # What comes in
 
-    def receive(self, biller: str, received: Received, *, trace_id: TraceId) -> Outcome:
-        """Take a partner's message: its request to sign out, or its answer to ours.
+    def receive(self, biller: str, read: Callable[[], Received], *, trace_id: TraceId) -> Outcome:
+        """Take a partner's message: its request to sign out, or its answer to ours. `read` gets it out of its binding.
 
         Raises a BridgeError, which is recorded, for what must not be acted on and cannot be answered.
         """
         with self._recording(biller, trace_id) as known:
             snapshot = self.registry.find_current(biller)
+            received = read()
             if received.name == "SAMLResponse":
                 return self._take_answer(snapshot, received, known)
             voice, request = self._verify(snapshot, received, known)

@@ -55,6 +55,8 @@ first, by what has to be stolen: a password that may have been overheard, one th
 well, a key that cannot be copied. Of any other class nobody here can say whether it is stronger or weaker.
 """
 
+_CLASS = f"{{{SAML}}}AuthnContextClassRef"
+_DECLARATION = f"{{{SAML}}}AuthnContextDeclRef"
 _XML_SPACE = " \t\r\n"
 _NCNAME = re.compile(r"[^\W\d][\w.-]*")
 
@@ -286,7 +288,7 @@ def choose_requested_acs(
         found = f"index {request.acs_index} together with a URL or a binding"
         _refuse("acs-ambiguous", f"The request asks for the assertion consumer service of {found}; one is accepted.")
     if request.protocol_binding not in (None, POST_BINDING):
-        found = quote_value(request.protocol_binding or "") or "none"
+        found = quote_value(request.protocol_binding or "") or "without a name"
         _refuse("acs-binding", f"The request asks for a response by the binding {found}; {POST_BINDING} is used.")
     if request.acs_index is None and request.acs_url is None:
         return choose_acs(metadata, configured)
@@ -344,7 +346,7 @@ def _read_id(root: etree._Element) -> str:
 
 
 def _read_issuer(root: etree._Element) -> str | None:
-    issuer = root.find(f"{{{SAML}}}Issuer")
+    issuer = next(root.iterchildren(f"{{{SAML}}}Issuer"), None)
     if issuer is None:
         return None
     if issuer.get("Format", ENTITY_FORMAT) != ENTITY_FORMAT:
@@ -375,26 +377,26 @@ def _read_index(root: etree._Element) -> int | None:
 
 
 def _read_name_id_policy(root: etree._Element) -> NameIdPolicy | None:
-    policy = root.find(f"{{{SAMLP}}}NameIDPolicy")
+    policy = next(root.iterchildren(f"{{{SAMLP}}}NameIDPolicy"), None)
     if policy is None:
         return None
     return NameIdPolicy(policy.get("Format"), policy.get("SPNameQualifier"), _read_boolean(policy, "AllowCreate"))
 
 
 def _read_requested_context(root: etree._Element) -> RequestedContext | None:
-    context = root.find(f"{{{SAMLP}}}RequestedAuthnContext")
+    context = next(root.iterchildren(f"{{{SAMLP}}}RequestedAuthnContext"), None)
     if context is None:
         return None
     return RequestedContext(
         comparison=cast("Comparison", context.get("Comparison", "exact")),  # the schema admits these four alone
-        classes=tuple(read_text(one) for one in context.findall(f"{{{SAML}}}AuthnContextClassRef")),
-        declarations=tuple(read_text(one) for one in context.findall(f"{{{SAML}}}AuthnContextDeclRef")),
+        classes=tuple(read_text(one) for one in context.iterchildren(_CLASS)),
+        declarations=tuple(read_text(one) for one in context.iterchildren(_DECLARATION)),
     )
 
 
 def _read_subject(root: etree._Element) -> tuple[NameIdValue | None, bool]:
     """The payer whom the partner wants signed in, and whether it is named in encrypted form only."""
-    subject = root.find(f"{{{SAML}}}Subject")
+    subject = next(root.iterchildren(f"{{{SAML}}}Subject"), None)
     if subject is None:
         return None, False
     children = [one for one in subject if isinstance(one.tag, str)]

@@ -106,7 +106,7 @@ def verify_enveloped(
     `signature-algorithm`, `signature-key-unusable` or `signature-invalid`.
     """
     _find_signature(root)
-    remainder = copy.deepcopy(root)  # what is left when the signature is taken out
+    remainder = copy.copy(root)  # in depth, as lxml does it; what is left when the signature is taken out
     signed = verify_signed_info(_find_signature(remainder), remainder, certificates, profile=profile)
     etree.strip_elements(remainder, _SIGNATURE, with_tail=False)
     digest = hashlib.new(signed.digest_method, canonicalize(remainder, signed.prefixes)).digest()
@@ -153,11 +153,10 @@ def verify_signed_info(
     the document has no other signature and that its digest is `digest_value`. Raises SignatureRefused as
     `verify_enveloped` does.
     """
-    method = _check_structure(signature, root, profile)
+    method, value = _check_structure(signature, root, profile)
     usable = _choose_usable(certificates, method)
     signed_info, reference = signature[0], signature[0][2]
     octets = canonicalize(signed_info, _read_prefixes(signed_info[0]))
-    value = _decode_base64(signature[1], "SignatureValue")
     if not any(_verify_value(one, method, value, octets) for one in usable):
         refuse_invalid()
     digest_method = _DIGESTS[reference[1].get("Algorithm", "")]
@@ -277,22 +276,23 @@ def refuse_signatures(count: int) -> NoReturn:
     _refuse_structure("The signature does not stand on the root element, so it does not cover the document.")
 
 
-def _check_structure(signature: etree._Element, root: etree._Element, profile: SignatureProfile) -> str:
-    """Refuse whatever is not the one accepted form; returns the signature method."""
+def _check_structure(signature: etree._Element, root: etree._Element, profile: SignatureProfile) -> tuple[str, bytes]:
+    """Refuse whatever is not the one accepted form; returns the signature's method and value."""
     if next(signature.iter(etree.Comment, etree.PI, etree.Entity), None) is not None:
         _refuse_structure("The signature has a comment or processing instruction inside.")
     if [child.tag for child in signature] not in (_SIGNATURE_PARTS, _SIGNATURE_PARTS[:2]):
         _refuse_structure(
             "The signature must hold SignedInfo, SignatureValue and at most one KeyInfo, and nothing else."
         )
-    signed_info, value = signature[0], signature[1]
-    if not _decode_base64(value, "SignatureValue"):
+    signed_info, value = signature[0], _decode_base64(signature[1], "SignatureValue")
+    if not value:
         _refuse_structure("The signature has no value.")
     if [child.tag for child in signed_info] != _SIGNED_INFO_PARTS:
         _refuse_structure("SignedInfo must name one canonicalization, one signature method and exactly one reference.")
     _check_canonicalization(signed_info[0], profile)
     _check_reference(signed_info[2], root, profile)
-    return _read_plain_algorithm(signed_info[1], _KEY_TYPES, "signature method", expected="rsa-sha256 or better")
+    method = _read_plain_algorithm(signed_info[1], _KEY_TYPES, "signature method", expected="rsa-sha256 or better")
+    return method, value
 
 
 def _check_reference(reference: etree._Element, root: etree._Element, profile: SignatureProfile) -> None:
@@ -325,9 +325,11 @@ def _check_canonicalization(element: etree._Element, profile: SignatureProfile) 
     if algorithm not in profile.canonicalizations:
         _refuse("signature-algorithm", "The canonicalization is not accepted; exclusive C14N (xml-exc-c14n#) is.")
     children = list(element)
-    if [child.tag for child in children] not in ([], [_INCLUSIVE_NAMESPACES]) or any(len(child) for child in children):
+    if not children:
+        return
+    if [child.tag for child in children] != [_INCLUSIVE_NAMESPACES] or len(children[0]):
         _refuse_structure("The canonicalization has parameters that are not accepted.")
-    if children and len(children[0].get("PrefixList", "").split()) > _MOST_PREFIXES:
+    if len(children[0].get("PrefixList", "").split()) > _MOST_PREFIXES:
         _refuse_structure(f"The canonicalization names more than {_MOST_PREFIXES} prefixes.")
 
 

@@ -12,7 +12,7 @@ connection for a document, and no text of libxml2's parser reaches an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -108,7 +108,7 @@ def schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
     The schemas are pysaml2's local copies and the document's own schema hints are not followed. The lines quote the
     document, so they are for whoever uploaded it, never for a payer. Thread safe.
     """
-    if _count_schema_steps(root) > _MOST_SCHEMA_STEPS:
+    if schema == "metadata" and _count_schema_steps(root) > _MOST_SCHEMA_STEPS:  # more than a message can have
         return ("the file is too large to be checked against the schema",)
     compiled, lock = _load_schema(schema)
     with lock:  # lxml keeps the error log on the schema object
@@ -336,8 +336,13 @@ def _check_tree(root: etree._Element, limits: Limits) -> None:
         refuse_xinclude()
     seen: set[str] = set()
     for element in root.iter("*"):
-        if names := element.keys():
-            _check_attributes(element, names, limits, seen)
+        names = element.keys()
+        if len(names) > limits.max_attributes:
+            message = f"An element has {len(names):,} attributes; at most {limits.max_attributes} are read."
+            _refuse("xml-attributes", message, _EXPORT_FIX)
+        for name in _ID_NAMES:
+            if name in names:
+                _check_id_is_new(element.get(name, ""), seen)
 
 
 def check_depth(root: etree._Element, limits: Limits) -> None:
@@ -349,15 +354,6 @@ def check_depth(root: etree._Element, limits: Limits) -> None:
 
 def refuse_xinclude() -> NoReturn:
     _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
-
-
-def _check_attributes(element: etree._Element, names: Sequence[str | bytes], limits: Limits, seen: set[str]) -> None:
-    if len(names) > limits.max_attributes:
-        message = f"An element has {len(names):,} attributes; at most {limits.max_attributes} are read."
-        _refuse("xml-attributes", message, _EXPORT_FIX)
-    for name in _ID_NAMES:
-        if name in names:
-            _check_id_is_new(element.get(name, ""), seen)
 
 
 def _check_kind(node: etree._Element) -> None:
@@ -395,7 +391,16 @@ class _LocalSchemas(etree.Resolver):
 
 
 def _read_schema(name: str) -> bytes:
-    return (files("saml2") / "data" / "schemas" / name).read_bytes()
+    return _PREFIX_LISTS if name == "prefix-lists.xsd" else (files("saml2") / "data" / "schemas" / name).read_bytes()
+
+
+_SCHEMA_OF_SCHEMAS = "http://www.w3.org/2001/XMLSchema"
+_EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
+_PREFIX_LISTS = (
+    f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}" targetNamespace="{_EXCLUSIVE}"><element name="InclusiveNamespaces">'
+    '<complexType><attribute name="PrefixList" type="string"/></complexType></element></schema>'
+).encode("ascii")
+"""The one element that signatures may carry and that the schemas of SAML leave to whoever validates."""
 
 
 @lru_cache(maxsize=3)
@@ -403,8 +408,12 @@ def _load_schema(schema: SchemaName) -> tuple[etree.XMLSchema, Lock]:
     # The schemas' own document types define entities that they use, so these are resolved; the files are ours.
     parser = etree.XMLParser(no_network=True, load_dtd=False)
     parser.resolvers.add(_LocalSchemas())
-    name = f"saml-schema-{schema}-2.0.xsd"
-    return etree.XMLSchema(etree.fromstring(_read_schema(name), parser, base_url=name)), Lock()
+    both = (
+        f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}">'
+        f'<import namespace="urn:oasis:names:tc:SAML:2.0:{schema}" schemaLocation="saml-schema-{schema}-2.0.xsd"/>'
+        f'<import namespace="{_EXCLUSIVE}" schemaLocation="prefix-lists.xsd"/></schema>'
+    )
+    return etree.XMLSchema(etree.fromstring(both.encode("ascii"), parser, base_url="both.xsd")), Lock()
 
 
 def _describe_schema_error(error: etree._LogEntry) -> str:

@@ -155,7 +155,7 @@ def sign(xml: bytes, *, key: str = "sp-signing", name: str = "ID") -> bytes:
     context.key = xmlsec.Key.from_file(str(CORPUS / "keys" / f"{key}.key.pem"), xmlsec.constants.KeyDataFormatPem)
     context.register_id(root, name)
     context.sign(next(root.iter(f"{{{DS}}}Signature")))
-    signed: bytes = etree.tostring(root)
+    signed: bytes = etree.tostring(root.getroottree())
     return signed
 
 

@@ -1,0 +1,610 @@
+"""Sign-out as a browser, a partner's server and the portal's server meet it: pages, headers, SOAP and JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc.jwk import KeySet, RSAKey
+from lxml import etree, html
+from sqlalchemy import text
+from werkzeug.test import TestResponse
+
+from saml_bridge.app import create_app
+from saml_bridge.audit import Kind, Search
+from saml_bridge.db import find_database
+from saml_bridge.logout import SignOut
+from tests.sign_outs import (
+    ENVELOPE,
+    POST,
+    REDIRECT,
+    SOAP,
+    Sent,
+    Town,
+    encode_post,
+    encode_redirect,
+    encode_soap,
+    make_document,
+    make_request,
+    make_response,
+    name_id_of,
+    read_fields,
+    read_soap,
+    read_url,
+)
+from tests.web.conftest import AUDIENCE, ISSUER, Browser
+from tests.web.test_launch import read_policy
+from tests.world import BASE_URL, BILLER, World, make_settings
+
+SLO = f"/saml/{BILLER}/slo"
+PORTAL_TOKEN = "p" * 40
+PARTNERS: dict[str, Any] = {
+    "aquahawk": [(REDIRECT, "https://aquahawk.example.com/slo"), (POST, "https://aquahawk.example.com/slo-post")],
+    "neptune": ([(POST, "https://neptune.example.com/slo")], {"origins": ["https://login.neptune.example"]}),
+    "sensus": [(REDIRECT, "https://sensus.example.com/slo?tenant=1")],
+}
+
+
+class Visitor(Browser):
+    """A payer's browser at an installation with three partners."""
+
+    sign_out: SignOut
+
+    def post(self, path: str, data: Any = None, *, type_: str | None = None, **headers: str) -> TestResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.post(path, base_url=BASE_URL, data=data, content_type=type_, headers=named)
+
+    def remember(self, *slugs: str, **changes: Any) -> None:
+        Town(self.world, self.sign_out).remember(slugs[0], **changes)
+        for slug in slugs[1:]:
+            Town(self.world, self.sign_out).remember(slug, **changes)
+
+    def list_open(self) -> list[str]:
+        return Town(self.world, self.sign_out).list_open(sid="S-1")
+
+    def begin(self) -> str:
+        """Sign out at the portal; the path of the progress page."""
+        answer = self.get(f"/logout/{BILLER}", Sec_Fetch_Site="same-site", Sec_Fetch_Dest="document")
+        assert answer.status_code == 303, answer.text
+        return answer.headers["Location"].removeprefix(BASE_URL)
+
+
+@pytest.fixture
+def visitor(world: World, keys_dir: Path, tmp_path: Path) -> Iterator[Visitor]:
+    """The world of the other web tests, with more partners and a portal's token; signed in as S-1."""
+    world.document["billers"] = make_document(world.folder, None, dict(PARTNERS))["billers"]
+    world.publish()
+    pem = (keys_dir / "portal-rsa.key.pem").read_text()
+    key = RSAKey.import_key(pem, {"kid": "portal", "use": "sig", "alg": "RS256"})
+    (tmp_path / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
+    settings = make_settings(
+        tmp_path,
+        world.settings.database_url,
+        SESSION_SOURCE="jwt",
+        SESSION_JWKS=str(tmp_path / "jwks.json"),
+        SESSION_ISSUER=ISSUER,
+        SESSION_AUDIENCE=AUDIENCE,
+        PORTAL_TOKEN=PORTAL_TOKEN,
+    )
+    app = create_app(settings)
+    made = Visitor(app.test_client(), world, key)
+    made.sign_out = world.bridge.sign_out
+    made.sign_in(sid="S-1")
+    yield made
+    find_database(app).dispose()
+
+
+def list_records(visitor: Visitor, kind: Kind = Kind.LOGOUT_DONE) -> list[Any]:
+    return [one.entry for one in visitor.world.bridge.audit.search(Search(kind=kind))]
+
+
+def read_form(answer: TestResponse) -> Sent:
+    assert answer.status_code == 200, answer.text
+    [form] = html.fromstring(answer.text).forms
+    assert form.method == "POST"
+    return read_fields(form.action, {name: value for name, value in form.fields.items() if name})
+
+
+# The portal's sign-out
+
+
+def test_the_payer_signs_out_everywhere(visitor: Visitor) -> None:
+    visitor.remember("aquahawk", "neptune", "sensus")
+    path = visitor.begin()
+    page = visitor.get(path)
+    assert page.status_code == 200
+    tree = html.fromstring(page.text)
+    assert [one.text for one in tree.xpath("//span[@class='partner-name']")] == ["Aquahawk", "Neptune", "Sensus"]
+    assert tree.xpath("//a[@class='plain']/@href") == [f"{path}/ask/{number}" for number in range(3)]
+    assert set(tree.xpath("//a[@class='plain']/@target")) == {tree.xpath("//iframe/@name")[0]}
+    asked = [read_url(visitor.get(f"{path}/ask/0").headers["Location"]), read_form(visitor.get(f"{path}/ask/1"))]
+    third = visitor.get(f"{path}/ask/2").headers["Location"]
+    assert third.startswith("https://sensus.example.com/slo?tenant=1&SAMLRequest=")
+    asked.append(read_url(third))
+    assert visitor.get(f"{path}/state").json == {"partners": ["asked"] * 3, "ended": False}
+    one = visitor.get(f"{SLO}?{encode_redirect('SAMLResponse', make_response('aquahawk', asked[0].id))}")
+    assert (one.status_code, "You are signed out at Aquahawk." in one.text) == (200, True)
+    two = visitor.post(SLO, encode_post("SAMLResponse", make_response("neptune", asked[1].id, status="Responder")))
+    assert "Neptune did not confirm" in two.text
+    assert visitor.get(f"{path}/state").json == {"partners": ["done", "failed", "asked"], "ended": False}
+    end = visitor.get(f"{path}/end", Sec_Fetch_Site="same-origin", Sec_Fetch_Dest="document")
+    text_of_end = html.fromstring(end.text).text_content()
+    assert "not everywhere" in text_of_end
+    assert [name in text_of_end for name in ("Aquahawk", "Neptune", "Sensus")] == [False, True, True]
+    assert 'href="https://pay.example/riverton/"' in end.text
+    assert visitor.get(path).text == end.text
+    assert visitor.get(f"{path}/state").json == {"partners": ["done", "failed", "failed"], "ended": True}
+    [record] = list_records(visitor)
+    assert (record.code, record.partner) == ("partial-logout", None)
+    assert visitor.list_open() == ["neptune", "sensus"]
+
+
+def test_nobody_signed_in_is_signed_out_already(visitor: Visitor) -> None:
+    visitor.remember("aquahawk")
+    visitor.client.delete_cookie("portal_session", domain="sso.example.com")
+    answer = visitor.get(f"/logout/{BILLER}")
+    assert (answer.status_code, "You are signed out" in answer.text) == (200, True)
+    assert visitor.list_open() == ["aquahawk"]
+
+
+def test_a_payer_without_partners_is_signed_out_at_once(visitor: Visitor) -> None:
+    answer = visitor.get(f"/logout/{BILLER}")
+    assert (answer.status_code, "You are signed out" in answer.text) == (200, True)
+    assert len(list_records(visitor)) == 1
+
+
+def test_g1_another_biller_s_session_is_nobody_s(visitor: Visitor) -> None:
+    visitor.remember("aquahawk")
+    other = json.loads(json.dumps(visitor.world.biller))
+    other["slug"] = "other-biller"
+    visitor.world.document["billers"].append(other)
+    visitor.world.publish()
+    assert "You are signed out" in visitor.get("/logout/other-biller").text
+    assert visitor.list_open() == ["aquahawk"]
+    path = visitor.begin()
+    for part in ("", "/state", "/ask/0", "/end"):
+        assert visitor.get(path.replace(BILLER, "other-biller") + part).status_code == 404
+    assert visitor.list_open() == ["aquahawk"]
+    assert visitor.get("/logout/no-such-biller").status_code == 404
+
+
+def test_l7_a_sign_out_that_another_site_starts_needs_a_click(visitor: Visitor) -> None:
+    visitor.remember("aquahawk")
+    answer = visitor.get(f"/logout/{BILLER}", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")
+    assert answer.status_code == 200
+    [form] = html.fromstring(answer.text).forms
+    assert (form.method, form.action) == ("POST", f"/logout/{BILLER}")
+    policy = read_policy(answer.headers["Content-Security-Policy"])
+    assert (policy["form-action"], policy["frame-ancestors"]) == (["'self'"], ["'none'"])
+    assert visitor.list_open() == ["aquahawk"]
+    assert not list_records(visitor)
+    done = visitor.post(form.action, Sec_Fetch_Site="same-origin", Sec_Fetch_Dest="document", Origin="null")
+    assert done.status_code == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Fetch_Site": "cross-site", "Origin": BASE_URL},
+        {"Sec_Fetch_Site": "none"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {},
+    ],
+)
+def test_l7_a_form_of_another_site_signs_nobody_out(visitor: Visitor, headers: dict[str, str]) -> None:
+    visitor.remember("aquahawk")
+    assert visitor.post(f"/logout/{BILLER}", **headers).status_code == 403
+    assert visitor.list_open() == ["aquahawk"]
+    assert not list_records(visitor)
+
+
+def test_l7_browsers_without_fetch_metadata_post_with_their_origin(visitor: Visitor) -> None:
+    visitor.remember("aquahawk")
+    assert visitor.post(f"/logout/{BILLER}", Origin=BASE_URL).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *({"Sec_Fetch_Dest": one} for one in ("iframe", "image", "script", "empty", "object", "embed")),
+        {"Sec_Purpose": "prefetch;prerender"},
+        {"Purpose": "prefetch"},
+    ],
+)
+def test_b1_l7_frames_pictures_and_prefetches_end_nothing(visitor: Visitor, headers: dict[str, str]) -> None:
+    visitor.remember("aquahawk")
+    answer = visitor.get(f"/logout/{BILLER}", Sec_Fetch_Site="same-origin", **headers)
+    assert answer.status_code == 403
+    assert not list_records(visitor)
+    path = visitor.begin()
+    assert visitor.get(f"{path}/end", **headers).status_code == 403
+    assert visitor.get(f"{path}/state").json == {"partners": ["waiting"], "ended": False}
+    assert visitor.client.head(f"{path}/end", base_url=BASE_URL).status_code == 403
+    assert not list_records(visitor)
+
+
+@pytest.mark.parametrize("headers", [{"Sec_Purpose": "prefetch"}, {"Purpose": "prefetch"}])
+def test_b1_a_prefetch_uses_no_message_up(visitor: Visitor, headers: dict[str, str]) -> None:
+    visitor.remember("sensus")
+    path = f"{SLO}?{encode_redirect('SAMLRequest', make_request('sensus'))}"
+    assert visitor.get(path, **headers).status_code == 403
+    assert visitor.client.head(path, base_url=BASE_URL).status_code == 403
+    assert visitor.list_open() == ["sensus"]
+    assert visitor.get(path, Sec_Fetch_Site="cross-site").status_code == 303
+    assert not visitor.list_open()
+
+
+# Who may frame what, and what the browser may do
+
+
+def test_b3_the_progress_page_frames_partners_and_is_framed_by_nobody(visitor: Visitor) -> None:
+    visitor.remember("aquahawk", "neptune", "sensus")
+    answer = visitor.get(visitor.begin())
+    policy = read_policy(answer.headers["Content-Security-Policy"])
+    assert policy == {
+        "default-src": ["'none'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'"],
+        "script-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "frame-src": [
+            "'self'",
+            "https://aquahawk.example.com",
+            "https://neptune.example.com",
+            "https://login.neptune.example",
+            "https://sensus.example.com",
+        ],
+        "form-action": ["'none'"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'none'"],
+    }
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert not re.search(r"<script(?![^>]*src=)|\son[a-z]+=|style=|javascript:", answer.text)
+    cookie = answer.headers["Set-Cookie"]
+    for part in (f"logout-{BILLER}=", "Secure", "HttpOnly", "SameSite=Lax", f"Path={SLO}"):
+        assert part in cookie
+
+
+def test_b3_what_stands_in_the_frame_is_framed_by_us_alone(visitor: Visitor) -> None:
+    visitor.remember("neptune")
+    path = visitor.begin()
+    step = visitor.get(f"{path}/ask/0", Sec_Fetch_Dest="iframe")
+    policy = read_policy(step.headers["Content-Security-Policy"])
+    assert policy["frame-ancestors"] == ["'self'"]
+    assert step.headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert policy["form-action"] == ["https://neptune.example.com", "https://login.neptune.example", "'self'"]
+    response = make_response("neptune", read_form(step).id)
+    answered = visitor.post(SLO, encode_post("SAMLResponse", response), Sec_Fetch_Dest="iframe")
+    policy = read_policy(answered.headers["Content-Security-Policy"])
+    assert (policy["frame-ancestors"], policy["form-action"], policy["default-src"]) == (
+        ["'self'"],
+        ["'none'"],
+        ["'none'"],
+    )
+    assert answered.headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert path not in answered.text
+
+
+def test_b3_b4_headers_of_every_page(visitor: Visitor) -> None:
+    visitor.remember("aquahawk", "neptune")
+    path = visitor.begin()
+    pages = [
+        visitor.get(f"/logout/{BILLER}", Sec_Fetch_Site="cross-site"),
+        visitor.get(path),
+        visitor.get(f"{path}/state"),
+        visitor.get(f"{path}/ask/0"),
+        visitor.get(f"{path}/ask/1"),
+        visitor.get(f"{path}/ask/7"),
+        visitor.get(f"{path}/end"),
+        visitor.get("/logout/nobody"),
+        visitor.get(SLO),
+        visitor.post(SLO, b"<a/>", type_="text/xml"),
+        visitor.post(f"/api/v1/portal/{BILLER}/logouts", b"{}"),
+    ]
+    for number, page in enumerate(pages):
+        headers = page.headers
+        assert headers["Cache-Control"] == "no-store", number
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == ("SAMEORIGIN" if number == 4 else "DENY")
+        assert (
+            f"frame-ancestors {chr(39)}{'self' if number == 4 else 'none'}{chr(39)}"
+            in headers["Content-Security-Policy"]
+        )
+        assert "ETag" not in headers
+        assert not [name for name, _ in headers if name.startswith("Access-Control")]
+        if number != 10:
+            assert re.fullmatch(r"([0-9A-HJKMNP-TV-Z]{4}-){2}[0-9A-HJKMNP-TV-Z]{4}", headers["X-Trace-Id"])
+
+
+def test_a_partner_that_breaks_out_of_the_frame_brings_the_page_back(visitor: Visitor) -> None:
+    visitor.remember("aquahawk", "sensus")
+    path = visitor.begin()
+    visitor.get(path)
+    asked = read_url(visitor.get(f"{path}/ask/0").headers["Location"])
+    query = encode_redirect("SAMLResponse", make_response("aquahawk", asked.id))
+    answer = visitor.get(f"{SLO}?{query}", Sec_Fetch_Dest="document", Sec_Fetch_Site="cross-site")
+    assert (answer.status_code, answer.headers["Location"]) == (303, path)
+    visitor.client.delete_cookie(f"logout-{BILLER}", domain="sso.example.com", path=SLO)
+    asked = read_url(visitor.get(f"{path}/ask/1").headers["Location"])
+    query = encode_redirect("SAMLResponse", make_response("sensus", asked.id))
+    elsewhere = visitor.get(f"{SLO}?{query}", Sec_Fetch_Dest="document")
+    assert elsewhere.status_code == 200
+    assert path not in elsewhere.text
+
+
+@pytest.mark.parametrize("target", ["//evil.example", "/\\evil.example", "https:evil.example", "%2f%2fevil.example"])
+def test_b14_no_parameter_leads_anywhere(visitor: Visitor, target: str) -> None:
+    visitor.remember("aquahawk")
+    for name in ("next", "return", "RelayState", "ReturnTo", "continue"):
+        answer = visitor.get(f"/logout/{BILLER}?{name}={target}")
+        if answer.status_code == 303:
+            path = answer.headers["Location"]
+            assert re.fullmatch(rf"/logout/{BILLER}/[0-9a-f]{{64}}", path)
+            answer = visitor.get(f"{path}/end?{name}={target}")
+        assert "evil" not in answer.text
+
+
+def test_b14_a_relay_state_goes_back_and_leads_nowhere(visitor: Visitor) -> None:
+    visitor.remember("neptune")
+    hostile = "'\"><script>alert(1)</script>"
+    asked = encode_post("SAMLRequest", make_request("neptune"), relay_state=hostile)
+    answer = visitor.post(SLO, asked, Sec_Fetch_Site="cross-site")
+    assert read_form(answer).fields["RelayState"] == hostile
+    assert len(html.fromstring(answer.text).xpath("//script")) == 1
+    policy = read_policy(answer.headers["Content-Security-Policy"])
+    assert policy["form-action"] == ["https://neptune.example.com", "https://login.neptune.example"]
+    assert policy["frame-ancestors"] == ["'none'"]
+
+
+def test_b3_a_refusal_in_the_frame_is_shown_there_and_to_us_alone(visitor: Visitor) -> None:
+    answer = visitor.get(
+        f"{SLO}?{encode_redirect('SAMLResponse', make_response('sensus', '_no'))}", Sec_Fetch_Dest="iframe"
+    )
+    assert answer.status_code == 400
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert read_policy(answer.headers["Content-Security-Policy"])["frame-ancestors"] == ["'self'"]
+
+
+# Partners' messages
+
+
+def test_a_partner_signs_out_by_the_browser(visitor: Visitor) -> None:
+    visitor.remember("aquahawk", "sensus")
+    query = encode_redirect("SAMLRequest", make_request("sensus", request_id="_asked"), relay_state="r")
+    answer = visitor.get(f"{SLO}?{query}", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")
+    path = answer.headers["Location"]
+    asked = read_url(visitor.get(f"{path}/ask/0").headers["Location"])
+    visitor.get(f"{SLO}?{encode_redirect('SAMLResponse', make_response('aquahawk', asked.id))}")
+    end = read_url(visitor.get(f"{path}/end").headers["Location"])
+    assert (end.status, end.root.get("InResponseTo"), end.fields["RelayState"]) == (("Success",), "_asked", "r")
+    assert not visitor.list_open()
+
+
+def test_l9_refusals_are_the_same_whether_the_payer_is_known_or_not(visitor: Visitor) -> None:
+    visitor.remember("sensus")
+    pages = []
+    for name_id in (name_id_of("sensus"), "nobody"):
+        for key in (None, "attacker"):
+            query = encode_redirect("SAMLRequest", make_request("sensus", name_id=name_id), key=key)
+            answer = visitor.get(f"{SLO}?{query}")
+            pages.append((answer.status_code, answer.text.replace(answer.headers["X-Trace-Id"], "")))
+    assert len(set(pages)) == 1
+    assert pages[0][0] == 400
+    assert visitor.list_open() == ["sensus"]
+
+
+def test_b16_a_refusal_says_nothing_technical_and_the_trail_says_all(visitor: Visitor) -> None:
+    answer = visitor.get(f"{SLO}?SAMLRequest=%3Cscript%3E&RelayState=%3Cscript%3E")
+    assert answer.status_code == 400
+    assert "We could not read the other website" in answer.text
+    assert "sign you out" in answer.text
+    assert "script" not in answer.text
+    trace_id = answer.headers["X-Trace-Id"]
+    assert trace_id in answer.text
+    [record] = visitor.world.bridge.audit.search(Search(trace_id=trace_id))
+    assert (record.entry.kind, record.entry.code) == (Kind.LOGOUT_REFUSED, "request-encoding")
+
+
+def test_c4_what_cannot_be_read_is_recorded_too(visitor: Visitor) -> None:
+    visitor.get(SLO)
+    visitor.post(SLO, b"x" * 100, type_="application/json")
+    visitor.post(SLO, b"no xml", type_="text/xml")
+    codes = [record.code for record in list_records(visitor, Kind.LOGOUT_REFUSED)]
+    assert codes == ["xml-not-xml", "request-content-type", "request-message-missing"]
+
+
+@pytest.mark.parametrize("content_type", ["text/xml", "text/xml; charset=utf-8", "application/soap+xml"])
+def test_a_partner_s_server_signs_out_over_soap(visitor: Visitor, content_type: str) -> None:
+    visitor.world.biller["partners"][0]["saml"]["allow_unsigned_logout"] = False
+    visitor.remember("sensus")
+    answer = visitor.post(SLO, encode_soap(make_request("sensus")), type_=content_type)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/xml; charset=utf-8")
+    message = Sent("", read_soap(answer.data), {})
+    assert message.status == ("Success",)
+    assert not visitor.list_open()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html/>", b"<!DOCTYPE a><a/>", encode_soap(make_request("sensus"), key="attacker")]
+)
+def test_a_refusal_over_soap_is_a_fault_that_tells_nothing(visitor: Visitor, body: bytes) -> None:
+    visitor.remember("sensus")
+    answer = visitor.post(SLO, body, type_="text/xml")
+    assert answer.status_code == 400
+    fault = etree.fromstring(answer.data).find(f"{{{ENVELOPE}}}Body/{{{ENVELOPE}}}Fault")
+    assert fault is not None
+    assert fault.findtext("faultcode") == "soap11:Client"
+    assert visitor.list_open() == ["sensus"]
+
+
+def test_x11_bodies_are_bounded(visitor: Visitor) -> None:
+    assert visitor.post(SLO, b"x" * 300_000, type_="text/xml").status_code == 413
+    assert visitor.post(SLO, {"SAMLRequest": "x" * 300_000}).status_code == 413
+
+
+def test_c5_without_a_record_the_payer_is_told_and_nobody_answered(visitor: Visitor) -> None:
+    visitor.remember("aquahawk")
+    path = visitor.begin()
+    with find_database(visitor.world.bridge.app).begin() as connection:
+        connection.execute(text("ALTER TABLE audit RENAME TO audit_gone"))
+    answer = visitor.get(f"{path}/end")
+    assert answer.status_code == 503
+    assert "Something went wrong on our side" in answer.text
+    assert visitor.get(f"{path}/state").json == {"partners": ["waiting"], "ended": False}
+    soap = visitor.post(SLO, encode_soap(make_request("aquahawk")), type_="text/xml")
+    assert soap.status_code == 503
+    assert b"soap11:Server" in soap.data
+
+
+def test_c1_the_log_has_the_trace_id_and_no_value_of_the_payer(
+    visitor: Visitor, capfd: pytest.CaptureFixture[str]
+) -> None:
+    visitor.remember("aquahawk", "sensus")
+    capfd.readouterr()
+    path = visitor.begin()
+    visitor.get(f"{path}/ask/0")
+    visitor.get(f"{SLO}?{encode_redirect('SAMLRequest', make_request('sensus'))}")
+    visitor.get(f"{SLO}?{encode_redirect('SAMLRequest', make_request('sensus', name_id='ada@example.net'), key=None)}")
+    trace_id = visitor.get(f"{path}/end").headers["X-Trace-Id"]
+    lines = capfd.readouterr().err.splitlines()
+    events = [event for event in map(json.loads, lines) if event["event"].startswith("logout")]
+    assert [event["event"] for event in events] == [
+        "logout",
+        "logout-step",
+        "logout-message",
+        "logout-message",
+        "logout-end",
+    ]
+    assert [event["code"] for event in events] == ["", "", "", "signature-missing", ""]
+    assert events[-1]["trace_id"] == trace_id
+    shown = "\n".join(lines)
+    for value in ("P-1001", "S-1", "name-at", "ada@example.net", "Ada", path.rpartition("/")[2], "PHNhbW", "eyJ"):
+        assert value not in shown
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("", "Estamos cerrando su sesión"),
+        ("/end", "pero no en todas partes"),
+    ],
+)
+def test_pages_in_spanish(visitor: Visitor, path: str, words: str) -> None:
+    visitor.remember("aquahawk")
+    page = visitor.get(visitor.begin() + path, Accept_Language="es")
+    assert words in page.text
+    for english in ("sign", "Sign", "waiting", "website"):
+        assert english not in html.fromstring(page.text).text_content()
+
+
+# The portal's server
+
+
+def call(visitor: Visitor, body: Any, *, token: str | None = PORTAL_TOKEN, biller: str = BILLER) -> TestResponse:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return visitor.post(f"/api/v1/portal/{biller}/logouts", json.dumps(body), type_="application/json", **headers)
+
+
+def test_the_portal_s_server_signs_a_session_out(visitor: Visitor) -> None:
+    visitor.remember("aquahawk")
+    answer = call(visitor, {"sid": "S-1"})
+    assert answer.status_code == 200
+    told = json.loads(answer.text)
+    continue_url = told.pop("continue_url")
+    assert told == {
+        "status": "partial",
+        "partners": [{"partner": "aquahawk", "name": "Aquahawk", "outcome": "pending", "code": None}],
+    }
+    assert re.fullmatch(rf"{BASE_URL}/logout/{BILLER}/[0-9a-f]{{64}}", continue_url)
+    assert "Aquahawk" in visitor.get(continue_url.removeprefix(BASE_URL)).text
+    assert call(visitor, {"sid": "S-none"}).json == {"status": "complete", "partners": [], "continue_url": None}
+    assert call(visitor, {"payer": "P-1001"}).json["partners"][0]["partner"] == "aquahawk"  # type: ignore[index]
+
+
+def test_partners_that_cannot_be_reached_are_named(visitor: Visitor) -> None:
+    visitor.remember("removed")
+    assert call(visitor, {"sid": "S-1"}).json == {
+        "status": "partial",
+        "partners": [{"partner": "removed", "name": "removed", "outcome": "failed", "code": "no-logout"}],
+        "continue_url": None,
+    }
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", PORTAL_TOKEN + "x", PORTAL_TOKEN[:-1], "ü"])
+def test_the_api_is_for_the_bearer_of_the_token(visitor: Visitor, token: str | None) -> None:
+    visitor.remember("aquahawk")
+    answer = call(visitor, {"sid": "S-1"}, token=token)
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert not list_records(visitor)
+
+
+def test_the_api_is_not_there_without_a_token(browser: Browser) -> None:
+    for authorization in ("Bearer None", "Bearer ", ""):
+        answer = browser.client.post(
+            f"/api/v1/portal/{BILLER}/logouts",
+            base_url=BASE_URL,
+            json={"sid": "S-1"},
+            headers={"Authorization": authorization},
+        )
+        assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        None,
+        "S-1",
+        {"sid": ""},
+        {"sid": 1},
+        {"sid": None},
+        {"sid": "a", "payer": "b"},
+        {"sid": "a", "more": 1},
+        {"other": "a"},
+        {"sid": "x" * 1025},
+    ],
+)
+def test_the_api_says_what_a_body_must_be(visitor: Visitor, body: Any) -> None:
+    answer = call(visitor, body)
+    assert answer.status_code == 400
+    assert answer.json is not None
+    assert answer.json["error"]["code"] == "logout-body"
+    assert answer.json["error"]["trace_id"] == answer.headers["X-Trace-Id"]
+    assert '{"sid": "…"}' in answer.json["error"]["message"]
+
+
+def test_g1_the_api_of_another_biller_finds_nothing(visitor: Visitor) -> None:
+    visitor.remember("aquahawk")
+    assert call(visitor, {"sid": "S-1"}, biller="nobody").status_code == 404
+    other = json.loads(json.dumps(visitor.world.biller))
+    other["slug"] = "other-biller"
+    visitor.world.document["billers"].append(other)
+    visitor.world.publish()
+    assert call(visitor, {"sid": "S-1"}, biller="other-biller").json == {
+        "status": "complete",
+        "partners": [],
+        "continue_url": None,
+    }
+    assert visitor.list_open() == ["aquahawk"]
+
+
+def test_soap_partners_are_listed_as_soap(visitor: Visitor) -> None:
+    """A partner that only servers reach and that is down is named with the reason."""
+    (visitor.world.folder / "aquahawk.xml").write_bytes(
+        (visitor.world.folder / "aquahawk.xml").read_bytes().replace(REDIRECT.encode(), SOAP.encode())
+    )
+    visitor.world.publish()
+    visitor.remember("aquahawk")
+    answer = call(visitor, {"sid": "S-1"}).json
+    assert answer is not None
+    assert answer["partners"][0]["outcome"] == "failed"
+    assert answer["partners"][0]["code"].startswith("fetch-")
