@@ -209,9 +209,7 @@ def main() -> None:
         works: dict[str, tuple[Measure, int]] = {
             "in process, assertion signed": (in_process(response_in_process("assertion", folder)), 500),
             "in process, both signed": (in_process(response_in_process("both", folder)), 300),
-            **{
-                name: (in_process(incoming.verify_incoming(name.rpartition(" ")[2])), 500) for name in incoming.TARGETS
-            },
+            **{name: (in_process(incoming.verify_incoming(name.rpartition(" ")[2])), 500) for name in incoming.TARGETS},
             "over HTTP, SQLite": (over_http(few, 10), options.launches),
             "over HTTP, PostgreSQL": (over_http(pg, 10), options.launches),
             "sign-on request over HTTP, SQLite": (sign_on_over_http(few), options.launches // 2),
