@@ -35,7 +35,7 @@ from saml_bridge.saml.verify import (
     verify_signed_info,
 )
 from saml_bridge.saml.xml import METADATA_LIMITS, parse_xml
-from saml_bridge.saml.xml_stream import XmlStream
+from saml_bridge.saml.xml_stream import HEAD_BYTES, XmlStream
 from saml_bridge.values import Finding, Severity
 
 _ENTITY: Final = f"{MD}EntityDescriptor"
@@ -93,7 +93,8 @@ class _Search:
     def __init__(self, entity_id: str, pinned: Sequence[Certificate] | None) -> None:
         self._entity_id = entity_id
         self._digest = None if pinned is None else _Digest(pinned)
-        self._found: list[bytes] = []
+        self._found = b""
+        self._times_found = 0
         self._known: list[str] = []
         self._count = 0
 
@@ -106,15 +107,15 @@ class _Search:
         self._settle(stream, [root])
         if self._digest is not None:
             self._digest.finish(root)
-        if len(self._found) > 1:
+        if self._times_found > 1:
             message = (
                 f"The file has the entity {quote_value(self._entity_id)} twice, so nobody can tell which is right."
             )
             _refuse("entity-id-repeated", message, "Ask whoever publishes the file to remove the wrong one.")
         if not self._found:
             _refuse_absent(self._entity_id, self._known, self._count)
-        parse_xml(self._found[0], limits=METADATA_LIMITS)
-        return self._found[0]
+        parse_xml(self._found, limits=METADATA_LIMITS)  # the one that is used is looked at in full
+        return self._found
 
     def _look_at(self, ended: list[etree._Element]) -> None:
         for element in ended:
@@ -127,7 +128,8 @@ class _Search:
                 if len(self._known) < _MOST_LISTED:
                     self._known.append(name)
                 if name == self._entity_id:
-                    self._found.append(_build_document(element))
+                    self._found = self._found or _build_document(element)
+                    self._times_found += 1
 
     def _settle(self, stream: XmlStream, groups: list[etree._Element]) -> None:
         """Everything in the tree but the open groups is complete: use it, and free it."""
@@ -143,13 +145,13 @@ class _Search:
 def _find_open_groups(entity: etree._Element) -> list[etree._Element]:
     """The groups around the entity that was read last of all, the outermost first; none if something came after it.
 
-    A group that has just been closed may be among them: that it is empty then is found out the next time.
+    Text may have come, of which more may follow. A group that has just been closed may be among them: it is taken for
+    open until something follows it.
     """
     groups = list(entity.iterancestors())
-    for element in (entity, *groups):
-        if element.tail or element.getnext() is not None:
-            return []
-    return groups[::-1] if all(group.tag == _GROUP for group in groups) else []
+    if entity.getnext() is not None or any(one.tag != _GROUP or one.tail for one in groups):
+        return []
+    return [] if any(one.getnext() is not None for one in groups) else groups[::-1]
 
 
 def _empty(group: etree._Element, kept: etree._Element | None) -> None:
@@ -205,6 +207,9 @@ class _Digest:
         if self._signed is not None:
             octets = canonicalize(groups[0], self._signed[0].prefixes)
             self._start = octets[: len(octets) - len(_write_ends(groups))]
+            if len(self._start) > HEAD_BYTES:  # they are written anew with each piece of the file
+                message = f"The start tags of the groups have more than {HEAD_BYTES:,} bytes."
+                _refuse("xml-too-large", message, "Tell whoever publishes the file.")
 
     def finish(self, root: etree._Element) -> None:
         """Compare the digest, when the root is complete and empty."""
