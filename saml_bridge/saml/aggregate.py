@@ -49,9 +49,9 @@ _SIGNED_FIX: Final = "Get the file from the federation or partner whose key was 
 def pick_entity(file: BinaryIO, entity_id: str, *, pinned: Sequence[Certificate] | None = None) -> bytes:
     """One entity of a metadata file, as a document of its own that `parse_metadata` judges like the whole file.
 
-    `file` stands at its beginning. Of the groups around the entity, what they say of their times is kept; a file
-    of that one entity comes back as it is. `pinned` are the only certificates that may have signed the file, and then it must be
-    signed. Raises MetadataRefused (`entity-not-found`, `entity-id-repeated`, `metadata-root`, the codes of a refused
+    `file` stands at its beginning. Of the groups around the entity, what they say of their times is kept; a file of
+    that one entity comes back as it is. `pinned` are the only certificates that may have signed the file, and then it
+    must be signed. Raises MetadataRefused (`entity-not-found`, `entity-id-repeated`, `metadata-root`, those of a
     signature) or XmlRefused.
     """
     stream = XmlStream(file, limits=METADATA_LIMITS, tags=(_ENTITY, _SIGNATURE))
