@@ -367,7 +367,7 @@ def metadata_refresh(biller: str | None, partner: str | None, due: bool) -> int:
                 click.echo("another process is at it")
                 return 0
         else:
-            done = tuple(refresher.refresh(*one) for one in refresher.list_partners(biller, partner))
+            done = refresher.refresh_all(biller, partner)
     for one in done:
         click.echo(clean(f"{one.biller}/{one.partner}: {one.outcome}" + (f": {one.detail}" if one.detail else "")))
     if not done:

@@ -194,6 +194,7 @@ class Fetcher:
         addresses = self._find_addresses(place, deadline)
         with _explaining(place, deadline):
             connection = self._connect(place, addresses, deadline)
+        response: BaseHTTPResponse | None = None
         try:
             with deadline.hanging_up(connection):
                 with _explaining(place, deadline):
@@ -205,6 +206,8 @@ class Fetcher:
                 with closing(response):
                     yield _Reply(place, response, deadline)
         finally:
+            if response is not None:
+                response.close()  # it holds the socket open, too
             connection.close()
 
     def _find_addresses(self, place: _Place, deadline: _Deadline) -> list[Address]:

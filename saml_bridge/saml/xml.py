@@ -12,7 +12,7 @@ connection for a document, and no text of libxml2's parser reaches an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -340,8 +340,13 @@ def _check_tree(root: etree._Element, limits: Limits) -> None:
         refuse_xinclude()
     seen: set[str] = set()
     for element in root.iter("*"):
-        if names := element.keys():
-            _check_attributes(element, names, limits, seen)
+        names = element.keys()
+        if len(names) > limits.max_attributes:
+            message = f"An element has {len(names):,} attributes; at most {limits.max_attributes} are read."
+            _refuse("xml-attributes", message, _EXPORT_FIX)
+        for name in _ID_NAMES:
+            if name in names:
+                _check_id_is_new(element.get(name, ""), seen)
 
 
 def check_depth(root: etree._Element, limits: Limits) -> None:
@@ -353,15 +358,6 @@ def check_depth(root: etree._Element, limits: Limits) -> None:
 
 def refuse_xinclude() -> NoReturn:
     _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
-
-
-def _check_attributes(element: etree._Element, names: Sequence[str | bytes], limits: Limits, seen: set[str]) -> None:
-    if len(names) > limits.max_attributes:
-        message = f"An element has {len(names):,} attributes; at most {limits.max_attributes} are read."
-        _refuse("xml-attributes", message, _EXPORT_FIX)
-    for name in _ID_NAMES:
-        if name in names:
-            _check_id_is_new(element.get(name, ""), seen)
 
 
 def _check_kind(node: etree._Element) -> None:

@@ -37,6 +37,7 @@ from saml_bridge.mapping import compile_mapping
 from saml_bridge.saml.metadata import parse_metadata
 from saml_bridge.saml.response import compile_partner, stamp_from
 from saml_bridge.saml.sign import load_signing_key
+from tests.bench import incoming
 from tests.bench.chart import draw_chart
 from tests.bench.service import CLIENT_CORE, SERVICE_CORE, Service, run_service
 from tests.bench.world import NOW, write_billers
@@ -50,6 +51,7 @@ TARGETS = {
     "in process, both signed": 2.8,
     "over HTTP, SQLite": 5.0,
     "over HTTP, PostgreSQL": 6.0,
+    **incoming.TARGETS,
 }
 MANY = "over HTTP, SQLite, many billers, 10 in use"
 SPREAD = "over HTTP, SQLite, many billers, 1000 in use"
@@ -207,6 +209,7 @@ def main() -> None:
         works: dict[str, tuple[Measure, int]] = {
             "in process, assertion signed": (in_process(response_in_process("assertion", folder)), 500),
             "in process, both signed": (in_process(response_in_process("both", folder)), 300),
+            **{name: (in_process(incoming.verify_incoming(name.rpartition(" ")[2])), 500) for name in incoming.TARGETS},
             "over HTTP, SQLite": (over_http(few, 10), options.launches),
             "over HTTP, PostgreSQL": (over_http(pg, 10), options.launches),
             "sign-on request over HTTP, SQLite": (sign_on_over_http(few), options.launches // 2),
