@@ -179,7 +179,7 @@ class _Planning:
         old = self._registry.load_document(slug, current) if current else None
         biller, metadata = resolve_metadata(
             filed.biller,
-            lambda name: (self._folder / name).read_bytes(),
+            lambda name: (self._folder / name).open("rb"),
             fetch=lambda partner: self._fetch(slug, partner, old.find_partner(partner.slug) if old else None),
         )
         based_on = current if filed.based_on is None or not current else filed.based_on

@@ -167,8 +167,12 @@ def _refuse(code: str, message: str, fix: str = "") -> NoReturn:
 
 def _check_size(data: bytes, limits: Limits) -> None:
     if len(data) > limits.max_bytes:
-        message = f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are read."
-        _refuse("xml-too-large", message, "Take the part that belongs to the one partner out of it.")
+        message = f"The file has more than {limits.max_bytes:,} bytes."
+        _refuse(
+            "xml-too-large",
+            message,
+            "Take the one partner's part out of it; of metadata it is enough to say which entity is meant.",
+        )
     check_likeness(data)
 
 

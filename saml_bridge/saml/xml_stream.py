@@ -37,9 +37,6 @@ HEAD_BYTES: Final = 64 * 1024
 """How much of a file is read before anything is parsed; its first tag must begin and end therein."""
 
 _PIECE_BYTES: Final = 64 * 1024
-_DEFAULT_PREFIX: Final = "#default"
-"""What a canonicalization's list of prefixes calls the default namespace. No element has that name, but lxml passes on
-only prefixes that it has seen as names in the document: so the parser is told to look out for it."""
 
 
 class XmlStream:
@@ -59,7 +56,7 @@ class XmlStream:
         self._text = self._decode(self.head)
         if not check_prolog(self._text) and len(self.head) == HEAD_BYTES:
             _refuse("xml-prolog", f"The first element of the file begins after more than {HEAD_BYTES:,} bytes.")
-        watched = (*tags, *(f"{namespace}*" for namespace in XINCLUDE_NAMESPACES), _DEFAULT_PREFIX)
+        watched = (*tags, *(f"{namespace}*" for namespace in XINCLUDE_NAMESPACES))
         self._parser = etree.XMLPullParser(("end", "pi"), tag=watched, **PARSER_OPTIONS)
         self._held = 0
 
