@@ -2,7 +2,8 @@
 
 (a) a raw RSA-2048 signature; (b) mapping, stamp, sign and encode in process; (c) the whole launch over HTTP with a JWT
 session and its committed record, on SQLite (synchronous=FULL) and PostgreSQL, the service's own CPU; (d) pysaml2's own
-`create_authn_response` with its default backend. Rounds are interleaved; each figure is the median of its rounds, each
+`create_authn_response` with its default backend; a partner's request: read and verified in process, and answered over
+HTTP. After that, one entity is picked out of big aggregates, beside lxml's iterparse and pysaml2. Rounds are interleaved; each figure is the median of its rounds, each
 divided by the raw signatures measured within the same round.
 """
 
@@ -38,6 +39,7 @@ from saml_bridge.saml.metadata import parse_metadata
 from saml_bridge.saml.response import compile_partner, stamp_from
 from saml_bridge.saml.sign import load_signing_key
 from tests.bench import incoming
+from tests.bench.aggregates import measure_aggregates, report_aggregates
 from tests.bench.chart import draw_chart
 from tests.bench.service import CLIENT_CORE, SERVICE_CORE, Service, run_service
 from tests.bench.world import NOW, write_billers
@@ -190,6 +192,9 @@ def main() -> None:
     parser.add_argument("--launches", type=int, default=1000, help="launches over HTTP a round")
     parser.add_argument("--billers", type=int, default=10_000, help="billers of the large installation")
     parser.add_argument("--no-chart", dest="chart", action="store_false", help="leave the README's chart as it is")
+    parser.add_argument(
+        "--no-aggregates", dest="aggregates", action="store_false", help="leave out the big metadata files"
+    )
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="saml-bridge-bench-")))
@@ -228,6 +233,10 @@ def main() -> None:
                 ratios[name].append(ratio)
                 floor.append(unit)
     report(floor, ratios, options)
+    if options.aggregates:
+        with tempfile.TemporaryDirectory(prefix="saml-bridge-aggregates-") as name:
+            print()
+            report_aggregates(measure_aggregates(Path(name)))
 
 
 def compare(measure: Measure, raw: Measure, count: int) -> tuple[float, float]:
