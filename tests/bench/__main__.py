@@ -2,9 +2,9 @@
 
 (a) a raw RSA-2048 signature; (b) mapping, stamp, sign and encode in process; (c) the whole launch over HTTP with a JWT
 session and its committed record, on SQLite (synchronous=FULL) and PostgreSQL, the service's own CPU; (d) pysaml2's own
-`create_authn_response` with its default backend; a partner's request: read and verified in process, and answered over
-HTTP. After that, one entity is picked out of big aggregates, beside lxml's iterparse and pysaml2. Rounds are interleaved; each figure is the median of its rounds, each
-divided by the raw signatures measured within the same round.
+`create_authn_response` with its default backend; (e) a partner's request, read and verified in process, and answered
+over HTTP. Rounds are interleaved; each figure is the median of its rounds, each divided by the raw signatures measured
+within the same round. After that, one entity is picked out of big aggregates, beside lxml's iterparse and pysaml2.
 """
 
 from __future__ import annotations
