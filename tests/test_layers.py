@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
         *("fetching", "metadata_source", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
     },
     {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity"},
-    {"web", "cli", "metadata_report", "key_report", "terminal", "demo"},
+    {"web", "cli", "metadata_report", "key_report", "terminal", "demo", "schedule"},
     {"app", "installation"},
 ]
 PURE_PACKAGES = {"lxml", "xmlsec", "saml2", "marshmallow", "joserfc", "cryptography", "re2", "yaml"}

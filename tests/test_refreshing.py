@@ -13,7 +13,7 @@ import structlog
 from lxml import etree
 from sqlalchemy import text
 
-from saml_bridge.app import Bridge, RefreshSchedule, open_bridge
+from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.audit import Kind, Record, Search
 from saml_bridge.db import find_database
 from saml_bridge.document import Partner, SamlSettings
@@ -24,6 +24,7 @@ from saml_bridge.refreshes import SourceState
 from saml_bridge.refreshing import AUTHOR, LEASE, LEASE_LENGTH, Refreshed, Refresher, choose_wait
 from saml_bridge.saml.service_provider import Endpoint, SpMetadata
 from saml_bridge.saml.sign import prepare_signer
+from saml_bridge.schedule import RefreshSchedule
 from saml_bridge.values import Finding, Sha256Hex
 from tests.billers import digest
 from tests.metadata_server import MetadataServer
