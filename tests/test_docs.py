@@ -25,6 +25,7 @@ PAGES = [
         "docs/configuration.md",
         "docs/partner-metadata.md",
         "docs/session-sources.md",
+        "docs/sign-out.md",
         "docs/decisions/README.md",
     )
 ]
