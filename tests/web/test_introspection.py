@@ -1,4 +1,4 @@
-"""Launches while the portal is asked about each payer: ended sessions, its endpoint's bad days, billers' own sources."""
+"""Launches while the portal is asked about each payer: ended sessions, bad days of its endpoint, own sources."""
 
 from __future__ import annotations
 
