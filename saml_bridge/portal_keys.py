@@ -182,6 +182,7 @@ class PortalKeys:
         """
         with self._begin() as connection:
             valid = [key for key in self._list(connection, name) if key.is_valid(now)]
+            valid.sort(key=lambda key: key.expires_at is None)
             if not valid:
                 raise PortalKeyUnknown(f"there is no valid portal key {name!r}")
             if len(valid) >= MOST_VALID:

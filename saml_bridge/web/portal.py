@@ -5,7 +5,7 @@ answer. Does not own: any decision about links and tickets (`links.py`, `tickets
 
 | address | who calls | what it gives |
 | --- | --- | --- |
-| GET `/api/v1/portal/{biller}/links` | the portal's server, with its key and the payer's token | the links, with reasons |
+| GET `/api/v1/portal/{biller}/links` | the portal's server: its key, the payer's token | the links, with reasons |
 | POST `/api/v1/portal/{biller}/links` | the same, with the session as JSON | the same |
 | GET `/api/v1/portal/{biller}/links` | the payer's browser, with its cookie | the links |
 | POST `/api/v1/portal/{biller}/tickets` | the portal's server | a one-time address |
@@ -64,7 +64,7 @@ class BodyRefused(BridgeError):
     """A call whose body or headers are not what the call takes; the detail is for the portal's developer."""
 
     code = "body-invalid"
-    http_status = 422
+    http_status = 400
     public_message = "The call is not of the agreed form."
 
 
@@ -254,7 +254,7 @@ class _Edge:
         return told
 
     def _is_listed(self, biller: str) -> bool:
-        """Whether the browser may let the page that asks read the answer: the biller lists its origin, or it is ours."""
+        """Whether the page that asks may read the answer: the biller lists its origin, or it is ours."""
         origin = request.headers.get("Origin")
         if origin is None:
             return False

@@ -18,7 +18,7 @@
     external: "M14 4h6v6M20 4l-9 9M18 14v6H4V6h6",
   };
   const css = `:host{display:block}
-    :host([hidden]),[hidden],p:empty{display:none!important}
+    :host([hidden]),[hidden]{display:none!important}
     ul{display:grid;gap:var(--saml-bridge-gap,.6rem);margin:0;padding:0;list-style:none}
     p{margin:0}
     p,small{color:var(--saml-bridge-muted,inherit)}
