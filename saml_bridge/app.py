@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import secrets
-import socket
-import threading
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -36,6 +32,7 @@ from saml_bridge.registry import Registry
 from saml_bridge.rehearsals import Rehearsals
 from saml_bridge.rollover import Rollover
 from saml_bridge.saml.libraries import check_libraries
+from saml_bridge.schedule import RefreshSchedule
 from saml_bridge.sessions import SourceBook
 from saml_bridge.settings import Settings
 from saml_bridge.sign_on import SignOn
@@ -174,50 +171,6 @@ def _create_service(settings: Settings) -> Bridge:
     app.register_blueprint(create_operation_views(app, settings.metrics_token, list_problems=sources.list_problems))
     _register_errors(bridge)
     return bridge
-
-
-class RefreshSchedule:
-    """Looks every so often for metadata that is due, in a thread that ends with the process.
-
-    Every process of the service has one; the lease lets one of them do the work. It logs one line a run and takes
-    nothing down with it, whatever happens.
-    """
-
-    def __init__(self, refresher: Refresher, *, every: timedelta, first: timedelta = timedelta(seconds=30)) -> None:
-        self._refresher = refresher
-        self._every = every
-        self._first = first
-        self._holder = f"{socket.gethostname()[:40]} {secrets.token_hex(8)}"
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="metadata refresh", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Let the run that is under way come to its end, and no other begin."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        wait = self._first
-        while not self._stopped.wait(wait.total_seconds()):
-            self.run_once()
-            wait = self._every
-
-    def run_once(self) -> None:
-        """One run. Another process being at it is no run, and not worth a line."""
-        try:
-            done = self._refresher.run_due(self._holder)
-        except BridgeError as error:
-            log.error("metadata-refresh", code=error.code, detail=error.diagnosis())
-        except Exception as error:  # of a thread nobody else would hear
-            log.error("metadata-refresh", code="internal", exc_info=error)
-        else:
-            if done is not None:
-                failed = [f"{one.biller}/{one.partner}: {one.outcome}" for one in done if one.failed]
-                counts = Counter(one.outcome for one in done if not one.failed)
-                log.info("metadata-refresh", asked=len(done), failed=failed, **counts)
 
 
 def create_served_app() -> Flask:

@@ -7,7 +7,8 @@ Called by `app.py` at the start, and by `installation.py` to find out whether th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from saml_bridge.errors import SettingsInvalid
 from saml_bridge.sessions.book import SourceBook
@@ -22,16 +23,23 @@ NOT_SET = "SAML_BRIDGE_SESSION_SOURCE is not set: set it to jwt or introspection
 
 
 def open_sources(
-    settings: Settings, *, watcher: Watcher | None = None, environ: Mapping[str, str] | None = None
+    settings: Settings,
+    *,
+    watcher: Watcher | None = None,
+    environ: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> SourceBook:
-    """Make every source; none is asked yet. Raises SettingsInvalid, which names every problem at once."""
+    """Make every source; none is asked yet. Raises SettingsInvalid, which names every problem at once.
+
+    `environ` holds what the file of sources names as `env:NAME`.
+    """
     if settings.session_sources is None:
-        return SourceBook(open_source(describe_source(settings), watcher=watcher))
+        return SourceBook(open_source(describe_source(settings), watcher=watcher, clock=clock))
     file = load_sources(settings.session_sources, os.environ if environ is None else environ)
     opened, findings = {}, list[Finding]()
     for name, one in file.sources.items():
         try:
-            opened[name] = open_source(one, label=name, watcher=watcher)
+            opened[name] = open_source(one, label=name, watcher=watcher, clock=clock)
         except SettingsInvalid as error:
             findings += error.findings
     if findings:

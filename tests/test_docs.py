@@ -27,6 +27,8 @@ PAGES = [
         "docs/configuration.md",
         "docs/partner-metadata.md",
         "docs/integrate-your-portal.md",
+        "docs/session-sources.md",
+        "docs/sign-out.md",
         "docs/decisions/README.md",
     )
 ]

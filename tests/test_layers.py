@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
         "portal_keys",
     },
     {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity", "links", "tickets", "posted"},
-    {"web", "cli", "metadata_report", "key_report", "terminal", "demo"},
+    {"web", "cli", "metadata_report", "key_report", "terminal", "demo", "schedule"},
     {"app", "installation"},
 ]
 PURE_PACKAGES = {"lxml", "xmlsec", "saml2", "marshmallow", "joserfc", "cryptography", "re2", "yaml"}

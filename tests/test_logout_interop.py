@@ -26,6 +26,7 @@ from saml2.xmldsig import DIGEST_SHA256, SIG_RSA_SHA256
 
 from saml_bridge.errors import SignatureRefused
 from saml_bridge.identity import IdentityProvider
+from saml_bridge.launch import Launched
 from saml_bridge.logout import GoTo, Noted, PostTo, SignedOut, Soap, Step, Watch
 from saml_bridge.saml.bindings import receive_post, receive_redirect, receive_soap
 from tests.sign_outs import (
@@ -100,12 +101,14 @@ def make_pysaml2(town: Town, *, location: str = FRONT) -> Saml2Client:
                     "assertion_consumer_service": [("https://aquahawk.example.com/saml/acs", BINDING_HTTP_POST)],
                     "single_logout_service": [(location, binding) for binding in BINDINGS],
                 },
+                "allow_unsolicited": True,
                 "logout_requests_signed": True,
                 "logout_responses_signed": True,
             }
         },
         "metadata": {"inline": [read_own_metadata(town)]},
         "xmlsec_binary": "/usr/bin/xmlsec1",
+        "allow_unknown_attributes": True,
         **files,
     }
     client = Saml2Client(SPConfig().load(config))
@@ -131,13 +134,21 @@ def bring(town: Town, binding: str, sent: dict[str, Any]) -> Any:
     return town.sign_out.receive(BILLER, lambda: receive_post(fields), trace_id=TRACE)
 
 
-def ask(town: Town, client: Saml2Client, binding: str, *, sign: bool = True) -> tuple[str, Any]:
+def ask(
+    town: Town,
+    client: Saml2Client,
+    binding: str,
+    *,
+    sign: bool = True,
+    name_id: NameID | None = None,
+    session_index: str = "_one",
+) -> tuple[str, Any]:
     """pysaml2's request to sign out, and what the bridge makes of it."""
     request_id, request = client.create_logout_request(
         SLO,
         OURS,
-        name_id=make_name_id(),
-        session_indexes=["_one"],
+        name_id=name_id or make_name_id(),
+        session_indexes=[session_index],
         sign=sign and binding != BINDING_HTTP_REDIRECT,
         **SIGN,
     )
@@ -237,6 +248,30 @@ def test_pysaml2_is_signed_out_by_its_server(open_town: OpenTown) -> None:
     assert [(leg.step, leg.code) for leg in outcome.progress.legs] == [(Step.DONE, "")]
     assert read_soap(server.seen[0][1]).tag.endswith("}LogoutRequest")
     assert not client[0].users.subjects()
+
+
+@pytest.mark.parametrize("name_id_format", ["persistent", "transient", "email"])
+def test_pysaml2_signs_out_what_a_launch_has_begun(open_town: OpenTown, name_id_format: str) -> None:
+    source = "payer.email" if name_id_format == "email" else "payer.id"
+    settings = {"name_id": {"format": name_id_format, "from": source}}
+    town = open_town(aquahawk=(SERVICES, settings), neptune=([(REDIRECT, "https://neptune.example.com/slo")], settings))
+    client = make_pysaml2(town)
+    session = town.world.session(sid="S-launched")
+    for link in ("neptune", "aquahawk"):
+        launched = town.world.launch(session, link=link)
+    assert isinstance(launched, Launched)
+    told = {"remote_addr": "192.0.2.1"}
+    fields = dict(launched.reply.fields)
+    read = client.parse_authn_request_response(fields["SAMLResponse"], BINDING_HTTP_POST, conv_info=told)
+    assert read is not None
+    assert town.list_open(sid="S-launched") == ["neptune", "aquahawk"]
+    [statement] = read.assertion.authn_statement
+    _, watch = ask(town, client, BINDING_HTTP_POST, name_id=read.name_id, session_index=statement.session_index)
+    assert isinstance(watch, Watch)
+    assert town.list_open(sid="S-launched") == ["neptune"]
+    assert town.list_open() == ["aquahawk"], "another session of the same payer goes on"
+    [leg] = watch.progress.legs
+    assert leg.partner == "neptune"
 
 
 # python3-saml

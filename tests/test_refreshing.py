@@ -13,7 +13,7 @@ import structlog
 from lxml import etree
 from sqlalchemy import text
 
-from saml_bridge.app import Bridge, RefreshSchedule, open_bridge
+from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.audit import Kind, Record, Search
 from saml_bridge.db import find_database
 from saml_bridge.document import Partner, SamlSettings
@@ -24,6 +24,7 @@ from saml_bridge.refreshes import SourceState
 from saml_bridge.refreshing import AUTHOR, LEASE, LEASE_LENGTH, Refreshed, Refresher, choose_wait
 from saml_bridge.saml.service_provider import Endpoint, SpMetadata
 from saml_bridge.saml.sign import prepare_signer
+from saml_bridge.schedule import RefreshSchedule
 from saml_bridge.values import Finding, Sha256Hex
 from tests.billers import digest
 from tests.metadata_server import MetadataServer
@@ -70,11 +71,12 @@ class Scene:
             self.server.serve("/sp.xml", content)
         return self.refresher(**changes).refresh(BILLER, "aquahawk")
 
-    def settings(self) -> SamlSettings:
-        return self.world.bridge.registry.load_document(BILLER).partners[0].saml
+    def settings(self, position: int = 0) -> SamlSettings:
+        return self.world.bridge.registry.load_document(BILLER).partners[position].saml
 
-    def in_force(self) -> bytes:
-        return self.world.bridge.registry.find_metadata(Sha256Hex(self.settings().metadata.removeprefix("sha256:")))
+    def in_force(self, position: int = 0) -> bytes:
+        sha256 = Sha256Hex(self.settings(position).metadata.removeprefix("sha256:"))
+        return self.world.bridge.registry.find_metadata(sha256)
 
     def revision(self) -> int:
         return self.world.bridge.registry.current_revision(BILLER)
@@ -529,6 +531,34 @@ def test_one_partners_failure_does_not_stop_the_others(scene: Scene) -> None:
         ("works", "published"),
     ]
     assert [one["event"] for one in logs] == ["fault"]
+
+
+def test_partners_that_share_an_address_share_what_is_fetched_from_it(scene: Scene) -> None:
+    names = [f"https://sp{number}.example" for number in range(4)]
+    entities = [sp_metadata().replace(SP_ENTITY_ID.encode(), name.encode()) for name in names]
+    url = scene.server.serve("/all.xml", aggregate(*entities))
+    scene.world.biller["partners"] = [
+        {**scene.world.partner, "slug": f"sp{number}", "saml": {"metadata": f"{number}.xml", "metadata_url": url}}
+        for number in range(4)
+    ]
+    for number, name in enumerate(names):
+        (scene.world.folder / f"{number}.xml").write_bytes(entities[number])
+        scene.world.biller["partners"][number]["saml"]["entity_id"] = name
+    scene.world.link["partner"] = "sp0"
+    scene.world.publish()
+    refresher = scene.refresher()
+    done = refresher.run_due("here")
+    assert done is not None
+    assert [one.outcome for one in done] == ["published"] * 4
+    assert all(name.encode() in scene.in_force(number) for number, name in enumerate(names))
+    assert scene.server.statuses == [200]
+    assert [one.outcome for one in refresher.refresh_all()] == ["unchanged"] * 4
+    assert scene.server.statuses.count(200) <= 2  # the first was published before the others' revisions
+    assert len(scene.server.statuses) <= 3
+    scene.server.answers.clear()
+    asked = len(scene.server.asked)
+    assert [one.outcome for one in refresher.refresh_all()] == ["fetch-status"] * 4
+    assert len(scene.server.asked) == asked + 1
 
 
 # The lease and the schedule

@@ -6,7 +6,8 @@ Owns: which settings a kind needs. Does not own: where they are written (`settin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -63,10 +64,16 @@ def list_missing(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, str(auth)
 
 
-def open_source(settings: SourceSettings, *, label: str = "", watcher: Watcher | None = None) -> SessionSource:
+def open_source(
+    settings: SourceSettings,
+    *,
+    label: str = "",
+    watcher: Watcher | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> SessionSource:
     """The source of these settings; nothing is asked yet. Raises SettingsInvalid for what cannot work.
 
-    `label` tells several of one kind apart in the log and in the metrics.
+    `label` tells several of one kind apart in the log and in the metrics. `clock` counts seconds.
     """
     leeway = timedelta(seconds=settings.leeway_seconds)
     if isinstance(settings, JwtSettings):
@@ -79,6 +86,7 @@ def open_source(settings: SourceSettings, *, label: str = "", watcher: Watcher |
         cookie=settings.cookie,
         leeway=leeway,
         cache_seconds=settings.cache_seconds,
+        clock=clock,
         label=label or IntrospectionSource.name,
         watcher=watcher,
     )
