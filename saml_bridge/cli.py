@@ -29,7 +29,7 @@ from saml_bridge.app import Bridge, create_app, open_bridge
 from saml_bridge.audit import Outcome as AuditOutcome
 from saml_bridge.audit import Record, Search
 from saml_bridge.db import DATABASE_FIX, check_schema, explain_failure
-from saml_bridge.errors import BridgeError, LaunchRefused, SignInFailed
+from saml_bridge.errors import BridgeError, LaunchRefused, MetadataRefused, SignInFailed, XmlRefused
 from saml_bridge.fields import build_example
 from saml_bridge.identity import IdentityProvider
 from saml_bridge.installation import DEFAULT_KEY, examine, initialise, name_operator
@@ -43,7 +43,8 @@ from saml_bridge.registry import Published
 from saml_bridge.rehearsals import VERDICTS, Verdict
 from saml_bridge.rollover import Change as KeyChange
 from saml_bridge.rollover import KeyUse, RolloverRefused, merge_changes
-from saml_bridge.saml.metadata import check_metadata
+from saml_bridge.saml.aggregate import read_metadata
+from saml_bridge.saml.metadata import MetadataReport, check_metadata
 from saml_bridge.sessions import FileSource
 from saml_bridge.settings import Settings, allows_http_acs, check_environment
 from saml_bridge.terminal import clean, make_console, make_table, show_finding
@@ -307,20 +308,30 @@ def metadata_check(
     """Is this partner's metadata good? Says what is wrong, what it means, and what to do.
 
     Shows what the metadata offers and asks for too: its keys, endpoints, name IDs and attributes. Of a file of more
-    than 20 service providers each gets one line.
+    than 20 service providers each gets one line. A file of more than 5 MiB needs --entity-id.
 
     Exit code 1 when a file has no service provider that can be used.
     """
     allow_http = allow_http or allows_http_acs()
     refused = False
     for file in files:
-        report = check_metadata(file.read_bytes(), now=at or _now(), entity_id=entity_id, allow_http=allow_http)
+        report = _check_file(file, now=at or _now(), entity_id=entity_id, allow_http=allow_http)
         refused |= report.refused
         if as_json:
             click.echo(json.dumps(build_json(file, report)))
         else:
             show_report(file, report, verbose=verbose)
     return 1 if refused else 0
+
+
+def _check_file(path: Path, *, now: datetime, entity_id: str | None, allow_http: bool) -> MetadataReport:
+    """The report on a file, or on one entity of a file that is too large for a report on all of them."""
+    try:
+        with path.open("rb") as file:
+            content = read_metadata(file, entity_id)
+    except (MetadataRefused, XmlRefused) as refused:
+        return MetadataReport(findings=refused.findings)
+    return check_metadata(content, now=now, entity_id=entity_id, allow_http=allow_http)
 
 
 @metadata.command("show")
@@ -356,7 +367,7 @@ def metadata_refresh(biller: str | None, partner: str | None, due: bool) -> int:
                 click.echo("another process is at it")
                 return 0
         else:
-            done = tuple(refresher.refresh(*one) for one in refresher.list_partners(biller, partner))
+            done = refresher.refresh_all(biller, partner)
     for one in done:
         click.echo(clean(f"{one.biller}/{one.partner}: {one.outcome}" + (f": {one.detail}" if one.detail else "")))
     if not done:

@@ -107,6 +107,14 @@ class LogoutRefused(RequestRefused):
     )
 
 
+class LogoutUnasked(LogoutRefused):
+    """A sign-out that no payer is seen to ask for: by a frame, a prefetch, another site's form."""
+
+    code = "logout-unasked"
+    http_status = 403
+    public_message = "Please sign out in your bill portal."
+
+
 class FetchRefused(BridgeError):
     """Something from another server that was not fetched, or not taken: the address, the connection, the answer."""
 

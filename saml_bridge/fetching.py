@@ -20,8 +20,9 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
@@ -132,7 +133,7 @@ class Fetcher:
         self._allow = tuple(ip_network(one) for one in allow)
         self._allow_http = allow_http
         self._resolve = resolve
-        self._tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else DEFAULT_CA_BUNDLE_PATH)
+        self._tls = ssl.create_default_context(cafile=str(ca_file)) if ca_file else _load_public_authorities()
         self._connect_seconds = connect_seconds
         self._deadline_seconds = deadline_seconds
         self._lookups = threading.BoundedSemaphore(MOST_LOOKUPS)
@@ -193,6 +194,7 @@ class Fetcher:
         addresses = self._find_addresses(place, deadline)
         with _explaining(place, deadline):
             connection = self._connect(place, addresses, deadline)
+        response: BaseHTTPResponse | None = None
         try:
             with deadline.hanging_up(connection):
                 with _explaining(place, deadline):
@@ -201,8 +203,11 @@ class Fetcher:
                         method, place.target, body=body, headers=sent, preload_content=False, decode_content=False
                     )
                     response = connection.getresponse()
-                yield _Reply(place, response, deadline)
+                with closing(response):
+                    yield _Reply(place, response, deadline)
         finally:
+            if response is not None:
+                response.close()  # it holds the socket open, too
             connection.close()
 
     def _find_addresses(self, place: _Place, deadline: _Deadline) -> list[Address]:
@@ -271,6 +276,12 @@ class Fetcher:
 _OWN_HEADERS: Final = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Connection": "close"}
 _FINAL_FIX: Final = "Use the address that the redirects lead to."
 _NAME_FIX: Final = "Check the host's name, and the name service of this machine."
+
+
+@lru_cache(maxsize=1)
+def _load_public_authorities() -> ssl.SSLContext:
+    """The certificates that requests brings; the environment cannot name others. Reading them takes a while."""
+    return ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
 
 
 def _refuse(code: str, host: str, what: str, fix: str = "") -> NoReturn:
@@ -367,10 +378,10 @@ def _explaining(place: _Place, deadline: _Deadline) -> Iterator[None]:
             _refuse("fetch-tls", place.host, f"has a certificate that {fault}.", "Tell whoever runs that server.")
         if isinstance(error, ssl.SSLError):
             _refuse("fetch-tls", place.host, f"does not speak TLS on port {place.port} in a way that is accepted.")
+        if isinstance(error, urllib3.exceptions.NewConnectionError | ConnectionError):
+            _refuse("fetch-connection", place.host, f"cannot be reached on port {place.port}, or hung up at once.")
         if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):
             _refuse("fetch-connection", place.host, "did not take the connection in time.")
-        if isinstance(error, OSError | urllib3.exceptions.NewConnectionError):
-            _refuse("fetch-connection", place.host, f"cannot be reached on port {place.port}, or hung up.")
         _refuse("fetch-connection", place.host, "hung up early, or does not speak HTTP.")
 
 

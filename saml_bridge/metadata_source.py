@@ -9,16 +9,18 @@ Specification: Metadata Query Protocol (draft-young-md-query), section 3; its SA
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from datetime import datetime
 from tempfile import TemporaryFile
-from typing import Final
+from types import TracebackType
+from typing import BinaryIO, Final, Protocol
 from urllib.parse import quote
 
 from saml_bridge.config import read_signer
 from saml_bridge.document import SamlSettings
-from saml_bridge.errors import MetadataRefused, XmlRefused
-from saml_bridge.fetching import Fetcher
+from saml_bridge.errors import FetchRefused, MetadataRefused, XmlRefused
+from saml_bridge.fetching import Answer
 from saml_bridge.saml.aggregate import pick_entity
 from saml_bridge.saml.certificates import CertificateBroken
 from saml_bridge.saml.metadata import SpMetadata, parse_metadata
@@ -28,6 +30,76 @@ from saml_bridge.values import Finding, Severity
 MAX_AGGREGATE_BYTES: Final = 128 * 1024 * 1024
 ACCEPT: Final = "application/samlmetadata+xml"
 """All that a metadata query may name; a plain address gets the other names of XML, too."""
+
+
+MOST_SHARED: Final = 4
+
+
+class Fetches(Protocol):
+    """What `fetching.Fetcher` does, as far as it is needed here."""
+
+    def get(self, url: str, *, into: BinaryIO, max_bytes: int, accept: str, etag: str | None = None) -> Answer: ...
+
+
+class SharedFetcher:
+    """One run's fetcher: partners that share an address share its answer, or its failure. A context manager.
+
+    A federation's file of 100 MB serves many partners, and a server that hangs would hold each of them up. The last
+    four answers are kept, in files.
+    """
+
+    def __init__(self, fetcher: Fetches) -> None:
+        self._fetcher = fetcher
+        self._bodies: dict[str, tuple[Answer, BinaryIO]] = {}
+        self._unchanged: dict[tuple[str, str | None], Answer] = {}
+        self._failures: dict[str, tuple[str, str]] = {}
+
+    def __enter__(self) -> SharedFetcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _, body in self._bodies.values():
+            body.close()
+
+    def get(self, url: str, *, into: BinaryIO, max_bytes: int, accept: str, etag: str | None = None) -> Answer:
+        """As `Fetcher.get`; what was refused for this address before is refused again."""
+        if url in self._failures:
+            detail, code = self._failures[url]
+            raise FetchRefused(detail, code=code)
+        if (url, etag) in self._unchanged:
+            return self._unchanged[url, etag]
+        if url not in self._bodies:
+            answer = self._fetch(url, max_bytes=max_bytes, accept=accept, etag=etag)
+            if answer.status == 304:
+                return answer
+        answer, body = self._bodies[url]
+        if etag is not None and answer.etag == etag:
+            return replace(answer, status=304)
+        if body.seek(0, 2) > max_bytes:
+            raise FetchRefused(f"{url} answered with more than {max_bytes:,} bytes.", code="fetch-too-large")
+        body.seek(0)
+        shutil.copyfileobj(body, into)
+        return answer
+
+    def _fetch(self, url: str, *, max_bytes: int, accept: str, etag: str | None) -> Answer:
+        body = TemporaryFile()  # noqa: SIM115  closed at the end of the run
+        try:
+            answer = self._fetcher.get(url, into=body, max_bytes=max_bytes, accept=accept, etag=etag)
+        except BaseException as error:
+            body.close()
+            if isinstance(error, FetchRefused) and error.code != "fetch-too-large":
+                self._failures[url] = error.detail, error.code  # not itself: it holds on to the connection
+            raise
+        if answer.status == 304:
+            body.close()
+            self._unchanged[url, etag] = answer
+        else:
+            if len(self._bodies) >= MOST_SHARED:
+                self._bodies.pop(next(iter(self._bodies)))[1].close()
+            self._bodies[url] = answer, body
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +119,7 @@ def find_address(settings: SamlSettings) -> str:
 
 
 def fetch_metadata(
-    fetcher: Fetcher, settings: SamlSettings, *, now: datetime, etag: str | None = None, allow_http: bool = False
+    fetcher: Fetches, settings: SamlSettings, *, now: datetime, etag: str | None = None, allow_http: bool = False
 ) -> FetchedMetadata | None:
     """Fetch, verify and judge a partner's metadata as of `now`; None when the server says that `etag` still holds.
 

@@ -9,10 +9,11 @@ Nothing stands here in clear: the portal session and the name ID as keyed hashes
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import (
     BigInteger,
@@ -36,6 +37,7 @@ from saml_bridge.errors import DatabaseUnavailable
 from saml_bridge.sealing import Seal
 
 UNSPECIFIED_FORMAT = "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified"
+CALLS_BETWEEN_PURGES = 512
 _MANY = 500
 
 
@@ -65,6 +67,10 @@ _TABLE = Base.metadata.tables[PartnerSessionRow.__tablename__]
 _NAMES = tuple(one.name for one in _TABLE.columns if one.name != "id")
 
 
+def _read_clock() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class PartnerSession:
     """One partner's session as it was begun; `expires_at` is aware UTC, `name_id_format` the full URN."""
@@ -86,7 +92,9 @@ class PartnerSessions:
     Every method but `end` and `purge` names its biller; every one raises DatabaseUnavailable.
     """
 
-    def __init__(self, database: Database, *, secret: bytes) -> None:
+    def __init__(self, database: Database, *, secret: bytes, clock: Callable[[], datetime] = _read_clock) -> None:
+        self._clock = clock
+        self._calls = itertools.count(1)
         self._engine = database.autocommit
         self._secret = secret
         self._seal = Seal(secret, "partner-session")
@@ -108,8 +116,10 @@ class PartnerSessions:
     ) -> None:
         """Remember a session that is about to begin; committed when this returns, at the cost of one INSERT.
 
-        `expires_at` is the end of the portal session, aware UTC.
+        `expires_at` is the end of the portal session, aware UTC. Once in a while what is past its end is removed.
         """
+        if next(self._calls) % CALLS_BETWEEN_PURGES == 0:
+            self.purge(self._clock())
         values = {
             "biller": biller,
             "partner": partner,

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,8 +21,7 @@ from saml_bridge.changes import Change, FindAcs, plan
 from saml_bridge.config import HASH_PREFIX, FiledBiller, dump_biller, load_file, resolve_metadata
 from saml_bridge.document import Biller, Partner, SamlSettings
 from saml_bridge.errors import ConfigInvalid, FetchRefused, MetadataRefused, NotFound
-from saml_bridge.fetching import Fetcher
-from saml_bridge.metadata_source import fetch_metadata, find_address
+from saml_bridge.metadata_source import Fetches, SharedFetcher, fetch_metadata, find_address
 from saml_bridge.registry import Publication, Published, Registry
 from saml_bridge.saml.metadata import choose_acs, parse_metadata
 from saml_bridge.saml.metadata_changes import MetadataChanges, compare_documents
@@ -36,7 +36,7 @@ class Sources:
     (biller, partner, hash) before, which is then not asked again.
     """
 
-    fetcher: Fetcher
+    fetcher: Fetches
     is_rejected: Callable[[str, str, Sha256Hex], bool] = lambda _biller, _partner, _sha256: False
 
 
@@ -104,8 +104,11 @@ def plan_file(registry: Registry, path: Path, *, now: datetime, sources: Sources
     file's form, its metadata, the checks of what would be in force.
     """
     document = load_file(path.read_bytes(), allow_http=registry.allow_http)
-    planning = _Planning(registry, path.parent, now, sources)
-    planned = tuple(planning.plan(filed) for filed in document.billers)
+    with ExitStack() as stack:
+        if sources is not None:
+            sources = replace(sources, fetcher=stack.enter_context(SharedFetcher(sources.fetcher)))
+        planning = _Planning(registry, path.parent, now, sources)
+        planned = tuple(planning.plan(filed) for filed in document.billers)
     said = {(finding.code, finding.message) for finding in document.findings}
     checked = registry.check([one.publication for one in planned], now=now)
     more = (one for one in checked if one.refuses or (one.code, one.message) not in said)
@@ -176,7 +179,7 @@ class _Planning:
         old = self._registry.load_document(slug, current) if current else None
         biller, metadata = resolve_metadata(
             filed.biller,
-            lambda name: (self._folder / name).read_bytes(),
+            lambda name: (self._folder / name).open("rb"),
             fetch=lambda partner: self._fetch(slug, partner, old.find_partner(partner.slug) if old else None),
         )
         based_on = current if filed.based_on is None or not current else filed.based_on

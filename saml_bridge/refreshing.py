@@ -23,8 +23,7 @@ from saml_bridge.audit import Entry, Kind
 from saml_bridge.config import HASH_PREFIX
 from saml_bridge.document import Biller, Partner, SamlSettings
 from saml_bridge.errors import BillerUnknown, BridgeError, ConfigConflict, ConfigInvalid, NotFound
-from saml_bridge.fetching import Fetcher
-from saml_bridge.metadata_source import FetchedMetadata, fetch_metadata, find_address
+from saml_bridge.metadata_source import FetchedMetadata, Fetches, SharedFetcher, fetch_metadata, find_address
 from saml_bridge.refreshes import HeldMetadata, Refreshes, SourceState
 from saml_bridge.registry import Publication, Registry
 from saml_bridge.saml.metadata import SpMetadata, parse_metadata
@@ -99,7 +98,7 @@ class Refresher:
 
     registry: Registry
     refreshes: Refreshes
-    fetcher: Fetcher
+    fetcher: Fetches
     clock: Callable[[], datetime]
     new_trace_id: Callable[[], TraceId]
 
@@ -136,13 +135,21 @@ class Refresher:
             return None
         done = []
         try:
-            for biller, partner in self.list_due():
-                if not self._hold_lease(holder):
-                    break
-                done.append(self.refresh(biller, partner))
+            with SharedFetcher(self.fetcher) as shared:
+                sharing = replace(self, fetcher=shared)
+                for biller, partner in self.list_due():
+                    if not self._hold_lease(holder):
+                        break
+                    done.append(sharing.refresh(biller, partner))
         finally:
             self.refreshes.release_lease(LEASE, holder)
         return tuple(done)
+
+    def refresh_all(self, biller: str | None = None, partner: str | None = None) -> tuple[Refreshed, ...]:
+        """Refresh everyone, everyone of a biller, or one partner, due or not. Raises NotFound as `list_partners`."""
+        with SharedFetcher(self.fetcher) as shared:
+            sharing = replace(self, fetcher=shared)
+            return tuple(sharing.refresh(*one) for one in self.list_partners(biller, partner))
 
     def _hold_lease(self, holder: str) -> bool:
         return self.refreshes.take_lease(LEASE, holder, now=self.clock(), length=LEASE_LENGTH)

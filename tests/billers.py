@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def digest(content: bytes) -> Sha256Hex:
 
 def make_biller(metadata: bytes, *, slug: str = "riverton-water") -> Biller:
     """The biller of the short file, with this metadata."""
-    biller, _ = resolve_metadata(load_file(SHORT_FILE).billers[0].biller, lambda _: metadata)
+    biller, _ = resolve_metadata(load_file(SHORT_FILE).billers[0].biller, lambda _: io.BytesIO(metadata))
     return replace(biller, slug=slug)
 
 

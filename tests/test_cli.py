@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from lxml import etree
 
 from saml_bridge.cli import main
+from tests.bench.aggregates import name_entity, write_aggregate
 from tests.metadata_server import MetadataServer
 from tests.world import BILLER, DOCUMENT, KEYS, SP_ACS, sp_metadata
 
@@ -356,6 +357,17 @@ def test_metadata_check_of_several_shows_each_in_full_or_the_one_asked_for(shell
     assert one.count("\n    ACS ") == 1
     assert "sp1.example.com" not in one
     assert "entity-not-found" in shell.run("metadata", "check", file, "--entity-id", "urn:x", code=1).stdout
+
+
+def test_metadata_check_of_a_federation_takes_the_entity_asked_for(shell: Shell) -> None:
+    write_aggregate(shell.folder / "federation.xml", 900, signed=True)
+    one = shell.run("metadata", "check", "federation.xml", "--at", CLOCK, "--entity-id", name_entity(700)).stdout
+    assert "federation.xml: usable" in one
+    assert f"  entity ID {name_entity(700)}\n" in one
+    assert "xml-too-large" in shell.run("metadata", "check", "federation.xml", code=1).stdout
+    absent = shell.run("metadata", "check", "federation.xml", "--entity-id", "urn:x", code=1).stdout
+    assert "entity-not-found" in absent
+    assert "and 880 more" in absent
 
 
 def test_metadata_check_of_many_is_a_line_each_unless_told_otherwise(shell: Shell) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.test_cli import Shell, edit, installed, published, shell
+from saml_bridge.cli import keys
+from tests.test_cli import ROOT, Shell, edit, installed, published, shell
 from tests.world import BILLER
 
 __all__ = ["installed", "published", "shell"]
@@ -36,6 +38,15 @@ def test_every_command_of_keys_explains_itself(shell: Shell) -> None:
     for command in ["list", "create", "import", "publish-next", "rehearse", "status", "promote", "demote", "retire"]:
         assert command in whole
         assert "Usage: saml-bridge keys" in shell.run("keys", command, "--help").stdout
+
+
+def test_the_page_on_keys_names_commands_that_there_are() -> None:
+    page = (ROOT / "docs" / "keys.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"`(?:saml-bridge )?keys ([a-z-]+)", page))
+    assert used == {name for name in keys.commands if name != "list"}
+    options = set(re.findall(r"--[a-z][a-z-]+", page))
+    known = {one for command in keys.commands.values() for option in command.params for one in option.opts}
+    assert options <= known, options - known
 
 
 def test_a_rollover_at_the_command_line(published: Shell) -> None:

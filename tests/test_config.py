@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from saml_bridge.config import (
 from saml_bridge.config.yaml_text import MAX_BYTES, read_yaml, write_yaml
 from saml_bridge.document import Biller, Condition, Rule, TransformCall
 from saml_bridge.errors import ConfigInvalid
+from saml_bridge.saml.xml import METADATA_LIMITS
 from saml_bridge.values import Finding, Severity
 from tests.billers import SHORT_FILE, make_biller, make_metadata, with_link, with_partner, with_saml
 
@@ -611,9 +613,9 @@ def test_paths_become_hashes_and_contents() -> None:
     biller = load_file(SHORT_FILE).billers[0].biller
     asked: list[str] = []
 
-    def read(path: str) -> bytes:
+    def read(path: str) -> BinaryIO:
         asked.append(path)
-        return b"<xml/>"
+        return io.BytesIO(b"<xml/>")
 
     resolved, contents = resolve_metadata(biller, read)
     assert asked == ["metadata/aquahawk.xml"]
@@ -628,13 +630,37 @@ def test_every_file_that_cannot_be_read_is_named() -> None:
     biller = load_file(SHORT_FILE).billers[0].biller
     second = replace(biller.partners[0], slug="other", saml=replace(biller.partners[0].saml, metadata="gone.xml"))
 
-    def read(path: str) -> bytes:
+    def read(path: str) -> BinaryIO:
         raise FileNotFoundError(2, "No such file or directory")
 
     with pytest.raises(ConfigInvalid) as caught:
         resolve_metadata(replace(biller, partners=(*biller.partners, second)), read)
     assert [one.code for one in caught.value.findings] == ["metadata-unreadable"] * 2
     assert "'gone.xml' cannot be read: No such file or directory" in caught.value.findings[1].message
+
+
+def test_of_a_file_too_large_to_be_kept_the_entity_is_taken(keys_dir: Path) -> None:
+    biller = load_file(SHORT_FILE).billers[0].biller
+    names = [f"https://sp{at}.example.com/" for at in range(4000)]
+    entities = b"".join(make_metadata(keys_dir, entity_id=name) for name in names)
+    namespace = b"urn:oasis:names:tc:SAML:2.0:metadata"
+    data = b'<md:EntitiesDescriptor xmlns:md="%b">%b</md:EntitiesDescriptor>' % (namespace, entities)
+    assert len(data) > METADATA_LIMITS.max_bytes
+
+    resolved, contents = resolve_metadata(with_saml(biller, entity_id=names[3000]), lambda _: io.BytesIO(data))
+    ((name, content),) = contents.items()
+    assert resolved.partners[0].saml.metadata == f"sha256:{name}"
+    assert len(content) < 5000
+    assert names[3000].encode() in content
+    assert names[2999].encode() not in content
+
+    with pytest.raises(ConfigInvalid) as caught:
+        resolve_metadata(with_saml(biller, entity_id="https://absent.example/"), lambda _: io.BytesIO(data))
+    [finding] = caught.value.findings
+    assert (finding.code, finding.where) == ("entity-not-found", f"{biller.slug}: partners[0].saml.metadata")
+    _, contents = resolve_metadata(biller, lambda _: io.BytesIO(data))
+    [content] = contents.values()
+    assert len(content) > METADATA_LIMITS.max_bytes  # which the check of the publication refuses
 
 
 def test_the_pinned_signer_of_a_document_must_be_a_certificate(biller: Biller, keys_dir: Path) -> None:

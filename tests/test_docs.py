@@ -24,6 +24,7 @@ PAGES = [
         "CONTRIBUTING.md",
         "docs/configuration.md",
         "docs/partner-metadata.md",
+        "docs/sign-out.md",
         "docs/decisions/README.md",
     )
 ]

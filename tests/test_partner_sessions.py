@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+import saml_bridge.partner_sessions
 from saml_bridge.db import Database
 from saml_bridge.errors import DatabaseUnavailable
 from saml_bridge.partner_sessions import UNSPECIFIED_FORMAT, PartnerSession, PartnerSessions
@@ -22,7 +23,7 @@ EMAIL = "urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress"
 
 @pytest.fixture
 def sessions(database: Database) -> PartnerSessions:
-    return PartnerSessions(database, secret=SECRET)
+    return PartnerSessions(database, secret=SECRET, clock=lambda: NOW)
 
 
 def remember(sessions: PartnerSessions, **changes: object) -> None:
@@ -132,6 +133,15 @@ def test_the_purge_removes_what_is_past_its_end_and_nothing_else(sessions: Partn
     sessions.purge(NOW)
     with database.engine.connect() as connection:
         assert connection.execute(text("SELECT session_index FROM partner_session")).scalars().all() == ["_later"]
+
+
+def test_c9_what_is_past_its_end_is_removed_by_itself(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saml_bridge.partner_sessions, "CALLS_BETWEEN_PURGES", 3)
+    sessions = PartnerSessions(database, secret=SECRET, clock=lambda: NOW)
+    for number in range(3):
+        remember(sessions, expires_at=NOW, session_index=f"_{number}")
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SELECT session_index FROM partner_session")).scalars().all() == ["_2"]
 
 
 def test_the_table_tells_nothing_of_the_payer(sessions: PartnerSessions, database: Database) -> None:

@@ -70,11 +70,12 @@ class Scene:
             self.server.serve("/sp.xml", content)
         return self.refresher(**changes).refresh(BILLER, "aquahawk")
 
-    def settings(self) -> SamlSettings:
-        return self.world.bridge.registry.load_document(BILLER).partners[0].saml
+    def settings(self, position: int = 0) -> SamlSettings:
+        return self.world.bridge.registry.load_document(BILLER).partners[position].saml
 
-    def in_force(self) -> bytes:
-        return self.world.bridge.registry.find_metadata(Sha256Hex(self.settings().metadata.removeprefix("sha256:")))
+    def in_force(self, position: int = 0) -> bytes:
+        sha256 = Sha256Hex(self.settings(position).metadata.removeprefix("sha256:"))
+        return self.world.bridge.registry.find_metadata(sha256)
 
     def revision(self) -> int:
         return self.world.bridge.registry.current_revision(BILLER)
@@ -529,6 +530,34 @@ def test_one_partners_failure_does_not_stop_the_others(scene: Scene) -> None:
         ("works", "published"),
     ]
     assert [one["event"] for one in logs] == ["fault"]
+
+
+def test_partners_that_share_an_address_share_what_is_fetched_from_it(scene: Scene) -> None:
+    names = [f"https://sp{number}.example" for number in range(4)]
+    entities = [sp_metadata().replace(SP_ENTITY_ID.encode(), name.encode()) for name in names]
+    url = scene.server.serve("/all.xml", aggregate(*entities))
+    scene.world.biller["partners"] = [
+        {**scene.world.partner, "slug": f"sp{number}", "saml": {"metadata": f"{number}.xml", "metadata_url": url}}
+        for number in range(4)
+    ]
+    for number, name in enumerate(names):
+        (scene.world.folder / f"{number}.xml").write_bytes(entities[number])
+        scene.world.biller["partners"][number]["saml"]["entity_id"] = name
+    scene.world.link["partner"] = "sp0"
+    scene.world.publish()
+    refresher = scene.refresher()
+    done = refresher.run_due("here")
+    assert done is not None
+    assert [one.outcome for one in done] == ["published"] * 4
+    assert all(name.encode() in scene.in_force(number) for number, name in enumerate(names))
+    assert scene.server.statuses == [200]
+    assert [one.outcome for one in refresher.refresh_all()] == ["unchanged"] * 4
+    assert scene.server.statuses.count(200) <= 2  # the first was published before the others' revisions
+    assert len(scene.server.statuses) <= 3
+    scene.server.answers.clear()
+    asked = len(scene.server.asked)
+    assert [one.outcome for one in refresher.refresh_all()] == ["fetch-status"] * 4
+    assert len(scene.server.asked) == asked + 1
 
 
 # The lease and the schedule

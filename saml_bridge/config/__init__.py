@@ -15,8 +15,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from marshmallow import Schema, ValidationError
 
@@ -24,8 +25,10 @@ from saml_bridge.config.checks import check_parts, check_unique
 from saml_bridge.config.schemas import BillerSchema, FiledBiller, FileSchema, Problem
 from saml_bridge.config.yaml_text import Lines, read_yaml, write_yaml
 from saml_bridge.document import Biller, Partner, SamlSettings
-from saml_bridge.errors import BridgeError, ConfigInvalid
+from saml_bridge.errors import BridgeError, ConfigInvalid, MetadataRefused, XmlRefused
+from saml_bridge.saml.aggregate import read_metadata
 from saml_bridge.saml.certificates import Certificate, CertificateBroken, parse_certificate_text
+from saml_bridge.saml.xml import METADATA_LIMITS
 from saml_bridge.values import Finding, Severity, Sha256Hex
 
 __all__ = [
@@ -128,13 +131,14 @@ def read_signer(settings: SamlSettings) -> Certificate | None:
 
 def resolve_metadata(
     biller: Biller,
-    read: Callable[[str], bytes],
+    open_file: Callable[[str], BinaryIO],
     *,
     fetch: Callable[[Partner], tuple[Sha256Hex, bytes | None]] | None = None,
 ) -> tuple[Biller, dict[Sha256Hex, bytes]]:
     """Replace paths of metadata files by hashes; gives the document and the contents by their hashes.
 
-    `read` gets a path as written and may raise OSError. `fetch` gives the metadata of a partner that names an address
+    `open_file` gets a path as written and may raise OSError; of a file that is too large to be kept as a whole, the
+    partner's entity is taken. `fetch` gives the metadata of a partner that names an address
     and no file, by its hash, and with its content unless that is stored already; it may raise BridgeError. Paths of
     pinned signers are replaced by their certificates. Raises ConfigInvalid with a finding a file.
     """
@@ -145,11 +149,11 @@ def resolve_metadata(
         place = f"{biller.slug}: partners[{position}].saml"
         settings = partner.saml
         try:
-            settings = _resolve_signer(settings, read, place)
+            settings = _resolve_signer(settings, open_file, place)
             if settings.metadata == "" and fetch is not None:
                 digest, content = _fetch(replace(partner, saml=settings), fetch, place)
             elif not settings.metadata.startswith(HASH_PREFIX):
-                content = _read_file(settings.metadata, read, "metadata", place)
+                content = _read_metadata(settings, open_file, place)
                 digest = Sha256Hex(hashlib.sha256(content).hexdigest())
             else:
                 digest, content = Sha256Hex(settings.metadata.removeprefix(HASH_PREFIX)), None
@@ -163,9 +167,21 @@ def resolve_metadata(
     return replace(biller, partners=tuple(partners)), contents
 
 
-def _read_file(path: str, read: Callable[[str], bytes], key: str, place: str) -> bytes:
+def _read_metadata(settings: SamlSettings, open_file: Callable[[str], BinaryIO], place: str) -> bytes:
+    with _open_named(settings.metadata, open_file, "metadata", place) as file:
+        try:
+            return read_metadata(file, settings.entity_id)
+        except (MetadataRefused, XmlRefused) as refused:
+            findings = [replace(one, where=f"{place}.metadata") for one in refused.findings]
+            raise ConfigInvalid(refused.detail, findings=findings) from refused
+
+
+@contextmanager
+def _open_named(path: str, open_file: Callable[[str], BinaryIO], key: str, place: str) -> Iterator[BinaryIO]:
+    """A file that the document names under `key`; that it cannot be read is a finding there."""
     try:
-        return read(path)
+        with open_file(path) as file:
+            yield file
     except OSError as error:
         message = f"{key}: the file {path!r} cannot be read: {error.strerror or type(error).__name__}"
         fix = "Paths are relative to the configuration file."
@@ -185,13 +201,14 @@ def _fetch(
         raise ConfigInvalid(error.detail, findings=findings or [told]) from error
 
 
-def _resolve_signer(settings: SamlSettings, read: Callable[[str], bytes], place: str) -> SamlSettings:
+def _resolve_signer(settings: SamlSettings, open_file: Callable[[str], BinaryIO], place: str) -> SamlSettings:
     """With the certificate itself, as the base64 of its DER, for whatever way it was written in."""
     text = settings.metadata_signer
     if text is None:
         return settings
     if "-----BEGIN" not in text and next(check_signer(settings, ""), None) is not None and _may_be_path(text):
-        content = _read_file(text, read, "metadata_signer", place)
+        with _open_named(text, open_file, "metadata_signer", place) as file:
+            content = file.read(METADATA_LIMITS.max_bytes)
         text = content.decode("latin-1") if b"-----BEGIN" in content else base64.b64encode(content).decode("ascii")
     settings = replace(settings, metadata_signer=text)
     findings = list(check_signer(settings, f"{place}.metadata_signer"))

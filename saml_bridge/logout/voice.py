@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from saml_bridge.callback import origin_of
-from saml_bridge.document import Partner
+from saml_bridge.document import Partner, SignatureAlgorithm
 from saml_bridge.errors import BridgeError, PartnerUnusable, RequestRefused
 from saml_bridge.fetching import Fetcher
 from saml_bridge.logout.progress import ANSWER_REFUSED, PARTNER_PARTIAL, PARTNER_REFUSED, Asker, Leg
@@ -36,7 +36,7 @@ from saml_bridge.saml.logout import (
 from saml_bridge.saml.metadata import Endpoint, SpMetadata
 from saml_bridge.saml.requests import NameIdValue, check_message
 from saml_bridge.saml.response import NAME_ID_FORMATS
-from saml_bridge.saml.sign import SigningKey, prepare_signer
+from saml_bridge.saml.sign import SigningKey, fit_algorithm, prepare_signer
 from saml_bridge.values import FormPost
 
 MOST_ANSWER_BYTES = 128 * 1024
@@ -69,6 +69,7 @@ class Voice:
     metadata: SpMetadata
     issuer: str
     key: SigningKey
+    algorithm: SignatureAlgorithm
 
     @property
     def soap(self) -> Endpoint | None:
@@ -167,7 +168,7 @@ class Voice:
             destination=endpoint.location,
             name_id=self.name(leg),
             session_indexes=leg.session_indexes,
-            signer=prepare_signer(self.key, self.partner.saml.signature_algorithm) if signed else None,
+            signer=prepare_signer(self.key, self.algorithm) if signed else None,
         )
 
     def _build_response(
@@ -189,7 +190,7 @@ class Voice:
             in_response_to=asker.request_id,
             status=status,
             sub_status=sub_status,
-            signer=prepare_signer(self.key, self.partner.saml.signature_algorithm) if signed else None,
+            signer=prepare_signer(self.key, self.algorithm) if signed else None,
         )
 
     def _send(
@@ -206,9 +207,14 @@ class Voice:
 
 
 def find_voice(snapshot: Snapshot, slug: str) -> Voice | None:
-    """The voice for a partner of this biller; None when it or its metadata is not there any more. Raises KeyRefused."""
+    """The voice for a partner of this biller; None when it or its metadata is not there any more.
+
+    Raises KeyRefused, and PartnerUnusable without the next key that is to sign for it.
+    """
     found = snapshot.find_partner(slug)
     if found is None:
         return None
     partner, metadata = found
-    return Voice(partner, metadata, partner.saml.our_entity_id or snapshot.issuer, snapshot.key)
+    key = snapshot.find_key(partner)
+    algorithm = fit_algorithm(partner.saml.signature_algorithm, key.kind)
+    return Voice(partner, metadata, snapshot.find_issuer(partner), key, algorithm)

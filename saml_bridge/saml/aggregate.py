@@ -23,7 +23,7 @@ from lxml import etree
 from saml_bridge.errors import MetadataRefused, SignatureRefused
 from saml_bridge.saml.certificates import Certificate
 from saml_bridge.saml.locations import quote_value
-from saml_bridge.saml.metadata_entity import MD
+from saml_bridge.saml.metadata_entity import MD, MDRPI, find_creation
 from saml_bridge.saml.verify import (
     DS,
     METADATA_PROFILE,
@@ -35,7 +35,7 @@ from saml_bridge.saml.verify import (
     verify_signed_info,
 )
 from saml_bridge.saml.xml import METADATA_LIMITS, parse_xml
-from saml_bridge.saml.xml_stream import XmlStream
+from saml_bridge.saml.xml_stream import HEAD_BYTES, XmlStream
 from saml_bridge.values import Finding, Severity
 
 _ENTITY: Final = f"{MD}EntityDescriptor"
@@ -49,9 +49,9 @@ _SIGNED_FIX: Final = "Get the file from the federation or partner whose key was 
 def pick_entity(file: BinaryIO, entity_id: str, *, pinned: Sequence[Certificate] | None = None) -> bytes:
     """One entity of a metadata file, as a document of its own that `parse_metadata` judges like the whole file.
 
-    `file` stands at its beginning. The groups around the entity are kept with their validity alone; a file of that one
-    entity comes back as it is. `pinned` are the only certificates that may have signed the file, and then it must be
-    signed. Raises MetadataRefused (`entity-not-found`, `entity-id-repeated`, `metadata-root`, the codes of a refused
+    `file` stands at its beginning. Of the groups around the entity, what they say of their times is kept; a file of
+    that one entity comes back as it is. `pinned` are the only certificates that may have signed the file, and then it
+    must be signed. Raises MetadataRefused (`entity-not-found`, `entity-id-repeated`, `metadata-root`, those of a
     signature) or XmlRefused.
     """
     stream = XmlStream(file, limits=METADATA_LIMITS, tags=(_ENTITY, _SIGNATURE))
@@ -61,6 +61,19 @@ def pick_entity(file: BinaryIO, entity_id: str, *, pinned: Sequence[Certificate]
         return _Search(entity_id, pinned).run(stream)
     except SignatureRefused as refused:
         _refuse(refused.code, refused.detail, _SIGNED_FIX)
+
+
+def read_metadata(file: BinaryIO, entity_id: str | None) -> bytes:
+    """What is kept of a metadata file: all of it, or the entity asked for, if it is too large for that.
+
+    `file` can be read twice (it is sought to its beginning). Without an entity ID, what comes back of a large file is
+    the beginning, which is too large to be accepted. Raises as `pick_entity` does.
+    """
+    data = file.read(METADATA_LIMITS.max_bytes + 1)
+    if entity_id is None or len(data) <= METADATA_LIMITS.max_bytes:
+        return data
+    file.seek(0)
+    return pick_entity(file, entity_id)
 
 
 def _refuse(code: str, message: str, fix: str) -> NoReturn:
@@ -93,7 +106,9 @@ class _Search:
     def __init__(self, entity_id: str, pinned: Sequence[Certificate] | None) -> None:
         self._entity_id = entity_id
         self._digest = None if pinned is None else _Digest(pinned)
-        self._found: list[bytes] = []
+        self._found = b""
+        self._times_found = 0
+        self._created: dict[etree._Element, str | None] = {}
         self._known: list[str] = []
         self._count = 0
 
@@ -106,15 +121,15 @@ class _Search:
         self._settle(stream, [root])
         if self._digest is not None:
             self._digest.finish(root)
-        if len(self._found) > 1:
+        if self._times_found > 1:
             message = (
                 f"The file has the entity {quote_value(self._entity_id)} twice, so nobody can tell which is right."
             )
             _refuse("entity-id-repeated", message, "Ask whoever publishes the file to remove the wrong one.")
         if not self._found:
             _refuse_absent(self._entity_id, self._known, self._count)
-        parse_xml(self._found[0], limits=METADATA_LIMITS)
-        return self._found[0]
+        parse_xml(self._found, limits=METADATA_LIMITS)  # the one that is used is looked at in full
+        return self._found
 
     def _look_at(self, ended: list[etree._Element]) -> None:
         for element in ended:
@@ -127,29 +142,53 @@ class _Search:
                 if len(self._known) < _MOST_LISTED:
                     self._known.append(name)
                 if name == self._entity_id:
-                    self._found.append(_build_document(element))
+                    self._found = self._found or self._build_document(element)
+                    self._times_found += 1
 
     def _settle(self, stream: XmlStream, groups: list[etree._Element]) -> None:
         """Everything in the tree but the open groups is complete: use it, and free it."""
         stream.forget(groups[0])
         if self._digest is not None:
             self._digest.add(groups)
+        self._created = {group: self._find_creation(group) for group in groups}
         for group, inner in zip(groups, (*groups[1:], None), strict=True):
             _empty(group, inner)
         if self._digest is not None:
             self._digest.note_start(groups)
 
+    def _find_creation(self, group: etree._Element) -> str | None:
+        """When an open group was published, which it says before its entities: that part may be gone by now."""
+        return self._created.get(group) or find_creation(group)
+
+    def _build_document(self, entity: etree._Element) -> bytes:
+        """The entity as it stands, inside of groups that say what those around it say of their time."""
+        document = etree.tostring(entity, encoding="UTF-8", with_tail=False)
+        for group in entity.iterancestors():
+            document = _write_start(group, self._find_creation(group)) + document + b"\n</md:EntitiesDescriptor>"
+        return b'<?xml version="1.0" encoding="UTF-8"?>\n' + document + b"\n"
+
+
+def _write_start(group: etree._Element, created: str | None) -> bytes:
+    """A group's beginning, without its names: until when it holds, how long it may be kept, when it was published."""
+    times = {name: value for name in ("validUntil", "cacheDuration") if (value := group.get(name)) is not None}
+    said = "".join(f" {name}={quoteattr(value)}" for name, value in times.items())
+    start = f'<md:EntitiesDescriptor xmlns:md="{MD[1:-1]}"{said}>\n'
+    if created is not None:
+        instant = f'xmlns:mdrpi="{MDRPI[1:-1]}" creationInstant={quoteattr(created)}'
+        start += f"<md:Extensions><mdrpi:PublicationInfo {instant}/></md:Extensions>\n"
+    return start.encode()
+
 
 def _find_open_groups(entity: etree._Element) -> list[etree._Element]:
     """The groups around the entity that was read last of all, the outermost first; none if something came after it.
 
-    A group that has just been closed may be among them: that it is empty then is found out the next time.
+    Text may have come, of which more may follow. A group that has just been closed may be among them: it is taken for
+    open until something follows it.
     """
     groups = list(entity.iterancestors())
-    for element in (entity, *groups):
-        if element.tail or element.getnext() is not None:
-            return []
-    return groups[::-1] if all(group.tag == _GROUP for group in groups) else []
+    if entity.getnext() is not None or any(one.tag != _GROUP or one.tail for one in groups):
+        return []
+    return [] if any(one.getnext() is not None for one in groups) else groups[::-1]
 
 
 def _empty(group: etree._Element, kept: etree._Element | None) -> None:
@@ -158,25 +197,6 @@ def _empty(group: etree._Element, kept: etree._Element | None) -> None:
     for child in list(group):
         if child is not kept:
             group.remove(child)
-
-
-def _build_document(entity: etree._Element) -> bytes:
-    """The entity as it stands, inside of groups that say what those around it say of validity."""
-    starts, ends = [], []
-    for group in reversed(list(entity.iterancestors())):
-        said = "".join(
-            f" {name}={quoteattr(value)}"
-            for name in ("validUntil", "cacheDuration")
-            if (value := group.get(name)) is not None
-        )
-        starts.append(f'<md:EntitiesDescriptor xmlns:md="{MD[1:-1]}"{said}>\n')
-        ends.append("\n</md:EntitiesDescriptor>")
-    own = etree.tostring(entity, encoding="UTF-8", with_tail=False)
-    return b'<?xml version="1.0" encoding="UTF-8"?>\n%b%b%b\n' % (
-        "".join(starts).encode(),
-        own,
-        "".join(ends).encode(),
-    )
 
 
 class _Digest:
@@ -205,6 +225,9 @@ class _Digest:
         if self._signed is not None:
             octets = canonicalize(groups[0], self._signed[0].prefixes)
             self._start = octets[: len(octets) - len(_write_ends(groups))]
+            if len(self._start) > HEAD_BYTES:  # they are written anew with each piece of the file
+                message = f"The start tags of the groups have more than {HEAD_BYTES:,} bytes."
+                _refuse("xml-too-large", message, "Tell whoever publishes the file.")
 
     def finish(self, root: etree._Element) -> None:
         """Compare the digest, when the root is complete and empty."""

@@ -17,7 +17,7 @@ import binascii
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
@@ -67,7 +67,7 @@ class Received:
 
     name: MessageName
     binding: str
-    xml: bytes
+    xml: bytes = field(repr=False)
     relay_state: str | None
     signature: DetachedSignature | None
 

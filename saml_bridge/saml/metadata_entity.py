@@ -222,9 +222,14 @@ def read_validity(element: etree._Element, *, judgement: Judgement, findings: Fi
     )
 
 
-def _read_creation(element: etree._Element, findings: Findings) -> datetime | None:
+def find_creation(element: etree._Element) -> str | None:
+    """When a group or an entity says that it was published, as it says it."""
     publication = element.find(f"{MD}Extensions/{MDRPI}PublicationInfo")
-    text = None if publication is None else publication.get("creationInstant")
+    return None if publication is None else publication.get("creationInstant")
+
+
+def _read_creation(element: etree._Element, findings: Findings) -> datetime | None:
+    text = find_creation(element)
     if text is None:
         return None
     try:

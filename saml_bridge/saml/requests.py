@@ -288,7 +288,7 @@ def choose_requested_acs(
         found = f"index {request.acs_index} together with a URL or a binding"
         _refuse("acs-ambiguous", f"The request asks for the assertion consumer service of {found}; one is accepted.")
     if request.protocol_binding not in (None, POST_BINDING):
-        found = quote_value(request.protocol_binding or "") or "none"
+        found = quote_value(request.protocol_binding or "") or "without a name"
         _refuse("acs-binding", f"The request asks for a response by the binding {found}; {POST_BINDING} is used.")
     if request.acs_index is None and request.acs_url is None:
         return choose_acs(metadata, configured)

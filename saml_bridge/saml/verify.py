@@ -325,9 +325,11 @@ def _check_canonicalization(element: etree._Element, profile: SignatureProfile) 
     if algorithm not in profile.canonicalizations:
         _refuse("signature-algorithm", "The canonicalization is not accepted; exclusive C14N (xml-exc-c14n#) is.")
     children = list(element)
-    if [child.tag for child in children] not in ([], [_INCLUSIVE_NAMESPACES]) or any(len(child) for child in children):
+    if not children:
+        return
+    if [child.tag for child in children] != [_INCLUSIVE_NAMESPACES] or len(children[0]):
         _refuse_structure("The canonicalization has parameters that are not accepted.")
-    if children and len(children[0].get("PrefixList", "").split()) > _MOST_PREFIXES:
+    if len(children[0].get("PrefixList", "").split()) > _MOST_PREFIXES:
         _refuse_structure(f"The canonicalization names more than {_MOST_PREFIXES} prefixes.")
 
 

@@ -12,7 +12,7 @@ connection for a document, and no text of libxml2's parser reaches an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -167,8 +167,12 @@ def _refuse(code: str, message: str, fix: str = "") -> NoReturn:
 
 def _check_size(data: bytes, limits: Limits) -> None:
     if len(data) > limits.max_bytes:
-        message = f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are read."
-        _refuse("xml-too-large", message, "Take the part that belongs to the one partner out of it.")
+        message = f"The file has more than {limits.max_bytes:,} bytes."
+        _refuse(
+            "xml-too-large",
+            message,
+            "Take the one partner's part out of it; of metadata it is enough to say which entity is meant.",
+        )
     check_likeness(data)
 
 
@@ -336,8 +340,13 @@ def _check_tree(root: etree._Element, limits: Limits) -> None:
         refuse_xinclude()
     seen: set[str] = set()
     for element in root.iter("*"):
-        if names := element.keys():
-            _check_attributes(element, names, limits, seen)
+        names = element.keys()
+        if len(names) > limits.max_attributes:
+            message = f"An element has {len(names):,} attributes; at most {limits.max_attributes} are read."
+            _refuse("xml-attributes", message, _EXPORT_FIX)
+        for name in _ID_NAMES:
+            if name in names:
+                _check_id_is_new(element.get(name, ""), seen)
 
 
 def check_depth(root: etree._Element, limits: Limits) -> None:
@@ -349,15 +358,6 @@ def check_depth(root: etree._Element, limits: Limits) -> None:
 
 def refuse_xinclude() -> NoReturn:
     _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
-
-
-def _check_attributes(element: etree._Element, names: Sequence[str | bytes], limits: Limits, seen: set[str]) -> None:
-    if len(names) > limits.max_attributes:
-        message = f"An element has {len(names):,} attributes; at most {limits.max_attributes} are read."
-        _refuse("xml-attributes", message, _EXPORT_FIX)
-    for name in _ID_NAMES:
-        if name in names:
-            _check_id_is_new(element.get(name, ""), seen)
 
 
 def _check_kind(node: etree._Element) -> None:

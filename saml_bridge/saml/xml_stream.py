@@ -56,18 +56,21 @@ class XmlStream:
         self._text = self._decode(self.head)
         if not check_prolog(self._text) and len(self.head) == HEAD_BYTES:
             _refuse("xml-prolog", f"The first element of the file begins after more than {HEAD_BYTES:,} bytes.")
-        wildcards = tuple(f"{namespace}*" for namespace in XINCLUDE_NAMESPACES)
-        self._parser = etree.XMLPullParser(("end", "pi"), tag=(*tags, *wildcards), **PARSER_OPTIONS)
+        watched = (*tags, *(f"{namespace}*" for namespace in XINCLUDE_NAMESPACES))
+        self._parser = etree.XMLPullParser(("end", "pi"), tag=watched, **PARSER_OPTIONS)
         self._held = 0
 
     def find_root_tag(self) -> str | None:
-        """The name of the first element, by a parser of its own that sees the beginning alone; None without one."""
+        """The name of the first element, by a parser of its own that sees the beginning alone; None if it has none."""
         parser = etree.XMLPullParser(("start",), **PARSER_OPTIONS)
         try:
             parser.feed(self._text.encode())
         except etree.XMLSyntaxError as error:
             refuse_malformed(error, self._text)
-        return next((element.tag for _, element in _read_events(parser)), None)
+        tag = next((element.tag for _, element in _read_events(parser)), None)
+        if tag is None and len(self.head) == HEAD_BYTES:
+            _refuse("xml-too-large", f"The first tag of the file has more than {HEAD_BYTES:,} bytes.")
+        return tag
 
     def read_rest(self) -> bytes:
         """The whole file, in place of parsing it; one byte more than the limit if it is larger."""

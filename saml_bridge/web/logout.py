@@ -27,6 +27,7 @@ from flask import Blueprint, Response, jsonify, redirect, request
 from saml_bridge.errors import (
     BridgeError,
     LogoutRefused,
+    LogoutUnasked,
     RequestRefused,
     SignatureRefused,
     SourceUnavailable,
@@ -100,7 +101,7 @@ class _Edge:
 
         def take(trace_id: TraceId) -> Response:
             if _is_prefetch():
-                raise LogoutRefused("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
+                raise LogoutUnasked("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
             outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), trace_id=trace_id)
             return self._answer(biller, outcome)
 
@@ -111,9 +112,9 @@ class _Edge:
 
         def take(trace_id: TraceId) -> Response:
             if is_unseen(request, methods=("GET", "POST")):
-                raise LogoutRefused("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
+                raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
             if request.method == "POST" and not self._is_from_here():
-                raise LogoutRefused("posted by a page that is not ours", code="logout-foreign")
+                raise LogoutUnasked("posted by a page that is not ours", code="logout-foreign")
             if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
                 return self._confirm(biller)
             credentials = read_launch_request(biller, "", trace_id).credentials
@@ -140,7 +141,7 @@ class _Edge:
     def ask_partner(self, biller: str, token: str, number: int) -> Response:
         def take(_: TraceId) -> Response:
             if _is_prefetch():
-                raise LogoutRefused("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
+                raise LogoutUnasked("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
             return self._answer(biller, self._sign_out.ask_partner(biller, token, number), framed=True)
 
         return self._run("logout-step", biller, take)
@@ -148,7 +149,7 @@ class _Edge:
     def end(self, biller: str, token: str) -> Response:
         def take(_: TraceId) -> Response:
             if is_unseen(request):
-                raise LogoutRefused("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
+                raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
             return self._answer(biller, self._sign_out.finish(biller, token))
 
         return self._run("logout-end", biller, take)
@@ -201,7 +202,8 @@ class _Edge:
         can_retry = request.method == "GET" and isinstance(error, SourceUnavailable | SessionMalformed)
         retry_url = f"/logout/{biller}" if can_retry else None
         found = find_biller(self._sign_out.registry, biller)
-        return render_error(error, trace_id=trace_id, biller=found, retry_url=retry_url)
+        page = render_error(error, trace_id=trace_id, biller=found, retry_url=retry_url)
+        return _let_us_frame(page) if request.headers.get("Sec-Fetch-Dest") == "iframe" else page
 
     def _answer(self, biller: str, outcome: Outcome, *, framed: bool = False) -> Response:
         if isinstance(outcome, Soap):

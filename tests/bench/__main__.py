@@ -2,8 +2,9 @@
 
 (a) a raw RSA-2048 signature; (b) mapping, stamp, sign and encode in process; (c) the whole launch over HTTP with a JWT
 session and its committed record, on SQLite (synchronous=FULL) and PostgreSQL, the service's own CPU; (d) pysaml2's own
-`create_authn_response` with its default backend. Rounds are interleaved; each figure is the median of its rounds, each
-divided by the raw signatures measured within the same round.
+`create_authn_response` with its default backend; (e) a partner's request, read and verified in process, and answered
+over HTTP. Rounds are interleaved; each figure is the median of its rounds, each divided by the raw signatures measured
+within the same round. After that, one entity is picked out of big aggregates, beside lxml's iterparse and pysaml2.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from saml_bridge.mapping import compile_mapping
 from saml_bridge.saml.metadata import parse_metadata
 from saml_bridge.saml.response import compile_partner, stamp_from
 from saml_bridge.saml.sign import load_signing_key
+from tests.bench import incoming
+from tests.bench.aggregates import measure_aggregates, report_aggregates
 from tests.bench.chart import draw_chart
 from tests.bench.service import CLIENT_CORE, SERVICE_CORE, Service, run_service
 from tests.bench.world import NOW, write_billers
@@ -50,6 +53,7 @@ TARGETS = {
     "in process, both signed": 2.8,
     "over HTTP, SQLite": 5.0,
     "over HTTP, PostgreSQL": 6.0,
+    **incoming.TARGETS,
 }
 MANY = "over HTTP, SQLite, many billers, 10 in use"
 SPREAD = "over HTTP, SQLite, many billers, 1000 in use"
@@ -188,6 +192,9 @@ def main() -> None:
     parser.add_argument("--launches", type=int, default=1000, help="launches over HTTP a round")
     parser.add_argument("--billers", type=int, default=10_000, help="billers of the large installation")
     parser.add_argument("--no-chart", dest="chart", action="store_false", help="leave the README's chart as it is")
+    parser.add_argument(
+        "--no-aggregates", dest="aggregates", action="store_false", help="leave out the big metadata files"
+    )
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="saml-bridge-bench-")))
@@ -207,6 +214,7 @@ def main() -> None:
         works: dict[str, tuple[Measure, int]] = {
             "in process, assertion signed": (in_process(response_in_process("assertion", folder)), 500),
             "in process, both signed": (in_process(response_in_process("both", folder)), 300),
+            **{name: (in_process(incoming.verify_incoming(name.rpartition(" ")[2])), 500) for name in incoming.TARGETS},
             "over HTTP, SQLite": (over_http(few, 10), options.launches),
             "over HTTP, PostgreSQL": (over_http(pg, 10), options.launches),
             "sign-on request over HTTP, SQLite": (sign_on_over_http(few), options.launches // 2),
@@ -225,6 +233,10 @@ def main() -> None:
                 ratios[name].append(ratio)
                 floor.append(unit)
     report(floor, ratios, options)
+    if options.aggregates:
+        with tempfile.TemporaryDirectory(prefix="saml-bridge-aggregates-") as name:
+            print()
+            report_aggregates(measure_aggregates(Path(name)))
 
 
 def compare(measure: Measure, raw: Measure, count: int) -> tuple[float, float]:

@@ -200,7 +200,7 @@ def test_l7_a_sign_out_that_another_site_starts_needs_a_click(visitor: Visitor) 
 )
 def test_l7_a_form_of_another_site_signs_nobody_out(visitor: Visitor, headers: dict[str, str]) -> None:
     visitor.remember("aquahawk")
-    assert visitor.post(f"/logout/{BILLER}", **headers).status_code == 400
+    assert visitor.post(f"/logout/{BILLER}", **headers).status_code == 403
     assert visitor.list_open() == ["aquahawk"]
     assert not list_records(visitor)
 
@@ -221,12 +221,12 @@ def test_l7_browsers_without_fetch_metadata_post_with_their_origin(visitor: Visi
 def test_b1_l7_frames_pictures_and_prefetches_end_nothing(visitor: Visitor, headers: dict[str, str]) -> None:
     visitor.remember("aquahawk")
     answer = visitor.get(f"/logout/{BILLER}", Sec_Fetch_Site="same-origin", **headers)
-    assert answer.status_code == 400
+    assert answer.status_code == 403
     assert not list_records(visitor)
     path = visitor.begin()
-    assert visitor.get(f"{path}/end", **headers).status_code == 400
+    assert visitor.get(f"{path}/end", **headers).status_code == 403
     assert visitor.get(f"{path}/state").json == {"partners": ["waiting"], "ended": False}
-    assert visitor.client.head(f"{path}/end", base_url=BASE_URL).status_code == 400
+    assert visitor.client.head(f"{path}/end", base_url=BASE_URL).status_code == 403
     assert not list_records(visitor)
 
 
@@ -234,8 +234,8 @@ def test_b1_l7_frames_pictures_and_prefetches_end_nothing(visitor: Visitor, head
 def test_b1_a_prefetch_uses_no_message_up(visitor: Visitor, headers: dict[str, str]) -> None:
     visitor.remember("sensus")
     path = f"{SLO}?{encode_redirect('SAMLRequest', make_request('sensus'))}"
-    assert visitor.get(path, **headers).status_code == 400
-    assert visitor.client.head(path, base_url=BASE_URL).status_code == 400
+    assert visitor.get(path, **headers).status_code == 403
+    assert visitor.client.head(path, base_url=BASE_URL).status_code == 403
     assert visitor.list_open() == ["sensus"]
     assert visitor.get(path, Sec_Fetch_Site="cross-site").status_code == 303
     assert not visitor.list_open()
@@ -362,6 +362,15 @@ def test_b14_a_relay_state_goes_back_and_leads_nowhere(visitor: Visitor) -> None
     policy = read_policy(answer.headers["Content-Security-Policy"])
     assert policy["form-action"] == ["https://neptune.example.com", "https://login.neptune.example"]
     assert policy["frame-ancestors"] == ["'none'"]
+
+
+def test_b3_a_refusal_in_the_frame_is_shown_there_and_to_us_alone(visitor: Visitor) -> None:
+    answer = visitor.get(
+        f"{SLO}?{encode_redirect('SAMLResponse', make_response('sensus', '_no'))}", Sec_Fetch_Dest="iframe"
+    )
+    assert answer.status_code == 400
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert read_policy(answer.headers["Content-Security-Policy"])["frame-ancestors"] == ["'self'"]
 
 
 # Partners' messages

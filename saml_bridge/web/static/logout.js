@@ -24,8 +24,7 @@
   function end() {
     if (!over) {
       over = true;
-      frame.removeAttribute("src");
-      location.assign(finish.href);
+      location.replace(finish.href);
     }
   }
 
@@ -37,7 +36,7 @@
     }
     since = performance.now();
     show(current, "asked");
-    frame.src = `${list.dataset.path}/ask/${current}`;
+    frame.contentWindow.location.replace(`${list.dataset.path}/ask/${current}`); // leaves no trace for "back"
   }
 
   function goOn() {
