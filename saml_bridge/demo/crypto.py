@@ -1,8 +1,9 @@
-"""Signature checks and decryption for pysaml2's client, in process on python-xmlsec.
+"""Signatures and decryption for pysaml2's client, in process on python-xmlsec.
 
-Owns: `InProcessCrypto`, the one `CryptoBackend` of the demo partners. pysaml2's own backend starts the `xmlsec1`
-program for each check, which a machine that only has `pip install .` lacks. Does not own: which certificates count
-(pysaml2 takes them from the registered metadata) and every other check of a response. Called by `service_provider.py`.
+Owns: `InProcessCrypto`, the one `CryptoBackend` of the demo partners, and `RedirectCrypto` for signatures in addresses.
+pysaml2's own backend starts the `xmlsec1` program for each check, which a machine that only has `pip install .` lacks.
+Does not own: which certificates count (pysaml2 takes them from the registered metadata) and every other check of a
+message. Called by `service_provider.py`.
 
 libxmlsec dereferences what a signature names before it looks at the key, so the shape of a signature is checked here
 first: one reference, to the element that was asked about, and listed algorithms only.
@@ -16,7 +17,7 @@ from typing import Any
 
 import xmlsec
 from lxml import etree
-from saml2.sigver import CryptoBackend, DecryptError, SignatureError
+from saml2.sigver import SIGNER_ALGS, CryptoBackend, DecryptError, RSACrypto, RSASigner, SignatureError
 
 DS = "http://www.w3.org/2000/09/xmldsig#"
 XENC = "http://www.w3.org/2001/04/xmlenc#"
@@ -27,6 +28,8 @@ SAMLP = "urn:oasis:names:tc:SAML:2.0:protocol"
 RESPONSE = f"{{{SAMLP}}}Response"
 ASSERTION = f"{{{SAML}}}Assertion"
 ENCRYPTED_ASSERTION = f"{{{SAML}}}EncryptedAssertion"
+LOGOUT_REQUEST = f"{{{SAMLP}}}LogoutRequest"
+LOGOUT_RESPONSE = f"{{{SAMLP}}}LogoutResponse"
 
 MAX_BYTES = 256 * 1024
 EXCLUSIVE_C14N = "http://www.w3.org/2001/10/xml-exc-c14n#"
@@ -37,13 +40,18 @@ SIGNATURE_ALGORITHMS = frozenset(
 DIGESTS = frozenset({f"{XENC}sha256", f"{XENC}sha512", "http://www.w3.org/2001/04/xmldsig-more#sha384"})
 CIPHERS = frozenset({f"{XENC11}aes128-gcm", f"{XENC11}aes256-gcm"})
 KEY_TRANSPORTS = frozenset({f"{XENC}rsa-oaep-mgf1p", f"{XENC11}rsa-oaep"})
-PARENTS = {RESPONSE: (), ASSERTION: (RESPONSE, ENCRYPTED_ASSERTION)}
+PARENTS = {
+    RESPONSE: (),
+    ASSERTION: (RESPONSE, ENCRYPTED_ASSERTION),
+    LOGOUT_REQUEST: (),
+    LOGOUT_RESPONSE: (),
+}
 _NOT_PURE = (etree._Comment, etree._ProcessingInstruction, etree._Entity)
 _TEXT_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 
 
 class InProcessCrypto(CryptoBackend):  # type: ignore[misc]  # pysaml2 has no types
-    """Verifies and decrypts; signing and encrypting are not a service provider's work and stay unimplemented.
+    """Signs, verifies and decrypts; encrypting is not a service provider's work and stays unimplemented.
 
     pysaml2 keeps the reason of a refusal to its log; `reason` is the latest one, for whoever wants to tell it.
     """
@@ -70,6 +78,20 @@ class InProcessCrypto(CryptoBackend):  # type: ignore[misc]  # pysaml2 has no ty
             raise
         return True
 
+    def sign_statement(self, statement: str | bytes, node_name: str, key_file: str, node_id: str) -> str:
+        """The document with the signature of this element, whose empty form pysaml2 has put there, filled in.
+
+        Raises SignatureError for anything that the other side would have to refuse.
+        """
+        root = parse_message(statement)
+        node = _find_signed_node(root, node_name, node_id)
+        signature = _check_shape(node, node_id)
+        context = xmlsec.SignatureContext()
+        context.key = xmlsec.Key.from_file(key_file, xmlsec.constants.KeyDataFormatPem)
+        context.register_id(node, "ID")
+        context.sign(signature)
+        return str(etree.tostring(root, encoding="unicode"))
+
     def decrypt(self, enctext: str | bytes, key_file: str) -> str:
         """The whole document with its first encrypted element put back as plain text. Raises DecryptError."""
         try:
@@ -77,6 +99,20 @@ class InProcessCrypto(CryptoBackend):  # type: ignore[misc]  # pysaml2 has no ty
         except DecryptError as error:
             self.reason = str(error)
             raise
+
+
+class RedirectCrypto(RSACrypto):  # type: ignore[misc]  # pysaml2 has no types
+    """Signs and verifies the queries of the Redirect binding with listed algorithms only.
+
+    pysaml2 keeps one signer an algorithm for the whole process and sets its key at each use; here each use has its own,
+    since four portals sign in several threads.
+    """
+
+    def get_signer(self, sigalg: str, sigkey: Any = None) -> Any:
+        """Raises SignatureError for another algorithm, SHA-1 among them."""
+        if sigalg not in SIGNATURE_ALGORITHMS or sigalg not in SIGNER_ALGS:
+            raise SignatureError(f"the signature uses an algorithm that is not allowed: {sigalg}")
+        return RSASigner(SIGNER_ALGS[sigalg].digest, sigkey or self.key)
 
 
 def _verify(signedtext: str | bytes, cert_file: str, node_name: str, node_id: str) -> None:

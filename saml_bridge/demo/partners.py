@@ -1,34 +1,47 @@
 """Four demo partner portals in one Flask application, on an origin of their own.
 
-Owns: the portals' pages, their sign-in (a posted SAML response becomes a session of the portal's own) and their looks.
-Does not own: whether a response is good (`service_provider.py`), the readings (`usage.py`). Started by `run.py`.
-Nothing of the bridge is imported here: the portals are told apart from a vendor's only by the banner on each page.
+Owns: the portals' pages, their sign-in (a posted SAML response becomes a session of the portal's own), their sign-out
+and their looks. Does not own: whether a message is good (`service_provider.py`, `sign_out.py`), what is remembered
+(`memory.py`), the readings (`usage.py`). Started by `run.py`. Nothing of the bridge is imported here: the portals are
+told apart from a vendor's only by the banner on each page.
 
-Routes, below `/aquahawk`, `/eyeonwater`, `/my360`, `/sensus`: `/`, `/usage`, `POST /saml/acs`, `/saml/metadata`,
-`POST /sign-out`. Sessions live in memory: one process serves them, and they end with it.
+Routes, below `/aquahawk`, `/eyeonwater`, `/my360`, `/sensus`: `/`, `/usage`, `POST /sign-in`, `POST /sign-out`,
+`POST /saml/acs`, `/saml/finish`, `/saml/slo`, `POST /saml/slo/soap`, `/saml/metadata`.
+
+A response to a request is posted by another site, so the cookie that binds the request to this browser does not come
+with it. It is checked and kept, and the browser is sent on to `/saml/finish`, which sees the cookie and signs in.
 """
 
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from flask import Flask, Response, make_response, redirect, render_template, request, url_for
-from itsdangerous import BadData, URLSafeSerializer
+from flask import Flask, Response, abort, make_response, redirect, render_template, request, url_for
+from saml2 import BINDING_HTTP_POST, BINDING_HTTP_REDIRECT, BINDING_SOAP
 from werkzeug.wrappers import Response as AnyResponse
 
-from saml_bridge.demo.headers import add_page_headers
-from saml_bridge.demo.service_provider import EMAIL, PERSISTENT, Received, ResponseRefused, ServiceProvider, Wants
+from saml_bridge.demo.headers import SUBMIT_SCRIPT, add_page_headers, allow_forms_to, allow_post_to
+from saml_bridge.demo.memory import SESSION_LIFETIME, Sessions, SignedIn, Waiting
+from saml_bridge.demo.service_provider import (
+    EMAIL,
+    PERSISTENT,
+    NotGranted,
+    Received,
+    ResponseRefused,
+    ServiceProvider,
+    Wants,
+)
+from saml_bridge.demo.sign_out import Answered, Incoming, Outgoing, answer_request, ask_sign_out, take_answer
 from saml_bridge.demo.usage import COMMODITIES, WATER, Commodity, derive_number, draw_chart, read_usage
 
-SESSION_LIFETIME: Final = timedelta(hours=1)
-MOST_SESSIONS: Final = 1000
+REQUEST_LIFETIME: Final = timedelta(minutes=10)
+FINISH_LIFETIME: Final = timedelta(minutes=2)
 MAX_BODY: Final = 512 * 1024
 RANGES: Final = (14, 30, 90)
 FORMAT_NAMES: Final = {
@@ -37,6 +50,22 @@ FORMAT_NAMES: Final = {
     "urn:oasis:names:tc:SAML:2.0:nameid-format:transient": "transient",
     "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified": "unspecified",
 }
+STATUS: Final = "urn:oasis:names:tc:SAML:2.0:status:"
+ANSWERS: Final = {
+    "NoPassive": "You are not signed in there, and this portal asked it not to show you a sign-in page.",
+    "InvalidNameIDPolicy": "It does not give out the kind of name that this portal asked for.",
+    "NoAuthnContext": "You have not signed in there in the way that this portal asked for.",
+    "RequestDenied": "It declined to sign you in to this portal.",
+    "AuthnFailed": "Signing in there did not work.",
+    "UnknownPrincipal": "Somebody else is signed in there than the one whom this portal asked for.",
+}
+"""What a utility says instead of signing somebody in, by the end of SAML's status code."""
+
+
+SOAP_FAULT: Final = (
+    '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault><faultcode>s:Client</faultcode>'
+    "<faultstring>refused</faultstring></s:Fault></s:Body></s:Envelope>"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +92,7 @@ PORTALS: Final = {
             name="AquaHawk",
             line="Know your water",
             heading="Your water use",
-            wants=Wants(PERSISTENT),
+            wants=Wants(PERSISTENT, signs_requests=True),
             account="accountNumber",
             full_name=("fullName",),
             meter_prefix="AH-",
@@ -73,7 +102,7 @@ PORTALS: Final = {
             name="EyeOnWater",
             line="Spot a leak early",
             heading="Leak watch",
-            wants=Wants(EMAIL, response_signed=False),
+            wants=Wants(EMAIL, response_signed=False, logout=(BINDING_HTTP_POST,)),
             account="urn:oid:1.3.6.1.4.1.32473.10.1",
             full_name=("urn:oid:2.5.4.42", "urn:oid:2.5.4.4"),
             meter_prefix="EW",
@@ -83,7 +112,7 @@ PORTALS: Final = {
             name="Neptune My360",
             line="Every drop accounted for",
             heading="Consumption",
-            wants=Wants(PERSISTENT, assertion_signed=False, encrypted=True),
+            wants=Wants(PERSISTENT, assertion_signed=False, encrypted=True, signs_requests=True),
             account="AccountId",
             full_name=("DisplayName",),
             meter_prefix="N360-",
@@ -93,7 +122,7 @@ PORTALS: Final = {
             name="Sensus",
             line="All meters in one place",
             heading="Your meters",
-            wants=Wants(PERSISTENT),
+            wants=Wants(PERSISTENT, logout=(BINDING_SOAP, BINDING_HTTP_REDIRECT)),
             account="account",
             full_name=("name",),
             meter_prefix="SX-",
@@ -111,47 +140,22 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedIn:
-    """A session of one portal: what the accepted response said, and until when the portal keeps it."""
+class Asked:
+    """A request that waits for its response; `browser` is the cookie that it is bound to, `idp` who was asked."""
 
     slug: str
+    browser: str
+    idp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A response that was accepted and waits for its browser to show the cookie."""
+
+    slug: str
+    browser: str
     received: Received
-    expires_at: datetime
-
-
-class Sessions:
-    """The portals' sessions, in memory; the cookie holds a signed, random name of one. Safe between threads."""
-
-    def __init__(self, clock: Callable[[], datetime]) -> None:
-        self._clock = clock
-        self._cookie = URLSafeSerializer(secrets.token_hex(32), salt="demo partner session")
-        self._lock = threading.Lock()
-        self._sessions: dict[str, SignedIn] = {}
-
-    def start(self, slug: str, received: Received) -> str:
-        """Keep a new session and return the cookie's value; the oldest session goes when there are too many."""
-        name = secrets.token_urlsafe(24)
-        with self._lock:
-            while len(self._sessions) >= MOST_SESSIONS:
-                del self._sessions[next(iter(self._sessions))]
-            self._sessions[name] = SignedIn(slug, received, self._clock() + SESSION_LIFETIME)
-        return str(self._cookie.dumps(name))
-
-    def find(self, slug: str, value: str | None) -> SignedIn | None:
-        session = self._sessions.get(self._read_name(value))
-        if session is None or session.slug != slug or session.expires_at <= self._clock():
-            return None
-        return session
-
-    def end(self, value: str | None) -> None:
-        with self._lock:
-            self._sessions.pop(self._read_name(value), None)
-
-    def _read_name(self, value: str | None) -> str:
-        try:
-            return str(self._cookie.loads(value or ""))
-        except BadData:
-            return ""
+    relay_state: str
 
 
 class PartnerPages:
@@ -161,25 +165,68 @@ class PartnerPages:
         self.base_url = base_url
         self.clock = clock
         self.sessions = Sessions(clock)
+        self.asked: Waiting[Asked] = Waiting(clock, REQUEST_LIFETIME)
+        self.arrivals: Waiting[Arrival] = Waiting(clock, FINISH_LIFETIME)
+        self.sign_outs: Waiting[Asked] = Waiting(clock, REQUEST_LIFETIME)
         self.providers = build_providers(base_url, state_dir, clock)
 
     def show_index(self) -> str:
         return render_template("demo/partners_index.html", portals=PORTALS.values())
 
     def show_home(self, slug: str) -> Response | AnyResponse:
-        """What somebody sees who is not signed in."""
+        """What somebody sees who is not signed in: the offer to sign in at each utility."""
+        page = self._choose_page(slug, urljoin(self.base_url, request.args.get("next", "")))
         if self._find_session(slug) is not None:
-            return redirect(url_for("usage", slug=slug), code=303)
-        return make_response(render_template("demo/signed_out.html", portal=PORTALS[slug]))
+            return redirect(page, code=303)
+        return self._show_offer(slug, page, "demo/signed_out.html")
+
+    def _show_offer(self, slug: str, page: str, template: str, *, status: int = 200, **values: object) -> Response:
+        """A page with a button for each utility; `page` is where to land after the sign-in."""
+        idps = self.providers[slug].list_identity_providers()
+        text = render_template(template, portal=PORTALS[slug], idps=idps, page=page, **values)
+        return allow_forms_to(make_response(text, status), *(one.sso_url for one in idps))
 
     def _find_session(self, slug: str) -> SignedIn | None:
         return self.sessions.find(slug, request.cookies.get(f"{slug}_session"))
 
+    def sign_in(self, slug: str) -> AnyResponse:
+        """Send the browser to a utility with a request, which only this browser can come back with."""
+        page = self._choose_page(slug, urljoin(self.base_url, request.form.get("next", "")))
+        idp = request.form.get("idp", "")
+        try:
+            request_id, url = self.providers[slug].ask(
+                idp,
+                page=urljoin(self.base_url, page),
+                force="force" in request.form,
+                passive="passive" in request.form,
+            )
+        except ResponseRefused as refusal:
+            return self._refuse(slug, refusal)
+        browser = request.cookies.get(f"{slug}_browser") or secrets.token_urlsafe(24)
+        self.asked.keep(request_id, Asked(slug, browser, idp))
+        response = redirect(url, code=303)
+        self._set_cookie(response, slug, "browser", browser, REQUEST_LIFETIME)
+        return response
+
+    def _refuse(self, slug: str, refusal: ResponseRefused, status: int = 403) -> Response:
+        return make_response(render_template("demo/refused.html", portal=PORTALS[slug], reason=refusal.reason), status)
+
+    def _set_cookie(self, response: AnyResponse, slug: str, name: str, value: str, lifetime: timedelta) -> None:
+        response.set_cookie(
+            f"{slug}_{name}",
+            value,
+            path=f"/{slug}/",
+            max_age=int(lifetime.total_seconds()),
+            secure=request.is_secure,
+            httponly=True,
+            samesite="Lax",
+        )
+
     def show_usage(self, slug: str) -> Response | AnyResponse:
-        """The usage page; to the home page without a session."""
+        """The usage page; without a session the home page offers the sign-in, and leads back to this very page."""
         portal, signed_in = PORTALS[slug], self._find_session(slug)
         if signed_in is None:
-            return redirect(url_for("home", slug=slug), code=303)
+            return redirect(url_for("home", slug=slug, next=request.full_path.removesuffix("?")), code=303)
         received = signed_in.received
         account = received.first(portal.account) or ""
         meters = list_meters(portal, received, account)
@@ -201,27 +248,60 @@ class PartnerPages:
             narrow=draw_chart(usage, width=340, height=230, most_labels=4),
             name_id_format=FORMAT_NAMES.get(received.name_id_format, received.name_id_format or "none"),
         )
-        return make_response(page)
+        idps = self.providers[slug].list_identity_providers()  # signing out leads there
+        return allow_forms_to(make_response(page), *(one.sso_url for one in idps))
 
     def accept(self, slug: str) -> AnyResponse:
         """The assertion consumer service: sign in and go on (303), or say why not (403)."""
-        portal = PORTALS[slug]
+        portal, asked = PORTALS[slug], self.asked.list()
         try:
-            received = self.providers[slug].accept(request.form.get("SAMLResponse", ""))
+            received = self.providers[slug].accept(
+                request.form.get("SAMLResponse", ""),
+                asked={name: one.idp for name, one in asked.items() if one.slug == slug},
+            )
             check_content(portal, received)
+            if received.in_response_to is None:
+                return self._enter(slug, received, request.form.get("RelayState", ""))
+            return self._ask_for_cookie(slug, received)
+        except NotGranted as answer:
+            return self._show_answer(slug, answer)
         except ResponseRefused as refusal:
-            return make_response(render_template("demo/refused.html", portal=portal, reason=refusal.reason), 403)
-        response = redirect(self._choose_page(slug, request.form.get("RelayState", "")), code=303)
-        response.set_cookie(
-            f"{slug}_session",
-            self.sessions.start(slug, received),
-            path=f"/{slug}/",
-            max_age=int(SESSION_LIFETIME.total_seconds()),
-            secure=request.is_secure,
-            httponly=True,
-            samesite="Lax",
-        )
+            return self._refuse(slug, refusal)
+
+    def _ask_for_cookie(self, slug: str, received: Received) -> AnyResponse:
+        """The request is answered now, whatever comes of it. Raises ResponseRefused when it was before."""
+        asked = self.asked.take(received.in_response_to or "")
+        if asked is None:
+            raise ResponseRefused("the request has been answered before")
+        token = secrets.token_urlsafe(24)
+        self.arrivals.keep(token, Arrival(slug, asked.browser, received, request.form.get("RelayState", "")))
+        return redirect(url_for("finish", slug=slug, token=token), code=303)
+
+    def finish(self, slug: str) -> AnyResponse:
+        """Sign in the browser that asked; the response was accepted a moment ago."""
+        arrival = self.arrivals.take(request.args.get("token", ""))
+        if arrival is None or arrival.slug != slug:
+            return self._refuse(slug, ResponseRefused("no accepted response waits here: it was used, or it is too old"))
+        browser = request.cookies.get(f"{slug}_browser", "")
+        if not secrets.compare_digest(arrival.browser.encode(), browser.encode()):
+            return self._refuse(slug, ResponseRefused("the response answers a request that another browser made"))
+        return self._enter(slug, arrival.received, arrival.relay_state)
+
+    def _enter(self, slug: str, received: Received, relay_state: str) -> AnyResponse:
+        response = redirect(self._choose_page(slug, relay_state), code=303)
+        self._set_cookie(response, slug, "session", self.sessions.start(slug, received), SESSION_LIFETIME)
         return response
+
+    def _show_answer(self, slug: str, answer: NotGranted) -> Response:
+        """What the utility answered instead of signing in; the request is used up."""
+        asked = self.asked.take(answer.in_response_to)
+        code = (answer.sub_status or answer.status).removeprefix(STATUS)
+        name = "Your utility"
+        for one in self.providers[slug].list_identity_providers():
+            name = one.name if asked is not None and one.entity_id == asked.idp else name
+        values = {"utility": name, "answer": ANSWERS.get(code, "It did not say more."), "code": code}
+        page = self._choose_page(slug, request.form.get("RelayState", ""))
+        return self._show_offer(slug, page, "demo/not_granted.html", status=403, **values)
 
     def _choose_page(self, slug: str, relay_state: str) -> str:
         """RelayState when it is a page of this portal, else the usage page."""
@@ -242,18 +322,78 @@ class PartnerPages:
         return response
 
     def sign_out(self, slug: str) -> AnyResponse:
+        """End the session here, then ask the utility to end its own and all others."""
+        signed_in, provider = self._find_session(slug), self.providers[slug]
         self.sessions.end(request.cookies.get(f"{slug}_session"))
-        response = redirect(url_for("home", slug=slug), code=303)
+        try:
+            if signed_in is None:
+                raise ResponseRefused("nobody was signed in")
+            request_id, message = ask_sign_out(provider, signed_in.received)
+        except ResponseRefused:
+            response: AnyResponse = self._show_signed_out(slug, None)
+        else:
+            self.sign_outs.keep(request_id, Asked(slug, "", signed_in.received.issuer))
+            response = self._send(slug, message)
         response.delete_cookie(
             f"{slug}_session", path=f"/{slug}/", secure=request.is_secure, httponly=True, samesite="Lax"
         )
         return response
 
+    def single_logout(self, slug: str) -> AnyResponse:
+        """The single logout service for browsers: a utility's request, or its answer to this portal's own."""
+        values, binding = request.args, BINDING_HTTP_REDIRECT
+        if request.method == "POST":
+            values, binding = request.form, BINDING_HTTP_POST
+        name = "SAMLRequest" if "SAMLRequest" in values else "SAMLResponse"
+        incoming = Incoming(
+            binding, values.get(name, ""), values.get("RelayState"), values.get("SigAlg"), values.get("Signature")
+        )
+        try:
+            if binding not in PORTALS[slug].wants.logout:
+                raise ResponseRefused("this portal does not take sign-out messages in this way")
+            if name == "SAMLRequest":
+                return self._send(slug, self._answer(slug, incoming), framed=True)
+            return self._show_signed_out(slug, self._take_answer(slug, incoming))
+        except ResponseRefused as refusal:
+            return self._refuse(slug, refusal, 400)
+
+    def single_logout_by_soap(self, slug: str) -> AnyResponse:
+        """The single logout service for servers; a SOAP fault says no more than that it was refused."""
+        if BINDING_SOAP not in PORTALS[slug].wants.logout:
+            abort(404)
+        try:
+            incoming = Incoming(BINDING_SOAP, request.get_data().decode(errors="replace"))
+            return Response(self._answer(slug, incoming).body, content_type="text/xml; charset=utf-8")
+        except ResponseRefused:
+            return Response(SOAP_FAULT, status=500, content_type="text/xml; charset=utf-8")
+
+    def _answer(self, slug: str, incoming: Incoming) -> Outgoing:
+        return answer_request(self.providers[slug], incoming, lambda ended: self.sessions.end_all(slug, ended))
+
+    def _take_answer(self, slug: str, incoming: Incoming) -> Answered:
+        asked = {name: one.idp for name, one in self.sign_outs.list().items() if one.slug == slug}
+        answered = take_answer(self.providers[slug], incoming, asked)
+        if self.sign_outs.take(answered.request_id) is None:
+            raise ResponseRefused("the request has been answered before")
+        return answered
+
+    def _show_signed_out(self, slug: str, answered: Answered | None) -> Response:
+        """`answered` is None when the utility was not asked."""
+        how = "here" if answered is None or not answered.done else "everywhere" if answered.complete else "partly"
+        return self._show_offer(slug, url_for("usage", slug=slug), "demo/signed_out.html", how=how)
+
+    def _send(self, slug: str, message: Outgoing, *, framed: bool = False) -> AnyResponse:
+        """Let the browser carry a message to the utility; `framed`: also out of a frame of the utility's page."""
+        if not message.fields:
+            return redirect(message.url)
+        page = render_template("demo/post.html", portal=PORTALS[slug], message=message, script=SUBMIT_SCRIPT)
+        return allow_post_to(make_response(page), message.url, framed=framed)
+
 
 def build_providers(
     base_url: str, state_dir: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> dict[str, ServiceProvider]:
-    """The portals' service providers by slug; `state_dir` holds their keys and the bridge's metadata (`idp-*.xml`)."""
+    """The portals' service providers by slug; `state_dir` has their keys and the bridge's metadata."""
     return {
         slug: ServiceProvider(slug, portal.name, base_url, state_dir, portal.wants, clock)
         for slug, portal in PORTALS.items()
@@ -290,7 +430,7 @@ def create_partners_app(
 ) -> Flask:
     """The four portals. `base_url` is their origin without a final slash.
 
-    The bridge's metadata is read from `idp-*.xml` in `state_dir` when a response comes, so it may be written later.
+    The bridge's metadata is read from `idp/SLUG/*.xml` in `state_dir` at first need, so it may be written later.
     """
     app = Flask("saml_bridge.demo.partners", template_folder="templates", static_folder="static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
@@ -300,7 +440,11 @@ def create_partners_app(
     app.add_url_rule("/", "index", pages.show_index)
     app.add_url_rule(f"/{slug}/", "home", pages.show_home)
     app.add_url_rule(f"/{slug}/usage", "usage", pages.show_usage)
+    app.add_url_rule(f"/{slug}/sign-in", "sign_in", pages.sign_in, methods=["POST"])
     app.add_url_rule(f"/{slug}/saml/acs", "acs", pages.accept, methods=["POST"])
+    app.add_url_rule(f"/{slug}/saml/finish", "finish", pages.finish)
+    app.add_url_rule(f"/{slug}/saml/slo", "slo", pages.single_logout, methods=["GET", "POST"])
+    app.add_url_rule(f"/{slug}/saml/slo/soap", "slo_soap", pages.single_logout_by_soap, methods=["POST"])
     app.add_url_rule(f"/{slug}/saml/metadata", "metadata", pages.show_metadata)
     app.add_url_rule(f"/{slug}/sign-out", "sign_out", pages.sign_out, methods=["POST"])
     app.after_request(add_page_headers)

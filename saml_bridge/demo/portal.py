@@ -1,17 +1,20 @@
 """The demo bill portal: a stand-in for the portal that has signed the payer in.
 
-Owns: the pages below `/demo/` (sign-in without a password, the bill, the sidebar with links, account selection,
-sign-out). Does not own: the cookie (`source.py`), payers and bills (`payers.py`), launches. Mounted by `app.py` into
-the bridge only when the demo is on; anybody who reaches it may sign in as any demo payer.
+Owns: the pages below `/demo/` (sign-in without a password, the bill, the sidebar with links, account selection, and the
+address that is told when a session has ended elsewhere). Does not own: the cookie (`source.py`), payers and bills
+(`payers.py`), launches, sign-out. Mounted by `app.py` into the bridge only when the demo is on; anybody who reaches it
+may sign in as any demo payer.
 
-A launch without a session comes here as `/demo/sign-in?next=/launch/...` and goes back to `next` after sign-in.
+A launch or sign-on without a session comes here as `/demo/sign-in?next=...` and goes back to `next` after sign-in, one
+with a session, too, when it says `prompt=login`. Signing out is the bridge's `/logout/BILLER`, which tells
+`/demo/logout-callback`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -21,8 +24,9 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from saml_bridge.conditions import compile_condition
 from saml_bridge.demo.headers import add_page_headers
+from saml_bridge.demo.logout_callback import TokenRefused, Trusted, read_logout_token
 from saml_bridge.demo.payers import DemoPayer, load_payers
-from saml_bridge.demo.source import COOKIE, LIFETIME, DemoCookie, DemoSession, DemoSource
+from saml_bridge.demo.source import COOKIE, LIFETIME, DemoCookie, DemoSession, DemoSource, EndedSessions
 from saml_bridge.document import Biller, Link
 from saml_bridge.errors import BillerUnknown, SessionAbsent
 from saml_bridge.fields import SessionMalformed
@@ -32,7 +36,10 @@ from saml_bridge.values import Credentials, JsonObject, PortalSession
 BillerReader = Callable[[str], Biller]
 """From a slug to the biller's configuration in force. Raises BillerUnknown."""
 
-RETURN_PATHS: Final = ("/launch/", "/demo/")
+ListTrusted = Callable[[], Iterator[Trusted]]
+"""The billers whose word ends a session here."""
+
+RETURN_PATHS: Final = ("/launch/", "/saml/", "/demo/")
 
 
 def check_next(text: str | None) -> str | None:
@@ -69,12 +76,21 @@ def _is_visible(link: Link, session: PortalSession, accounts: Sequence[JsonObjec
 
 
 class DemoPortal:
-    """What the pages share: the cookie's secret, the billers' configuration, the clock."""
+    """What the pages share: the cookie's secret, the billers' configuration, the sessions that ended, the clock."""
 
-    def __init__(self, secret: str, find_biller: BillerReader, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        secret: str,
+        find_biller: BillerReader,
+        clock: Callable[[], datetime],
+        ended: EndedSessions,
+        list_trusted: ListTrusted,
+    ) -> None:
         self.cookie = DemoCookie(secret)
-        self.source = DemoSource(secret)
+        self.source = DemoSource(secret, ended=ended)
+        self.ended = ended
         self.find_biller = find_biller
+        self.list_trusted = list_trusted
         self.clock = clock
 
     def group_payers(self) -> dict[str, list[DemoPayer]]:
@@ -107,18 +123,42 @@ class DemoPortal:
         )
         return response
 
+    def leave(self) -> AnyResponse:
+        """To the sign-in, without the cookie of a session that is over."""
+        response = redirect(url_for("demo.sign_in"), code=303)
+        if COOKIE in request.cookies:
+            response.delete_cookie(COOKIE, secure=request.is_secure, httponly=True, samesite="Lax")
+        return response
+
 
 def mount_demo_portal(app: Flask, *, registry: Registry, secret: str) -> DemoSource:
     """Put the demo portal into the bridge at `/demo/`; returns the session source that reads its sign-in."""
-    app.register_blueprint(create_portal(secret=secret, find_biller=registry.load_document))
-    return DemoSource(secret)
+    ended = EndedSessions()
+
+    def list_trusted() -> Iterator[Trusted]:
+        for slug in dict.fromkeys(payer.biller for payer in load_payers().values()):
+            with contextlib.suppress(BillerUnknown):
+                snapshot = registry.find_current(slug)
+                certificates = tuple(str(key.certificate) for key in snapshot.find_published_keys())
+                audience = snapshot.biller.portal.logout_callback or ""
+                yield Trusted(slug, snapshot.issuer, certificates, audience)
+
+    app.register_blueprint(
+        create_portal(secret=secret, find_biller=registry.load_document, ended=ended, list_trusted=list_trusted)
+    )
+    return DemoSource(secret, ended=ended)
 
 
 def create_portal(
-    *, secret: str, find_biller: BillerReader, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    *,
+    secret: str,
+    find_biller: BillerReader,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ended: EndedSessions | None = None,
+    list_trusted: ListTrusted = lambda: iter(()),
 ) -> Blueprint:
-    """The demo portal as a blueprint below `/demo`. `secret` is the one that its `DemoSource` is made with."""
-    portal = DemoPortal(secret, find_biller, clock)
+    """The demo portal as a blueprint below `/demo`. `secret` and `ended` are what its `DemoSource` is made with."""
+    portal = DemoPortal(secret, find_biller, clock, ended or EndedSessions(), list_trusted)
     blueprint = Blueprint(
         "demo",
         __name__,
@@ -133,7 +173,7 @@ def create_portal(
     blueprint.add_url_rule("/sign-in", "sign_in", lambda: _show_sign_in(portal), methods=["GET"])
     blueprint.add_url_rule("/sign-in", "sign_in_as", lambda: _sign_in(portal), methods=["POST"])
     blueprint.add_url_rule("/account", "select_account", lambda: _select_account(portal), methods=["POST"])
-    blueprint.add_url_rule("/sign-out", "sign_out", _sign_out, methods=["POST"])
+    blueprint.add_url_rule("/logout-callback", "end_session", lambda: _end_session(portal), methods=["POST"])
     return blueprint
 
 
@@ -150,8 +190,9 @@ def _read_next(text: str | None) -> str | None:
 
 
 def _show_sign_in(portal: DemoPortal) -> str:
+    again = request.args.get("prompt") == "login" and portal.find() is not None
     back = _read_next(request.args.get("next"))
-    return render_template("demo/sign_in.html", groups=portal.group_payers(), back=back)
+    return render_template("demo/sign_in.html", groups=portal.group_payers(), back=back, again=again)
 
 
 def _sign_in(portal: DemoPortal) -> AnyResponse:
@@ -165,7 +206,7 @@ def _sign_in(portal: DemoPortal) -> AnyResponse:
 def _show_overview(portal: DemoPortal) -> Response | AnyResponse:
     found = portal.find()
     if found is None:
-        return redirect(url_for("demo.sign_in"), code=303)
+        return portal.leave()
     _, session, payer = found
     biller = portal.find_biller(session.biller)
     today = portal.clock().date()
@@ -187,7 +228,7 @@ def _show_overview(portal: DemoPortal) -> Response | AnyResponse:
 def _select_account(portal: DemoPortal) -> AnyResponse:
     found = portal.find()
     if found is None:
-        return redirect(url_for("demo.sign_in"), code=303)
+        return portal.leave()
     own, _, payer = found
     number = request.form.get("number") or None
     if number is not None and number not in payer.account_numbers:
@@ -196,7 +237,15 @@ def _select_account(portal: DemoPortal) -> AnyResponse:
     return portal.answer(url_for("demo.overview"), changed)
 
 
-def _sign_out() -> AnyResponse:
-    response = redirect(url_for("demo.sign_in"), code=303)
-    response.delete_cookie(COOKIE, secure=request.is_secure, httponly=True, samesite="Lax")
+def _end_session(portal: DemoPortal) -> AnyResponse:
+    """What the bridge tells us, server to server: this session has ended (OpenID Connect Back-Channel Logout 2.8)."""
+    now = portal.clock()
+    try:
+        biller, sid = read_logout_token(request.form.get("logout_token", ""), portal.list_trusted(), now=now)
+    except TokenRefused:
+        response = make_response({"error": "invalid_request"}, 400)
+    else:
+        portal.ended.add(biller, sid, now=now)
+        response = make_response("", 200)
+    response.headers["Cache-Control"] = "no-store"
     return response

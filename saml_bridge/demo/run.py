@@ -2,14 +2,14 @@
 
 Owns: what the demo writes below `INSTANCE/demo`. Does not own: certificates, database, publishing and the bridge's own
 process. Called by `saml-bridge demo`, in this order: `prepare`, publish the returned file, `register_idp` for each
-biller, `start_partners`.
+partner of each biller, `PartnersServer`.
 
 | file below `INSTANCE/demo` | what |
 | --- | --- |
 | `billers.yaml` | the demo configuration with this demo's addresses |
 | `metadata/SLUG.xml` | each partner's metadata, named by `billers.yaml` |
 | `keys/` | the partners' keys, 0600 |
-| `idp-BILLER.xml` | the bridge's metadata for a biller, as the partners have registered it |
+| `idp/SLUG/BILLER.xml` | the bridge's metadata for a biller, as a partner has registered it |
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def prepare(instance_dir: Path, *, bridge_url: str, partners_url: str) -> Path:
     return state_dir / "billers.yaml"
 
 
-def register_idp(instance_dir: Path, *, biller: str, metadata: bytes) -> None:
-    """Register the bridge's metadata for a biller at the demo partners. They notice a change at the next response."""
-    _write(instance_dir / "demo" / f"idp-{biller}.xml", metadata)
+def register_idp(instance_dir: Path, *, partner: str, biller: str, metadata: bytes) -> None:
+    """Register the bridge's metadata for a biller at a demo partner, which notices a change at the next message."""
+    _write(instance_dir / "demo" / "idp" / partner / f"{biller}.xml", metadata)
 
 
 def _write(path: Path, content: bytes) -> None:

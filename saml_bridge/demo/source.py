@@ -1,12 +1,13 @@
 """The demo portal's own session, and the session source that reads it.
 
-Owns: the cookie `demo_portal_session` (signed with itsdangerous; who, since when, until when, which account) and
-`DemoSource`. Does not own: the payers (`payers.py`) and the pages that set the cookie (`portal.py`).
-Called by the portal's pages, and through `SessionSource` by the launch.
+Owns: the cookie `demo_portal_session` (signed with itsdangerous; who, since when, until when, which account),
+`DemoSource`, and which sessions have ended before their cookie does. Does not own: the payers (`payers.py`) and the
+pages that set the cookie (`portal.py`). Called by the portal's pages, and through `SessionSource` by the launch.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -75,6 +76,25 @@ class DemoCookie:
         return DemoSession(document["sid"], document["payer"], auth_time, expires_at, document["account"])
 
 
+class EndedSessions:
+    """Sessions that are over although a cookie of theirs may still be about, until that would be over, too.
+
+    In memory: one process serves the demo. Safe between threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: dict[tuple[str, str], datetime] = {}
+
+    def add(self, biller: str, sid: str, *, now: datetime) -> None:
+        with self._lock:
+            self._until = {one: until for one, until in self._until.items() if until > now}
+            self._until[biller, sid] = now + LIFETIME
+
+    def has(self, biller: str, sid: str) -> bool:
+        return (biller, sid) in self._until
+
+
 def build_document(session: DemoSession, payers: Mapping[str, DemoPayer]) -> dict[str, Any]:
     """The session document that a portal would send. Raises SessionAbsent for a payer that the demo does not have."""
     payer = payers.get(session.payer)
@@ -94,13 +114,20 @@ def build_document(session: DemoSession, payers: Mapping[str, DemoPayer]) -> dic
 class DemoSource:
     """The session source of the demo: whoever is signed in at the demo portal on this origin.
 
-    `payers` are by key; the demo's own when left out.
+    `payers` are by key, the demo's own when left out; `ended` are the sessions that it knows no more.
     """
 
     name = "demo"
 
-    def __init__(self, secret_key: str, *, payers: Mapping[str, DemoPayer] | None = None) -> None:
+    def __init__(
+        self,
+        secret_key: str,
+        *,
+        payers: Mapping[str, DemoPayer] | None = None,
+        ended: EndedSessions | None = None,
+    ) -> None:
         self._cookie = DemoCookie(secret_key)
+        self._ended = ended or EndedSessions()
         self._payers = load_payers() if payers is None else payers
 
     def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:
@@ -108,4 +135,7 @@ class DemoSource:
         value = credentials.cookies.get(COOKIE)
         if not value:
             raise SessionAbsent("nobody is signed in at the demo portal")
-        return read_session(build_document(self._cookie.read(value), self._payers), now=now)
+        session = read_session(build_document(self._cookie.read(value), self._payers), now=now)
+        if self._ended.has(session.biller, session.sid):
+            raise SessionAbsent("the session was ended by a sign-out", code="session-expired")
+        return session

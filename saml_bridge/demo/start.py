@@ -67,7 +67,7 @@ def _open_partners(bridge: Bridge, port: int) -> PartnersServer:
 
 
 def _choose_settings(bridge_url: str) -> Mapping[str, str]:
-    """The environment, with what makes a demo of it; plain http is for the demo partners on this machine alone.
+    """The environment, with what makes a demo of it; plain http and private networks are for this machine alone.
 
     Of a real service's settings only the folders are taken: the demo must not reach its database.
     """
@@ -77,6 +77,7 @@ def _choose_settings(bridge_url: str) -> Mapping[str, str]:
         PREFIX + "BASE_URL": bridge_url,
         PREFIX + "SESSION_SOURCE": "demo",
         PREFIX + "ALLOW_HTTP_ACS": "1",
+        PREFIX + "FETCH_ALLOW": "127.0.0.0/8,::1/128",
         PREFIX + "LOG_FORMAT": "console",
     }
 
@@ -99,8 +100,9 @@ def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
     )
     for slug, number in published.revisions.items():
         say(f"biller    {slug}, revision {number}")
-        metadata = identity.find_metadata(slug, now=now)
-        register_idp(settings.instance_dir, biller=slug, metadata=metadata.xml)
+        for partner in bridge.registry.load_document(slug).partners:
+            metadata = identity.find_metadata(slug, now=now, partner=partner.slug)
+            register_idp(settings.instance_dir, partner=partner.slug, biller=slug, metadata=metadata.xml)
 
 
 def _start_service(port: int, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -8,21 +8,30 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import xmlsec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from lxml import etree
 
 from saml_bridge.demo.partners import PORTALS
 from saml_bridge.demo.service_provider import PERSISTENT, ServiceProvider
 
 ISSUER = "http://localhost:8000/saml/riverton-water/metadata"
+SSO = "http://localhost:8000/saml/riverton-water/sso"
+SLO = "http://localhost:8000/saml/riverton-water/slo"
 SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
 SAMLP = "urn:oasis:names:tc:SAML:2.0:protocol"
+STATUS = "urn:oasis:names:tc:SAML:2.0:status:"
+RSA_SHA256 = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256"
 BOTH = ("Assertion", "Response")
 CONSTANTS = xmlsec.constants
 
@@ -51,16 +60,26 @@ class Issuer:
     keys_dir: Path
     key_name: str = "idp-rsa"
     entity_id: str = ISSUER
+    offers_logout: bool = True
 
     def metadata(self) -> bytes:
         certificate = "".join((self.keys_dir / f"{self.key_name}.cert.pem").read_text().split("\n")[1:-2])
+        services = "".join(
+            f'<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:{one}" Location="{SLO}"/>'
+            for one in (("HTTP-Redirect", "HTTP-POST") if self.offers_logout else ())
+        )
         return f"""<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="{self.entity_id}">
           <md:IDPSSODescriptor protocolSupportEnumeration="{SAMLP}">
             <md:KeyDescriptor use="signing"><ds:KeyInfo xmlns:ds="http://www.w3.org/2000/09/xmldsig#"><ds:X509Data>
               <ds:X509Certificate>{certificate}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>
+            {services}
             <md:SingleSignOnService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
-              Location="http://localhost:8000/saml/riverton-water/sso"/>
-          </md:IDPSSODescriptor></md:EntityDescriptor>""".encode()
+              Location="{SSO}"/>
+          </md:IDPSSODescriptor>
+          <md:Organization><md:OrganizationName xml:lang="en">riverton</md:OrganizationName>
+            <md:OrganizationDisplayName xml:lang="en">Riverton Water</md:OrganizationDisplayName>
+            <md:OrganizationURL xml:lang="en">http://localhost:8000/</md:OrganizationURL></md:Organization>
+          </md:EntityDescriptor>""".encode()
 
     def build(
         self,
@@ -69,12 +88,14 @@ class Issuer:
         now: datetime | None = None,
         attributes: Mapping[str, Sequence[str]] | None = None,
         replace: Mapping[str, str] | None = None,
+        in_response_to: str | None = None,
     ) -> Any:
         """An unsigned Response element; `replace` changes its text before anything is signed."""
         now = now or datetime.now(UTC)
         wants = PORTALS[provider.slug].wants
         values = {
             "acs": provider.acs_url,
+            "answers": "" if in_response_to is None else f'InResponseTo="{in_response_to}"',
             "audience": provider.entity_id,
             "issuer": self.entity_id,
             "now": _stamp(now),
@@ -134,6 +155,74 @@ class Issuer:
             self.sign(root)
         return encode(root)
 
+    def decline(
+        self, provider: ServiceProvider, in_response_to: str, sub_status: str, *, sign: bool = True, **changes: str
+    ) -> str:
+        """A SAMLResponse field with a status in place of an assertion; `changes` are of the root's attributes."""
+        root = etree.fromstring(
+            f'<samlp:Response xmlns:samlp="{SAMLP}" xmlns:saml="{SAML}" ID="_r{secrets.token_hex(16)}" Version="2.0"'
+            f' IssueInstant="{_stamp(datetime.now(UTC))}" Destination="{provider.acs_url}"'
+            f' InResponseTo="{in_response_to}"><saml:Issuer>{self.entity_id}</saml:Issuer><samlp:Status>'
+            f'<samlp:StatusCode Value="{STATUS}Responder"><samlp:StatusCode Value="{STATUS}{sub_status}"/>'
+            "</samlp:StatusCode></samlp:Status></samlp:Response>"
+        )
+        for name, value in changes.items():
+            root.set(name, value)
+        if sign:
+            self.sign(root)
+        return encode(root)
+
+    def ask_sign_out(
+        self,
+        destination: str,
+        *,
+        name_id: str = "pairwise-1",
+        name_id_format: str = PERSISTENT,
+        indexes: Sequence[str] = ("s-1",),
+        children: str = "",
+        **changes: str,
+    ) -> Any:
+        """An unsigned LogoutRequest element; `changes` are of its attributes."""
+        listed = "".join(f"<samlp:SessionIndex>{one}</samlp:SessionIndex>" for one in indexes)
+        root = etree.fromstring(
+            f'<samlp:LogoutRequest xmlns:samlp="{SAMLP}" xmlns:saml="{SAML}" ID="_q{secrets.token_hex(16)}"'
+            f' Version="2.0" IssueInstant="{_stamp(datetime.now(UTC))}" Destination="{destination}">'
+            f'<saml:Issuer>{self.entity_id}</saml:Issuer>{children}<saml:NameID Format="{name_id_format}">{name_id}'
+            f"</saml:NameID>{listed}</samlp:LogoutRequest>"
+        )
+        for name, value in changes.items():
+            root.set(name, value)
+        return root
+
+    def answer_sign_out(self, destination: str, in_response_to: str, codes: Sequence[str], **changes: str) -> Any:
+        """An unsigned LogoutResponse element with a status code and those below it."""
+        status = ""
+        for code in reversed(codes):
+            status = f'<samlp:StatusCode Value="{STATUS}{code}">{status}</samlp:StatusCode>'
+        root = etree.fromstring(
+            f'<samlp:LogoutResponse xmlns:samlp="{SAMLP}" xmlns:saml="{SAML}" ID="_p{secrets.token_hex(16)}"'
+            f' Version="2.0" IssueInstant="{_stamp(datetime.now(UTC))}" Destination="{destination}"'
+            f' InResponseTo="{in_response_to}"><saml:Issuer>{self.entity_id}</saml:Issuer>'
+            f"<samlp:Status>{status}</samlp:Status></samlp:LogoutResponse>"
+        )
+        for name, value in changes.items():
+            root.set(name, value)
+        return root
+
+    def pack(self, name: str, root: Any, *, relay_state: str | None = None, algorithm: str = RSA_SHA256) -> str:
+        """The query of the Redirect binding, signed."""
+        deflater = zlib.compressobj(wbits=-15)
+        packed = deflater.compress(etree.tostring(root)) + deflater.flush()
+        fields = {name: base64.b64encode(packed).decode()}
+        if relay_state is not None:
+            fields["RelayState"] = relay_state
+        query = urlencode({**fields, "SigAlg": algorithm})
+        key = load_pem_private_key((self.keys_dir / f"{self.key_name}.key.pem").read_bytes(), None)
+        assert isinstance(key, rsa.RSAPrivateKey)
+        digest = hashes.SHA1() if algorithm.endswith("rsa-sha1") else hashes.SHA256()
+        signature = key.sign(query.encode(), padding.PKCS1v15(), digest)
+        return f"{query}&{urlencode({'Signature': base64.b64encode(signature).decode()})}"
+
 
 def encrypt_assertion(root: Any, certificate: Path, cipher: Any) -> None:
     assertion = root.find(f"{{{SAML}}}Assertion")
@@ -169,7 +258,7 @@ def _stamp(instant: datetime) -> str:
 
 _VALUE = "<saml:AttributeValue>{}</saml:AttributeValue>"
 _RESPONSE = f"""<samlp:Response xmlns:samlp="{SAMLP}" xmlns:saml="{SAML}" ID="{{response}}"
-    Version="2.0" IssueInstant="{{now}}" Destination="{{acs}}">
+    Version="2.0" IssueInstant="{{now}}" {{answers}} Destination="{{acs}}">
   <saml:Issuer>{{issuer}}</saml:Issuer>
   <samlp:Status><samlp:StatusCode Value="urn:oasis:names:tc:SAML:2.0:status:Success"/></samlp:Status>
   <saml:Assertion ID="{{assertion}}" Version="2.0" IssueInstant="{{now}}">
@@ -177,7 +266,7 @@ _RESPONSE = f"""<samlp:Response xmlns:samlp="{SAMLP}" xmlns:saml="{SAML}" ID="{{
     <saml:Subject>
       <saml:NameID Format="{{format}}">{{name_id}}</saml:NameID>
       <saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer">
-        <saml:SubjectConfirmationData NotOnOrAfter="{{after}}" Recipient="{{acs}}"/>
+        <saml:SubjectConfirmationData {{answers}} NotOnOrAfter="{{after}}" Recipient="{{acs}}"/>
       </saml:SubjectConfirmation>
     </saml:Subject>
     <saml:Conditions NotBefore="{{before}}" NotOnOrAfter="{{after}}">

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from flask import Flask
 from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
-from saml_bridge.demo.partners import build_providers
+from saml_bridge.demo.partners import PORTALS, build_providers
 from saml_bridge.demo.portal import create_portal
 from saml_bridge.demo.run import PartnersServer, prepare, register_idp
 from saml_bridge.document import Biller, Link, Portal
@@ -39,7 +39,9 @@ def sites(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[
     ports = [find_port(), find_port()]
     sites = Sites(f"http://localhost:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
     prepare(directory, bridge_url=sites.portal, partners_url=sites.partners)
-    register_idp(directory, biller="riverton-water", metadata=issuer.metadata())
+    for slug in PORTALS:
+        metadata = replace(issuer, offers_logout=False).metadata()
+        register_idp(directory, partner=slug, biller="riverton-water", metadata=metadata)
     bridge = make_server("localhost", ports[0], _create_stand_in(directory, sites, issuer), threaded=True)
     thread = threading.Thread(target=bridge.serve_forever, daemon=True)
     thread.start()
@@ -120,8 +122,13 @@ def test_a_payer_lands_signed_in_at_each_partner(page: Page, sites: Sites) -> No
     page.reload()
     assert page.locator("#account-number").is_visible()
     page.get_by_role("button", name="Sign out").click()
-    page.wait_for_url(f"{sites.partners}/sensus/")
+    assert page.get_by_role("heading", name="You are signed out").is_visible()
+    assert page.get_by_text("here only").is_visible()
+    check_width(page)
+    page.goto(f"{sites.partners}/sensus/usage?days=14")
     assert page.get_by_role("heading", name="You are not signed in").is_visible()
+    assert page.get_by_role("button", name="Sign in with Riverton Water").is_visible()
+    check_width(page)
     page.goto(f"{sites.partners}/my360/")
     assert page.locator("#account-number").is_visible()
 

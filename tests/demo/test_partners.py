@@ -36,7 +36,7 @@ def sign_in(browser: FlaskClient, slug: str, providers: Providers, issuer: Issue
 
 def is_signed_in(browser: FlaskClient, slug: str) -> bool:
     answer = browser.get(f"/{slug}/usage", base_url=BASE_URL)
-    assert (answer.status_code, answer.location) in ((200, None), (303, f"/{slug}/"))
+    assert (answer.status_code, answer.location) in ((200, None), (303, f"/{slug}/?next=/{slug}/usage"))
     return answer.status_code == 200
 
 
@@ -116,7 +116,7 @@ def test_signing_out_ends_the_session_on_the_server_too(
     sign_in(browser, "aquahawk", providers, issuer)
     cookie = browser.get_cookie("aquahawk_session", domain="127.0.0.1", path="/aquahawk/")
     assert cookie is not None
-    assert browser.post("/aquahawk/sign-out", base_url=BASE_URL).location == "/aquahawk/"
+    browser.post("/aquahawk/sign-out", base_url=BASE_URL)
     browser.set_cookie("aquahawk_session", cookie.value, domain="127.0.0.1", path="/aquahawk/")
     assert not is_signed_in(browser, "aquahawk")
 
@@ -152,7 +152,7 @@ def test_a_refusal_is_told_in_plain_words_and_signs_nobody_in(
     page = answer.get_data(as_text=True)
     assert answer.status_code == 403
     assert "Set-Cookie" not in answer.headers
-    assert "We could not sign you in" in page
+    assert "This did not work" in page
     assert "SignatureError: Signature missing for response" in page
 
 
@@ -198,13 +198,21 @@ def test_metadata_is_served_as_such(browser: FlaskClient, providers: Providers) 
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/aquahawk/", "/aquahawk/usage", "/static/demo.css", "/aquahawk/saml/metadata", "/nothing"]
+    "path", ["/", "/aquahawk/usage", "/aquahawk/saml/slo", "/static/demo.css", "/aquahawk/saml/metadata", "/nothing"]
 )
 def test_every_answer_has_the_headers(path: str, browser: FlaskClient) -> None:
     headers = browser.get(path, base_url=BASE_URL, buffered=True).headers
     assert headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Frame-Options"] == "DENY"
+
+
+def test_the_offer_to_sign_in_may_lead_to_the_utility_alone(browser: FlaskClient) -> None:
+    headers = browser.get("/aquahawk/", base_url=BASE_URL).headers
+    policy = CONTENT_SECURITY_POLICY.replace("form-action 'self'", "form-action 'self' http://localhost:8000")
+    assert headers["Content-Security-Policy"] == policy
+    assert headers["X-Frame-Options"] == "DENY"
 
 
 def test_unknown_portals_are_not_found(app: Flask) -> None:
@@ -214,7 +222,7 @@ def test_unknown_portals_are_not_found(app: Flask) -> None:
 def test_the_partner_side_imports_nothing_of_the_bridge() -> None:
     """Else the demo would be our own code checking itself."""
     folder = Path(saml_bridge.demo.__file__).parent
-    for name in ("partners", "service_provider", "crypto", "usage", "headers", "run"):
+    for name in ("partners", "service_provider", "sign_out", "memory", "crypto", "usage", "headers", "run"):
         nodes = list(ast.walk(ast.parse((folder / f"{name}.py").read_text())))
         imported = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
         imported += [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]

@@ -109,6 +109,20 @@ def test_the_sign_in_lists_the_payers_of_configured_billers(browser: FlaskClient
         assert (f'value="{payer.key}"' in page) is (payer.biller == "riverton-water")
 
 
+def test_a_payer_is_asked_again_when_the_partner_wants_it(browser: FlaskClient, clock: Clock) -> None:
+    back = "/saml/riverton-water/sso?resume=token"
+    asked = {"next": f"http://localhost{back}", "prompt": "login"}
+    assert "once more" not in browser.get("/demo/sign-in", query_string=asked).get_data(as_text=True)
+    sign_in(browser, "ada")
+    before = find_session(browser, clock)
+    page = browser.get("/demo/sign-in", query_string=asked).get_data(as_text=True)
+    assert "once more" in page
+    assert f'value="{back}"' in page
+    clock.now += timedelta(seconds=1)
+    assert sign_in(browser, "ada", next=back).location == back
+    assert find_session(browser, clock).auth_time > before.auth_time
+
+
 def test_an_unknown_payer_is_refused(browser: FlaskClient) -> None:
     answer = sign_in(browser, "eve")
     assert answer.status_code == 400
@@ -207,14 +221,12 @@ def test_the_sidebar_has_the_links_that_this_payer_may_see(browser: FlaskClient)
     assert "For shops" not in browser.get("/demo/").get_data(as_text=True)
 
 
-def test_signing_out_ends_the_session(browser: FlaskClient) -> None:
+def test_signing_out_is_the_bridges(browser: FlaskClient) -> None:
     sign_in(browser, "ada")
-    assert browser.post("/demo/sign-out").location == "/demo/sign-in"
-    assert browser.get_cookie(COOKIE) is None
-    assert browser.get("/demo/").location == "/demo/sign-in"
+    assert '<form method="post" action="/logout/riverton-water">' in browser.get("/demo/").get_data(as_text=True)
 
 
-@pytest.mark.parametrize("path", ["/demo/sign-in", "/demo/sign-out", "/demo/account"])
+@pytest.mark.parametrize("path", ["/demo/sign-in", "/demo/account"])
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_another_site_cannot_sign_in_or_out(path: str, site: str, browser: FlaskClient) -> None:
     sign_in(browser, "ada")
@@ -223,7 +235,7 @@ def test_another_site_cannot_sign_in_or_out(path: str, site: str, browser: Flask
     assert "Hello, Ada" in browser.get("/demo/").get_data(as_text=True)
 
 
-@pytest.mark.parametrize("path", ["/demo/sign-out", "/demo/account"])
+@pytest.mark.parametrize("path", ["/demo/logout-callback", "/demo/account"])
 def test_nothing_changes_by_a_link(path: str, browser: FlaskClient) -> None:
     assert browser.get(path).status_code == 405
 

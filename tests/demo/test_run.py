@@ -42,7 +42,7 @@ def test_keys_and_their_folder_are_the_owners_alone(tmp_path: Path) -> None:
 def test_the_portals_are_served_and_stopped(tmp_path: Path, issuer: Issuer) -> None:
     port = _find_port()
     prepare(tmp_path, bridge_url="http://localhost:8000", partners_url=f"http://127.0.0.1:{port}")
-    register_idp(tmp_path, biller="riverton-water", metadata=issuer.metadata())
+    register_idp(tmp_path, partner="aquahawk", biller="riverton-water", metadata=issuer.metadata())
     with PartnersServer(tmp_path, host="127.0.0.1", port=port) as server:
         assert server.base_url == f"http://127.0.0.1:{port}"
         assert requests.get(f"{server.base_url}/", timeout=5).status_code == 200

@@ -308,13 +308,14 @@ def test_reads_new_metadata_of_the_identity_provider(
     """A key rollover reaches the partner without a restart; without any metadata nobody gets in."""
     provider = build_providers(aquahawk.base_url, tmp_path)["aquahawk"]
     assert "registered" in refusal(provider, issuer.respond(provider))
-    registered = tmp_path / "idp-riverton-water.xml"
+    registered = tmp_path / "idp" / "aquahawk" / "riverton-water.xml"
+    registered.parent.mkdir(parents=True)
     registered.write_bytes(issuer.metadata())
     provider.accept(issuer.respond(provider))
     rolled = Issuer(keys_dir, key_name="idp-rsa-next")
     refusal(provider, rolled.respond(provider))
     registered.unlink()
-    (tmp_path / "idp-next.xml").write_bytes(rolled.metadata())
+    registered.with_name("next.xml").write_bytes(rolled.metadata())
     provider.accept(rolled.respond(provider))
     refusal(provider, issuer.respond(provider))
 

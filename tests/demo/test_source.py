@@ -10,7 +10,7 @@ import pytest
 from itsdangerous import URLSafeSerializer
 
 from saml_bridge.demo.payers import DemoPayer, load_payers
-from saml_bridge.demo.source import COOKIE, DemoCookie, DemoSession, DemoSource
+from saml_bridge.demo.source import COOKIE, DemoCookie, DemoSession, DemoSource, EndedSessions
 from saml_bridge.errors import SessionAbsent
 from saml_bridge.fields import SessionMalformed
 from saml_bridge.values import Credentials
@@ -62,6 +62,18 @@ def test_every_demo_payer_has_a_session_of_the_agreed_shape_and_a_bill_for_each_
         bill = payer.read_bill(number, today=NOW.date())
         assert sum(charge.amount for charge in bill.charges) == (bill.amount_due or bill.payments[0].amount)
         assert max(payment.on for payment in bill.payments) < bill.issued_on <= NOW.date()
+
+
+def test_an_ended_session_is_refused_until_its_cookie_would_be_over_anyway() -> None:
+    cookie, ended = DemoCookie(SECRET), EndedSessions()
+    source = DemoSource(SECRET, ended=ended)
+    one, other = (carry(cookie.write(cookie.start(load_payers()["ada"], sid=sid, now=NOW))) for sid in ("S-1", "S-2"))
+    ended.add("riverton-water", "S-1", now=NOW)
+    ended.add("lakeside-energy", "S-2", now=NOW + timedelta(minutes=59))
+    with pytest.raises(SessionAbsent) as caught:
+        source.find_session(one, now=NOW + timedelta(minutes=59))
+    assert caught.value.code == "session-expired"
+    assert source.find_session(other, now=NOW).sid == "S-2", "it was another biller's"
 
 
 def test_only_addresses_and_numbers_that_nobody_has() -> None:

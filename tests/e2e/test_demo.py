@@ -182,4 +182,4 @@ def test_the_demo_says_on_every_page_that_it_is_a_stand_in(watched: OpenContext,
 def test_our_metadata_and_the_status_page(watched: OpenContext, demo: Demo) -> None:
     page = watched().new_page()
     page.goto(f"{demo.portal}/saml/riverton-water/sso")
-    expect(page.get_by_role("heading", name="Please start from your bills")).to_be_visible()
+    expect(page.get_by_text("Please start again from your bill portal.")).to_be_visible()
