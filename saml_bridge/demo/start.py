@@ -144,6 +144,7 @@ def _welcome(say: Say, bridge_url: str, partners_url: str) -> None:
     for payer in load_payers().values():
         say(f"            {payer.title}: {payer.about}")
     say("Click     View my water usage")
+    say("Or begin  at a partner, which offers to sign in with the utility; signing out anywhere signs out everywhere")
     say(f"Partners  {partners_url}/aquahawk/ /eyeonwater/ /my360/ /sensus/")
     say("Stop      Ctrl-C")
     say("")
