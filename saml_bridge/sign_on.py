@@ -275,14 +275,18 @@ class SignOn:
     def _keep(self, partner: Partner, asked: Asked, token: str, visit: Visit) -> str:
         """Let a request wait for this browser; gives the cookie that it is bound to."""
         browser, now = visit.browser or secrets.token_urlsafe(32), self.launcher.clock()
-        self.exchanges.keep_sign_on(
-            token=token,
-            browser=browser,
-            biller=visit.biller,
-            pending=PendingSignOn(partner.slug, asked.to_json()),
-            now=now,
-            until=min(now, asked.received_at) + WAIT,
-        )
+        try:
+            self.exchanges.keep_sign_on(
+                token=token,
+                browser=browser,
+                biller=visit.biller,
+                pending=PendingSignOn(partner.slug, asked.to_json()),
+                now=now,
+                until=min(now, asked.received_at) + WAIT,
+            )
+        except RequestRefused as error:
+            self._record(visit, error, partner=partner.slug)
+            raise
         return browser
 
     def _decline(self, taken: _Taken, visit: Visit, error: BridgeError) -> Answer:

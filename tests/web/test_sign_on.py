@@ -14,6 +14,7 @@ import pytest
 from lxml import etree, html
 from werkzeug.test import TestResponse
 
+import saml_bridge.exchanges
 from saml_bridge.audit import Kind, Record, Search
 from saml_bridge.saml.certificates import parse_certificate
 from saml_bridge.saml.verify import MESSAGE_PROFILE, verify_enveloped
@@ -207,6 +208,15 @@ def test_b1_a_prefetch_uses_no_waiting_request_up(browser: Browser, headers: dic
     assert read_reply(browser.get(path)).root.get("InResponseTo") == "_w1"
 
 
+def test_c9_a_flood_of_waiting_requests_is_refused_and_recorded(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saml_bridge.exchanges, "MOST_PENDING", 2)
+    assert [post(browser, encode_post(make_request())).status_code for _ in range(2)] == [303, 303]
+    refused(browser, post(browser, encode_post(make_request())), "sign-on-flood")
+    assert last_record(browser).entry.partner == "aquahawk"
+
+
 def test_the_portal_out_of_reach_lets_the_request_wait(browser: Browser) -> None:
     browser.sign_in()
     jwks = browser.world.folder / "jwks.json"
@@ -262,6 +272,17 @@ def test_a1_a2_a3_a5_never_anywhere_else(browser: Browser, attributes: str, code
     if code == "acs-not-in-metadata":
         assert SP_ACS in detail
         assert ALT_ACS in detail
+
+
+def test_an_index_that_stands_twice_means_neither(browser: Browser) -> None:
+    more = "".join(
+        f'<md:AssertionConsumerService Binding="{POST}" Location="{place}" index="1"/>'
+        for place in (ALT_ACS, f"{ALT_ACS}-2")
+    )
+    register(browser, more_acs=more)
+    browser.sign_in()
+    refused(browser, ask(browser, attributes='AssertionConsumerServiceIndex="1"'), "acs-ambiguous")
+    assert read_reply(ask(browser, attributes=f'AssertionConsumerServiceURL="{ALT_ACS}-2"')).action == f"{ALT_ACS}-2"
 
 
 # Who asks
