@@ -382,7 +382,10 @@ def _read_boolean(element: etree._Element, name: str) -> bool:
 
 def _read_index(root: etree._Element) -> int | None:
     text = root.get("AssertionConsumerServiceIndex")
-    return None if text is None else int(text)  # the schema admits an unsigned short alone
+    if text is None:
+        return None
+    digits = text.strip(_XML_SPACE).lstrip("+-0")  # the schema admits an unsigned short alone, with any number of zeros
+    return int(digits or "0")
 
 
 def _read_name_id_policy(root: etree._Element) -> NameIdPolicy | None:
