@@ -197,8 +197,8 @@ class Voice:
         self, binding: str, location: str, name: MessageName, xml: bytes, relay_state: str | None
     ) -> GoTo | PostTo:
         if binding == REDIRECT_BINDING:
-            algorithm = self.partner.saml.signature_algorithm
-            return GoTo(build_redirect(location, name, xml, relay_state=relay_state, key=self.key, algorithm=algorithm))
+            url = build_redirect(location, name, xml, relay_state=relay_state, key=self.key, algorithm=self.algorithm)
+            return GoTo(url)
         fields = [(str(name), base64.b64encode(xml).decode("ascii"))]
         if relay_state is not None:
             fields.append(("RelayState", relay_state))

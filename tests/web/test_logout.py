@@ -572,6 +572,17 @@ def test_the_api_says_what_a_body_must_be(visitor: Visitor, body: Any) -> None:
     assert '{"sid": "…"}' in answer.json["error"]["detail"]
 
 
+@pytest.mark.parametrize("body", ["[" * 60_000, '{"sid":' * 8_000, "", "\x00", '{"sid": "a"'])
+def test_the_api_says_so_too_of_what_is_no_json(visitor: Visitor, body: str) -> None:
+    answer = visitor.post(
+        f"/api/v1/portal/{BILLER}/logouts",
+        body,
+        type_="application/json",
+        Authorization=f"Bearer {make_portal_key(visitor.world.bridge)}",
+    )
+    assert (answer.status_code, answer.json["error"]["code"]) == (400, "logout-body")  # type: ignore[index]
+
+
 def test_g1_the_api_of_another_biller_finds_nothing(visitor: Visitor) -> None:
     visitor.remember("aquahawk")
     assert call(visitor, {"sid": "S-1"}, biller="nobody").status_code == 404
