@@ -507,8 +507,8 @@ def test_pages_in_spanish(visitor: Visitor, path: str, words: str) -> None:
 
 
 def call(visitor: Visitor, body: Any, *, calls: tuple[str, ...] = ("logouts",), biller: str = BILLER) -> TestResponse:
-    """A call with a new key for `BILLER` and these calls."""
-    token = make_portal_key(visitor.world.bridge, billers=(BILLER,), calls=calls)
+    """A call with a new key for this biller and these calls."""
+    token = make_portal_key(visitor.world.bridge, billers=(biller,), calls=calls)
     headers = {"Authorization": f"Bearer {token}"}
     return visitor.post(f"/api/v1/portal/{biller}/logouts", json.dumps(body), type_="application/json", **headers)
 
