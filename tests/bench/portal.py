@@ -1,8 +1,9 @@
 """`python -m tests.bench.portal`: what the portal's calls cost, in multiples of one raw RSA-2048 signature.
 
-The service's own CPU, over HTTP on one connection that is kept alive, with one worker on SQLite (synchronous=FULL) and on
-PostgreSQL: a ticket issued and redeemed (three records and a signed response), and the links of a payer with five links,
-each with its mapping evaluated, by portal key and by cookie. Each batch is divided by raw signatures of the same moment.
+The service's own CPU, over HTTP on one connection that is kept alive, with one worker, on SQLite (synchronous=FULL) and
+PostgreSQL: a ticket issued and redeemed (two records, a sealed row, a signed response), and the links of a payer with
+five links, each with its mapping evaluated, by portal key and by cookie. Each batch is divided by raw signatures of the
+same moment.
 """
 
 from __future__ import annotations
