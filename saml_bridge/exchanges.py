@@ -1,7 +1,7 @@
 """What must be remembered between two requests of one exchange of messages, for minutes.
 
 Owns: sign-on requests that wait for the payer's sign-in, the identifiers of messages that were seen, logouts that are
-under way. Does not own: what such a message means (`saml/`), and the order of an exchange (`sign_on.py`, `logout.py`).
+under way. Does not own: what such a message means (`saml/`), and the order of an exchange (`sign_on.py`, `logout/`).
 Called by those two.
 
 Tokens that stand in addresses or cookies are kept as hashes, and what may name a payer is sealed. Everything here has
