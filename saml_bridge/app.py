@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from saml_bridge.audit import AuditTrail
 from saml_bridge.db import check_schema, init_database
-from saml_bridge.errors import BridgeError, KeyRefused, NotFound, SettingsInvalid
+from saml_bridge.errors import BridgeError, KeyRefused, NotFound
 from saml_bridge.exchanges import Exchanges
 from saml_bridge.fetching import Fetcher
 from saml_bridge.keys import KeyRing
@@ -25,6 +25,7 @@ from saml_bridge.logout import SignOut
 from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
 from saml_bridge.partner_sessions import PartnerSessions
+from saml_bridge.portal_keys import PortalKeys
 from saml_bridge.refreshes import Refreshes
 from saml_bridge.refreshing import Refresher
 from saml_bridge.registry import Registry
@@ -32,13 +33,17 @@ from saml_bridge.rehearsals import Rehearsals
 from saml_bridge.rollover import Rollover
 from saml_bridge.saml.libraries import check_libraries
 from saml_bridge.schedule import RefreshSchedule
-from saml_bridge.sessions import JwtSource, SessionSource, open_jwks
+from saml_bridge.sessions import SourceBook
 from saml_bridge.settings import Settings
 from saml_bridge.sign_on import SignOn
+from saml_bridge.sources import open_sources
+from saml_bridge.tickets import Tickets
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.logout import create_logout_views
+from saml_bridge.web.metrics import SourceMetrics
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
+from saml_bridge.web.portal import PortalGate, create_portal_views
 from saml_bridge.web.rehearsal import create_rehearsal_views
 from saml_bridge.web.saml import create_saml_views
 
@@ -64,6 +69,7 @@ class Bridge:
     refresher: Refresher
     partner_sessions: PartnerSessions
     sign_out: SignOut
+    portal_keys: PortalKeys
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -139,6 +145,7 @@ def open_bridge(settings: Settings) -> Bridge:
         exchanges=exchanges,
         partner_sessions=partner_sessions,
         sign_out=sign_out,
+        portal_keys=PortalKeys(database, random_bytes=os.urandom),
     )
 
 
@@ -154,14 +161,15 @@ def _create_service(settings: Settings) -> Bridge:
     for finding in check_schema(app):
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
-    source, sign_on = _create_source(bridge), SignOn(bridge.launcher, bridge.exchanges)
-    app.register_blueprint(create_launch_views(bridge.launcher, source))
-    app.register_blueprint(create_rehearsal_views(bridge.rollover, source))
-    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, source))
-    app.register_blueprint(
-        create_logout_views(bridge.sign_out, bridge.launcher, source, portal_token=settings.portal_token)
-    )
-    app.register_blueprint(create_operation_views(app, settings.metrics_token))
+    sources, sign_on = _open_sources(bridge), SignOn(bridge.launcher, bridge.exchanges)
+    tickets = Tickets(bridge.launcher, bridge.exchanges)
+    gate = PortalGate(bridge.portal_keys, bridge.launcher)
+    app.register_blueprint(create_launch_views(bridge.launcher, sources, tickets, bridge.exchanges))
+    app.register_blueprint(create_rehearsal_views(bridge.rollover, sources))
+    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, sources))
+    app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, sources, gate))
+    app.register_blueprint(create_portal_views(gate, tickets, sources))
+    app.register_blueprint(create_operation_views(app, settings.metrics_token, list_problems=sources.list_problems))
     _register_errors(bridge)
     return bridge
 
@@ -200,21 +208,14 @@ def _load_keys(bridge: Bridge) -> None:
         raise refusals[0]
 
 
-def _create_source(bridge: Bridge) -> SessionSource:
+def _open_sources(bridge: Bridge) -> SourceBook:
+    """The session source of each biller. Raises SettingsInvalid."""
     settings = bridge.settings
     if settings.session_source == "demo":
         from saml_bridge.demo.portal import mount_demo_portal  # signs anybody in: only there when the demo is on
 
-        return mount_demo_portal(bridge.app, registry=bridge.registry, secret=settings.secret_key)
-    if settings.session_source == "jwt":
-        return JwtSource(
-            open_jwks(settings.session_jwks or ""),
-            issuer=settings.session_issuer or "",
-            audience=settings.session_audience or "",
-            cookie=settings.session_cookie,
-            leeway=timedelta(seconds=settings.session_leeway_seconds),
-        )
-    raise SettingsInvalid("SAML_BRIDGE_SESSION_SOURCE is not set: set it to jwt, or run 'saml-bridge demo'")
+        return SourceBook(mount_demo_portal(bridge.app, registry=bridge.registry, secret=settings.secret_key))
+    return open_sources(settings, watcher=SourceMetrics())
 
 
 def _register_errors(bridge: Bridge) -> None:

@@ -1,18 +1,126 @@
-"""Which landing pages a launch may name: the callback URI of a request against the prefixes that its link allows.
+"""Where a launch lands: the callback URI that a link makes of a session, and those that a request may name.
 
-Pure. Called by the launch. URLs are compared as parsed: same origin, and a path prefix that ends at a segment
-border, so that `/usage` allows `/usage` and `/usage/daily` and not `/usage-admin`.
+Owns: the templates of callback URIs, and the comparison of a request's callback with the prefixes that its link allows.
+Pure. Called by the check of a document, by the snapshot of a revision (`compile_callback`) and by the launch.
+
+A template is a URL with fields in braces (`https://partner.example/usage/{account.number|urlencode}`). Its origin is in
+the document: no field stands before the path. Every value is percent-encoded whole, so that it stays in its place;
+`|urlencode` may say so. `{{` and `}}` are braces, and percent-encoded, too, since no URL has them plain.
+
+URLs are compared as parsed: same origin, and a path prefix that ends at a segment border, so that `/usage` allows
+`/usage` and `/usage/daily` and not `/usage-admin`.
 """
 
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from saml_bridge.errors import ConfigInvalid, LaunchRefused
+from saml_bridge.fields import FieldReader, FieldUnknown, compile_path, is_multi_valued
+from saml_bridge.mapping import parse_template
+from saml_bridge.values import Finding, JsonObject, PortalSession, Severity
 
 _LONGEST = 2048
 _PLAIN = re.compile(r"[!-~]+")
 _CLIMBING = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:;[^/]*)?(?:/|$)|%2f|%5c|%00|%25", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
+_FIXED_ORIGIN = re.compile(r"[a-z]+://[^/?#]+[/?#]", re.IGNORECASE)
+_FILTER = "urlencode"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCallback:
+    """A callback URI as n + 1 literal texts and the n paths of the fields between them."""
+
+    literals: tuple[str, ...]
+    paths: tuple[str, ...]
+
+    def fill(self, values: Sequence[str]) -> str:
+        """The URL with a value for each path."""
+        rest = zip(values, self.literals[1:], strict=True)
+        return self.literals[0] + "".join(f"{quote(value, safe='')}{literal}" for value, literal in rest)
+
+
+def parse_callback(text: str) -> ParsedCallback:
+    """Split a callback URI, which may be a template. Raises ValueError with a sentence for one that is none."""
+    literals, inserts = parse_template(text)
+    if inserts and not _FIXED_ORIGIN.match(literals[0]):
+        raise ValueError("its origin is fixed: a field stands after the host and a slash")
+    paths = []
+    for insert in inserts:
+        path, *filters = insert.split("|")
+        if filters not in ([], [_FILTER]):
+            raise ValueError(f"after a field in braces only |{_FILTER} may stand")
+        paths.append(path)
+    encoded = tuple(literal.replace("{", "%7B").replace("}", "%7D") for literal in literals)
+    return ParsedCallback(encoded, tuple(paths))
+
+
+def shorten_callback(text: str) -> str:
+    """The shortest URL that a callback URI can become: one character for each field."""
+    parsed = parse_callback(text)
+    return parsed.fill(["0"] * len(parsed.paths))
+
+
+def check_callback(text: str, *, where: str) -> Iterator[Finding]:
+    """What is wrong with the fields of a callback URI that `parse_callback` reads."""
+    for path in dict.fromkeys(parse_callback(text).paths):
+        try:
+            compile_path(path)
+        except FieldUnknown as error:
+            yield Finding("field-unknown", Severity.ERROR, str(error), "", where)
+            continue
+        if is_multi_valued(path):
+            message = f"{path!r} can have several values, and a URL takes one"
+            yield Finding("template-several-values", Severity.ERROR, message, "Choose a field of the account.", where)
+
+
+def compile_callback(text: str) -> CallbackTemplate:
+    """Compile a callback URI once, for many launches. Raises ConfigInvalid when `check_callback` refuses."""
+    findings = tuple(check_callback(text, where="callback_uri"))
+    if findings:
+        raise ConfigInvalid("the callback URI has errors", findings=findings)
+    parsed = parse_callback(text)
+    return CallbackTemplate(parsed, tuple(compile_path(path) for path in parsed.paths))
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackTemplate:
+    """A callback URI ready for launches; made by `compile_callback` only."""
+
+    _parsed: ParsedCallback
+    _readers: tuple[FieldReader, ...]
+
+    def build(self, session: PortalSession, account: JsonObject | None) -> str:
+        """The URL for this session and account.
+
+        Raises LaunchRefused (`callback-field`) naming the field that has no value, several, or one that would lead out
+        of its place in the path; never the value.
+        """
+        if not self._readers:
+            return self._parsed.literals[0]
+        values = []
+        for path, read in zip(self._parsed.paths, self._readers, strict=True):
+            found = read(session, account)
+            if len(found) != 1 or not found[0]:
+                raise _refuse_field(path, "has several values" if len(found) > 1 else "has no value", "for this payer")
+            if found[0] != found[0].encode("utf-8", "ignore").decode():
+                raise _refuse_field(path, "has a character", "that no URL can carry")
+            values.append(found[0])
+        uri = self._parsed.fill(values)
+        if len(uri) > _LONGEST or any(unquote(one) in (".", "..") for one in urlsplit(uri).path.split("/")):
+            raise _refuse_field(" and ".join(dict.fromkeys(self._parsed.paths)), "would lead", "to another place")
+        return uri
+
+
+def _refuse_field(path: str, what: str, more: str) -> LaunchRefused:
+    message = f"callback_uri: the field {path} {what} {more}"
+    fix = f"See that the portal sends {path}, or take it out of the link's callback_uri."
+    finding = Finding("callback-field", Severity.ERROR, message, fix, "callback_uri")
+    return LaunchRefused(message, code="callback-field", findings=[finding])
 
 
 def is_allowed(uri: str, prefixes: tuple[str, ...]) -> bool:

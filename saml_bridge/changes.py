@@ -86,6 +86,7 @@ def _compare(old: Biller, new: Biller, known: _Metadata) -> Iterator[tuple[str, 
     labels = {"sign_in_url": "sign-in URL", "return_parameter": "return parameter", "home_url": "home URL"}
     labels["logout_callback"] = "logout callback"
     yield from (("portal", what) for what in _diff(old.portal, new.portal, labels))
+    yield from (("portal", what) for what in _diff_items("origin", old.portal.origins, new.portal.origins))
     yield from (("identity provider", what) for what in _diff(old.idp, new.idp, {"entity_id": "entity ID"}))
     keys = {"current": "current key", "next": "next key", "previous": "previous key"}
     yield from (("identity provider", what) for what in _diff(old.idp.keys, new.idp.keys, keys))
@@ -219,6 +220,10 @@ def _added_link(link: Link) -> str:
 
 def _compare_links(old: Link, new: Link) -> Iterator[str]:
     yield from _diff(old, new, _LINK_LABELS)
+    for language in sorted({*old.labels, *new.labels}):
+        before, after = old.labels.get(language), new.labels.get(language)
+        if before != after:
+            yield f"label in {language} changes from {_show(before)} to {_show(after)}"
     yield from _diff_items("allowed callback", old.callback_allow, new.callback_allow)
     if old.opens != new.opens:
         yield "opens in a new tab" if new.opens == "new_tab" else "opens in the same tab"

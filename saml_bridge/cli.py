@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NoReturn
@@ -26,8 +26,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from saml_bridge import __version__
 from saml_bridge.app import Bridge, create_app, open_bridge
+from saml_bridge.audit import Entry, Kind, Record, Search
 from saml_bridge.audit import Outcome as AuditOutcome
-from saml_bridge.audit import Record, Search
 from saml_bridge.db import DATABASE_FIX, check_schema, explain_failure
 from saml_bridge.errors import BridgeError, LaunchRefused, MetadataRefused, SignInFailed, XmlRefused
 from saml_bridge.fields import build_example
@@ -38,6 +38,7 @@ from saml_bridge.key_report import describe_kind, show_board, show_ring
 from saml_bridge.keys import KeyKind
 from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
 from saml_bridge.metadata_report import build_json, show_report
+from saml_bridge.portal_keys import CALLS, DEFAULT_OVERLAP, DEFAULT_PER_MINUTE, EVERY_BILLER, PortalKey
 from saml_bridge.publishing import PlannedFile, Sources, apply_plan, export_biller, plan_file
 from saml_bridge.registry import Published
 from saml_bridge.rehearsals import VERDICTS, Verdict
@@ -592,6 +593,107 @@ def _publish_change(bridge: Bridge, change: KeyChange) -> None:
     for finding in published.findings:
         show_finding(finding, err=True)
     _show_published(published)
+
+
+@cli.group("portal-keys")
+def portal_keys() -> None:
+    """Make, list and end the keys that portals call us with."""
+
+
+@portal_keys.command("create")
+@click.argument("name")
+@click.option("--biller", "billers", multiple=True, metavar="BILLER", help="May be given several times.")
+@click.option("--every-biller", is_flag=True, help="For all billers, those to come as well.")
+@click.option(
+    "--call", "calls", multiple=True, type=click.Choice(CALLS), help="Several times for more; all if not given."
+)
+@click.option("--per-minute", type=click.IntRange(1, 1_000_000), default=DEFAULT_PER_MINUTE, show_default=True)
+def portal_keys_create(
+    name: str, billers: tuple[str, ...], every_biller: bool, calls: tuple[str, ...], per_minute: int
+) -> None:
+    """Make the portal key NAME and print it, once: it is not kept."""
+    if bool(billers) == every_biller:
+        raise click.UsageError("say which billers it is for: --biller BILLER, or --every-biller")
+    with _opened() as bridge:
+        for biller in billers:
+            bridge.registry.find_current(biller)
+        key, token = bridge.portal_keys.create(
+            name=name,
+            billers=(EVERY_BILLER,) if every_biller else tuple(dict.fromkeys(billers)),
+            calls=tuple(call for call in CALLS if call in calls) or CALLS,
+            per_minute=per_minute,
+            now=_now(),
+        )
+        _record_portal_key(bridge, Kind.PORTAL_KEY_CREATED, key)
+        click.echo(token)
+
+
+@portal_keys.command("list")
+def portal_keys_list() -> None:
+    """Show all portal keys, without their secrets."""
+    with _opened() as bridge:
+        table = make_table("name", "ID", "billers", "calls", "a minute", "made", "last used", "state")
+        for key in bridge.portal_keys.list_keys():
+            table.add_row(
+                key.name,
+                key.id,
+                ", ".join(key.billers),
+                ", ".join(key.calls),
+                str(key.per_minute),
+                key.created_at.date().isoformat(),
+                "never" if key.used_at is None else f"{key.used_at:%Y-%m-%d %H:%M}",
+                _describe_portal_key(key),
+            )
+        make_console().print(table)
+
+
+def _describe_portal_key(key: PortalKey) -> str:
+    if key.revoked_at is not None:
+        return f"revoked {key.revoked_at:%Y-%m-%d %H:%M}"
+    if key.expires_at is None:
+        return "valid"
+    return f"{'valid until' if key.is_valid(_now()) else 'ended'} {key.expires_at:%Y-%m-%d %H:%M}"
+
+
+@portal_keys.command("rotate")
+@click.argument("name")
+@click.option(
+    "--overlap-hours",
+    type=click.IntRange(0, 24 * 365),
+    default=int(DEFAULT_OVERLAP.total_seconds() // 3600),
+    show_default=True,
+    help="How long the old one stays good.",
+)
+def portal_keys_rotate(name: str, overlap_hours: int) -> None:
+    """Make a new key in place of NAME and print it, once. Both are good until the old one's time is over."""
+    with _opened() as bridge:
+        key, token = bridge.portal_keys.rotate(name, overlap=timedelta(hours=overlap_hours), now=_now())
+        _record_portal_key(bridge, Kind.PORTAL_KEY_ROTATED, key)
+        click.echo(token)
+
+
+@portal_keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+def portal_keys_revoke(key_id: str) -> None:
+    """End the key with this ID (as 'portal-keys list' shows it) at once."""
+    with _opened() as bridge:
+        key = bridge.portal_keys.revoke(key_id, now=_now())
+        _record_portal_key(bridge, Kind.PORTAL_KEY_REVOKED, key)
+        click.echo(f"revoked {key.id} ({key.name})")
+
+
+def _record_portal_key(bridge: Bridge, kind: Kind, key: PortalKey) -> None:
+    for biller in key.billers:
+        bridge.audit.record(
+            Entry(
+                kind=kind,
+                at=_now(),
+                trace_id=new_trace_id(bridge.launcher),
+                biller=biller,
+                detail=f"{key.id} ({key.name}) for {', '.join(key.calls)}",
+                actor=getpass.getuser(),
+            )
+        )
 
 
 @cli.group()

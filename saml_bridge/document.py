@@ -128,10 +128,16 @@ class Partner:
 
 @dataclass(frozen=True, slots=True)
 class Link:
+    """What the payer clicks. `labels` are the label in further languages, by language tag.
+
+    `callback_uri` may be a template with fields of the session (`callback.py`).
+    """
+
     slug: str
     label: str
     partner: str
     mapping: str
+    labels: Mapping[str, str] = field(default_factory=dict)
     callback_uri: str | None = None
     callback_allow: tuple[str, ...] = ()
     icon: str | None = None
@@ -145,13 +151,15 @@ class Link:
 class Portal:
     """`return_parameter` is the query parameter of `sign_in_url` that takes the address to come back to.
 
-    `logout_callback` is told, server to server, when a partner has ended a payer's session.
+    `logout_callback` is told, server to server, when a partner has ended a payer's session. `origins` are those of the
+    portal's pages: they may read a payer's links, post launches and be returned to.
     """
 
     sign_in_url: str
     home_url: str
     return_parameter: str = "next"
     logout_callback: str | None = None
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What must be remembered between two requests of one exchange of messages, for minutes.
 
 Owns: sign-on requests that wait for the payer's sign-in, the identifiers of messages that were seen, logouts that are
-under way. Does not own: what such a message means (`saml/`), and the order of an exchange (`sign_on.py`, `logout/`).
-Called by those two.
+under way, portal sessions that wait for their launch. Does not own: what such a message means (`saml/`), and the order
+of an exchange (`sign_on.py`, `logout/`, `tickets.py`). Called by those.
 
 Tokens that stand in addresses or cookies are kept as hashes, and what may name a payer is sealed. Everything here has
 an end and is removed after it.
@@ -68,6 +68,28 @@ class LogoutRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
+class HeldSessionRow(Base):
+    """A portal session that waits for one launch. `browser` is the hash of the cookie it is bound to, or empty."""
+
+    __tablename__ = "held_session"
+
+    token: Mapped[str] = mapped_column(String(64), primary_key=True)
+    biller: Mapped[str] = mapped_column(String(64))
+    link: Mapped[str] = mapped_column(String(64))
+    browser: Mapped[str] = mapped_column(String(64))
+    sealed: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSession:
+    """What waits for a launch: of which biller, through which link, and what was kept, as JSON."""
+
+    biller: str
+    link: str
+    state: Any
+
+
 @dataclass(frozen=True, slots=True)
 class PendingSignOn:
     """A request that waits: for which partner, and what it asks, as JSON text."""
@@ -86,6 +108,7 @@ class Exchanges:
         self._database = database
         self._engine = database.autocommit
         self._seal = Seal(secret, "logout")
+        self._session_seal = Seal(secret, "held-session")
         self._request_seal = Seal(secret, "sign-on")
         self._calls = itertools.count(1)
 
@@ -146,6 +169,39 @@ class Exchanges:
             ).one_or_none()
         return None if row is None else PendingSignOn(row.partner, self._request_seal.open(row.request))
 
+    # Portal sessions that wait for their launch
+
+    def hold_session(
+        self, *, token: str, browser: str | None, held: HeldSession, now: datetime, until: datetime
+    ) -> None:
+        """Keep a portal session, sealed, under an unguessable token; for the one browser with this cookie, if any."""
+        self._tidy(now)
+        values = {
+            "token": hash_token(token),
+            "biller": held.biller,
+            "link": held.link,
+            "browser": _hash_browser(browser),
+            "sealed": self._session_seal.seal(held.state),
+            "expires_at": until,
+        }
+        self._insert(_HELD, values)
+
+    def take_session(self, *, token: str, browser: str | None, now: datetime) -> HeldSession | None:
+        """What is kept under this token, once: of several calls at once one gets it, in whatever process.
+
+        Another browser gets nothing, and takes nothing. Raises SealBroken.
+        """
+        mine = (
+            _HELD.c.token == hash_token(token),
+            _HELD.c.browser == _hash_browser(browser),
+            _HELD.c.expires_at > now,
+        )
+        with self._using() as connection:
+            row = connection.execute(
+                delete(_HELD).where(*mine).returning(_HELD.c.biller, _HELD.c.link, _HELD.c.sealed)
+            ).one_or_none()
+        return None if row is None else HeldSession(row.biller, row.link, self._session_seal.open(row.sealed))
+
     # Logouts under way
 
     def open_logout(self, *, token: str, biller: str, state: Any, now: datetime, until: datetime) -> None:
@@ -204,7 +260,7 @@ class Exchanges:
     def purge(self, now: datetime) -> None:
         """Remove everything that is past its end, but for logouts: those are recorded first (`logout/`)."""
         with self._using() as connection:
-            for one in (_PENDING, _SEEN):
+            for one in (_PENDING, _SEEN, _HELD):
                 connection.execute(delete(one).where(one.c.expires_at <= now))
 
     def _tidy(self, now: datetime) -> None:
@@ -238,6 +294,10 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-_PENDING, _SEEN, _LOGOUT = (
-    Base.metadata.tables[row.__tablename__] for row in (PendingSignOnRow, SeenMessageRow, LogoutRow)
+def _hash_browser(browser: str | None) -> str:
+    return "" if browser is None else hash_token(browser)
+
+
+_PENDING, _SEEN, _LOGOUT, _HELD = (
+    Base.metadata.tables[row.__tablename__] for row in (PendingSignOnRow, SeenMessageRow, LogoutRow, HeldSessionRow)
 )

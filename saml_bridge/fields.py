@@ -1,7 +1,7 @@
 """The fields of a portal session: which exist, how a session document is read, how a field path is followed.
 
 Owns: `FIELDS` (the one list that path checks, documentation and parsing share), `parse_session`, `compile_path`.
-Does not own: where a session comes from (`sessions.py`) and what is made of its values (`mapping.py`).
+Does not own: where a session comes from (`sessions`) and what is made of its values (`mapping.py`).
 
 A path is written with dots (`account.service_address.city`). `account` is the account of this launch, `accounts` all of
 the session's. Following a path through a list gives one value an item (`account.service_points.meters.id`). Below a
@@ -302,6 +302,21 @@ def parse_session(document: object) -> PortalSession:
     if session.selected_account is not None and session.selected_account not in numbers:
         raise SessionMalformed("selected_account: is not one of accounts")
     return session
+
+
+def build_document(session: PortalSession) -> dict[str, Any]:
+    """The JSON object that `parse_session` reads as this very session."""
+    return {
+        "sid": session.sid,
+        "biller": session.biller,
+        "auth_time": int(session.auth_time.timestamp()),
+        "exp": int(session.expires_at.timestamp()),
+        "amr": list(session.amr),
+        "payer": session.payer,
+        "accounts": list(session.accounts),
+        "selected_account": session.selected_account,
+        "impersonator": session.impersonator,
+    }
 
 
 def _read_text(document: Mapping[str, Any], name: str) -> str:

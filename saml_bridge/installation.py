@@ -19,8 +19,9 @@ from saml_bridge.errors import BridgeError, ConfigInvalid, SettingsInvalid
 from saml_bridge.keys import check_private, write_private
 from saml_bridge.refreshes import SourceState
 from saml_bridge.registry import IndexedPartner
-from saml_bridge.sessions import MAX_JWKS_BYTES, JsonRefused, open_jwks, parse_json
+from saml_bridge.sessions import MAX_JWKS_BYTES, JsonRefused, parse_json
 from saml_bridge.settings import PREFIX, SECRET_FILE, Settings, find_instance_dir
+from saml_bridge.sources import open_sources
 from saml_bridge.values import Finding, Severity
 
 DEFAULT_KEY = "default"
@@ -92,17 +93,18 @@ def _examine_secret(settings: Settings) -> Iterator[Finding]:
 
 def _examine_source(settings: Settings) -> Iterator[Finding]:
     """Whether 'serve' would start, and know the portal's keys where they lie in a file."""
-    if settings.session_source is None:
+    if settings.session_source is None and settings.session_sources is None:
         variable = PREFIX + "SESSION_SOURCE"
-        fix = "Set it to jwt before you run 'saml-bridge serve'."
+        fix = "Set it to jwt or introspection before you run 'saml-bridge serve'."
         yield Finding("session-source-absent", Severity.WARNING, "It is not set, and 'serve' refuses.", fix, variable)
-    if settings.session_source == "jwt":
+    elif settings.session_source != "demo":
         try:
-            open_jwks(settings.session_jwks or "")
+            open_sources(settings)
         except SettingsInvalid as error:
             yield from error.findings
         else:
-            yield from _examine_jwks(settings.session_jwks or "")
+            if settings.session_source == "jwt":
+                yield from _examine_jwks(settings.session_jwks or "")
 
 
 def _examine_jwks(location: str) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """The launch: one payer goes to one partner through one link.
 
 Owns: the order of the checks, and that nothing leaves before it is recorded under the configuration in force.
-Does not own: pages and redirects (`web/launch.py`), who the payer is (`sessions.py`), what a partner is told
+Does not own: pages and redirects (`web/launch.py`), who the payer is (`sessions`), what a partner is told
 (`mapping.py`, `saml/response.py`).
 Called by: the launch page and `saml-bridge launch`.
 """
@@ -43,6 +43,7 @@ from saml_bridge.values import Attribute, Credentials, FormPost, JsonObject, Por
 _ATTEMPTS = 3
 RETURNED = "returned"
 CHOSEN = "chosen"
+HELD = "held"
 SIGN_IN_ANEW = {"prompt": "login"}
 """What tells the portal's sign-in to ask again for a password (the word is OpenID Connect's)."""
 
@@ -55,7 +56,8 @@ class LaunchRequest:
     session. `chosen` says that the payer has just picked `account` on our page, `returned` that the portal's sign-in
     sent the payer back, `foreign` that another site started the request, `unseen` that it is not for a page that a
     person sees: a frame, a picture, a script, a prefetch. `asked` is what a partner's request wants of the response,
-    and `resume` the token of that request while it waits for the payer. `rehearsal` has the biller's next key sign.
+    and `resume` the token of that request while it waits for the payer. `held` is the token of a portal session that
+    waits for this launch. `rehearsal` has the biller's next key sign.
     """
 
     biller: str
@@ -71,6 +73,7 @@ class LaunchRequest:
     unseen: bool = False
     asked: Asked | None = None
     resume: str | None = None
+    held: str | None = None
     rehearsal: bool = False
 
     def find_path(self, *, choose: str | None = None, returned: bool = False) -> str:
@@ -80,6 +83,7 @@ class LaunchRequest:
             "resume": self.resume,
             "account": choose or self.account,
             "callback": self.callback,
+            HELD: self.held,
             CHOSEN: "1" if choose or self.chosen else None,
             RETURNED: "1" if returned else None,
         }
@@ -227,7 +231,7 @@ class _Attempt:
         except SessionAbsent as error:
             return self._sign_in(snapshot, error)
         self._hide(session)
-        _check_session(session, snapshot, route.link)
+        check_session(session, snapshot, route.link)
         if asked is not None:
             if asked.needs_sign_in(session):
                 return self._sign_in(snapshot, session.auth_time)
@@ -249,11 +253,11 @@ class _Attempt:
             if request.returned:
                 raise SignInFailed(f"after the portal's sign-in: {why.code}: {why.detail}") from why
             forced = request.asked is not None and request.asked.force_authn  # the portal may know the payer still
-            return SignIn(_sign_in_url(portal, back, **(SIGN_IN_ANEW if forced else {})))
+            return SignIn(make_sign_in_url(portal, back, **(SIGN_IN_ANEW if forced else {})))
         if request.returned:
             detail = "the request forces a new sign-in, and the payer came back with the old one"
             raise StatusRefused(detail, code="sign-in-not-new", status=RESPONDER, sub_status=AUTHN_FAILED)
-        return SignIn(_sign_in_url(portal, back, **SIGN_IN_ANEW), why)
+        return SignIn(make_sign_in_url(portal, back, **SIGN_IN_ANEW), why)
 
     def _check_may_ask(self, why: str) -> None:
         """A passive request must not show the payer anything (Core 3.4.1)."""
@@ -263,10 +267,7 @@ class _Attempt:
     def _build(self, snapshot: Snapshot, route: Route, session: PortalSession, account: JsonObject | None) -> Launched:
         if account is not None:
             self._known["account"] = self._launcher.audit.hide_account(session.biller, account["number"])
-        if route.is_visible is not None and not route.is_visible(session, account):
-            raise LinkHidden("visible_when does not hold for this account")
-        callback = self._find_callback(route.link)
-        attributes = route.mapping.evaluate(session, account)
+        callback, attributes = _prepare(route, session, account, asked=self._request.callback)
         ask = _Reply(
             route, session, account, attributes, callback, self._now, self._launcher.random_bytes, self._request.asked
         )
@@ -276,7 +277,7 @@ class _Attempt:
             biller=snapshot.biller,
             route=route,
             reply=reply,
-            origins=_find_origins(reply.action, route.partner.origins, callback),
+            origins=_find_origins(reply.action, route.partner.origins, _find_origin(callback)),
             revision=snapshot.revision,
             remember=self._remember(session, account),
             document=built.xml,
@@ -303,18 +304,10 @@ class _Attempt:
             self._known["actor"] = audit.hide_payer(biller, session.impersonator)
 
     def _find_account(self, session: PortalSession) -> JsonObject | None:
-        """The account asked for, chosen before or selected in the portal, or the only one; never a guess."""
-        if self._request.account is not None:
-            account = session.find_account(self._request.account)
-            if account is None:
-                raise AccountRefused("the address asks for an account that the session does not have")
+        """The account asked for, selected in the portal or chosen before, or the only one; never a guess."""
+        account = find_account(session, self._request.account)
+        if account is not None or self._request.remembered is None:
             return account
-        if session.selected_account is not None:
-            return session.find_account(session.selected_account)
-        if len(session.accounts) == 1:
-            return session.accounts[0]
-        if self._request.remembered is None:
-            return None
         tokens = {self._token(session, account): account for account in session.accounts}
         return tokens.get(self._request.remembered)
 
@@ -326,23 +319,69 @@ class _Attempt:
         value = f"{session.sid}\0{account['number']}"
         return pseudonym(self._launcher.secret, biller=session.biller, kind="remembered-account", value=value)
 
-    def _find_callback(self, link: Link) -> str | None:
-        if self._request.callback is None:
-            return link.callback_uri
-        if not is_allowed(self._request.callback, link.callback_allow):
-            detail = "the address names a callback that is not below one of the link's callback_allow"
-            raise LaunchRefused(detail, code="callback-not-allowed")
-        return self._request.callback
+
+def check_launch(
+    snapshot: Snapshot,
+    link: str,
+    session: PortalSession,
+    *,
+    account: JsonObject | None,
+    now: datetime,
+    callback: str | None = None,
+) -> None:
+    """Whether a launch through this link would be answered, without signing anything or recording it.
+
+    `account` is the one that it would be for. Raises what the launch would: a BridgeError.
+    """
+    route = snapshot.find_route(link)
+    check_session(session, snapshot, route.link)
+    _, attributes = _prepare(route, session, account, asked=callback)
+    _CHECKS[route.partner.protocol](route, session, account, attributes, now)
 
 
-def _check_session(session: PortalSession, snapshot: Snapshot, link: Link) -> None:
+def find_account(session: PortalSession, asked: str | None) -> JsonObject | None:
+    """The account asked for, or selected in the portal, or the only one; None when there is none of these.
+
+    Raises AccountRefused for one that the session does not have.
+    """
+    if asked is not None:
+        account = session.find_account(asked)
+        if account is None:
+            raise AccountRefused("the address asks for an account that the session does not have")
+        return account
+    if session.selected_account is not None:
+        return session.find_account(session.selected_account)
+    return session.accounts[0] if len(session.accounts) == 1 else None
+
+
+def _prepare(
+    route: Route, session: PortalSession, account: JsonObject | None, *, asked: str | None
+) -> tuple[str | None, tuple[Attribute, ...]]:
+    """The callback and the attributes of a launch for this account. `asked` is a callback that the request names."""
+    if route.is_visible is not None and not route.is_visible(session, account):
+        raise LinkHidden("visible_when does not hold for this account")
+    return _find_callback(route, session, account, asked), route.mapping.evaluate(session, account)
+
+
+def _find_callback(route: Route, session: PortalSession, account: JsonObject | None, asked: str | None) -> str | None:
+    if asked is None:
+        return None if route.callback is None else route.callback.build(session, account)
+    if not is_allowed(asked, route.link.callback_allow):
+        detail = "the address names a callback that is not below one of the link's callback_allow"
+        raise LaunchRefused(detail, code="callback-not-allowed")
+    return asked
+
+
+def check_session(session: PortalSession, snapshot: Snapshot, link: Link) -> None:
+    """Whether the session is this biller's, and may use this link. Raises LaunchRefused, ImpersonationRefused."""
     if session.biller != snapshot.biller.slug:
         raise LaunchRefused("the session is another biller's", code="session-of-other-biller")
     if session.impersonator is not None and not link.allow_impersonation:
         raise ImpersonationRefused("an agent acts for the payer, and the link does not say allow_impersonation: true")
 
 
-def _sign_in_url(portal: Portal, back: str, **more: str) -> str:
+def make_sign_in_url(portal: Portal, back: str, **more: str) -> str:
+    """The address of the portal's sign-in that leads back to `back`, which is one of ours."""
     separator = "&" if urlsplit(portal.sign_in_url).query else "?"
     return f"{portal.sign_in_url}{separator}{urlencode({portal.return_parameter: back, **more})}"
 
@@ -350,10 +389,12 @@ def _sign_in_url(portal: Portal, back: str, **more: str) -> str:
 @lru_cache(maxsize=4096)
 def _find_origins(action: str, declared: tuple[str, ...], callback: str | None) -> tuple[str, ...]:
     """Where the browser may go: the form's target, and what the partner declared to redirect to after it."""
-    origins = [origin_of(action), *declared]
-    if callback is not None and urlsplit(callback).scheme in ("http", "https"):
-        origins.append(origin_of(callback))
+    origins = [origin_of(action), *declared, *([] if callback is None else [callback])]
     return tuple(dict.fromkeys(origins))
+
+
+def _find_origin(callback: str | None) -> str | None:
+    return origin_of(callback) if callback is not None and urlsplit(callback).scheme in ("http", "https") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,4 +447,14 @@ def _find_relay_state(setting: str, callback: str | None) -> str | None:
     return setting.removeprefix("identifier:") if setting.startswith("identifier:") else None
 
 
+def _check_saml_reply(
+    route: Route, session: PortalSession, account: JsonObject | None, attributes: tuple[Attribute, ...], now: datetime
+) -> None:
+    check_not_expired(route.partner.saml, route.response.metadata, now=now)
+    route.response.check_values(session=session, account=account, attributes=attributes)
+
+
 _REPLIES: Mapping[str, Callable[[_Reply], tuple[FormPost, BuiltResponse]]] = {"saml": _build_saml_reply}
+_CHECKS: Mapping[str, Callable[[Route, PortalSession, JsonObject | None, tuple[Attribute, ...], datetime], None]] = {
+    "saml": _check_saml_reply
+}

@@ -53,6 +53,7 @@ __all__ = [
     "check_mapping",
     "compile_mapping",
     "dump_transform",
+    "parse_template",
     "parse_transform",
 ]
 
@@ -188,7 +189,7 @@ _RUNTIME_CODES: Final = (
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
-def _parse_template(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def parse_template(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split a template into n + 1 literals and the n field paths between them. Raises ValueError with a sentence."""
     literals, paths, end = [""], list[str](), 0
     for token in _BRACES.finditer(text):
@@ -207,7 +208,7 @@ def _parse_template(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _make_template(text: str, resolve: Resolve) -> Reader:
-    literals, paths = _parse_template(text)
+    literals, paths = parse_template(text)
     first, rest = (
         literals[0],
         tuple((path, resolve(path), literal) for path, literal in zip(paths, literals[1:], strict=True)),
@@ -242,7 +243,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     "template": Source(
         "template",
         "one text with fields in braces, {payer.given_name} {payer.family_name}; nothing when one of them has no value",
-        find_paths=lambda text: _parse_template(text)[1],
+        find_paths=lambda text: parse_template(text)[1],
         make=_make_template,
         one_value=True,
     ),

@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 
 from saml_bridge.errors import KeyRefused, SettingsInvalid
 from saml_bridge.keys import check_private
+from saml_bridge.sessions.endpoint import ClientAuth
+from saml_bridge.sessions.introspection import LONGEST_CACHE_SECONDS
+from saml_bridge.sessions.opening import AUTH_NEEDS, list_missing
 from saml_bridge.values import Finding, Severity
 
 PREFIX = "SAML_BRIDGE_"
@@ -41,9 +44,9 @@ class Settings:
 
     Paths are absolute; `base_url` has no slash at its end. `secret_key` signs cookies and keys pseudonyms;
     `pairwise_secret` makes persistent name IDs and must never change, it is `secret_key` when unset. `key_passphrase`
-    opens encrypted keys, `portal_token` lets the portal end sessions from its server, `fetch_allow` are the private
-    networks that may be fetched from, `metadata_refresh_minutes` is how often the service looks for metadata that is
-    due (0: never).
+    opens encrypted keys, `fetch_allow` are the private networks that may be fetched from, `metadata_refresh_minutes` is
+    how often the service looks for metadata that is due (0: never). `session_sources` is the file with a session source
+    for each biller, in place of `session_source`.
     """
 
     base_url: str
@@ -58,12 +61,23 @@ class Settings:
     session_audience: str | None
     session_cookie: str
     session_leeway_seconds: int
+    session_sources: Path | None
+    introspection_url: str | None
+    introspection_auth: ClientAuth | None
+    introspection_client_id: str | None
+    introspection_client_secret: str | None = field(repr=False)
+    introspection_token: str | None = field(repr=False)
+    introspection_client_cert: Path | None
+    introspection_ca_file: Path | None
+    introspection_cache_seconds: int
+    introspection_connect_seconds: int
+    introspection_read_seconds: int
+    introspection_total_seconds: int
     allow_http_acs: bool
     log_format: str
     metrics_token: str | None = field(repr=False)
     snapshot_cache: int
     key_passphrase: str | None = field(repr=False)
-    portal_token: str | None = field(repr=False)
     fetch_allow: tuple[str, ...]
     metadata_refresh_minutes: int
 
@@ -165,6 +179,16 @@ def _check_session_source(found: dict[str, Any]) -> Iterator[Finding]:
             if found[name] is None:
                 what = f"is not set, and {PREFIX}SESSION_SOURCE=jwt needs it"
                 yield _finding(name, _Refused(what, "Ask the portal's developers for it."))
+    if found["session_source"] == "introspection":
+        start = "introspection_"
+        given = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
+        for name, auth in list_missing(given):
+            why = f"{PREFIX}INTROSPECTION_AUTH={auth}" if auth else f"{PREFIX}SESSION_SOURCE=introspection"
+            what = f"is not set, and {why} needs it"
+            yield _finding(f"introspection_{name}", _Refused(what, "Ask the portal's developers for it."))
+    if found["session_source"] is not None and found["session_sources"] is not None:
+        what = f"is set, and {PREFIX}SESSION_SOURCE too"
+        yield _finding("session_sources", _Refused(what, "Unset one of them; the file can name a default."))
 
 
 def _read_path(raw: str) -> Path:
@@ -290,18 +314,29 @@ _READERS: dict[str, tuple[Callable[[str], Any], str | None]] = {
     "instance_dir": (_read_path, "instance"),
     "secret_key": (_read_secret, None),
     "pairwise_secret": (_read_secret, None),
-    "session_source": (_read_choice("demo", "jwt"), None),
+    "session_source": (_read_choice("demo", "jwt", "introspection"), None),
     "session_jwks": (str, None),
     "session_issuer": (str, None),
     "session_audience": (str, None),
     "session_cookie": (str, "portal_session"),
     "session_leeway_seconds": (_read_number(0, 300), "30"),
+    "session_sources": (_read_path, None),
+    "introspection_url": (str, None),
+    "introspection_auth": (_read_choice(*AUTH_NEEDS), None),
+    "introspection_client_id": (str, None),
+    "introspection_client_secret": (str, None),
+    "introspection_token": (str, None),
+    "introspection_client_cert": (_read_path, None),
+    "introspection_ca_file": (_read_path, None),
+    "introspection_cache_seconds": (_read_number(0, LONGEST_CACHE_SECONDS), "0"),
+    "introspection_connect_seconds": (_read_number(1, 30), "2"),
+    "introspection_read_seconds": (_read_number(1, 30), "3"),
+    "introspection_total_seconds": (_read_number(1, 60), "5"),
     "allow_http_acs": (_read_bool, "0"),
     "log_format": (_read_choice("json", "console"), "json"),
     "metrics_token": (_read_secret, None),
     "snapshot_cache": (_read_number(1, 1_000_000), "2048"),
     "key_passphrase": (str, None),
-    "portal_token": (_read_secret, None),
     "fetch_allow": (_read_networks, ""),
     "metadata_refresh_minutes": (_read_number(0, 1440), "15"),
 }

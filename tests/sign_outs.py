@@ -310,7 +310,7 @@ class Town:
 
 def build_town(folder: Path, database_url: str, *, callback: str | None = None, **partners: Any) -> Town:
     """An installation with these partners: slug to the single logout services, and perhaps settings of saml."""
-    settings = make_settings(folder, database_url, ALLOW_HTTP_ACS="1", FETCH_ALLOW="127.0.0.0/8", PORTAL_TOKEN="p" * 40)
+    settings = make_settings(folder, database_url, ALLOW_HTTP_ACS="1", FETCH_ALLOW="127.0.0.0/8")
     world = World(folder, settings, open_bridge(settings), make_document(folder, callback, partners))
     world.publish()
     return Town(world, world.bridge.sign_out)

@@ -209,6 +209,22 @@ def test_unknown_keys_are_refused_with_the_nearest(path: str, nearest: str | Non
         ("mappings/0/rules/0/name_format", "url", "uri"),
         ("links/0/callback_uri", "http://riverton.aquahawk.example/", "https"),
         ("links/0/callback_uri", "aquahawk://usage", "begin with https://"),
+        ("links/0/callback_uri", "https://{account.type}.partner.example/usage", "its origin is fixed"),
+        ("links/0/callback_uri", "https://partner.example{account.number}", "its origin is fixed"),
+        ("links/0/callback_uri", "https://partner.example:{account.number}/", "its origin is fixed"),
+        ("links/0/callback_uri", "{account.number}", "its origin is fixed"),
+        ("links/0/callback_uri", "https://partner.example/{account.number|upper}", "only |urlencode may stand"),
+        ("links/0/callback_uri", "https://partner.example/{account.number", "a field's path in braces"),
+        ("links/0/callback_uri", "https://partner.example/{acount.number}", "did you mean 'account.number'"),
+        ("links/0/callback_uri", "https://partner.example/{account.service_points.id}", "several values"),
+        ("links/0/labels", ["Mi consumo"], "a mapping from languages"),
+        ("links/0/labels", {"spanish": "Mi consumo"}, "a language such as es"),
+        ("links/0/labels", {"es": "a\u202eb"}, "cannot be seen"),
+        ("links/0/labels", {"es": 7}, "text of 1 to"),
+        ("links/0/labels", {f"a{chr(97 + n // 26)}{chr(97 + n % 26)}": "x" for n in range(51)}, "at most 50"),
+        ("portal/origins", ["https://pay.example/"], "nothing may follow"),
+        ("portal/origins", ["http://pay.example"], "https"),
+        ("portal/origins", ["*"], "begin with https://"),
         ("links/0/callback_allow", ["https://riverton.aquahawk.example/?x=1"], "query"),
         ("links/0/callback_allow", ["riverton.aquahawk.example"], "begin with https://"),
         ("links/0/opens", "popup", "same_tab, new_tab"),
@@ -233,6 +249,10 @@ def test_values_that_are_not_allowed(path: str, value: object, words: str) -> No
         ("portal/home_url", "http://127.0.0.1/"),
         ("portal/home_url", "http://[::1]:80/"),
         ("partners/0/origins", ["https://sso.aquahawk.example", "https://app.aquahawk.example:8443"]),
+        ("portal/origins", ["https://pay.example", "http://localhost:8700"]),
+        ("links/0/labels", {"es": "Mi consumo", "fr-CA": "Ma consommation"}),
+        ("links/0/callback_uri", "https://a.example/{account.number|urlencode}?m={payer.custom.m}"),
+        ("links/0/callback_uri", "https://a.example?{{x}}={account.number}"),
         ("partners/0/saml/acs", 3),
         ("partners/0/saml/acs", "https://riverton.aquahawk.example/acs"),
         ("partners/0/saml/entity_id", "urn:example:sp"),
@@ -337,6 +357,13 @@ def test_warnings_do_not_refuse(path: str, value: str, code: str, where: str) ->
     findings = load_file(put(path, value)).findings
     assert (code, Severity.WARNING) in {(one.code, one.severity) for one in findings}
     assert any(one.where.startswith(f"billers[0].{where} ") for one in findings if one.code == code)
+
+
+def test_a_template_is_as_long_as_its_fixed_text_and_one_character_a_field_at_least() -> None:
+    fits = f"https://a.example/{'x' * 60}/{{account.number}}"
+    assert load_file(put("links/0/callback_uri", fits)).findings == ()
+    (finding,) = load_file(put("links/0/callback_uri", f"{fits}/")).findings
+    assert "at least 81 bytes" in finding.message
 
 
 def test_eighty_bytes_of_relay_state_are_allowed() -> None:
@@ -470,6 +497,7 @@ def test_the_normal_form_writes_every_default_in_one_order(biller: Biller) -> No
         "      return_parameter: next\n"
         "      home_url: https://pay.example/riverton/\n"
         "      logout_callback: null\n"
+        "      origins: []\n"
         "    idp:\n"
         "      entity_id: null\n"
         "      keys:\n"

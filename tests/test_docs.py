@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -11,9 +12,10 @@ import yaml
 
 from saml_bridge.cli import cli
 from saml_bridge.config import load_file
-from saml_bridge.fields import FIELDS
+from saml_bridge.fields import FIELDS, Field, build_example
 from saml_bridge.settings import Settings
 from saml_bridge.transforms import TRANSFORMS
+from saml_bridge.web.portal import find_script
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -24,6 +26,8 @@ PAGES = [
         "CONTRIBUTING.md",
         "docs/configuration.md",
         "docs/partner-metadata.md",
+        "docs/integrate-your-portal.md",
+        "docs/session-sources.md",
         "docs/sign-out.md",
         "docs/decisions/README.md",
     )
@@ -80,3 +84,29 @@ def test_what_a_page_points_at_is_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} points at {target}"
+
+
+INTEGRATION = (ROOT / "docs" / "integrate-your-portal.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "one", [one for one in FIELDS if not one.path.startswith("account.")], ids=lambda one: one.path
+)
+def test_portal_developers_read_of_every_field(one: Field) -> None:
+    assert f"| `{one.path}` | {one.description} | {'yes' if one.required else ''} |" in INTEGRATION
+
+
+def test_the_session_that_portal_developers_read_is_one() -> None:
+    shown = json.loads(INTEGRATION.split("## The session\n\n```json\n")[1].split("```")[0])
+    assert shown == build_example("riverton-water", now=shown["auth_time"])
+
+
+def test_the_snippet_of_the_element_holds_the_hash_of_the_script() -> None:
+    script = find_script()
+    assert f'<script src="https://sso.example.com{script.path}" ' in INTEGRATION
+    assert re.findall(r'integrity="([^"]+)"', INTEGRATION) == [script.integrity]
+
+
+def test_every_custom_property_of_the_element_is_described() -> None:
+    used = set(re.findall(r"--saml-bridge-[a-z]+", find_script().content.decode()))
+    assert used == set(re.findall(r"--saml-bridge-[a-z]+", INTEGRATION))

@@ -146,6 +146,22 @@ def test_r5_a_callback_that_the_link_does_not_allow(world: World, callback: str)
     assert "evil" not in record.entry.detail
 
 
+def test_a_callback_template_is_filled_from_the_account(world: World) -> None:
+    world.link["callback_uri"] = "https://riverton.aquahawk.example/usage/{account.number|urlencode}"
+    world.publish()
+    launched = world.launch(world.session())
+    assert isinstance(launched, Launched)
+    assert dict(launched.reply.fields)["RelayState"] == "https://riverton.aquahawk.example/usage/000123456"
+    assert "https://riverton.aquahawk.example" in launched.origins
+
+
+def test_a_callback_template_without_its_value_refuses(world: World) -> None:
+    world.link["callback_uri"] = "https://riverton.aquahawk.example/usage/{account.custom.premise}"
+    world.publish()
+    record = refuse(world, "callback-field")
+    assert "account.custom.premise" in record.entry.detail
+
+
 def test_a_callback_that_the_link_allows_becomes_the_relay_state(world: World) -> None:
     wanted = "https://riverton.aquahawk.example/usage/daily?meter=1"
     launched = world.launch(world.session(), callback=wanted)

@@ -15,9 +15,10 @@ LAYERS: list[set[str]] = [
     {"fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"},
     {
         *("settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations", "sealing"),
-        *("fetching", "metadata_source", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
+        *("sources", "fetching", "metadata_source", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
+        "portal_keys",
     },
-    {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity"},
+    {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity", "links", "tickets", "posted"},
     {"web", "cli", "metadata_report", "key_report", "terminal", "demo", "schedule"},
     {"app", "installation"},
 ]

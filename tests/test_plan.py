@@ -182,6 +182,7 @@ def test_two_rules_of_one_attribute_are_told_apart(biller: Biller) -> None:
         ({"visible_when": None}, "now visible to every payer"),
         ({"icon": None}, "icon changes from droplet to none"),
         ({"label": "My usage"}, "label changes from View my water usage to My usage"),
+        ({"labels": {"es": "Mi consumo"}}, "label in es changes from none to Mi consumo"),
         ({"callback_allow": ()}, "allowed callback https://riverton.aquahawk.example/ removed"),
     ],
 )
@@ -258,7 +259,7 @@ def test_long_values_and_line_breaks_stay_on_one_short_line(biller: Biller) -> N
     assert len(change.what) < 300
 
 
-OTHER: dict[type, Any] = {str: "another", int: 123, bool: True, type(None): "set", tuple: ()}
+OTHER: dict[type, Any] = {str: "another", int: 123, bool: True, type(None): "set", tuple: (), dict: {"es": "otro"}}
 SPECIAL = {
     "protocol": "oidc",
     "visible_when": Condition(field="payer.email", exists=True),

@@ -152,3 +152,38 @@ def test_no_secret_is_shown() -> None:
 def test_a_misspelt_variable_is_warned_of() -> None:
     findings = check_environment({"SAML_BRIDGE_BASEURL": "x", "SAML_BRIDGE_BASE_URL": "y", "PATH": "z"})
     assert [(finding.where, finding.refuses) for finding in findings] == [("SAML_BRIDGE_BASEURL", False)]
+
+
+def test_the_introspection_source_says_what_it_lacks() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        read(SECRET_KEY=SECRET, SESSION_SOURCE="introspection")
+    names = ["SAML_BRIDGE_INTROSPECTION_URL", "SAML_BRIDGE_INTROSPECTION_AUTH"]
+    assert [finding.where for finding in caught.value.findings] == names
+
+
+@pytest.mark.parametrize(
+    ("auth", "needs"), [("basic", ["CLIENT_ID", "CLIENT_SECRET"]), ("bearer", ["TOKEN"]), ("mtls", ["CLIENT_CERT"])]
+)
+def test_each_way_to_authenticate_says_what_it_lacks(auth: str, needs: list[str]) -> None:
+    given = {"SESSION_SOURCE": "introspection", "INTROSPECTION_URL": "https://pay.example/", "INTROSPECTION_AUTH": auth}
+    with pytest.raises(SettingsInvalid) as caught:
+        read(SECRET_KEY=SECRET, **given)
+    assert [finding.where for finding in caught.value.findings] == [f"SAML_BRIDGE_INTROSPECTION_{one}" for one in needs]
+    assert read(SECRET_KEY=SECRET, **given, **{f"INTROSPECTION_{one}": "x" for one in needs})
+
+
+def test_one_source_for_all_and_a_file_of_sources_are_not_both_taken() -> None:
+    given = {"SESSION_SOURCE": "demo", "SESSION_SOURCES": "sources.yaml"}
+    with pytest.raises(SettingsInvalid) as caught:
+        read(SECRET_KEY=SECRET, **given)
+    assert [finding.where for finding in caught.value.findings] == ["SAML_BRIDGE_SESSION_SOURCES"]
+
+
+@pytest.mark.parametrize("seconds", ["6", "-1", "1.5", "60"])
+def test_b13_no_setting_has_a_session_believed_for_more_than_five_seconds(seconds: str) -> None:
+    assert "whole number from 0 to 5" in refuse(SECRET_KEY=SECRET, INTROSPECTION_CACHE_SECONDS=seconds)
+
+
+def test_secrets_of_the_introspection_client_are_not_shown() -> None:
+    settings = read(SECRET_KEY=SECRET, INTROSPECTION_CLIENT_SECRET="s3cr3t-one", INTROSPECTION_TOKEN="s3cr3t-two")
+    assert "s3cr3t" not in repr(settings)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.db import find_database
 from saml_bridge.fields import build_example
 from saml_bridge.launch import LaunchRequest, Outcome
+from saml_bridge.portal_keys import CALLS
 from saml_bridge.publishing import apply_plan, plan_file
 from saml_bridge.registry import Published
 from saml_bridge.sessions import FileSource
@@ -112,6 +114,17 @@ def make_settings(folder: Path, database_url: str, **changes: Any) -> Settings:
         **changes,
     }
     return Settings.from_env({f"SAML_BRIDGE_{name}": value for name, value in environ.items()})
+
+
+def make_portal_key(
+    bridge: Bridge, *, billers: tuple[str, ...] = (BILLER,), calls: tuple[str, ...] = CALLS, per_minute: int = 600
+) -> str:
+    """A new portal key's token."""
+    name = f"portal-{secrets.token_hex(4)}"
+    made = bridge.portal_keys.create(
+        name=name, billers=billers, calls=calls, per_minute=per_minute, now=datetime.now(UTC)
+    )
+    return made[1]
 
 
 @dataclass

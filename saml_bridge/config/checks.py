@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from saml_bridge.callback import check_callback, parse_callback, shorten_callback
 from saml_bridge.conditions import check_condition
 from saml_bridge.config.schemas import RELAY_STATE_IDENTIFIER
 from saml_bridge.document import AttributeMapping, Condition
@@ -33,6 +34,7 @@ def check_parts(biller: Any, *, where: str, allow_http: bool) -> Iterator[Findin
     yield from _check_metadata_sources(biller, where)
     yield from _check_references(biller, where)
     yield from _check_mappings(biller, where)
+    yield from _check_callbacks(biller, where)
     yield from _check_relay_states(biller, where)
     if not allow_http:
         yield from _check_https(biller, where)
@@ -139,6 +141,13 @@ def _check_mappings(biller: Any, where: str) -> Iterator[Finding]:
             yield from check_condition(condition, where=f"{where}links[{position}].visible_when")
 
 
+def _check_callbacks(biller: Any, where: str) -> Iterator[Finding]:
+    for position, link in _items(biller, "links"):
+        callback = _get(link, "callback_uri")
+        if callback is not None:
+            yield from check_callback(callback, where=f"{where}links[{position}].callback_uri")
+
+
 def _check_readable_rules(mapping: Any, where: str) -> Iterator[Finding]:
     """Each rule alone, where another one could not be read."""
     for position, rule in _items(mapping, "rules"):
@@ -160,19 +169,18 @@ def _check_relay_states(biller: Any, where: str) -> Iterator[Finding]:
         callback, setting = _get(link, "callback_uri"), settings.get(_get(link, "partner"))
         place = f"{where}links[{position}].callback_uri"
         if callback is not None and setting == "callback_uri":
-            yield from _check_length(callback, place)
+            yield from _check_length(shorten_callback(callback), place, at_least=bool(parse_callback(callback).paths))
         elif callback is not None and setting is not None:
             message = f"callback_uri is not sent, since the partner's relay_state is {setting!r}"
             fix = "Set the partner's relay_state to callback_uri, or remove the callback URI."
             yield Finding("callback-unused", Severity.WARNING, message, fix, place)
 
 
-def _check_length(relay_state: str, where: str) -> Iterator[Finding]:
+def _check_length(relay_state: str, where: str, *, at_least: bool = False) -> Iterator[Finding]:
     size = len(relay_state.encode())
     if size > MAX_RELAY_STATE_BYTES:
-        message = (
-            f"RelayState would have {size} bytes; SAML allows {MAX_RELAY_STATE_BYTES}, and some partners refuse more"
-        )
+        known = f"{'at least ' if at_least else ''}{size} bytes"
+        message = f"RelayState would have {known}; SAML allows {MAX_RELAY_STATE_BYTES}, and some partners refuse more"
         yield Finding("relay-state-long", Severity.WARNING, message, "Use a shorter URL or identifier.", where)
 
 
@@ -188,6 +196,7 @@ def _list_urls(biller: Any) -> Iterator[tuple[str, str]]:
     portal = _get(biller, "portal")
     names = ("sign_in_url", "home_url", "logout_callback")
     found: list[tuple[str, Any]] = [(f"portal.{name}", _get(portal, name)) for name in names]
+    found += [(f"portal.origins[{i}]", url) for i, url in _items(portal, "origins")]
     found.append(("idp.logo.url", _get(_get(_get(biller, "idp"), "logo"), "url")))
     for position, partner in _items(biller, "partners"):
         found += [(f"partners[{position}].origins[{i}]", url) for i, url in _items(partner, "origins")]

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_dump, post_load
 
+from saml_bridge.callback import parse_callback
 from saml_bridge.document import (
     AttributeMapping,
     Biller,
@@ -56,6 +57,7 @@ _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _PLAIN = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
 _NOT_IN_URLS = re.compile(r"[\"'<>\\^`{|}]")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Z]{2})?")
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS: Final = "\u200c\u200d"  # invisible, and needed by several scripts
 
@@ -233,6 +235,21 @@ class Url(Text):
         return None
 
 
+class CallbackUri(Url):
+    """A URL with fields of the session in braces after its origin."""
+
+    allowed = "an https URL, with fields in braces after its origin"
+
+    def complain(self, text: str) -> str | None:
+        if len(text) > MAX_URL:
+            return super().complain(text)
+        try:
+            template = parse_callback(text)
+        except ValueError as error:
+            return str(error)
+        return super().complain(template.fill(["0"] * len(template.paths)))
+
+
 class Prefix(Url):
     """The start of URLs: an origin and a path."""
 
@@ -263,6 +280,33 @@ class Origin(Url):
         if complaint is None and urlsplit(text)[2:] != ("", "", ""):
             return "nothing may follow the host and port, not even a slash"
         return complaint
+
+
+class Labels(_Value):
+    """A label in further languages, by language tag (RFC 5646: language, and a region where it matters)."""
+
+    allowed = "a mapping from languages such as es or fr-CA to texts"
+    most: Final = 50
+
+    def read(self, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping):
+            self.refuse(value, "config-type")
+        if len(value) > self.most:
+            _complain("config-size", f"expected at most {self.most} languages, found {len(value)}")
+        errors: dict[Any, Any] = {}
+        for tag, text in value.items():
+            try:
+                if not isinstance(tag, str) or not _LANGUAGE.fullmatch(tag):
+                    _complain("config-value", f"expected a language such as es or fr-CA, found {show(tag)}")
+                Label().read(text)
+            except ValidationError as error:
+                errors[str(tag)] = error.messages
+        if errors:
+            raise ValidationError(errors)
+        return dict(value)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # noqa: ARG002 marshmallow's
+        return dict(value)
 
 
 class EntityId(Matching):
@@ -497,9 +541,10 @@ class LinkSchema(_Schema):
 
     slug = Slug(required=True)
     label = Label(required=True)
+    labels = Labels()
     partner = Slug(required=True)
     mapping = Slug(required=True)
-    callback_uri = Url(allow_none=True)
+    callback_uri = CallbackUri(allow_none=True)
     callback_allow = ListOf(Prefix())
     icon = Slug(allow_none=True)
     opens = Choice(("same_tab", "new_tab"))
@@ -515,6 +560,7 @@ class PortalSchema(_Schema):
     return_parameter = Matching(re.compile(r"[A-Za-z0-9_.-]{1,64}"), "text: the name of a query parameter")
     home_url = Url(required=True)
     logout_callback = Url(allow_none=True)
+    origins = ListOf(Origin(), most=50)
 
 
 class KeyNamesSchema(_Schema):

@@ -20,12 +20,15 @@ SUBMIT_SCRIPT: Final = Markup("document.forms[0].submit()")
 _SUBMIT_HASH: Final = base64.b64encode(hashlib.sha256(SUBMIT_SCRIPT.encode()).digest()).decode()
 
 
-def build_policy(*, script: str = "", form_action: str = "'self'", frame_ancestors: str = "'none'") -> str:
+def build_policy(
+    *, script: str = "", connect: str = "", form_action: str = "'self'", frame_ancestors: str = "'none'"
+) -> str:
     """A content security policy: a page's own style and images, and nothing else than what is asked for."""
     return "; ".join(
         (
             "default-src 'none'",
             *([f"script-src {script}"] if script else []),
+            *([f"connect-src {connect}"] if connect else []),
             "style-src 'self'",
             "img-src 'self' data:",
             f"form-action {form_action}",

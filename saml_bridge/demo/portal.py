@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -22,16 +22,17 @@ from urllib.parse import unquote, urlsplit
 from flask import Blueprint, Flask, Response, abort, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from saml_bridge.conditions import compile_condition
-from saml_bridge.demo.headers import add_page_headers
+from saml_bridge.demo.headers import add_page_headers, build_policy
 from saml_bridge.demo.logout_callback import TokenRefused, Trusted, read_logout_token
 from saml_bridge.demo.payers import DemoPayer, load_payers
 from saml_bridge.demo.source import COOKIE, LIFETIME, DemoCookie, DemoSession, DemoSource, EndedSessions
-from saml_bridge.document import Biller, Link
+from saml_bridge.document import Biller
 from saml_bridge.errors import BillerUnknown, SessionAbsent
 from saml_bridge.fields import SessionMalformed
+from saml_bridge.links import list_visible_links
 from saml_bridge.registry import Registry
-from saml_bridge.values import Credentials, JsonObject, PortalSession
+from saml_bridge.values import Credentials, PortalSession
+from saml_bridge.web.portal import find_script
 
 BillerReader = Callable[[str], Biller]
 """From a slug to the biller's configuration in force. Raises BillerUnknown."""
@@ -59,20 +60,6 @@ def check_next(text: str | None) -> str | None:
     if "%2f" in parts.path.lower() or ".." in path.split("/") or "." in path.split("/"):
         return None
     return text if path.startswith(RETURN_PATHS) else None
-
-
-def list_links(biller: Biller, session: PortalSession) -> tuple[Link, ...]:
-    """The links that the sidebar shows: enabled, and visible for the selected account, or for any while none is."""
-    selected = session.find_account(session.selected_account) if session.selected_account else None
-    accounts = session.accounts if selected is None else (selected,)
-    return tuple(link for link in biller.links if link.enabled and _is_visible(link, session, accounts))
-
-
-def _is_visible(link: Link, session: PortalSession, accounts: Sequence[JsonObject]) -> bool:
-    if link.visible_when is None:
-        return True
-    holds = compile_condition(link.visible_when)
-    return any(holds(session, account) for account in accounts)
 
 
 class DemoPortal:
@@ -220,9 +207,12 @@ def _show_overview(portal: DemoPortal) -> Response | AnyResponse:
         account=session.find_account(number) if number else None,
         bill=bills[number] if number else None,
         bills=bills,
-        links=list_links(biller, session),
+        links=list_visible_links(biller, session),
+        script=find_script(),
     )
-    return make_response(page)
+    response = make_response(page)
+    response.headers["Content-Security-Policy"] = build_policy(script="'self'", connect="'self'")
+    return response
 
 
 def _select_account(portal: DemoPortal) -> AnyResponse:

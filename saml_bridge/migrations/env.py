@@ -12,6 +12,7 @@ from saml_bridge.audit import AuditRow
 from saml_bridge.db import Base, find_database
 from saml_bridge.exchanges import LogoutRow
 from saml_bridge.partner_sessions import PartnerSessionRow
+from saml_bridge.portal_keys import PortalKeyRow
 from saml_bridge.refreshes import LeaseRow
 from saml_bridge.registry import BillerRow
 from saml_bridge.rehearsals import RehearsalRow
@@ -22,6 +23,7 @@ MODELS = (
     LeaseRow,
     LogoutRow,
     PartnerSessionRow,
+    PortalKeyRow,
     RehearsalRow,
 )  # importing their modules fills Base.metadata
 ONE_AT_A_TIME = 7_261_524_188  # PostgreSQL: two processes that start at once must not both create the tables

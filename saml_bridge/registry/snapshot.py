@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from saml_bridge.callback import CallbackTemplate, compile_callback
 from saml_bridge.conditions import Test, compile_condition
 from saml_bridge.document import Biller, Link, Partner, SamlSettings
 from saml_bridge.errors import ConfigInvalid, KeyRefused, LinkDisabled, LinkUnknown, MetadataRefused, PartnerUnusable
@@ -21,13 +22,16 @@ from saml_bridge.saml.sign import SigningKey, fit_algorithm
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A link with all that a launch through it needs, compiled. `is_visible` is None when the link is always shown."""
+    """A link with all that a launch through it needs, compiled. `is_visible` is None when the link is always shown,
+    `callback` when the link has no callback URI.
+    """
 
     link: Link
     partner: Partner
     mapping: CompiledMapping
     response: CompiledPartner
     is_visible: Test | None
+    callback: CallbackTemplate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,7 @@ class Snapshot:
                 mapping=compile_mapping(mapping),
                 response=self._compile_response(partner, variant),
                 is_visible=compile_condition(link.visible_when) if link.visible_when else None,
+                callback=compile_callback(link.callback_uri) if link.callback_uri is not None else None,
             )
         except (ConfigInvalid, KeyRefused, MetadataRefused) as error:
             detail = f"the link {slug} of {self.biller.slug} cannot be used: {error.detail}"

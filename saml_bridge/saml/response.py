@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Final
 
 from lxml import etree
 from saml2 import SamlBase, saml, samlp
@@ -100,6 +101,9 @@ def stamp_from(now: datetime, random_bytes: Callable[[int], bytes]) -> Stamp:
     )
 
 
+_NO_STAMP: Final = Stamp(datetime(2000, 1, 1, tzinfo=UTC), "_", "_", "_", "_")
+
+
 @dataclass(frozen=True, slots=True)
 class BuiltResponse:
     """`xml` is the UTF-8 document as it goes out; `name_id_format` the full URN."""
@@ -168,6 +172,13 @@ class CompiledPartner:
             name_id=name_id,
             name_id_format=self.name_id_format,
         )
+
+    def check_values(
+        self, *, session: PortalSession, account: JsonObject | None, attributes: Sequence[Attribute]
+    ) -> None:
+        """Whether a response can carry these values; raises what `build_response` would, and signs nothing."""
+        _set_text(etree.Element(_ATTRIBUTE_VALUE), self.find_name_id(_NO_STAMP, session, account), "NameID")
+        _append_attributes(etree.Element(_ATTRIBUTE_STATEMENT), attributes)
 
     def _stamp_assertion(
         self,

@@ -1,13 +1,15 @@
-"""The payer's surface: `/launch/{biller}/{link}`.
+"""The payer's surface: `/launch/{biller}/{link}`, by GET with a cookie or by POST with a token, and `/t/{ticket}`.
 
-Owns: turning a request into a `LaunchRequest` and an outcome into a page, a redirect or a form that posts itself.
-Does not own: any decision about the launch (`launch.py`).
+Owns: turning a request into a `LaunchRequest` and an outcome into a page, a redirect or a form that posts itself; the
+cookie of a browser whose payer chooses an account while a session waits. Does not own: any decision about the launch
+(`launch.py`), and where sessions wait (`tickets.py`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import structlog
@@ -15,45 +17,165 @@ from flask import Blueprint, Request, Response, redirect, request
 from structlog.typing import FilteringBoundLogger
 
 from saml_bridge.document import Biller
-from saml_bridge.errors import BridgeError, SourceUnavailable
+from saml_bridge.errors import AccountRefused, BridgeError, LaunchRefused, SourceUnavailable
+from saml_bridge.exchanges import Exchanges
 from saml_bridge.fields import SessionMalformed
 from saml_bridge.launch import (
     CHOSEN,
+    HELD,
     RETURNED,
+    SIGN_IN_ANEW,
+    ChooseAccount,
     Confirm,
     Launched,
     Launcher,
     LaunchRequest,
     Outcome,
     SignIn,
+    make_sign_in_url,
 )
+from saml_bridge.posted import SESSION_FIELD, PostedSession
 from saml_bridge.registry import Registry
-from saml_bridge.sessions import SessionSource
+from saml_bridge.sessions import SessionSource, SourceBook
+from saml_bridge.tickets import CHOICE, Tickets, Waiting
 from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
-from saml_bridge.web.pages import answer_launch, render_error, render_page
+from saml_bridge.web.pages import answer_launch, is_https, render_error, render_page
+
+MAX_POST_BODY = 64 * 1024
+"""A token of 16 KiB, percent-encoded at worst."""
 
 _READABLE = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def create_launch_views(launcher: Launcher, source: SessionSource) -> Blueprint:
-    """The blueprint of the launch page. The log must be set up before."""
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A launch that begins: what is asked for, and who answers for the payer; or why it cannot even begin."""
+
+    ask: LaunchRequest
+    source: SessionSource | Waiting | PostedSession
+    error: BridgeError | None = None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same address may be asked for again; a session that waited is there once."""
+        return self.error is None and not isinstance(self.source, Waiting | PostedSession)
+
+    def launch(self, launcher: Launcher) -> Outcome:
+        if self.error is not None:
+            raise self.error
+        return launcher.launch(self.ask, self.source)
+
+
+def create_launch_views(launcher: Launcher, sources: SourceBook, tickets: Tickets, exchanges: Exchanges) -> Blueprint:
+    """The blueprint of the launch page and of tickets. The log must be set up before."""
     views = Blueprint("launch", __name__)
     log = structlog.get_logger().bind()
 
     @views.get("/launch/<biller>/<link>")
     def launch(biller: str, link: str) -> Response:
         ask = read_launch_request(biller, link, new_trace_id(launcher))
+        return begin(ask, lambda: _start_launch(tickets, sources.find(biller), ask))
+
+    @views.post("/launch/<biller>/<link>")
+    def launch_posted(biller: str, link: str) -> Response:
+        request.max_content_length = MAX_POST_BODY
+        ask = read_launch_request(biller, link, new_trace_id(launcher))
+        ask = replace(ask, foreign=False, unseen=is_unseen(request, methods=("POST",)))
+        return begin(ask, lambda: _start_posted(launcher, exchanges, sources, ask))
+
+    @views.get("/t/<token>")
+    def redeem(token: str) -> Response:
+        unknown = read_launch_request("", "", new_trace_id(launcher))
+        return begin(unknown, lambda: _start_ticket(tickets, token, unknown))
+
+    def begin(ask: LaunchRequest, find_start: Callable[[], _Start]) -> Response:
+        """Launch what `find_start` gives; `ask` is what is known should it refuse."""
+        try:
+            start = find_start()
+        except BridgeError as error:
+            start = _Start(ask, sources.find(ask.biller), error)
         return run_launch(
             launcher,
             log,
-            ask,
-            launch=lambda: launcher.launch(ask, source),
-            answer=lambda outcome: answer_outcome(launcher, ask, outcome),
-            path_again=ask.find_path(),
+            start.ask,
+            launch=lambda: start.launch(launcher),
+            answer=lambda outcome: _answer_start(tickets, start, outcome),
+            path_again=start.ask.find_path() if start.is_repeatable else None,
         )
 
     return views
+
+
+def _start_launch(tickets: Tickets, source: SessionSource, ask: LaunchRequest) -> _Start:
+    """A launch with what the browser brings, or with a session that waited for this browser."""
+    token = request.args.get(HELD)
+    if token is None or ask.unseen:
+        return _Start(ask, source)
+    cookies = ask.credentials.cookies
+    browser = cookies.get(_waiting_cookie(token)) or cookies.get(_waiting_cookie())
+    waiting = tickets.take_held(token, browser=browser, biller=ask.biller, link=ask.link)
+    # whoever has the token and the cookie was on our page a moment ago
+    return _Start(replace(ask, callback=waiting.callback, foreign=False), waiting)
+
+
+def _start_posted(launcher: Launcher, exchanges: Exchanges, sources: SourceBook, ask: LaunchRequest) -> _Start:
+    """A launch with the token in the form of the current request, from the body alone."""
+    source = PostedSession(
+        launcher,
+        exchanges,
+        biller=ask.biller,
+        source=sources.find(ask.biller),
+        tokens=request.form.getlist(SESSION_FIELD),
+        origin=request.headers.get("Origin"),
+    )
+    return _Start(ask, source)
+
+
+def _start_ticket(tickets: Tickets, token: str, asked: LaunchRequest) -> _Start:
+    """A launch with the ticket's session. What no person sees does not use the ticket up."""
+    if asked.unseen:
+        raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
+    waiting = tickets.redeem(token)
+    ask = LaunchRequest(
+        biller=waiting.biller,
+        link=waiting.link,
+        credentials=Credentials(),
+        trace_id=asked.trace_id,
+        account=waiting.account,
+        callback=waiting.callback,
+        remembered=_read_cookies(request).get(_cookie_name(waiting.biller)),
+    )
+    return _Start(ask, waiting)
+
+
+def _answer_start(tickets: Tickets, start: _Start, outcome: Outcome) -> Response:
+    """The answer to an outcome; a session that waited goes on waiting while the payer chooses an account."""
+    if not isinstance(start.source, Waiting | PostedSession) or not isinstance(outcome, ChooseAccount):
+        return answer_outcome(tickets.launcher, start.ask, outcome)
+    is_posted = isinstance(start.source, PostedSession)
+    known = None if is_posted else _read_cookies(request).get(_waiting_cookie())
+    token, browser = tickets.hold(start.ask, start.source.session, browser=known)
+    response = answer_outcome(tickets.launcher, replace(start.ask, callback=None, held=token), outcome)
+    response.set_cookie(
+        _waiting_cookie(token if is_posted else None),
+        browser,
+        max_age=int(CHOICE.total_seconds()),
+        path="/",
+        secure=is_https(),
+        httponly=True,
+        samesite="Lax",
+    )
+    return response
+
+
+def _waiting_cookie(token: str | None = None) -> str:
+    """The cookie of a browser that a session waits for; with the prefix that keeps other hosts of the site from it.
+
+    With a post of another site a browser does not send the cookie that it has, so each posted launch has its own.
+    """
+    name = "__Host-waiting" if is_https() else "waiting"
+    return name if token is None else f"{name}-{token[:8]}"
 
 
 def run_launch(
@@ -63,11 +185,11 @@ def run_launch(
     *,
     launch: Callable[[], Outcome],
     answer: Callable[[Outcome], Response],
-    path_again: str,
+    path_again: str | None,
 ) -> Response:
     """Launch and answer; one line of the log, one count, and the trace ID in the response, however it ends.
 
-    `path_again` is where a page that may be tried again leads.
+    `path_again` is where a page that may be tried again leads, if anywhere.
     """
     started = time.perf_counter()
     end: Outcome | BridgeError
@@ -150,11 +272,26 @@ def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Respons
     return response
 
 
-def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError, path_again: str) -> Response:
+def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError, path_again: str | None) -> Response:
+    biller = find_biller(launcher.registry, ask.biller)
+    if isinstance(error, AccountRefused) and biller is not None and path_again is not None and not ask.rehearsal:
+        return _offer_other_account(launcher, ask, error, biller)
     can_retry = isinstance(error, SourceUnavailable | SessionMalformed) or error.http_status == 503
-    retry_url = path_again if can_retry else None
-    return render_error(
-        error, trace_id=ask.trace_id, biller=find_biller(launcher.registry, ask.biller), retry_url=retry_url
+    return render_error(error, trace_id=ask.trace_id, biller=biller, retry_url=path_again if can_retry else None)
+
+
+def _offer_other_account(launcher: Launcher, ask: LaunchRequest, error: AccountRefused, biller: Biller) -> Response:
+    """The address, mostly of an e-mail, is for an account that this payer has not: sign in anew, or go on without."""
+    back = f"{launcher.base_url}{ask.find_path(returned=True)}"
+    link = biller.find_link(ask.link)
+    return render_page(
+        "other_account.html",
+        biller=biller,
+        status=error.http_status,
+        label=link.label if link else "",
+        sign_in_url=make_sign_in_url(biller.portal, back, **SIGN_IN_ANEW),
+        own_url=replace(ask, account=None, chosen=False).find_path(),
+        trace_id=ask.trace_id,
     )
 
 

@@ -16,7 +16,6 @@ SOAP answer or JSON; who may frame what. Does not own: any decision about a logo
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable
 from typing import Any
@@ -49,10 +48,11 @@ from saml_bridge.logout import (
     Watch,
 )
 from saml_bridge.saml.bindings import Received, build_soap, receive_post, receive_redirect, receive_soap
-from saml_bridge.sessions import SessionSource
+from saml_bridge.sessions import SourceBook
 from saml_bridge.values import TraceId
 from saml_bridge.web.launch import find_biller, is_unseen, new_trace_id, read_launch_request
 from saml_bridge.web.pages import answer_post, is_from_here, is_https, render_error, render_page
+from saml_bridge.web.portal import PortalGate, answer_problem
 
 MAX_MESSAGE_BODY = 256 * 1024
 """A message of 64 KiB in base64, percent-encoded at worst."""
@@ -69,12 +69,10 @@ _FAULT = (
 _REFUSALS = (RequestRefused, SignatureRefused, XmlRefused)
 
 
-def create_logout_views(
-    sign_out: SignOut, launcher: Launcher, source: SessionSource, *, portal_token: str | None
-) -> Blueprint:
+def create_logout_views(sign_out: SignOut, launcher: Launcher, sources: SourceBook, gate: PortalGate) -> Blueprint:
     """The blueprint of everything about sign-out. The log must be set up before."""
     views = Blueprint("logout", __name__)
-    edge = _Edge(sign_out, launcher, source, portal_token)
+    edge = _Edge(sign_out, launcher, sources, gate)
     views.add_url_rule("/saml/<biller>/slo", view_func=edge.take_message, methods=["GET", "POST"])
     views.add_url_rule("/logout/<biller>", view_func=edge.begin, methods=["GET", "POST"])
     views.add_url_rule("/logout/<biller>/<token>", view_func=edge.watch)
@@ -88,11 +86,11 @@ def create_logout_views(
 class _Edge:
     """The views; what they share."""
 
-    def __init__(self, sign_out: SignOut, launcher: Launcher, source: SessionSource, portal_token: str | None) -> None:
+    def __init__(self, sign_out: SignOut, launcher: Launcher, sources: SourceBook, gate: PortalGate) -> None:
         self._sign_out = sign_out
         self._launcher = launcher
-        self._source = source
-        self._portal_token = portal_token
+        self._sources = sources
+        self._gate = gate
         self._log = structlog.get_logger().bind()
 
     def take_message(self, biller: str) -> Response:
@@ -118,7 +116,9 @@ class _Edge:
             if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
                 return self._confirm(biller)
             credentials = read_launch_request(biller, "", trace_id).credentials
-            outcome = self._sign_out.sign_out_browser(biller, credentials, self._source, trace_id=trace_id)
+            outcome = self._sign_out.sign_out_browser(
+                biller, credentials, self._sources.find(biller), trace_id=trace_id
+            )
             return self._answer(biller, outcome)
 
         return self._run("logout", biller, take)
@@ -155,15 +155,8 @@ class _Edge:
         return self._run("logout-end", biller, take)
 
     def begin_by_api(self, biller: str) -> Response:
-        expected = f"Bearer {self._portal_token}".encode()
-        if self._portal_token is None:
-            return _problem(404, "not-found", "There is nothing here.")
-        if not hmac.compare_digest(expected, request.headers.get("Authorization", "").encode()):
-            refused = _problem(401, "unauthorized", "The portal's bearer token is missing or wrong.")
-            refused.headers["WWW-Authenticate"] = "Bearer"
-            return refused
-
         def take(trace_id: TraceId) -> Response:
+            self._gate.admit(biller, "logouts", trace_id)
             asked = _read_api_body()
             outcome = self._sign_out.sign_out_server(
                 biller, sid=asked.get("sid"), payer_id=asked.get("payer"), trace_id=trace_id
@@ -360,19 +353,8 @@ def _read_api_body() -> dict[str, str]:
     raise LogoutRefused(detail, code="logout-body")
 
 
-def _problem(status: int, code: str, message: str) -> Response:
-    response = jsonify(error={"code": code, "message": message})
-    response.status_code = status
-    return response
-
-
 def _answer_problem(error: BridgeError, trace_id: TraceId) -> Response:
-    message = error.detail if error.code == "logout-body" else error.public_message
-    response = jsonify(error={"code": error.code, "message": message, "trace_id": trace_id})
-    response.status_code = error.http_status
-    if error.http_status == 503:
-        response.headers["Retry-After"] = "30"
-    return response
+    return answer_problem(error, trace_id, explain=True)
 
 
 def _answer_fault(error: BridgeError, _: TraceId) -> Response:

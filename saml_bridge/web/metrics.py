@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,6 +20,16 @@ _SECONDS = Histogram(
     "saml_bridge_launch_seconds",
     "Time of a launch within the service, in seconds",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+
+_QUESTIONS = Counter(
+    "saml_bridge_introspections", "Questions to introspection endpoints by result", ["source", "result"]
+)
+_CIRCUITS = Gauge(
+    "saml_bridge_source_circuits_open",
+    "Processes that leave a session source alone because it keeps failing",
+    ["source"],
+    multiprocess_mode="livesum",
 )
 
 
@@ -33,6 +43,23 @@ def count_launch(outcome: str, code: str, seconds: float) -> None:
     """Count one launch; `outcome` and `code` come from closed sets."""
     _launches(outcome, code).inc()
     _SECONDS.observe(seconds)
+
+
+class SourceMetrics:
+    """Counts what becomes of questions to the portal, and which circuits are open."""
+
+    def note_answer(self, source: str, result: str) -> None:
+        """Count one question; `result` comes from a closed set."""
+        _questions(source, result).inc()
+
+    def note_circuit(self, source: str, is_open: bool) -> None:
+        """Note that a circuit opened or closed."""
+        _CIRCUITS.labels(source).set(1 if is_open else 0)
+
+
+@lru_cache(maxsize=256)
+def _questions(source: str, result: str) -> Counter:
+    return _QUESTIONS.labels(source, result)
 
 
 def render_metrics() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable, Sequence
 
 from flask import Blueprint, Flask, Response, abort, jsonify, request
 
@@ -10,8 +11,14 @@ from saml_bridge.db import check_schema
 from saml_bridge.web.metrics import CONTENT_TYPE, render_metrics
 
 
-def create_operation_views(app: Flask, metrics_token: str | None) -> Blueprint:
-    """The blueprint of `/healthz`, `/readyz` and `/metrics`, which is there only for the bearer of the token."""
+def create_operation_views(
+    app: Flask, metrics_token: str | None, *, list_problems: Callable[[], Sequence[str]] = tuple
+) -> Blueprint:
+    """The blueprint of `/healthz`, `/readyz` and `/metrics`, which is there only for the bearer of the token.
+
+    `list_problems` gives the codes of what is wrong elsewhere: they are told, and the service stays ready, since
+    without requests it would not find out when that is over.
+    """
     views = Blueprint("operations", __name__)
 
     @views.get("/healthz")
@@ -20,8 +27,9 @@ def create_operation_views(app: Flask, metrics_token: str | None) -> Blueprint:
 
     @views.get("/readyz")
     def readyz() -> tuple[Response, int]:
-        problems = [finding.code for finding in check_schema(app)]
-        return jsonify(status="not ready" if problems else "ok", problems=problems), 503 if problems else 200
+        problems, elsewhere = [finding.code for finding in check_schema(app)], list(list_problems())
+        status = "not ready" if problems else "degraded" if elsewhere else "ok"
+        return jsonify(status=status, problems=problems + elsewhere), 503 if problems else 200
 
     @views.get("/metrics")
     def metrics() -> Response:

@@ -16,7 +16,7 @@ from saml_bridge.errors import LaunchRefused
 from saml_bridge.launch import ChooseAccount, Launched, Outcome
 from saml_bridge.rehearsals import VERDICTS, RehearsalUnknown, Verdict
 from saml_bridge.rollover import Rollover, RolloverRefused, Staged
-from saml_bridge.sessions import SessionSource
+from saml_bridge.sessions import SourceBook
 from saml_bridge.web.launch import describe_account, is_unseen, new_trace_id, read_launch_request, run_launch
 from saml_bridge.web.pages import STATIC, allow_forms, answer_launch, is_from_here
 
@@ -24,7 +24,7 @@ _VERDICTS: dict[str, Verdict] = {verdict: verdict for verdict in VERDICTS}
 _NOT_SENT = "Nothing was sent yet: open the partner first, then say what you saw."
 
 
-def create_rehearsal_views(rollover: Rollover, source: SessionSource) -> Blueprint:
+def create_rehearsal_views(rollover: Rollover, sources: SourceBook) -> Blueprint:
     """The blueprint of `/rehearse/{token}`. The log must be set up before."""
     views = Blueprint("rehearsal", __name__, url_prefix="/rehearse/<token>")
     log = structlog.get_logger().bind()
@@ -53,7 +53,7 @@ def create_rehearsal_views(rollover: Rollover, source: SessionSource) -> Bluepri
             rollover.launcher,
             log,
             ask,
-            launch=lambda: rollover.launch(token, ask, source),
+            launch=lambda: rollover.launch(token, ask, sources.find(ask.biller)),
             answer=lambda outcome: _answer(staged, token, outcome),
             path_again=url_for("rehearsal.show", token=token),
         )

@@ -16,7 +16,7 @@ from saml_bridge.errors import BridgeError
 from saml_bridge.identity import IdentityProvider, OwnMetadata
 from saml_bridge.registry import Registry
 from saml_bridge.saml.bindings import receive_post, receive_redirect
-from saml_bridge.sessions import SessionSource
+from saml_bridge.sessions import SessionSource, SourceBook
 from saml_bridge.sign_on import WAIT, Answer, Declined, Held, Resume, SignOn, Visit
 from saml_bridge.values import TraceId
 from saml_bridge.web.launch import (
@@ -33,7 +33,7 @@ MAX_MESSAGE_BODY = 256 * 1024
 """A message of 64 KiB in base64, percent-encoded at worst."""
 
 
-def create_saml_views(registry: Registry, base_url: str, sign_on: SignOn, source: SessionSource) -> Blueprint:
+def create_saml_views(registry: Registry, base_url: str, sign_on: SignOn, sources: SourceBook) -> Blueprint:
     """The blueprint of `/saml/{biller}/…`. The log must be set up before."""
     views = Blueprint("saml", __name__)
     identity = IdentityProvider(registry, base_url=base_url)
@@ -52,7 +52,7 @@ def create_saml_views(registry: Registry, base_url: str, sign_on: SignOn, source
         trace_id = new_trace_id(sign_on.launcher)
         visit = _read_visit(biller, trace_id)
         try:
-            answer = _receive(sign_on, visit, source)
+            answer = _receive(sign_on, visit, sources.find(biller))
         except BridgeError as error:
             response = render_error(error, trace_id=trace_id, biller=find_biller(registry, biller))
             note_end(log, "sign-on", trace_id=trace_id, biller=biller, link="", end=error, started=started)

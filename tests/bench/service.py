@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +67,20 @@ class Service:
 
 
 @contextmanager
-def run_service(folder: Path, *, database_url: str, port: int, billers: int, used: int) -> Iterator[Service]:
-    """Publish `billers` billers, start the service with one worker, and sign in at the first `used` of them."""
+def run_service(
+    folder: Path,
+    *,
+    database_url: str,
+    port: int,
+    billers: int,
+    used: int,
+    settings: Mapping[str, str] | None = None,
+    threads: int = 8,
+) -> Iterator[Service]:
+    """Publish `billers` billers, start the service with one worker, and sign in at the first `used` of them.
+
+    `settings` replace those that have it take tokens which the portal signs; the tokens are made nevertheless.
+    """
     key = RSAKey.generate_key(2048, {"kid": "portal", "use": "sig", "alg": "RS256"})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
@@ -83,6 +95,7 @@ def run_service(folder: Path, *, database_url: str, port: int, billers: int, use
         "SAML_BRIDGE_SESSION_ISSUER": PORTAL_ISSUER,
         "SAML_BRIDGE_SESSION_AUDIENCE": PORTAL_AUDIENCE,
         "SAML_BRIDGE_SNAPSHOT_CACHE": "20000",
+        **(settings or {}),
     }
     list(initialise(environ))
     bridge = open_bridge(Settings.from_env(environ))
@@ -91,6 +104,7 @@ def run_service(folder: Path, *, database_url: str, port: int, billers: int, use
         apply_plan(bridge.registry, planned, author="bench", comment="", now=NOW, trace_id=TraceId("bench"))
     cookies = tuple(_sign(key, biller_slug(at)) for at in range(used))
     command = [sys.executable, "-m", "saml_bridge.cli", "serve", "--bind", f"127.0.0.1:{port}"]
+    command += ["--threads", str(threads)]
     log = (folder / "service.log").open("wb")
     process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
     try:

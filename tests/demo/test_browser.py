@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
@@ -19,6 +19,7 @@ from saml_bridge.demo.partners import PORTALS, build_providers
 from saml_bridge.demo.portal import create_portal
 from saml_bridge.demo.run import PartnersServer, prepare, register_idp
 from saml_bridge.document import Biller, Link, Portal
+from saml_bridge.web.portal import find_script
 from tests.browser import find_port
 from tests.demo.issuer import Issuer
 
@@ -68,6 +69,16 @@ def _create_stand_in(directory: Path, sites: Sites, issuer: Issuer) -> Flask:
             f'<input type="hidden" name="SAMLResponse" value="{issuer.respond(provider)}">'
             f'<input type="hidden" name="RelayState" value="{sites.partners}/{slug}/usage?days=14"></form>'
         )
+
+    @app.get(find_script().path)
+    def script() -> Response:
+        return Response(find_script().content, content_type="text/javascript")
+
+    @app.get("/api/v1/portal/riverton-water/links")
+    def list_links() -> dict[str, object]:
+        shown = {"icon": "droplet", "opens": "same_tab", "available": True}
+        address = f"{sites.portal}/launch/riverton-water"
+        return {"links": [{"label": label, "url": f"{address}/{slug}", **shown} for slug, label in LINKS.items()]}
 
     @app.get("/favicon.ico")
     def favicon() -> tuple[str, int]:

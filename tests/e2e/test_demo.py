@@ -102,14 +102,17 @@ def test_an_account_selected_in_the_portal_is_taken(watched: OpenContext, demo: 
 
 def test_an_agent_opens_only_what_the_biller_allows(watched: OpenContext, demo: Demo) -> None:
     page = sign_in(watched(), demo, "Sam Okafor")
-    refused = follow(page, "View my water usage")
+    expect(page.get_by_role("link", name="View my water usage Not available right now")).to_be_disabled()
+    refused = page.context.new_page()
+    refused.goto(f"{demo.portal}/launch/riverton-water/usage")
     expect(refused.get_by_text("while somebody else is helping")).to_be_visible()
     expect_usage(follow(page, "Check for leaks"), demo, "eyeonwater", "000123456")
 
 
 def test_a_refusal_is_plain_for_the_payer_and_exact_for_ops(watched: OpenContext, demo: Demo) -> None:
-    page = sign_in(watched(viewport=PHONE), demo, "Walter Finch")
-    refused = follow(page, "Check for leaks")
+    refused = sign_in(watched(viewport=PHONE), demo, "Walter Finch")
+    expect(refused.get_by_role("link", name="Check for leaks Not available right now")).to_be_disabled()
+    refused.goto(f"{demo.portal}/launch/riverton-water/leaks")
     expect(refused.get_by_role("heading", name="This did not work")).to_be_visible()
     shown = refused.get_by_role("main").inner_text()
     for jargon in ("SAML", "attribute", "mapping", "required", "NameID", "e-mail"):

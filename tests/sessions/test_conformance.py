@@ -1,4 +1,4 @@
-"""Every session source of `sessions.py` under the one conformance suite."""
+"""Every session source of `sessions/` under the one conformance suite."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from saml_bridge.sessions import FileSource, JwtSource
+from saml_bridge.sessions import FileSource, IntrospectionSource, JwtSource
 from saml_bridge.values import Credentials
 from tests.sessions.conformance import CHECKS, Check, Presented
+from tests.sessions.introspector import Introspector, serve
 from tests.sessions.portal import AUDIENCE, ISSUER, PortalKey, as_bearer, in_cookie, load_key, make_source
 
 ALGORITHMS = {
@@ -51,6 +52,22 @@ class FileHarness:
         return Presented(FileSource(self.folder / "absent.json"), Credentials())
 
 
+@dataclass(frozen=True, slots=True)
+class IntrospectionHarness:
+    server: Introspector
+    source: IntrospectionSource
+    carry: Callable[[str], Credentials]
+    numbers: count[int]
+
+    def present(self, document: object) -> Presented:
+        token = f"token-{next(self.numbers)}"
+        self.server.documents[token] = document
+        return Presented(self.source, self.carry(token))
+
+    def present_nobody(self) -> Presented:
+        return Presented(self.source, Credentials(cookies={"other": "s3cr3t-value"}))
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("carry", [in_cookie, as_bearer], ids=["cookie", "bearer"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -62,3 +79,11 @@ def test_jwt_source_conforms(check: Check, carry: Callable[[str], Credentials], 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_file_source_conforms(check: Check, tmp_path: Path) -> None:
     check(FileHarness(tmp_path, count()))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("cache_seconds", [0, 5], ids=["asked", "cached"])
+@pytest.mark.parametrize("carry", [in_cookie, as_bearer], ids=["cookie", "bearer"])
+def test_introspection_source_conforms(check: Check, carry: Callable[[str], Credentials], cache_seconds: int) -> None:
+    with serve() as server:
+        check(IntrospectionHarness(server, server.source(cache_seconds=cache_seconds), carry, count()))

@@ -1,0 +1,160 @@
+"""Tickets: one-time addresses with which a portal on any site, or an app, sends its payer into one launch.
+
+Owns: the issue of a ticket and its redemption, and the portal session that waits while the payer chooses an account.
+Does not own: who may ask for one (`portal_keys.py`), the launch (`launch.py`), where sessions wait (`exchanges.py`).
+Called by: `web/portal.py`, and the launch page for a session that waits.
+
+A ticket is bound to its biller and link, is good for a minute and once. Its address has 256 random bits and nothing of
+the payer. The portal, which alone can ask for one, vouches that the payer wants the launch, so that it needs no further
+click; a browser that only looks ahead does not use it up.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from saml_bridge.audit import Entry, Kind
+from saml_bridge.errors import BridgeError
+from saml_bridge.exchanges import Exchanges, HeldSession
+from saml_bridge.fields import build_document, parse_session
+from saml_bridge.launch import Launcher, LaunchRequest, check_launch, check_session, find_account
+from saml_bridge.sessions import check_current
+from saml_bridge.values import Credentials, PortalSession, TraceId
+
+LIFETIME: Final = timedelta(seconds=60)
+CHOICE: Final = timedelta(minutes=10)
+"""How long a payer may take to choose an account."""
+
+TOKEN_BYTES: Final = 32
+
+
+class TicketRefused(BridgeError):
+    """A one-time address that was used before, is too old, or never was."""
+
+    code = "ticket-unknown"
+    http_status = 410
+    public_message = "This address works once, and only for a short time. Please start again from your bill portal."
+
+
+@dataclass(frozen=True, slots=True)
+class TicketRequest:
+    """What the portal asks for. `key` is the ID of the portal key that it asks with."""
+
+    biller: str
+    link: str
+    session: PortalSession
+    key: str
+    trace_id: TraceId
+    account: str | None = None
+    callback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The one-time path, and when it ends."""
+
+    path: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A launch that waited, now taken: answers as a session source for this one launch."""
+
+    biller: str
+    link: str
+    session: PortalSession
+    account: str | None = None
+    callback: str | None = None
+    name: str = "ticket"
+
+    def find_session(self, _credentials: Credentials, *, now: datetime) -> PortalSession:
+        """The session that waited. Raises SessionAbsent when it has ended since."""
+        check_current(self.session, now=now)
+        return self.session
+
+
+class Tickets:
+    """The tickets of one installation. Safe to share between threads and processes."""
+
+    def __init__(self, launcher: Launcher, exchanges: Exchanges) -> None:
+        self.launcher = launcher
+        self._exchanges = exchanges
+
+    def issue(self, asked: TicketRequest) -> Ticket:
+        """A ticket for one launch, recorded. Raises a BridgeError, recorded too, where that launch would be refused.
+
+        Where the payer is to choose an account first, the launch itself says whether it can be answered.
+        """
+        launcher, now = self.launcher, self.launcher.clock()
+        try:
+            self._check(asked, now)
+        except BridgeError as error:
+            launcher.audit.record(self._entry(asked, Kind.TICKET_REFUSED, now, error))
+            raise
+        token = self._make_token()
+        state = {"session": build_document(asked.session), "account": asked.account, "callback": asked.callback}
+        held, until = HeldSession(asked.biller, asked.link, state), min(now + LIFETIME, asked.session.expires_at)
+        self._exchanges.hold_session(token=token, browser=None, held=held, now=now, until=until)
+        launcher.audit.record(self._entry(asked, Kind.TICKET_ISSUED, now, None))
+        return Ticket(f"/t/{token}", until)
+
+    def redeem(self, token: str) -> Waiting:
+        """What a ticket is for, once. Raises TicketRefused."""
+        return self._take(token, browser=None)
+
+    def hold(self, ask: LaunchRequest, session: PortalSession, *, browser: str | None) -> tuple[str, str]:
+        """Keep a session for the rest of one launch; returns its token, and the cookie of the browser it is kept for.
+
+        `browser` is that cookie where the browser has it already.
+        """
+        now, token, browser = self.launcher.clock(), self._make_token(), browser or self._make_token()
+        state = {"session": build_document(session), "account": ask.account, "callback": ask.callback}
+        held = HeldSession(ask.biller, ask.link, state)
+        until = min(now + CHOICE, session.expires_at)
+        self._exchanges.hold_session(token=token, browser=browser, held=held, now=now, until=until)
+        return token, browser
+
+    def take_held(self, token: str, *, browser: str | None, biller: str, link: str) -> Waiting:
+        """A session that was kept for this browser and launch, once. Raises TicketRefused."""
+        if not browser:
+            raise TicketRefused("the browser has not the cookie that the session is kept for")
+        waiting = self._take(token, browser=browser)
+        if (waiting.biller, waiting.link) != (biller, link):
+            raise TicketRefused("the session is kept for another link")
+        return waiting
+
+    def _take(self, token: str, *, browser: str | None) -> Waiting:
+        held = self._exchanges.take_session(token=token, browser=browser, now=self.launcher.clock())
+        if held is None:
+            raise TicketRefused("nothing is kept under this token: used, too old, or another browser's")
+        state = held.state
+        session = parse_session(state["session"])
+        return Waiting(held.biller, held.link, session, account=state["account"], callback=state["callback"])
+
+    def _check(self, asked: TicketRequest, now: datetime) -> None:
+        snapshot = self.launcher.registry.find_snapshot(asked.biller)
+        account = find_account(asked.session, asked.account)
+        if account is None and len(asked.session.accounts) > 1:
+            check_session(asked.session, snapshot, snapshot.find_route(asked.link).link)
+            return
+        check_launch(snapshot, asked.link, asked.session, account=account, now=now, callback=asked.callback)
+
+    def _entry(self, asked: TicketRequest, kind: Kind, now: datetime, error: BridgeError | None) -> Entry:
+        return Entry(
+            kind=kind,
+            at=now,
+            trace_id=asked.trace_id,
+            biller=asked.biller,
+            link=asked.link,
+            payer=self.launcher.audit.hide_payer(asked.biller, asked.session.payer["id"]),
+            actor=f"portal key {asked.key}",
+            code="" if error is None else error.code,
+            detail="" if error is None else error.diagnosis(),
+        )
+
+    def _make_token(self) -> str:
+        return base64.urlsafe_b64encode(self.launcher.random_bytes(TOKEN_BYTES)).rstrip(b"=").decode()
