@@ -59,10 +59,6 @@ from saml_bridge.saml.bindings import SOAP_BINDING, Received
 from saml_bridge.saml.locations import quote_value
 from saml_bridge.saml.logout import (
     MOST_SESSION_INDEXES,
-    PARTIAL_LOGOUT,
-    REQUESTER,
-    SUCCESS,
-    UNKNOWN_PRINCIPAL,
     LogoutRequest,
     check_logout_request,
     parse_logout_request,
@@ -70,6 +66,7 @@ from saml_bridge.saml.logout import (
     verify_logout,
 )
 from saml_bridge.saml.requests import MAX_AGE, SKEW
+from saml_bridge.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Credentials, PortalSession, TraceId
 
