@@ -79,7 +79,7 @@ def test_the_codes_are_those_of_the_specification() -> None:
     theirs = {value for name, value in vars(samlp).items() if name.startswith("STATUS_")}
     codes = {value for value in ours.values() if not value.endswith(":")}
     assert codes <= theirs
-    assert len(codes) == 12
+    assert {status.SUCCESS, status.REQUESTER, status.RESPONDER, status.PARTIAL_LOGOUT} < codes
 
 
 def test_a_status_is_for_any_response() -> None:
