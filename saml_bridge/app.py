@@ -77,6 +77,7 @@ def open_bridge(settings: Settings) -> Bridge:
     check_libraries()
     app = Flask(__name__, static_folder="web/static", static_url_path=STATIC, template_folder="web/templates")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.merge_slashes = False  # it redirects to whatever host the browser named
     app.config["PREFERRED_URL_SCHEME"] = settings.base_url.partition(":")[0]
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     init_pages(app)

@@ -4,7 +4,8 @@ Owns: sign-on requests that wait for the payer's sign-in, the identifiers of mes
 under way, portal sessions that wait for their launch. Does not own: what such a message means (`saml/`), and the order
 of an exchange (`sign_on.py`, `logout/`, `tickets.py`). Called by those.
 
-Tokens that stand in addresses or cookies are kept as hashes. Everything here has an end and is removed after it.
+Tokens that stand in addresses or cookies are kept as hashes, and what may name a payer is sealed. Everything here has
+an end and is removed after it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ CALLS_BETWEEN_PURGES = 256
 
 
 class PendingSignOnRow(Base):
-    """A partner's sign-on request that waits for the payer. `browser` is the hash of the cookie it is bound to."""
+    """A partner's sign-on request that waits for the payer. `browser` is the hash of the cookie it is bound to.
+
+    `request` is sealed: it may name the payer.
+    """
 
     __tablename__ = "pending_sign_on"
 
@@ -105,6 +109,7 @@ class Exchanges:
         self._engine = database.autocommit
         self._seal = Seal(secret, "logout")
         self._session_seal = Seal(secret, "held-session")
+        self._request_seal = Seal(secret, "sign-on")
         self._calls = itertools.count(1)
 
     # Messages
@@ -142,13 +147,16 @@ class Exchanges:
                 "biller": biller,
                 "partner": pending.partner,
                 "browser": hash_token(browser),
-                "request": pending.request,
+                "request": self._request_seal.seal(pending.request),
                 "expires_at": until,
             },
         )
 
     def take_sign_on(self, *, token: str, browser: str, biller: str, now: datetime) -> PendingSignOn | None:
-        """The request of this token, once: the next call gets None, as does another browser or biller."""
+        """The request of this token, once: the next call gets None, as does another browser or biller.
+
+        Raises SealBroken.
+        """
         mine = (
             _PENDING.c.token == hash_token(token),
             _PENDING.c.browser == hash_token(browser),
@@ -159,7 +167,7 @@ class Exchanges:
             row = connection.execute(
                 delete(_PENDING).where(*mine).returning(_PENDING.c.partner, _PENDING.c.request)
             ).one_or_none()
-        return None if row is None else PendingSignOn(row.partner, row.request)
+        return None if row is None else PendingSignOn(row.partner, self._request_seal.open(row.request))
 
     # Portal sessions that wait for their launch
 

@@ -45,7 +45,7 @@ MOST_ADDRESSES: Final = 4
 """How many addresses of one name are tried, one after the other."""
 
 MOST_LOOKUPS: Final = 16
-"""How many names are looked up at a time; one that hangs is left behind and counts until it ends."""
+"""How many names are looked up at a time; the others wait. One that hangs is left behind and counts until it ends."""
 
 LONGEST_ETAG: Final = 1024
 _CHUNK: Final = 64 * 1024
@@ -226,7 +226,7 @@ class Fetcher:
 
     def _look_up(self, place: _Place, deadline: _Deadline) -> list[Address]:
         """The addresses of the host, without duplicates, in the order given; looked up in a thread that may hang."""
-        if not self._lookups.acquire(blocking=False):
+        if not self._lookups.acquire(timeout=deadline.left()):
             _refuse("fetch-connection", place.host, "was not looked up: earlier look-ups still hang.", _NAME_FIX)
         answers: queue.SimpleQueue[Sequence[tuple[Any, ...]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._resolve_into, args=(place, answers), name="look-up", daemon=True).start()

@@ -1,4 +1,4 @@
-"""What the command line shows of keys: the ring, and the board of a rollover. Called by `cli.py`."""
+"""What the command line shows of keys: the ring, and the board of a rollover. Called by `cli/`."""
 
 from __future__ import annotations
 

@@ -252,7 +252,8 @@ class _Attempt:
         if isinstance(why, SessionAbsent):
             if request.returned:
                 raise SignInFailed(f"after the portal's sign-in: {why.code}: {why.detail}") from why
-            return SignIn(make_sign_in_url(portal, back))
+            forced = request.asked is not None and request.asked.force_authn  # the portal may know the payer still
+            return SignIn(make_sign_in_url(portal, back, **(SIGN_IN_ANEW if forced else {})))
         if request.returned:
             detail = "the request forces a new sign-in, and the payer came back with the old one"
             raise StatusRefused(detail, code="sign-in-not-new", status=RESPONDER, sub_status=AUTHN_FAILED)
@@ -427,7 +428,7 @@ def _build_saml_reply(ask: _Reply) -> tuple[FormPost, BuiltResponse]:
     else:
         asked.check_subject(built)
         relay_state = asked.relay_state
-    if relay_state:
+    if relay_state is not None:
         fields.append(("RelayState", relay_state))
     return FormPost(partner.acs.location, tuple(fields)), built
 

@@ -1,7 +1,7 @@
 """What `saml-bridge metadata check` shows of a partner's metadata, as text and as JSON.
 
 Owns: which facts are shown, in which words and order. Does not own: reading and judging the file
-(`saml/metadata.py`), how a finding looks (`terminal.py`). Called by `cli.py`.
+(`saml/metadata.py`), how a finding looks (`terminal.py`). Called by `cli/`.
 """
 
 from __future__ import annotations

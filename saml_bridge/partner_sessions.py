@@ -1,6 +1,6 @@
 """Which partners a portal session was launched to, until each session's end: what a logout needs.
 
-Owns: that memory. Does not own: sessions of the portal (`sessions`), and ending any (`logout.py`).
+Owns: that memory. Does not own: sessions of the portal (`sessions/`), and ending any (`logout/`).
 Called by: the launch, for partners that offer single logout, and the logout.
 
 Nothing stands here in clear: the portal session and the name ID as keyed hashes to search by, and sealed to send.

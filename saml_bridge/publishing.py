@@ -2,7 +2,7 @@
 
 Owns: the order of planning and applying a file, fetching the metadata of partners that name an address and no file,
 and the guard: a risky change of a partner's metadata needs a person who names the partner. Does not own: what is valid
-(`config`), what changed (`changes.py`, `saml/metadata_changes.py`), publishing itself (`registry.py`), fetching later
+(`config`), what changed (`changes.py`, `saml/metadata_changes.py`), publishing itself (`registry/`), fetching later
 on (`refreshing.py`).
 Called by: `saml-bridge plan`, `apply` and `export`, the demo.
 """

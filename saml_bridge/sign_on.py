@@ -147,10 +147,13 @@ class SignOn:
         """Judge a partner's request, then launch or let it wait for the payer. `read` takes it out of its binding.
 
         A request by POST always waits: the browser did not send the portal's cookie with it when that is a SameSite
-        one, and does so with the request that it makes by itself next. Raises a BridgeError, which is recorded, for
-        what cannot be answered at the partner.
+        one, and does so with the request that it makes by itself next. What the address says beside the message counts
+        for nothing: no signature covers it, and only pages of ours lead to an address that says more. Raises a
+        BridgeError, which is recorded, for what cannot be answered at the partner.
         """
+        visit = replace(visit, account=None, chosen=False, returned=False)
         with self._recording(visit) as known:
+            _check_seen(visit)
             snapshot = self.launcher.registry.find_current(visit.biller)
             received = read()
             request, partner, metadata = self._verify(received, snapshot, visit, known)
@@ -178,6 +181,7 @@ class SignOn:
     def resume(self, token: str, visit: Visit, source: SessionSource) -> Answer:
         """Go on with a request that waited for this browser. Raises as `receive`."""
         with self._recording(visit) as known:
+            _check_seen(visit)  # before it is taken: a prefetch must not use it up
             pending = None
             if visit.browser is not None:
                 pending = self.exchanges.take_sign_on(
@@ -200,8 +204,6 @@ class SignOn:
     def _verify(
         self, received: Received, snapshot: Snapshot, visit: Visit, known: dict[str, str]
     ) -> tuple[AuthnRequest, Partner, SpMetadata]:
-        if visit.unseen:
-            raise RequestRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
         request = parse_authn_request(received)
         issuer = request.head.issuer or ""
         found = snapshot.find_partner_by_entity_id(issuer)
@@ -240,14 +242,14 @@ class SignOn:
             outcome = self.launcher.launch(ask, source)
         except StatusRefused as error:
             return self._decline(taken, visit, error)
-        except SourceUnavailable as error:
-            return Answer(Held(error), ask, self._keep(taken.partner, taken.asked, token, visit))
         except _LOCAL:
             raise
         except BridgeError as error:
-            if not taken.asked.is_passive:
-                raise
-            return self._decline(taken, visit, error)
+            if taken.asked.is_passive:
+                return self._decline(taken, visit, error)
+            if isinstance(error, SourceUnavailable):
+                return Answer(Held(error), ask, self._keep(taken.partner, taken.asked, token, visit))
+            raise
         if isinstance(outcome, SignIn):
             waiting = replace(taken.asked, sent_to_sign_in=True, auth_time_before=outcome.auth_time)
             return Answer(outcome, ask, self._keep(taken.partner, waiting, token, visit))
@@ -273,14 +275,18 @@ class SignOn:
     def _keep(self, partner: Partner, asked: Asked, token: str, visit: Visit) -> str:
         """Let a request wait for this browser; gives the cookie that it is bound to."""
         browser, now = visit.browser or secrets.token_urlsafe(32), self.launcher.clock()
-        self.exchanges.keep_sign_on(
-            token=token,
-            browser=browser,
-            biller=visit.biller,
-            pending=PendingSignOn(partner.slug, asked.to_json()),
-            now=now,
-            until=min(now, asked.received_at) + WAIT,
-        )
+        try:
+            self.exchanges.keep_sign_on(
+                token=token,
+                browser=browser,
+                biller=visit.biller,
+                pending=PendingSignOn(partner.slug, asked.to_json()),
+                now=now,
+                until=min(now, asked.received_at) + WAIT,
+            )
+        except RequestRefused as error:
+            self._record(visit, error, partner=partner.slug)
+            raise
         return browser
 
     def _decline(self, taken: _Taken, visit: Visit, error: BridgeError) -> Answer:
@@ -302,7 +308,7 @@ class SignOn:
             signer=prepare_signer(route.response.key, settings.signature_algorithm),
         )
         fields = [("SAMLResponse", base64.b64encode(document).decode("ascii"))]
-        if asked.relay_state:
+        if asked.relay_state is not None:
             fields.append(("RelayState", asked.relay_state))
         origins = tuple(dict.fromkeys((origin_of(asked.acs), *route.partner.origins)))
         declined = Declined(snapshot.biller, route.partner, FormPost(asked.acs, tuple(fields)), origins, error)
@@ -349,6 +355,11 @@ def _find_link(biller: Biller, partner: Partner) -> str:
         detail = f"the partner {partner.slug} has {len(enabled)} enabled links and no default_link: set default_link"
         raise PartnerUnusable(detail, code="default-link-missing")
     return enabled[0]
+
+
+def _check_seen(visit: Visit) -> None:
+    if visit.unseen:
+        raise RequestRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
 
 
 def _check_subject(request: AuthnRequest) -> None:

@@ -1,7 +1,7 @@
 """What a terminal shows: lines, tables and findings, with nothing in them that could steer it.
 
 Owns: the console, control characters made visible, how a finding looks. Does not own: what is said.
-Called by `cli.py` and `metadata_report.py`.
+Called by `cli/` and `metadata_report.py`.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class Tickets:
         return Waiting(held.biller, held.link, session, account=state["account"], callback=state["callback"])
 
     def _check(self, asked: TicketRequest, now: datetime) -> None:
-        snapshot = self.launcher.registry.find_snapshot(asked.biller)
+        snapshot = self.launcher.registry.find_current(asked.biller)
         account = find_account(asked.session, asked.account)
         if account is None and len(asked.session.accounts) > 1:
             check_session(asked.session, snapshot, snapshot.find_route(asked.link).link)

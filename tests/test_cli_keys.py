@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from saml_bridge.cli import keys
+from saml_bridge.cli.keys import keys
 from tests.test_cli import ROOT, Shell, edit, installed, published, shell
 from tests.world import BILLER
 

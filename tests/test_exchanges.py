@@ -152,6 +152,17 @@ def test_c5_a_logout_ends_with_its_record_or_not_at_all(exchanges: Exchanges) ->
     assert exchanges.read_logout(token="t", biller="riverton", now=NOW) == ({"step": 9}, 2)
 
 
+def test_c1_a_waiting_request_is_sealed(exchanges: Exchanges, database: Database) -> None:
+    exchanges.keep_sign_on(
+        token="t", browser="b", biller="riverton", pending=PendingSignOn("aquahawk", "a name"), now=NOW, until=SOON
+    )
+    with database.autocommit.connect() as connection:
+        stored = connection.execute(select(PendingSignOnRow.request)).scalar_one()
+    assert "name" not in stored
+    with pytest.raises(SealBroken):
+        Exchanges(database, secret=b"another").take_sign_on(token="t", browser="b", biller="riverton", now=NOW)
+
+
 def test_tokens_do_not_stand_in_the_database(exchanges: Exchanges, database: Database) -> None:
     exchanges.keep_sign_on(
         token="the-token", browser="the-browser", biller="riverton", pending=PENDING, now=NOW, until=SOON

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -646,6 +647,22 @@ def test_h5_the_deadline_holds_for_the_look_up_of_the_name() -> None:
     assert refused.code == "fetch-connection"
     assert "look-ups" in refused.detail
     released.set()
+
+
+def test_more_names_than_are_looked_up_at_a_time_wait_for_each_other() -> None:
+    at_once = threading.BoundedSemaphore(MOST_LOOKUPS)
+
+    def resolve(*_: object, **__: object) -> list[tuple[Any, ...]]:
+        assert at_once.acquire(blocking=False)
+        time.sleep(0.05)
+        at_once.release()
+        return []
+
+    fetcher = Fetcher(resolve=resolve)
+    with ThreadPoolExecutor(3 * MOST_LOOKUPS) as pool:
+        refusals = list(pool.map(lambda _: refusal(fetcher, f"https://{HOST}/"), range(3 * MOST_LOOKUPS)))
+    assert {one.detail for one in refusals} == {refusals[0].detail}
+    assert "no address" in refusals[0].detail
 
 
 def test_h5_the_deadline_holds_for_a_handshake(authority: Authority, names: Names) -> None:

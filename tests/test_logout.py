@@ -21,6 +21,7 @@ from saml_bridge.audit import Entry, Kind, Search
 from saml_bridge.db import find_database
 from saml_bridge.errors import (
     BridgeError,
+    DatabaseUnavailable,
     LogoutRefused,
     LogoutUnknown,
     NotRecorded,
@@ -504,6 +505,35 @@ def test_c4_a_logout_whose_page_was_closed_is_recorded_by_the_next(town: Town) -
     assert (last.code, last.detail, last.payer) == ("", "", None)
     after.sign_out_server(BILLER, sid="S-none", trace_id=TRACE)
     assert len(list_records(town)) == 3
+
+
+def test_c9_abandoned_logouts_do_not_pile_up(open_town: OpenTown) -> None:
+    town = open_town(aquahawk=front("aquahawk"))
+    for number in range(MOST_LEGS):
+        town.remember("aquahawk", name_id=f"transient-{number}")
+    town.sign_out.sign_out_server(BILLER, sid="S-1", trace_id=TRACE)
+    later = datetime.now(UTC) + WAIT + timedelta(seconds=1)
+    replace(town.sign_out, clock=lambda: later).sign_out_server(BILLER, sid="S-none", trace_id=TRACE)
+    with find_database(town.world.bridge.app).begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM logout")).scalar_one() == 1
+
+
+def test_a_request_that_failed_on_the_way_can_be_repeated(open_town: OpenTown) -> None:
+    with serve(lambda _, __: (200, "text/plain", b"")) as portal:
+        town = open_town(callback=f"{portal.url}/callback", aquahawk=front("aquahawk"))
+        town.remember("aquahawk")
+        database = find_database(town.world.bridge.app)
+        with database.begin() as connection:
+            connection.execute(text("ALTER TABLE logout RENAME TO logout_gone"))
+        with pytest.raises(DatabaseUnavailable):
+            town.receive("SAMLRequest", make_request())
+        assert town.list_open() == ["aquahawk"]
+        with database.begin() as connection:
+            connection.execute(text("ALTER TABLE logout_gone RENAME TO logout"))
+        assert not portal.seen
+        assert read(town.receive("SAMLRequest", make_request())).status == ("Success",)
+        assert len(portal.seen) == 1
+    assert not town.list_open()
 
 
 def test_c5_a_logout_that_cannot_be_recorded_says_so_and_answers_nobody(open_town: OpenTown, tmp_path: Path) -> None:

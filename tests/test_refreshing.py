@@ -660,7 +660,7 @@ def test_the_schedule_runs_again_and_again_in_a_thread(scene: Scene) -> None:
 
 
 def test_m7_fetched_metadata_that_expired_refuses_launches(scene: Scene) -> None:
-    ends = datetime.now(UTC) + timedelta(hours=2)
+    ends = datetime.now(UTC) + timedelta(days=3)
     scene.refresh(sp_metadata(extra=f' validUntil="{ends:%Y-%m-%dT%H:%M:%SZ}"'))
     assert scene.goes_to() == SP_ACS
     object.__setattr__(scene.world.bridge.launcher, "clock", lambda: ends + timedelta(seconds=1))

@@ -1,7 +1,7 @@
 """The configuration document: files and stored text to `document.Biller` and back, and everything wrong with them.
 
 Owns: loading, writing, checking. Does not own: the dataclasses (`document.py`), what changed (`changes.py`), storage
-and partner metadata (`registry.py`). Pure.
+and partner metadata (`registry/`). Pure.
 Called by: the registry, `saml-bridge plan`, `apply` and `export`, the console.
 
 There is one normal form: every default written out, keys in one order. `load_file(dump_biller(x))` is `x`, and writing

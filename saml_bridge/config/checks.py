@@ -1,7 +1,7 @@
 """What several values of a biller's document must be together: references, unique names, mappings, URLs, limits.
 
 Owns: those rules. Does not own: single values (`schemas.py`), mappings (`mapping.py`), what a partner's metadata allows
-(`registry.py`, `saml/`). Pure.
+(`registry/`, `saml/`). Pure.
 
 A document with errors is checked as far as it could be read, so that a typo in one place does not hide another. Its
 parts are then dataclasses where they were whole, mappings where a key was wrong, and None where nothing could be read.

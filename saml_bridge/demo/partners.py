@@ -52,7 +52,7 @@ FORMAT_NAMES: Final = {
 }
 STATUS: Final = "urn:oasis:names:tc:SAML:2.0:status:"
 ANSWERS: Final = {
-    "NoPassive": "You are not signed in there, and this portal asked it not to show you a sign-in page.",
+    "NoPassive": "You would have to sign in there, and this portal asked it not to show you a sign-in page.",
     "InvalidNameIDPolicy": "It does not give out the kind of name that this portal asked for.",
     "NoAuthnContext": "You have not signed in there in the way that this portal asked for.",
     "RequestDenied": "It declined to sign you in to this portal.",

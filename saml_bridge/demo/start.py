@@ -25,6 +25,9 @@ from saml_bridge.settings import PREFIX, Settings
 from saml_bridge.values import TraceId
 
 START_SECONDS = 30
+THREADS = 32
+"""A sign-out at the demo portal waits for a request of the service to itself, which must find a thread free."""
+
 Say = Callable[[str], object]
 
 
@@ -108,6 +111,7 @@ def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
 def _start_service(port: int, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """The bridge as a process of its own, in a session of its own, so that Ctrl-C reaches it through us alone."""
     command = [sys.executable, "-m", "saml_bridge.cli", "serve", "--bind", f"127.0.0.1:{port}"]
+    command += ["--threads", str(THREADS)]
     return subprocess.Popen(command, env=environ, start_new_session=True)
 
 
@@ -144,6 +148,7 @@ def _welcome(say: Say, bridge_url: str, partners_url: str) -> None:
     for payer in load_payers().values():
         say(f"            {payer.title}: {payer.about}")
     say("Click     View my water usage")
+    say("Or begin  at a partner, which offers to sign in with the utility; signing out anywhere signs out everywhere")
     say(f"Partners  {partners_url}/aquahawk/ /eyeonwater/ /my360/ /sensus/")
     say("Stop      Ctrl-C")
     say("")

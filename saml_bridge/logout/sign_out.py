@@ -5,11 +5,12 @@ server-to-server part with its one deadline, the answers, and one audit record f
 Does not own: messages (`saml/logout.py`), the way to one partner (`voice.py`), the states of a logout (`progress.py`),
 memory (`exchanges.py`, `partner_sessions.py`), pages and cookies (`web/logout.py`).
 
-A logout goes on in this order. The sessions at the partner that asks are forgotten. The portal is told, and the
-partners that can be asked over SOAP are, all at once. The others are asked by way of the browser, one after the other,
-each on an address of its own (`ask_partner`); their answers come back to `receive`. `finish` closes the matter: what is
-still open has failed, the record is written, and the partner that asked gets its answer. What a logout could not end
-stays remembered until its own end, so the next sign-out tries it again.
+A logout goes on in this order. The portal is told, and the partners that can be asked over SOAP are, all at once. The
+sessions at the partner that asks are forgotten; not before, because a request that failed on the way would find nothing
+when it is repeated, and the portal would never hear of it. The others are asked by way of the browser, one after the
+other, each on an address of its own (`ask_partner`); their answers come back to `receive`. `finish` closes the matter:
+what is still open has failed, the record is written, and the partner that asked gets its answer. What a logout could
+not end stays remembered until its own end, so the next sign-out tries it again.
 
 Specification: SAML 2.0 Core, 3.7.3; Profiles, 4.4.
 """
@@ -58,10 +59,6 @@ from saml_bridge.saml.bindings import SOAP_BINDING, Received
 from saml_bridge.saml.locations import quote_value
 from saml_bridge.saml.logout import (
     MOST_SESSION_INDEXES,
-    PARTIAL_LOGOUT,
-    REQUESTER,
-    SUCCESS,
-    UNKNOWN_PRINCIPAL,
     LogoutRequest,
     check_logout_request,
     parse_logout_request,
@@ -69,6 +66,7 @@ from saml_bridge.saml.logout import (
     verify_logout,
 )
 from saml_bridge.saml.requests import MAX_AGE, SKEW
+from saml_bridge.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Credentials, PortalSession, TraceId
 
@@ -84,7 +82,7 @@ PARTIAL = "partial-logout"
 UNKNOWN = "unknown-principal"
 MOST_CALLBACK_BYTES = 64 * 1024
 _ATTEMPTS = 50
-_MOST_ABANDONED = 20
+_MOST_ABANDONED = 2 * (MOST_LEGS + 1)  # more than one logout leaves, so that they cannot pile up
 _LOCAL = (NotRecorded, DatabaseUnavailable)
 
 
@@ -169,10 +167,8 @@ class SignOut:
         if not found:
             self._record_refusal(biller, trace_id, UNKNOWN, "no such session at this partner", partner=asker.partner)
             return self._answer(snapshot, asker, REQUESTER, UNKNOWN_PRINCIPAL)
-        self.sessions.end(one.id for one in found)
         together = self._find_together(biller, found)
-        own = [one.id for one in together if one.partner == asker.partner]
-        self.sessions.end(own)
+        own = [one for one in together if one.partner == asker.partner]
         begun = self._begin(
             snapshot,
             [one for one in together if one.partner != asker.partner],
@@ -182,6 +178,7 @@ class SignOut:
             trace_id=trace_id,
             by_browser=received.binding != SOAP_BINDING,
         )
+        self.sessions.end(one.id for one in (*found, *own))
         outcome = self._go_on(begun)
         return self._answer_end(begun.snapshot, outcome) if isinstance(outcome, SignedOut) else outcome
 

@@ -26,7 +26,6 @@ from saml_bridge.saml.bindings import (
     receive_soap,
 )
 from saml_bridge.saml.logout import (
-    SUCCESS,
     LogoutResponse,
     build_logout_request,
     build_logout_response,
@@ -37,6 +36,7 @@ from saml_bridge.saml.metadata import Endpoint, SpMetadata
 from saml_bridge.saml.requests import NameIdValue, check_message
 from saml_bridge.saml.response import NAME_ID_FORMATS
 from saml_bridge.saml.sign import SigningKey, fit_algorithm, prepare_signer
+from saml_bridge.saml.status import SUCCESS
 from saml_bridge.values import FormPost
 
 MOST_ANSWER_BYTES = 128 * 1024
@@ -197,8 +197,8 @@ class Voice:
         self, binding: str, location: str, name: MessageName, xml: bytes, relay_state: str | None
     ) -> GoTo | PostTo:
         if binding == REDIRECT_BINDING:
-            algorithm = self.partner.saml.signature_algorithm
-            return GoTo(build_redirect(location, name, xml, relay_state=relay_state, key=self.key, algorithm=algorithm))
+            url = build_redirect(location, name, xml, relay_state=relay_state, key=self.key, algorithm=self.algorithm)
+            return GoTo(url)
         fields = [(str(name), base64.b64encode(xml).decode("ascii"))]
         if relay_state is not None:
             fields.append(("RelayState", relay_state))

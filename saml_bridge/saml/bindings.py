@@ -115,7 +115,8 @@ def receive_soap(body: bytes) -> Received:
     """Read the one message in a SOAP 1.1 envelope (Bindings 3.2.2).
 
     The message is taken out as a document of its own, with the namespaces that were in force for it, so a signature on
-    it stays what it was. Raises XmlRefused for what is no XML that is read, and RequestRefused: `request-soap`.
+    it stays what it was. Raises XmlRefused for what is no XML that is read, and RequestRefused: `request-soap`, and
+    `request-soap-fault` for a SOAP fault.
     """
     message = _open_envelope(body)
     tag = etree.QName(message)
@@ -154,14 +155,6 @@ def build_soap(message: bytes) -> bytes:
     content = _DECLARATION.sub(b"", message)
     start = f'<soap11:Envelope xmlns:soap11="{_SOAP}"><soap11:Body>'.encode("ascii")
     return b"".join((b"<?xml version='1.0' encoding='UTF-8'?>\n", start, content, b"</soap11:Body></soap11:Envelope>"))
-
-
-def parse_soap_answer(body: bytes) -> bytes:
-    """The message in a partner's answer over SOAP, as a document of its own.
-
-    Raises XmlRefused and RequestRefused as `receive_soap` does, and `request-soap-fault` for a SOAP fault.
-    """
-    return receive_soap(body).xml
 
 
 def _refuse(code: str, detail: str) -> NoReturn:

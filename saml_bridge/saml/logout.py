@@ -39,13 +39,9 @@ from saml_bridge.saml.requests import (
 from saml_bridge.saml.response import format_instant
 from saml_bridge.saml.service_provider import SpMetadata
 from saml_bridge.saml.sign import EnvelopedSigner
+from saml_bridge.saml.status import PARTIAL_LOGOUT, SUCCESS
 from saml_bridge.saml.xml import MESSAGE_LIMITS, parse_xml, read_text
 
-SUCCESS: str = samlp.STATUS_SUCCESS
-REQUESTER: str = samlp.STATUS_REQUESTER
-RESPONDER: str = samlp.STATUS_RESPONDER
-PARTIAL_LOGOUT: str = samlp.STATUS_PARTIAL_LOGOUT
-UNKNOWN_PRINCIPAL: str = samlp.STATUS_UNKNOWN_PRINCIPAL
 REASON_USER = "urn:oasis:names:tc:SAML:2.0:logout:user"
 
 MOST_SESSION_INDEXES = 100

@@ -40,6 +40,9 @@ from saml_bridge.saml.verify import is_signed
 from saml_bridge.saml.xml import METADATA_LIMITS, parse_xml
 
 LONGEST_VALUE: Final = 300
+SHORTEST_FIRST_TERM: Final = timedelta(days=2)
+"""Twice as long as it usually takes until metadata is fetched again."""
+
 _ORDINARY_USES: Final = {"signing": "signing key", "encryption": "encryption key"}
 
 
@@ -108,7 +111,8 @@ def compare_documents(
     more = (
         MetadataChange(f"{place} is an http address now, which anybody on the way can read", True) for place in plain
     )
-    return _order((*changes.lines, *sorted((one for one in more if one.what not in said), key=str)))
+    told = sorted((one for one in more if one.what not in said), key=str)
+    return _order((*changes.lines, *told, *_judge_sudden_end(known, fresh, now)))
 
 
 def compare_metadata(
@@ -406,6 +410,12 @@ def _compare_creation(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChan
     earlier = before is not None and now is not None and now < before
     why = ": this is an older document than the one in force" if earlier else ""
     yield MetadataChange(f"the time of its publication changes from {_say(before)} to {_say(now)}{why}", earlier)
+
+
+def _judge_sudden_end(old: SpMetadata, new: SpMetadata, now: datetime) -> Iterator[MetadataChange]:
+    """Fetched metadata that has expired is refused, so a first end that is near is a way to cut a partner off."""
+    if old.valid_until is None and new.valid_until is not None and new.valid_until - now < SHORTEST_FIRST_TERM:
+        yield MetadataChange(f"the metadata had no end until now, and ends at {_say(new.valid_until)} already", True)
 
 
 def _compare_cache(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:

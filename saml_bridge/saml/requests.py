@@ -292,10 +292,19 @@ def choose_requested_acs(
         _refuse("acs-binding", f"The request asks for a response by the binding {found}; {POST_BINDING} is used.")
     if request.acs_index is None and request.acs_url is None:
         return choose_acs(metadata, configured)
-    for one in metadata.acs:
-        if request.acs_url == one.location or (request.acs_index is not None and request.acs_index == one.index):
-            return one
-    raise _describe_missing_acs(request, metadata)
+    if request.acs_url is not None:
+        matching = [one for one in metadata.acs if request.acs_url == one.location]
+    else:
+        matching = [one for one in metadata.acs if request.acs_index == one.index]
+    if not matching:
+        raise _describe_missing_acs(request, metadata)
+    places = dict.fromkeys(one.location for one in matching)
+    if len(places) > 1:
+        offered = ", ".join(places)
+        _refuse(
+            "acs-ambiguous", f"The request asks for index {request.acs_index}, which the metadata has at {offered}."
+        )
+    return matching[0]
 
 
 def _describe_missing_acs(request: AuthnRequest, metadata: SpMetadata) -> RequestRefused:
@@ -373,7 +382,10 @@ def _read_boolean(element: etree._Element, name: str) -> bool:
 
 def _read_index(root: etree._Element) -> int | None:
     text = root.get("AssertionConsumerServiceIndex")
-    return None if text is None else int(text)  # the schema admits an unsigned short alone
+    if text is None:
+        return None
+    digits = text.strip(_XML_SPACE).lstrip("+-0")  # the schema admits an unsigned short alone, with any number of zeros
+    return int(digits or "0")
 
 
 def _read_name_id_policy(root: etree._Element) -> NameIdPolicy | None:

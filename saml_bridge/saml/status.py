@@ -2,7 +2,7 @@
 
 Owns: the status codes and that response (SAML 2.0 Core, 3.2.2 and 3.3.3). Does not own: when a request is answered so,
 and who may be answered at all: only a partner whose request was verified, at a place of its metadata. Called by the use
-case that answers sign-on requests; the codes also by `logout.py`.
+case that answers sign-on requests; the codes also by what answers sign-outs (`logout.py`, `saml_bridge/logout/`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ NO_AUTHN_CONTEXT = f"{_STATUS}NoAuthnContext"
 NO_PASSIVE = f"{_STATUS}NoPassive"
 PARTIAL_LOGOUT = f"{_STATUS}PartialLogout"
 REQUEST_DENIED = f"{_STATUS}RequestDenied"
-REQUEST_UNSUPPORTED = f"{_STATUS}RequestUnsupported"
 UNKNOWN_PRINCIPAL = f"{_STATUS}UnknownPrincipal"
-UNSUPPORTED_BINDING = f"{_STATUS}UnsupportedBinding"
 
 
 def build_status_response(

@@ -51,7 +51,7 @@ from saml_bridge.saml.bindings import Received, build_soap, receive_post, receiv
 from saml_bridge.sessions import SourceBook
 from saml_bridge.values import TraceId
 from saml_bridge.web.launch import find_biller, is_unseen, new_trace_id, read_launch_request
-from saml_bridge.web.pages import answer_post, is_https, render_error, render_page
+from saml_bridge.web.pages import answer_post, is_from_here, is_https, render_error, render_page
 from saml_bridge.web.portal import PortalGate, answer_problem
 
 MAX_MESSAGE_BODY = 256 * 1024
@@ -111,7 +111,7 @@ class _Edge:
         def take(trace_id: TraceId) -> Response:
             if is_unseen(request, methods=("GET", "POST")):
                 raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
-            if request.method == "POST" and not self._is_from_here():
+            if request.method == "POST" and not is_from_here(self._sign_out.base_url):
                 raise LogoutUnasked("posted by a page that is not ours", code="logout-foreign")
             if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
                 return self._confirm(biller)
@@ -236,11 +236,6 @@ class _Edge:
         page.headers["Content-Security-Policy"] = _policy("form-action 'self'", "frame-ancestors 'none'")
         return page
 
-    def _is_from_here(self) -> bool:
-        """Whether a page of ours posted this: browsers say so, and no page of another site can make them."""
-        site = request.headers.get("Sec-Fetch-Site")
-        return site == "same-origin" or (site is None and request.headers.get("Origin") == self._sign_out.base_url)
-
     def _describe(self, biller: str, outcome: Watch | SignedOut) -> dict[str, Any]:
         progress = outcome.progress
         is_complete = progress is None or progress.is_complete
@@ -346,7 +341,10 @@ def _describe_leg(leg: Leg) -> dict[str, str | None]:
 def _read_api_body() -> dict[str, str]:
     """Exactly one of `sid` and `payer`, a text."""
     request.max_content_length = MAX_API_BODY
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:  # brackets in brackets in brackets
+        body = None
     if isinstance(body, dict) and len(body) == 1:
         [(name, value)] = body.items()
         if name in ("sid", "payer") and isinstance(value, str) and 1 <= len(value) <= 1024:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 from werkzeug.datastructures import LanguageAccept
 from werkzeug.http import parse_accept_header
 
@@ -45,6 +45,7 @@ from saml_bridge.portal_keys import (
     TooManyCalls,
     looks_like_key,
 )
+from saml_bridge.registry import Snapshot
 from saml_bridge.sessions import JsonRefused, SourceBook, parse_json, read_session
 from saml_bridge.tickets import TicketRequest, Tickets
 from saml_bridge.values import Credentials, Finding, PortalSession, TraceId
@@ -165,7 +166,7 @@ class _Edge:
             return self._run("portal-links", lambda trace_id: self._list_for_server(biller, trace_id), biller)
         response = self._run("links", lambda trace_id: self._list_for_browser(biller, trace_id), biller, explain=False)
         response.headers.add("Vary", "Origin, Cookie")
-        if self._is_listed(biller):
+        if g.get("is_listed"):
             response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
             response.headers["Access-Control-Allow-Credentials"] = "true"
         return response
@@ -214,26 +215,26 @@ class _Edge:
             session = self._find_session(biller, body.get("session"), _read_text(body, "session_token"))
         else:
             session = self._find_session(biller, None, request.headers.get(SESSION_HEADER))
-        return self._answer_links(biller, session, explain=True)
+        return self._answer_links(self._launcher.registry.find_current(biller), session, explain=True)
 
     def _list_for_browser(self, biller: str, trace_id: TraceId) -> Response:
-        snapshot = self._launcher.registry.find_snapshot(biller)
-        site = request.headers.get("Sec-Fetch-Site")
-        if request.headers.get("Origin") is None:
-            if site in ("cross-site", "same-site"):
+        snapshot = self._launcher.registry.find_current(biller)
+        origin = request.headers.get("Origin")
+        if origin is None:
+            if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
                 raise OriginRefused("a page of another origin asks without saying which")
-        elif not self._is_listed(biller):
+        elif origin not in (*snapshot.biller.portal.origins, self._launcher.base_url):
             raise OriginRefused("the page's origin is not one of the biller's portal.origins")
+        g.is_listed = origin is not None
         credentials = read_launch_request(biller, "", trace_id).credentials
         session = self._sources.find(biller).find_session(credentials, now=self._launcher.clock())
-        return self._answer_links(snapshot.biller.slug, session, explain=False)
+        return self._answer_links(snapshot, session, explain=False)
 
-    def _answer_links(self, biller: str, session: PortalSession, *, explain: bool) -> Response:
-        snapshot = self._launcher.registry.find_snapshot(biller)
+    def _answer_links(self, snapshot: Snapshot, session: PortalSession, *, explain: bool) -> Response:
         shown = list_links(snapshot, session, now=self._launcher.clock())
         languages = choose_languages()
         return jsonify(
-            biller=biller,
+            biller=snapshot.biller.slug,
             links=[self._describe(snapshot.biller, one, languages, explain=explain) for one in shown],
         )
 
@@ -252,17 +253,6 @@ class _Edge:
         if explain and refusal is not None:
             told["refusal"] = {"code": refusal.code, **_explain(refusal)}
         return told
-
-    def _is_listed(self, biller: str) -> bool:
-        """Whether the page that asks may read the answer: the biller lists its origin, or it is ours."""
-        origin = request.headers.get("Origin")
-        if origin is None:
-            return False
-        try:
-            listed = self._launcher.registry.find_snapshot(biller).biller.portal.origins
-        except BridgeError:
-            return False
-        return origin in listed or origin == self._launcher.base_url
 
     def _find_session(self, biller: str, document: object, token: str | None) -> PortalSession:
         """The payer's session as the portal gives it: the document itself, or a token that the source understands."""

@@ -76,6 +76,7 @@ def run_service(
     used: int,
     settings: Mapping[str, str] | None = None,
     threads: int = 8,
+    links: int = 1,
 ) -> Iterator[Service]:
     """Publish `billers` billers, start the service with one worker, and sign in at the first `used` of them.
 
@@ -99,7 +100,7 @@ def run_service(
     }
     list(initialise(environ))
     bridge = open_bridge(Settings.from_env(environ))
-    for path in write_billers(folder, billers):
+    for path in write_billers(folder, billers, links=links):
         planned = plan_file(bridge.registry, path, now=NOW)
         apply_plan(bridge.registry, planned, author="bench", comment="", now=NOW, trace_id=TraceId("bench"))
     cookies = tuple(_sign(key, biller_slug(at)) for at in range(used))

@@ -33,7 +33,9 @@ _BILLER = """
           - {{attribute: customerId, from: account.customer_id}}
           - {{attribute: utility, constant: riverton}}
     links:
-      - {{slug: usage, label: Usage, partner: partner, mapping: usage, callback_uri: "https://sp.example.com/usage"}}
+"""
+_LINK = """\
+      - {{slug: {slug}, label: Usage, partner: partner, mapping: usage, callback_uri: "https://sp.example.com/usage"}}
 """
 
 
@@ -42,13 +44,17 @@ def biller_slug(number: int) -> str:
     return f"utility-{number:05d}"
 
 
-def write_billers(folder: Path, count: int, *, sign: str = "assertion") -> Iterator[Path]:
-    """Write the configuration of `count` billers with eight attributes each, a thousand a file."""
+def write_billers(folder: Path, count: int, *, sign: str = "assertion", links: int = 1) -> Iterator[Path]:
+    """Write the configuration of `count` billers with eight attributes each, a thousand a file.
+
+    The first of their `links` is `usage`.
+    """
+    linked = "".join(_LINK.format(slug="usage" if number == 0 else f"usage-{number}") for number in range(links))
     (folder / "metadata").mkdir(parents=True, exist_ok=True)
     (folder / "metadata" / "sp.xml").write_bytes(sp_metadata())
     for start in range(0, count, 1000):
         numbers = range(start, min(start + 1000, count))
-        billers = "".join(_BILLER.format(slug=biller_slug(number), sign=sign) for number in numbers)
+        billers = "".join(_BILLER.format(slug=biller_slug(number), sign=sign) + linked for number in numbers)
         path = folder / f"billers-{start}.yaml"
         path.write_text(f"version: 1\nbillers:{billers}")
         yield path

@@ -108,7 +108,7 @@ def test_other_sessions_go_on(browser: FlaskClient, keys_dir: Path) -> None:
         {"nonce": "n"},
         {"header": {"typ": "JWT"}},
     ],
-    ids=str,
+    ids="-".join,
 )
 def test_anything_else_ends_nothing(changes: dict[str, Any], browser: FlaskClient, keys_dir: Path) -> None:
     sid = find_sid(browser)

@@ -184,7 +184,7 @@ def test_requests_and_accepted_responses_wait_for_minutes_only(instance_dir: Pat
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("NoPassive", "not signed in there"),
+        ("NoPassive", "have to sign in there"),
         ("InvalidNameIDPolicy", "kind of name"),
         ("NoAuthnContext", "in the way"),
         ("RequestDenied", "declined"),

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,11 @@ class Demo:
         return subprocess.run(
             command, cwd=self.folder, env=self.environ, check=True, capture_output=True, text=True, timeout=60
         ).stdout
+
+    def beside_the_service(self) -> Demo:
+        """The same, with a command line that has the settings of the running service."""
+        settings = {"SAML_BRIDGE_BASE_URL": self.portal, "SAML_BRIDGE_ALLOW_HTTP_ACS": "1"}
+        return replace(self, environ={**self.environ, **settings})
 
 
 @pytest.fixture(scope="session")

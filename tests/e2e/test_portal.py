@@ -6,16 +6,19 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.browser import DESKTOP, PHONE, SMALL_PHONE, OpenContext, find_port, fits_the_width
 from tests.e2e.conftest import Demo
@@ -23,7 +26,8 @@ from tests.e2e.test_demo import RIVERTON, expect_usage, follow, sign_in
 
 pytestmark = pytest.mark.e2e
 
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "host_portal.py"
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLE = ROOT / "examples" / "host_portal.py"
 LINKS = "**/api/v1/portal/*/links*"
 TABLET = {"width": 820, "height": 1180}
 
@@ -129,7 +133,7 @@ def test_other_answers_are_told_in_words(watched: OpenContext, demo: Demo, statu
 def test_it_says_that_it_is_loading(watched: OpenContext, demo: Demo) -> None:
     context = watched()
     held: list[Route] = []
-    context.route(LINKS, held.append)
+    context.route(LINKS, lambda route: held.append(route))
     page = sign_in(context, demo, "Ada Marsh")
     status = page.get_by_role("navigation", name="Your usage").get_by_role("status")
     expect(status).to_have_text("Loading…")
@@ -292,11 +296,73 @@ def test_signing_out_there_signs_out_at_the_partners(watched: OpenContext, demo:
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
-def test_a_page_of_another_site_cannot_read_the_links(watched: OpenContext, demo: Demo, host_portal: str) -> None:
-    context = watched()
-    sign_in(context, demo, "Ada Marsh")
-    foreign = context.new_page()
-    foreign.route("**/*", lambda route: route.fulfill(body="<p>elsewhere</p>", content_type="text/html"), times=1)
-    foreign.goto(host_portal)
-    script = f"fetch('{demo.portal}/api/v1/portal/riverton-water/links', {{mode: 'no-cors', credentials: 'include'}})"
-    assert foreign.evaluate(f"{script}.then((answer) => answer.type)") == "opaque"
+# A portal's page on the bridge's site, of another origin
+
+
+@contextmanager
+def serve_page(html: str, host: str) -> Iterator[str]:
+    """One page at an origin of its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(html.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", find_port()), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://{host}:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def build_page(demo: Demo) -> str:
+    """The snippet of the documentation in an empty page."""
+    documented = (ROOT / "docs" / "integrate-your-portal.md").read_text(encoding="utf-8")
+    snippet = documented.split("## The links in your page\n\n```html\n")[1].split("```")[0]
+    icon = '<link rel="icon" href="data:,">'
+    return f'<!doctype html><html lang="en">{icon}{snippet.replace("https://sso.example.com", demo.portal)}</html>'
+
+
+def test_b15_the_documented_snippet_works_in_a_page_of_a_listed_origin(
+    watched: OpenContext, demo: Demo, chromium: Browser
+) -> None:
+    with serve_page(build_page(demo), "localhost") as listed, serve_page(build_page(demo), "localhost") as unlisted:
+        exported = demo.run("export", "riverton-water").replace("origins: []", f"origins: [{listed}]", 1)
+        (demo.folder / "listed.yaml").write_text(exported)
+        replace(demo, environ={**demo.environ, "SAML_BRIDGE_ALLOW_HTTP_ACS": "1"}).run("apply", "listed.yaml")
+        context = watched()
+        sign_in(context, demo, "Ada Marsh")
+        page = context.new_page()
+        page.goto(listed)
+        expect(page.get_by_role("listitem")).to_have_count(len(RIVERTON))
+        expect_usage(follow(page, "View my water usage"), demo, "aquahawk", "123456")
+        with closing(chromium.new_context()) as other:
+            sign_in(other, demo, "Ada Marsh")
+            page = other.new_page()
+            page.goto(unlisted)
+            expect(page.get_by_role("status")).to_have_text("These pages could not be listed.")
+
+
+def test_b15_a_page_of_another_site_cannot_read_the_links(demo: Demo, chromium: Browser) -> None:
+    with serve_page("<p>elsewhere</p>", "127.0.0.1") as address, closing(chromium.new_context()) as context:
+        sign_in(context, demo, "Ada Marsh")
+        foreign = context.new_page()
+        foreign.goto(address)
+        reading = f"fetch('{demo.portal}/api/v1/portal/riverton-water/links', {{credentials: 'include'}})"
+        assert foreign.evaluate(f"{reading}.then(() => 'read', () => 'kept')") == "kept"
+
+
+def test_a_script_that_was_changed_on_its_way_does_not_run(demo: Demo, chromium: Browser) -> None:
+    with serve_page(build_page(demo), "localhost") as address, closing(chromium.new_context()) as context:
+        page = context.new_page()
+        changed = {"body": "document.title = 'taken'", "headers": {"Access-Control-Allow-Origin": "*"}}
+        page.route("**/portal/links-*.js", lambda route: route.fulfill(content_type="text/javascript", **changed))
+        page.goto(address)
+        assert page.title() != "taken"
+        assert page.evaluate("customElements.get('saml-bridge-links') === undefined")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,8 +22,7 @@ BILLER, PARTNER = "lakeside-energy", "sensus"
 @pytest.fixture
 def service(demo: Demo) -> Demo:
     """The demo, with a command line that has the settings of the running service."""
-    settings = {"SAML_BRIDGE_BASE_URL": demo.portal, "SAML_BRIDGE_ALLOW_HTTP_ACS": "1"}
-    return replace(demo, environ={**demo.environ, **settings})
+    return demo.beside_the_service()
 
 
 def fetch_metadata(page: Page, service: Demo) -> bytes:
@@ -33,7 +31,7 @@ def fetch_metadata(page: Page, service: Demo) -> bytes:
 
 def update_partner(page: Page, service: Demo) -> None:
     """What the partner's administrator does: take our metadata as it is now."""
-    register_idp(service.folder / "instance", biller=BILLER, metadata=fetch_metadata(page, service))
+    register_idp(service.folder / "instance", partner=PARTNER, biller=BILLER, metadata=fetch_metadata(page, service))
 
 
 def rehearse(context: BrowserContext, service: Demo) -> tuple[Page, Page]:
@@ -88,7 +86,7 @@ def test_k3_a_key_rolls_over_without_a_lost_sign_on(watched: OpenContext, servic
     service.run("keys", "retire", BILLER)
     update_partner(portal, service)
     expect_usage(follow(portal, "View my energy use"), service, PARTNER, "")
-    register_idp(service.folder / "instance", biller=BILLER, metadata=old)
+    register_idp(service.folder / "instance", partner=PARTNER, biller=BILLER, metadata=old)
     opened = follow(portal, "View my energy use")
     opened.wait_for_url(f"{service.partners}/{PARTNER}/saml/acs")
     assert "Signed in as" not in opened.content(), "whoever trusts the old key alone is not signed in by the new one"

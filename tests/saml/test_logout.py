@@ -23,10 +23,6 @@ from saml_bridge.saml.instants import parse_instant
 from saml_bridge.saml.logout import (
     LONGEST_SESSION_INDEX,
     MOST_SESSION_INDEXES,
-    PARTIAL_LOGOUT,
-    REQUESTER,
-    SUCCESS,
-    UNKNOWN_PRINCIPAL,
     LogoutRequest,
     build_logout_request,
     build_logout_response,
@@ -38,6 +34,7 @@ from saml_bridge.saml.logout import (
 from saml_bridge.saml.requests import NameIdValue
 from saml_bridge.saml.service_provider import Endpoint, SpMetadata
 from saml_bridge.saml.sign import prepare_signer
+from saml_bridge.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
 from saml_bridge.saml.verify import DS, MESSAGE_PROFILE, verify_enveloped
 from saml_bridge.saml.xml import schema_errors
 from tests.saml.corpus import CLOCK, CORPUS, read_pin

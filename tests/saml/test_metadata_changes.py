@@ -176,6 +176,19 @@ def test_m22_an_older_document_is_risky() -> None:
     assert "older" in line
 
 
+@pytest.mark.parametrize(("hours", "is_risky"), [(-1, True), (47, True), (48, False), (24 * 365, False)])
+def test_a_first_end_that_is_near_is_risky(hours: int, is_risky: bool) -> None:
+    def ending(end: datetime) -> bytes:
+        return sp_metadata(extra=f' validUntil="{end:%Y-%m-%dT%H:%M:%SZ}"')
+
+    def compare_with_new(old: bytes) -> MetadataChanges:
+        settings, new = SamlSettings(metadata="sp.xml"), ending(NOW + timedelta(hours=hours))
+        return compare_documents(old, new, before=settings, after=settings, now=NOW)
+
+    assert compare_with_new(sp_metadata()).is_risky is is_risky
+    assert compare_with_new(ending(NOW + timedelta(minutes=30))).is_risky is (hours < 0)
+
+
 @pytest.mark.parametrize("name", ["valid_until", "created_at"])
 def test_m22_a_signed_document_without_its_times_may_be_an_older_one(name: str) -> None:
     undated = replace(FULL, **{name: None})

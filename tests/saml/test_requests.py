@@ -137,6 +137,8 @@ def test_what_a_request_leaves_out() -> None:
     asked = parse(make_request(context + "</samlp:RequestedAuthnContext>")).requested_context
     assert asked == RequestedContext("exact", (), (PPT,))
     assert parse(make_request(attributes='AssertionConsumerServiceIndex=" +007 "')).acs_index == 7
+    for digits, index in (("0" * 20_000 + "12", 12), ("0" * 20_000, 0), ("-0", 0)):
+        assert parse(make_request(attributes=f'AssertionConsumerServiceIndex="{digits}"')).acs_index == index
 
 
 def test_consent_extensions_and_scoping_say_nothing() -> None:

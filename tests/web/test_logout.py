@@ -507,8 +507,8 @@ def test_pages_in_spanish(visitor: Visitor, path: str, words: str) -> None:
 
 
 def call(visitor: Visitor, body: Any, *, calls: tuple[str, ...] = ("logouts",), biller: str = BILLER) -> TestResponse:
-    """A call with a new key for `BILLER` and these calls."""
-    token = make_portal_key(visitor.world.bridge, billers=(BILLER,), calls=calls)
+    """A call with a new key for this biller and these calls."""
+    token = make_portal_key(visitor.world.bridge, billers=(biller,), calls=calls)
     headers = {"Authorization": f"Bearer {token}"}
     return visitor.post(f"/api/v1/portal/{biller}/logouts", json.dumps(body), type_="application/json", **headers)
 
@@ -570,6 +570,17 @@ def test_the_api_says_what_a_body_must_be(visitor: Visitor, body: Any) -> None:
     assert answer.json["error"]["code"] == "logout-body"
     assert answer.json["error"]["trace_id"] == answer.headers["X-Trace-Id"]
     assert '{"sid": "…"}' in answer.json["error"]["detail"]
+
+
+@pytest.mark.parametrize("body", ["[" * 60_000, '{"sid":' * 8_000, "", "\x00", '{"sid": "a"'])
+def test_the_api_says_so_too_of_what_is_no_json(visitor: Visitor, body: str) -> None:
+    answer = visitor.post(
+        f"/api/v1/portal/{BILLER}/logouts",
+        body,
+        type_="application/json",
+        Authorization=f"Bearer {make_portal_key(visitor.world.bridge)}",
+    )
+    assert (answer.status_code, answer.json["error"]["code"]) == (400, "logout-body")  # type: ignore[index]
 
 
 def test_g1_the_api_of_another_biller_finds_nothing(visitor: Visitor) -> None:

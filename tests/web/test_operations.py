@@ -131,3 +131,10 @@ def test_a_service_starts_quietly_and_leaves_nothing_behind(service: Service) ->
     service.process.terminate()
     assert service.process.wait(timeout=START_SECONDS) == 0
     assert not list((service.folder / "instance").glob("metrics-*"))
+
+
+@pytest.mark.parametrize("path", ["/launch//riverton-water/usage", "//launch/riverton-water/usage", "/logout//x"])
+def test_h15_no_address_redirects_to_the_host_that_the_browser_named(browser: Browser, path: str) -> None:
+    answer = browser.client.get(path, base_url="https://evil.example")
+    assert answer.status_code == 404
+    assert "evil.example" not in answer.headers.get("Location", "")

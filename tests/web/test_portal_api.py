@@ -163,6 +163,21 @@ def test_labels_are_in_the_payer_s_language(portal: Browser, lang: str, accept: 
     assert read(answer)["links"][0]["label"] == label
 
 
+def test_the_configuration_in_force_is_what_counts_whoever_published_it(portal: Browser) -> None:
+    portal.sign_in()
+    assert fetch(portal, "https://new.example").status_code == 403
+    body = {"session": portal.world.session(), "link": "meters"}
+    assert read_error(call(portal, TICKETS, body), 403)["code"] == "mapping-required"
+    portal.world.biller["portal"]["origins"] = ["https://new.example"]
+    portal.world.biller["links"][0]["label"] = "My usage"
+    portal.world.biller["mappings"][1]["rules"][0]["required"] = False
+    portal.world.publish()
+    assert fetch(portal, PORTAL).status_code == 403
+    assert read(fetch(portal, "https://new.example"))["links"][0]["label"] == "My usage"
+    assert read(call(portal, LINKS, {"session": portal.world.session()}))["links"][0]["label"] == "My usage"
+    read(call(portal, TICKETS, body), 201)
+
+
 # Who may call
 
 

@@ -14,6 +14,7 @@ import pytest
 from lxml import etree, html
 from werkzeug.test import TestResponse
 
+import saml_bridge.exchanges
 from saml_bridge.audit import Kind, Record, Search
 from saml_bridge.saml.certificates import parse_certificate
 from saml_bridge.saml.verify import MESSAGE_PROFILE, verify_enveloped
@@ -132,6 +133,7 @@ def test_o10_a_request_is_answered_with_its_id_and_its_relay_state(browser: Brow
 def test_a_request_without_relay_state_gets_none(browser: Browser) -> None:
     browser.sign_in()
     assert set(read_reply(ask(browser)).fields) == {"SAMLResponse"}
+    assert read_reply(ask(browser, relay_state="")).fields["RelayState"] == ""
 
 
 def test_a_posted_request_comes_back_by_itself_with_the_cookies_that_a_post_did_not_bring(browser: Browser) -> None:
@@ -175,6 +177,44 @@ def test_a_payer_with_several_accounts_chooses_once(browser: Browser) -> None:
     assert reply.root.findtext(".//saml:AttributeValue", namespaces=NAMES) == "777"
     again = read_reply(ask(browser))
     assert again.root.findtext(".//saml:AttributeValue", namespaces=NAMES) == "777"
+
+
+@pytest.mark.parametrize("binding", ["redirect", "post"])
+def test_a16_nobody_chooses_for_the_payer_beside_the_message(browser: Browser, binding: str) -> None:
+    session = browser.world.session()
+    accounts = [{**session["accounts"][0], "number": number} for number in ("000123456", "000777")]
+    browser.sign_in(accounts=accounts, selected_account=None)
+    choice = "account=000777&chosen=1"
+    if binding == "redirect":
+        answer = browser.get(f"{PATH}?{encode_redirect(make_request())}&{choice}")
+    else:
+        parked = browser.client.post(f"{PATH}?{choice}", data=encode_post(make_request()), base_url=BASE_URL)
+        assert parked.status_code == 303
+        answer = browser.get(parked.headers["Location"])
+    assert answer.status_code == 200
+    assert len(html.fromstring(answer.text).xpath("//a[@class='choice']")) == 2
+    assert not [one for one in answer.headers.getlist("Set-Cookie") if one.startswith("account-")]
+
+
+@pytest.mark.parametrize("headers", [{"Sec_Purpose": "prefetch"}, {"Sec_Fetch_Dest": "iframe"}, None])
+def test_b1_a_prefetch_uses_no_waiting_request_up(browser: Browser, headers: dict[str, str] | None) -> None:
+    sent = post(browser, encode_post(make_request(request_id="_w1")))
+    browser.sign_in()
+    path = sent.headers["Location"]
+    if headers is None:
+        assert browser.client.head(path, base_url=BASE_URL).status_code == 400
+    else:
+        refused(browser, browser.get(path, **headers), "launch-not-a-page")
+    assert read_reply(browser.get(path)).root.get("InResponseTo") == "_w1"
+
+
+def test_c9_a_flood_of_waiting_requests_is_refused_and_recorded(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saml_bridge.exchanges, "MOST_PENDING", 2)
+    assert [post(browser, encode_post(make_request())).status_code for _ in range(2)] == [303, 303]
+    refused(browser, post(browser, encode_post(make_request())), "sign-on-flood")
+    assert last_record(browser).entry.partner == "aquahawk"
 
 
 def test_the_portal_out_of_reach_lets_the_request_wait(browser: Browser) -> None:
@@ -232,6 +272,17 @@ def test_a1_a2_a3_a5_never_anywhere_else(browser: Browser, attributes: str, code
     if code == "acs-not-in-metadata":
         assert SP_ACS in detail
         assert ALT_ACS in detail
+
+
+def test_an_index_that_stands_twice_means_neither(browser: Browser) -> None:
+    more = "".join(
+        f'<md:AssertionConsumerService Binding="{POST}" Location="{place}" index="1"/>'
+        for place in (ALT_ACS, f"{ALT_ACS}-2")
+    )
+    register(browser, more_acs=more)
+    browser.sign_in()
+    refused(browser, ask(browser, attributes='AssertionConsumerServiceIndex="1"'), "acs-ambiguous")
+    assert read_reply(ask(browser, attributes=f'AssertionConsumerServiceURL="{ALT_ACS}-2"')).action == f"{ALT_ACS}-2"
 
 
 # Who asks
@@ -343,6 +394,15 @@ def test_a11_force_authn_is_not_met_by_a_sign_in_that_did_not_move(browser: Brow
     declined(browser, answer, "Responder", "AuthnFailed", code="sign-in-not-new")
 
 
+def test_a11_force_authn_asks_anew_also_where_nobody_seems_to_be_signed_in(browser: Browser) -> None:
+    sent = ask(browser, attributes='ForceAuthn="true"')
+    query = parse_qs(urlsplit(sent.headers["Location"]).query)
+    assert query["prompt"] == ["login"]
+    browser.sign_in(auth_time=int(time.time()) - 100)
+    answer = browser.get(query["next"][0].removeprefix(BASE_URL))
+    declined(browser, answer, "Responder", "AuthnFailed", code="sign-in-not-new")
+
+
 def test_a11_nobody_talks_past_force_authn_by_the_address(browser: Browser) -> None:
     browser.sign_in(auth_time=int(time.time()) - 5)
     first = post(browser, encode_post(make_request(attributes='ForceAuthn="true"')))
@@ -370,6 +430,14 @@ def test_a12_passive_shows_no_chooser_and_no_sign_in(browser: Browser) -> None:
     both = 'IsPassive="true" ForceAuthn="true"'
     declined(browser, ask(browser, attributes=both), "Responder", "NoPassive", code="no-passive")
     assert read_reply(ask(browser, attributes='IsPassive="true"')).status == ("Success",)
+
+
+def test_a12_passive_has_no_page_of_ours_while_the_portal_is_out_of_reach(browser: Browser) -> None:
+    browser.sign_in()
+    (browser.world.folder / "jwks.json").unlink()
+    answer = ask(browser, attributes='IsPassive="true"')
+    declined(browser, answer, "Responder", "RequestDenied", code=last_record(browser).entry.code)
+    assert not answer.headers.getlist("Set-Cookie")
 
 
 def test_a12_passive_has_no_page_of_ours_for_a_refused_mapping(browser: Browser) -> None:

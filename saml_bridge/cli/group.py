@@ -1,0 +1,90 @@
+"""What every command shares: the root of the commands, opening an installation, times, what a publication says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from saml_bridge import __version__
+from saml_bridge.app import Bridge, open_bridge
+from saml_bridge.db import check_schema
+from saml_bridge.errors import BridgeError
+from saml_bridge.publishing import Sources
+from saml_bridge.registry import Published
+from saml_bridge.settings import Settings
+from saml_bridge.terminal import clean, show_finding
+
+FILE: click.Path = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class Instant(click.ParamType[datetime]):
+    """An ISO 8601 time; one without a time zone is UTC."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            parsed = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time; write it like 2026-01-15T12:00:00Z", param, ctx)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="saml-bridge")
+def cli() -> None:
+    """Turn a bill-portal session into a signed-in session at a partner portal.
+
+    \b
+    First steps:
+      saml-bridge demo                     everything at once, with a demo portal and demo partners
+      saml-bridge init                     keys, secret and database for a service of your own
+      saml-bridge metadata check FILE      is this partner's metadata good?
+      saml-bridge plan FILE                what would this configuration change?
+      saml-bridge apply FILE               publish it
+      saml-bridge serve                    start the service
+
+    Settings are environment variables SAML_BRIDGE_*; 'saml-bridge doctor' shows what is in force and what is wrong.
+    """
+
+
+@contextmanager
+def opened(*, need_tables: bool = True) -> Iterator[Bridge]:
+    bridge = open_bridge(Settings.from_env())
+    if need_tables:
+        for finding in check_schema(bridge.app):
+            raise BridgeError(finding.message, code=finding.code, findings=[finding])
+    yield bridge
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def find_sources(bridge: Bridge) -> Sources:
+    return Sources(bridge.refresher.fetcher, bridge.refreshes.is_rejected)
+
+
+def show_published(published: Published) -> None:
+    for slug, number in published.revisions.items():
+        click.echo(f"{slug}: revision {number}" + (" (unchanged)" if slug in published.unchanged else " published"))
+
+
+def explain_os(error: OSError) -> str:
+    """The file and what the system says of it."""
+    what = error.strerror or str(error)
+    return what if error.filename is None else f"{error.filename}: {what}"
+
+
+def show_error(error: BridgeError) -> None:
+    refusing = [finding for finding in error.findings if finding.refuses]
+    if not refusing:
+        click.echo(f"saml-bridge: {error.code}: {clean(error.detail or error.public_message)}", err=True)
+    for finding in error.findings:
+        show_finding(finding, err=True)

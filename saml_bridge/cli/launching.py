@@ -1,0 +1,81 @@
+"""Commands that launch without a browser: launch, sample-session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from saml_bridge.app import Bridge
+from saml_bridge.cli.group import FILE, cli, now, opened
+from saml_bridge.errors import BridgeError, LaunchRefused, SignInFailed
+from saml_bridge.fields import build_example
+from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
+from saml_bridge.sessions import FileSource
+from saml_bridge.values import Credentials
+from saml_bridge.web.launch import new_trace_id
+from saml_bridge.web.pages import render_launch
+
+
+@cli.command()
+@click.argument("biller")
+@click.argument("link")
+@click.option(
+    "--session",
+    required=True,
+    type=FILE,
+    help="The portal session as JSON.",
+)
+@click.option("--account", default=None, metavar="NUMBER", help="One of the session's accounts.")
+@click.option("--callback", default=None, metavar="URI", help="Landing page, below one of the link's callback_allow.")
+@click.option("--output", type=click.Choice(["form", "xml", "json"]), default="form", show_default=True)
+def launch(biller: str, link: str, session: Path, account: str | None, callback: str | None, output: str) -> None:
+    """Make a real, recorded launch without a browser.
+
+    'form' prints the page that posts itself, 'xml' the SAML Response, 'json' the form's action and fields.
+    """
+    with opened() as bridge:
+        ask = LaunchRequest(
+            biller=biller,
+            link=link,
+            credentials=Credentials(),
+            trace_id=new_trace_id(bridge.launcher),
+            account=account,
+            callback=callback,
+            returned=True,
+        )
+        try:
+            outcome = bridge.launcher.launch(ask, FileSource(session))
+        except BridgeError as error:
+            click.echo(f"trace ID {ask.trace_id}", err=True)
+            raise (error.__cause__ if isinstance(error, SignInFailed) and error.__cause__ else error) from None
+        if not isinstance(outcome, Launched):
+            raise _explain_unfinished(outcome)
+        click.echo(_render_launched(bridge, outcome, output))
+
+
+def _explain_unfinished(outcome: Outcome) -> BridgeError:
+    """What a browser would have shown a page for, as an error of the command line."""
+    if isinstance(outcome, ChooseAccount):
+        numbers = ", ".join(one["number"] for one in outcome.accounts)
+        return LaunchRefused(
+            f"the session has several accounts, say --account with one of {numbers}", code="no-account"
+        )
+    return LaunchRefused(f"the launch stopped at {type(outcome).__name__}", code="launch-unfinished")
+
+
+def _render_launched(bridge: Bridge, launched: Launched, output: str) -> str:
+    if output == "xml":
+        return launched.document.decode("utf-8")
+    if output == "json":
+        return json.dumps({"action": launched.reply.action, **dict(launched.reply.fields)}, indent=2)
+    with bridge.app.app_context():
+        return render_launch(launched, "en")
+
+
+@cli.command("sample-session")
+@click.argument("biller")
+def sample_session(biller: str) -> None:
+    """Print a portal session of an invented payer, good for an hour: something to try 'launch' with."""
+    click.echo(json.dumps(build_example(biller, now=int(now().timestamp())), indent=2))

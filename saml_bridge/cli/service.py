@@ -1,0 +1,115 @@
+"""Commands about the installation and the running service: init, serve, doctor, demo."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryDirectory
+
+import click
+
+from saml_bridge.app import create_app, open_bridge
+from saml_bridge.cli.group import cli, explain_os, now
+from saml_bridge.errors import BridgeError
+from saml_bridge.installation import examine, initialise
+from saml_bridge.settings import Settings, check_environment
+from saml_bridge.terminal import show_finding
+from saml_bridge.values import Finding, Severity
+from saml_bridge.web.metrics import FOLDER_VARIABLE
+
+
+@cli.command()
+def init() -> None:
+    """Make what a service needs: a secret, the signing key 'default', the database with its tables.
+
+    What is there already stays as it is; running it again is safe, and brings the tables up to date.
+    """
+    for line in initialise(os.environ):
+        click.echo(line)
+
+
+@cli.command()
+@click.option("--bind", default="127.0.0.1:8700", metavar="HOST:PORT", show_default=True, help="Where to listen.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes; one a core.")
+@click.option("--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests at once a process.")
+def serve(bind: str, workers: int, threads: int) -> None:
+    """Start the service. TLS is ended before it, by a reverse proxy."""
+    host, port = _read_bind(bind)
+    for finding in check_environment():
+        show_finding(finding)
+    settings = Settings.from_env()
+    create_app(settings)  # everything that can be wrong is said here, once, and not by each worker
+    from granian import Granian
+    from granian.constants import HTTPModes, Interfaces
+    from granian.log import LogLevels
+
+    server = Granian(
+        "saml_bridge.app:create_served_app",
+        factory=True,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        address=host,
+        port=port,
+        workers=workers,
+        blocking_threads=threads,
+        backpressure=threads * 8,
+        log_level=LogLevels.error,  # it warns of more threads than cores; ours wait for the database
+    )
+    with _summed_metrics(settings) if workers > 1 else nullcontext():
+        server.serve()
+
+
+@contextmanager
+def _summed_metrics(settings: Settings) -> Iterator[None]:
+    """Have workers that start now write their metrics to a folder, for each to sum up."""
+    settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    multiprocessing.set_start_method("spawn")  # a forked worker would go on with the metrics library as loaded here
+    with TemporaryDirectory(prefix="metrics-", dir=settings.instance_dir) as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        yield
+
+
+def _read_bind(bind: str) -> tuple[str, int]:
+    """The address and the port to listen on; a host name becomes its address."""
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{bind!r} is not HOST:PORT, for example 0.0.0.0:8700", param_hint="--bind")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise click.BadParameter(f"{host!r} is no address of this machine: {error}", param_hint="--bind") from error
+    first = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return str(first[4][0]), int(port)
+
+
+@cli.command()
+def doctor() -> int:
+    """Check settings, keys, database and partners; say what is wrong and what to do."""
+    findings = list(check_environment())
+    try:
+        bridge = open_bridge(Settings.from_env())
+    except BridgeError as error:
+        findings += error.findings or [Finding(error.code, Severity.ERROR, error.detail)]
+    except OSError as error:
+        findings.append(Finding("file-unusable", Severity.ERROR, explain_os(error)))
+    else:
+        findings += examine(bridge, now=now())
+    for finding in findings:
+        show_finding(finding)
+    if not findings:
+        click.echo("Everything is in order.")
+    return 1 if any(finding.refuses for finding in findings) else 0
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8700, show_default=True, help="Bridge and demo portal.")
+@click.option("--partners-port", type=click.IntRange(1, 65535), default=8701, show_default=True, help="Demo partners.")
+def demo(port: int, partners_port: int) -> int:
+    """Start a demo portal, the bridge and four demo partner portals on this machine. Ctrl-C stops everything."""
+    from saml_bridge.demo.start import run_demo  # loads pysaml2's client, which no other command needs
+
+    return run_demo(port=port, partners_port=partners_port, say=click.echo)
