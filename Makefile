@@ -30,6 +30,7 @@ test: $(DEV) system-packages  ## all tests, on SQLite and PostgreSQL, in a real 
 
 bench: $(DEV) system-packages  ## what a launch costs, in multiples of a raw RSA-2048 signature
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.introspection
 	$(BIN)/python -m tests.bench.portal
 
 lock: $(DEV)  ## resolve the newest versions into the lock files
