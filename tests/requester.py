@@ -44,11 +44,13 @@ def make_request(
     )
 
 
-def encode_redirect(xml: str, *, relay_state: str | None = None, key: str | None = "sp-signing") -> str:
+def encode_redirect(
+    xml: str, *, name: str = "SAMLRequest", relay_state: str | None = None, key: str | None = "sp-signing"
+) -> str:
     """The query of the Redirect binding, signed with a key of tests/keys unless that is None."""
     packer = zlib.compressobj(wbits=-15)
     deflated = packer.compress(xml.encode()) + packer.flush()
-    query = f"SAMLRequest={quote(base64.b64encode(deflated), safe='')}"
+    query = f"{name}={quote(base64.b64encode(deflated), safe='')}"
     if relay_state is not None:
         query += f"&RelayState={quote(relay_state, safe='')}"
     if key is None:

@@ -19,11 +19,8 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from lxml import etree
 
 from saml_bridge.app import open_bridge
@@ -32,7 +29,7 @@ from saml_bridge.logout import SignOut
 from saml_bridge.partner_sessions import PartnerSession
 from saml_bridge.saml.bindings import Received, receive_post, receive_redirect, receive_soap
 from saml_bridge.values import TraceId
-from tests.requester import RSA_SHA256, sign_message
+from tests.requester import encode_redirect, sign_message
 from tests.world import BASE_URL, BILLER, KEYS, World, make_settings
 
 SLO = f"{BASE_URL}/saml/{BILLER}/slo"
@@ -119,22 +116,6 @@ def make_id() -> str:
     return "_" + secrets.token_hex(16)
 
 
-def encode_redirect(name: str, xml: str, *, relay_state: str | None = None, key: str | None = "sp-signing") -> str:
-    """The query of the Redirect binding."""
-    packer = zlib.compressobj(wbits=-15)
-    deflated = packer.compress(xml.encode()) + packer.flush()
-    query = f"{name}={quote(base64.b64encode(deflated), safe='')}"
-    if relay_state is not None:
-        query += f"&RelayState={quote(relay_state, safe='')}"
-    if key is None:
-        return query
-    query += f"&SigAlg={quote(RSA_SHA256, safe='')}"
-    private = load_pem_private_key((KEYS / f"{key}.key.pem").read_bytes(), None)
-    assert isinstance(private, rsa.RSAPrivateKey)
-    signature = private.sign(query.encode(), padding.PKCS1v15(), hashes.SHA256())
-    return f"{query}&Signature={quote(base64.b64encode(signature), safe='')}"
-
-
 def sign_text(xml: str, key: str | None) -> bytes:
     root = etree.fromstring(xml.encode())
     if key is not None:
@@ -161,7 +142,7 @@ def receive(name: str, xml: str, *, binding: str = REDIRECT, **options: Any) -> 
         return receive_soap(encode_soap(xml, **options))
     if binding == POST:
         return receive_post(encode_post(name, xml, **options).items())
-    return receive_redirect(encode_redirect(name, xml, **options).encode())
+    return receive_redirect(encode_redirect(xml, name=name, **options).encode())
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from saml_bridge.app import create_app
 from saml_bridge.audit import Kind, Search
 from saml_bridge.db import find_database
 from saml_bridge.logout import SignOut
+from tests.requester import encode_redirect
 from tests.sign_outs import (
     ENVELOPE,
     POST,
@@ -26,7 +27,6 @@ from tests.sign_outs import (
     Sent,
     Town,
     encode_post,
-    encode_redirect,
     encode_soap,
     make_document,
     make_request,
@@ -124,7 +124,7 @@ def test_the_payer_signs_out_everywhere(visitor: Visitor) -> None:
     assert third.startswith("https://sensus.example.com/slo?tenant=1&SAMLRequest=")
     asked.append(read_url(third))
     assert visitor.get(f"{path}/state").json == {"partners": ["asked"] * 3, "ended": False}
-    one = visitor.get(f"{SLO}?{encode_redirect('SAMLResponse', make_response('aquahawk', asked[0].id))}")
+    one = visitor.get(f"{SLO}?{encode_redirect(make_response('aquahawk', asked[0].id), name='SAMLResponse')}")
     assert (one.status_code, "You are signed out at Aquahawk." in one.text) == (200, True)
     two = visitor.post(SLO, encode_post("SAMLResponse", make_response("neptune", asked[1].id, status="Responder")))
     assert "Neptune did not confirm" in two.text
@@ -231,7 +231,7 @@ def test_b1_l7_frames_pictures_and_prefetches_end_nothing(visitor: Visitor, head
 @pytest.mark.parametrize("headers", [{"Sec_Purpose": "prefetch"}, {"Purpose": "prefetch"}])
 def test_b1_a_prefetch_uses_no_message_up(visitor: Visitor, headers: dict[str, str]) -> None:
     visitor.remember("sensus")
-    path = f"{SLO}?{encode_redirect('SAMLRequest', make_request('sensus'))}"
+    path = f"{SLO}?{encode_redirect(make_request('sensus'), name='SAMLRequest')}"
     assert visitor.get(path, **headers).status_code == 403
     assert visitor.client.head(path, base_url=BASE_URL).status_code == 403
     assert visitor.list_open() == ["sensus"]
@@ -327,12 +327,12 @@ def test_a_partner_that_breaks_out_of_the_frame_brings_the_page_back(visitor: Vi
     path = visitor.begin()
     visitor.get(path)
     asked = read_url(visitor.get(f"{path}/ask/0").headers["Location"])
-    query = encode_redirect("SAMLResponse", make_response("aquahawk", asked.id))
+    query = encode_redirect(make_response("aquahawk", asked.id), name="SAMLResponse")
     answer = visitor.get(f"{SLO}?{query}", Sec_Fetch_Dest="document", Sec_Fetch_Site="cross-site")
     assert (answer.status_code, answer.headers["Location"]) == (303, path)
     visitor.client.delete_cookie(f"logout-{BILLER}", domain="sso.example.com", path=SLO)
     asked = read_url(visitor.get(f"{path}/ask/1").headers["Location"])
-    query = encode_redirect("SAMLResponse", make_response("sensus", asked.id))
+    query = encode_redirect(make_response("sensus", asked.id), name="SAMLResponse")
     elsewhere = visitor.get(f"{SLO}?{query}", Sec_Fetch_Dest="document")
     assert elsewhere.status_code == 200
     assert path not in elsewhere.text
@@ -364,7 +364,7 @@ def test_b14_a_relay_state_goes_back_and_leads_nowhere(visitor: Visitor) -> None
 
 def test_b3_a_refusal_in_the_frame_is_shown_there_and_to_us_alone(visitor: Visitor) -> None:
     answer = visitor.get(
-        f"{SLO}?{encode_redirect('SAMLResponse', make_response('sensus', '_no'))}", Sec_Fetch_Dest="iframe"
+        f"{SLO}?{encode_redirect(make_response('sensus', '_no'), name='SAMLResponse')}", Sec_Fetch_Dest="iframe"
     )
     assert answer.status_code == 400
     assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
@@ -376,11 +376,11 @@ def test_b3_a_refusal_in_the_frame_is_shown_there_and_to_us_alone(visitor: Visit
 
 def test_a_partner_signs_out_by_the_browser(visitor: Visitor) -> None:
     visitor.remember("aquahawk", "sensus")
-    query = encode_redirect("SAMLRequest", make_request("sensus", request_id="_asked"), relay_state="r")
+    query = encode_redirect(make_request("sensus", request_id="_asked"), name="SAMLRequest", relay_state="r")
     answer = visitor.get(f"{SLO}?{query}", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")
     path = answer.headers["Location"]
     asked = read_url(visitor.get(f"{path}/ask/0").headers["Location"])
-    visitor.get(f"{SLO}?{encode_redirect('SAMLResponse', make_response('aquahawk', asked.id))}")
+    visitor.get(f"{SLO}?{encode_redirect(make_response('aquahawk', asked.id), name='SAMLResponse')}")
     end = read_url(visitor.get(f"{path}/end").headers["Location"])
     assert (end.status, end.root.get("InResponseTo"), end.fields["RelayState"]) == (("Success",), "_asked", "r")
     assert not visitor.list_open()
@@ -391,7 +391,7 @@ def test_l9_refusals_are_the_same_whether_the_payer_is_known_or_not(visitor: Vis
     pages = []
     for name_id in (name_id_of("sensus"), "nobody"):
         for key in (None, "attacker"):
-            query = encode_redirect("SAMLRequest", make_request("sensus", name_id=name_id), key=key)
+            query = encode_redirect(make_request("sensus", name_id=name_id), name="SAMLRequest", key=key)
             answer = visitor.get(f"{SLO}?{query}")
             pages.append((answer.status_code, answer.text.replace(answer.headers["X-Trace-Id"], "")))
     assert len(set(pages)) == 1
@@ -469,8 +469,10 @@ def test_c1_the_log_has_the_trace_id_and_no_value_of_the_payer(
     capfd.readouterr()
     path = visitor.begin()
     visitor.get(f"{path}/ask/0")
-    visitor.get(f"{SLO}?{encode_redirect('SAMLRequest', make_request('sensus'))}")
-    visitor.get(f"{SLO}?{encode_redirect('SAMLRequest', make_request('sensus', name_id='ada@example.net'), key=None)}")
+    visitor.get(f"{SLO}?{encode_redirect(make_request('sensus'), name='SAMLRequest')}")
+    visitor.get(
+        f"{SLO}?{encode_redirect(make_request('sensus', name_id='ada@example.net'), name='SAMLRequest', key=None)}"
+    )
     trace_id = visitor.get(f"{path}/end").headers["X-Trace-Id"]
     lines = capfd.readouterr().err.splitlines()
     events = [event for event in map(json.loads, lines) if event["event"].startswith("logout")]

@@ -28,12 +28,12 @@ from saml_bridge.audit import Kind, Search
 from saml_bridge.db import find_database
 from tests.browser import DESKTOP, PHONE, find_port, fits_the_width
 from tests.databases import make_tables
+from tests.requester import encode_redirect
 from tests.sign_outs import (
     POST,
     REDIRECT,
     Town,
     encode_post,
-    encode_redirect,
     make_document,
     make_request,
     make_response,
@@ -72,7 +72,7 @@ def make_partner(slug: str, slo: str, release: threading.Event) -> Flask:
         status = "Responder" if slug == "sensus" else "Success"
         response = make_response(slug, sent.id, status=status, destination=slo)
         if slug != "neptune":
-            return redirect(f"{slo}?{encode_redirect('SAMLResponse', response)}", code=303)
+            return redirect(f"{slo}?{encode_redirect(response, name='SAMLResponse')}", code=303)
         fields = encode_post("SAMLResponse", response)
         inputs = "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in fields.items())
         return f'<form method="post" action="{slo}">{inputs}</form><script>document.forms[0].submit()</script>'
@@ -186,7 +186,7 @@ def test_a_partner_s_sign_out_comes_back_to_it(scene: Scene) -> None:
     scene.remember("aquahawk", "neptune")
     xml = make_request("aquahawk", destination=f"{scene.url}/saml/{BILLER}/slo")
     with scene.visit() as page:
-        page.goto(f"{scene.url}/saml/{BILLER}/slo?{encode_redirect('SAMLRequest', xml, relay_state='r')}")
+        page.goto(f"{scene.url}/saml/{BILLER}/slo?{encode_redirect(xml, name='SAMLRequest', relay_state='r')}")
         page.wait_for_url(f"http://localhost:{scene.ports['aquahawk']}/slo?*")
         assert page.inner_text("h1") == "Success"
         assert "RelayState=r" in page.url
