@@ -173,8 +173,12 @@ def _write_new(path: Path, content: bytes, *, mode: int) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError as error:
         raise KeyRefused(f"{path} exists already and is not written over") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except OSError:  # such as a full disk: half a file must not stand in the way of the whole one
+        path.unlink()
+        raise
 
 
 def _paths(folder: Path, name: str) -> tuple[Path, Path]:

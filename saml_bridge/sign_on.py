@@ -113,7 +113,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The portal cannot be asked now; the request waits, and the payer may try again."""
+    """The portal or the database does not answer now; the request waits, and the payer may try again."""
 
     error: BridgeError
 
@@ -242,13 +242,13 @@ class SignOn:
             outcome = self.launcher.launch(ask, source)
         except StatusRefused as error:
             return self._decline(taken, visit, error)
-        except _LOCAL:
-            raise
+        except _LOCAL as error:
+            return self._hold(taken, visit, ask, error, token=token)
         except BridgeError as error:
             if taken.asked.is_passive:
                 return self._decline(taken, visit, error)
             if isinstance(error, SourceUnavailable):
-                return Answer(Held(error), ask, self._keep(taken.partner, taken.asked, token, visit))
+                return self._hold(taken, visit, ask, error, token=token)
             raise
         if isinstance(outcome, SignIn):
             waiting = replace(taken.asked, sent_to_sign_in=True, auth_time_before=outcome.auth_time)
@@ -256,6 +256,13 @@ class SignOn:
         if isinstance(outcome, ChooseAccount):
             return Answer(outcome, ask, self._keep(taken.partner, taken.asked, token, visit))
         return Answer(outcome, ask)
+
+    def _hold(self, taken: _Taken, visit: Visit, ask: LaunchRequest, error: BridgeError, *, token: str) -> Answer:
+        """Let the payer try again: nothing has left. Raises `error` itself when the request cannot be kept either."""
+        try:
+            return Answer(Held(error), ask, self._keep(taken.partner, taken.asked, token, visit))
+        except _LOCAL:
+            raise error from None
 
     def _ask(self, taken: _Taken, visit: Visit, token: str) -> LaunchRequest:
         return LaunchRequest(

@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -250,3 +252,15 @@ def test_a_name_that_is_taken_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(KeyRefused, match="exists already"):
         ring.import_files("default", **write_pair(tmp_path, ec.generate_private_key(ec.SECP256R1())))
     assert (key_path.read_bytes(), certificate_path.read_bytes()) == before
+
+
+def test_a_disk_that_is_full_leaves_no_half_key(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from saml_bridge.keys import write_private;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "write_private(Path(sys.argv[1]), b'x' * 1000)"
+    )
+    path = tmp_path / "one.key.pem"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert "OSError" in done.stderr
+    assert not path.exists()

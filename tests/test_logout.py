@@ -507,6 +507,16 @@ def test_c4_a_logout_whose_page_was_closed_is_recorded_by_the_next(town: Town) -
     assert len(list_records(town)) == 3
 
 
+def test_a_logout_that_another_version_left_stops_no_other(town: Town) -> None:
+    now = datetime.now(UTC)
+    town.world.bridge.exchanges.open_logout(
+        token="t", biller=BILLER, state={"steps": []}, now=now, until=now + timedelta(seconds=1)
+    )
+    after = replace(town.sign_out, clock=lambda: now + WAIT)
+    assert after.sign_out_server(BILLER, sid="S-none", trace_id=TRACE).progress is not None
+    assert len(list_records(town)) == 1
+
+
 def test_c9_abandoned_logouts_do_not_pile_up(open_town: OpenTown) -> None:
     town = open_town(aquahawk=front("aquahawk"))
     for number in range(MOST_LEGS):

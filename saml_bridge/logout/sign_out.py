@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
 
 from saml_bridge.audit import AuditTrail, Entry, Kind
@@ -69,6 +70,8 @@ from saml_bridge.saml.requests import MAX_AGE, SKEW
 from saml_bridge.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Credentials, PortalSession, TraceId
+
+log = structlog.get_logger()
 
 WAIT = timedelta(minutes=15)
 """How long a logout may take by way of the browser."""
@@ -514,9 +517,16 @@ class SignOut:
         """Record the logouts whose pages were closed before they came to their end."""
 
         def record(connection: Connection, biller: str, state: Any) -> None:
-            if "of" in state or state["ended"]:
+            if "of" in state:
                 return
-            entry = self._describe_end(biller, Progress.from_json(state).end(), revision=None)
+            try:
+                progress = Progress.from_json(state)
+            except (TypeError, KeyError, ValueError) as error:  # another version's: it must not stop every new logout
+                log.error("logout-unreadable", biller=biller, detail=type(error).__name__)
+                return
+            if progress.ended:
+                return
+            entry = self._describe_end(biller, progress.end(), revision=None)
             self.audit.record_within(connection, [entry])
 
         self.exchanges.take_abandoned_logouts(now=now, most=_MOST_ABANDONED, record=record)

@@ -7,12 +7,14 @@ the request (`sign_on.py`).
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import structlog
 from flask import Blueprint, Response, redirect, request
 
 from saml_bridge.errors import BridgeError
+from saml_bridge.exchanges import hash_token
 from saml_bridge.identity import IdentityProvider, OwnMetadata
 from saml_bridge.registry import Registry
 from saml_bridge.saml.bindings import receive_post, receive_redirect
@@ -82,7 +84,7 @@ def _read_visit(biller: str, trace_id: TraceId) -> Visit:
         biller=biller,
         credentials=launch.credentials,
         trace_id=trace_id,
-        browser=launch.credentials.cookies.get(_cookie_name()),
+        browser=_find_browser(launch.credentials.cookies),
         account=launch.account,
         remembered=launch.remembered,
         chosen=launch.chosen,
@@ -120,7 +122,7 @@ def _answer(sign_on: SignOn, answer: Answer, base_url: str) -> Response:
         response = answer_outcome(sign_on.launcher, answer.ask, outcome)
     if answer.browser is not None:
         response.set_cookie(
-            _cookie_name(),
+            _cookie_name(answer.ask.resume if request.method == "POST" else None),
             answer.browser,
             max_age=int(WAIT.total_seconds()),
             secure=base_url.startswith("https:"),
@@ -130,6 +132,18 @@ def _answer(sign_on: SignOn, answer: Answer, base_url: str) -> Response:
     return response
 
 
-def _cookie_name() -> str:
-    """The cookie that a waiting request is bound to; with the prefix that keeps other hosts of the site from it."""
-    return "__Host-sign-on" if is_https() else "sign-on"
+def _find_browser(cookies: Mapping[str, str]) -> str | None:
+    """The cookie that the request which is resumed is bound to; else the one that this browser has for any."""
+    token = request.args.get("resume")
+    own = None if token is None else cookies.get(_cookie_name(token))
+    return own or cookies.get(_cookie_name())
+
+
+def _cookie_name(token: str | None = None) -> str:
+    """The cookie that a waiting request is bound to; with the prefix that keeps other hosts of the site from it.
+
+    With a post of another site a browser does not send the cookie that it has, so each posted request has its own, and
+    two tabs do not take each other's.
+    """
+    name = "__Host-sign-on" if is_https() else "sign-on"
+    return name if token is None else f"{name}-{hash_token(token)[:16]}"

@@ -12,10 +12,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from lxml import etree, html
+from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 import saml_bridge.exchanges
 from saml_bridge.audit import Kind, Record, Search
+from saml_bridge.db import find_database
 from saml_bridge.saml.certificates import parse_certificate
 from saml_bridge.saml.verify import MESSAGE_PROFILE, verify_enveloped
 from saml_bridge.saml.xml import schema_errors
@@ -142,6 +144,35 @@ def test_a_posted_request_comes_back_by_itself_with_the_cookies_that_a_post_did_
     browser.sign_in()
     reply = read_reply(browser.get(first.headers["Location"], Sec_Fetch_Site="cross-site"))
     assert (reply.root.get("InResponseTo"), reply.fields["RelayState"]) == ("_p1", "there")
+
+
+def test_two_tabs_by_post_do_not_take_each_others_request(browser: Browser) -> None:
+    """A browser sends no Lax cookie with a post of another site, so the second cannot know of the first."""
+    browser.sign_in()
+    paths = []
+    for request_id in ("_p1", "_p2"):
+        fields = encode_post(make_request(request_id=request_id))
+        fresh = browser.client.application.test_client()
+        answer = fresh.post(PATH, data=fields, base_url=BASE_URL, headers={"Sec-Fetch-Site": "cross-site"})
+        [cookie] = answer.headers.getlist("Set-Cookie")
+        name, _, value = cookie.partition(";")[0].partition("=")
+        browser.client.set_cookie(name, value, domain="sso.example.com", secure=True)
+        paths.append(answer.headers["Location"])
+    for path, request_id in zip(paths, ("_p1", "_p2"), strict=True):
+        assert read_reply(browser.get(path)).root.get("InResponseTo") == request_id
+
+
+def test_c5_what_cannot_be_recorded_may_be_tried_again(browser: Browser) -> None:
+    browser.sign_in()
+    with find_database(browser.world.bridge.app).begin() as connection:
+        connection.execute(text("ALTER TABLE audit RENAME TO audit_gone"))
+    answer = ask(browser, request_id="_r5")
+    assert answer.status_code == 503
+    assert "SAMLResponse" not in answer.text
+    [retry] = html.fromstring(answer.text).xpath("//a[@class='button']/@href")
+    with find_database(browser.world.bridge.app).begin() as connection:
+        connection.execute(text("ALTER TABLE audit_gone RENAME TO audit"))
+    assert read_reply(browser.get(retry)).root.get("InResponseTo") == "_r5"
 
 
 def test_without_a_session_the_payer_signs_in_at_the_portal_and_comes_back_to_this_very_request(
