@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Integer, String, Table, Text, delete, func, select, update
+from sqlalchemy import Connection, Integer, String, Table, Text, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, Database, UtcDateTime
+from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, make_instant_writer
 from saml_bridge.errors import DatabaseUnavailable, RequestRefused
 from saml_bridge.sealing import Seal, SealBroken
 
@@ -110,6 +110,8 @@ class Exchanges:
         self._seal = Seal(secret, "logout")
         self._session_seal = Seal(secret, "held-session")
         self._request_seal = Seal(secret, "sign-on")
+        self._inserts = {one.name: self._prepare(one) for one in (_PENDING, _SEEN, _HELD, _LOGOUT)}
+        self._write_instant = make_instant_writer(self._engine.dialect)
         self._calls = itertools.count(1)
 
     # Messages
@@ -268,13 +270,19 @@ class Exchanges:
         if next(self._calls) % CALLS_BETWEEN_PURGES == 0:
             self.purge(now)
 
-    def _insert(self, into: Table, values: dict[str, Any]) -> bool:
-        """Whether the row is new; one statement, so that of several at once exactly one is."""
+    def _prepare(self, into: Table) -> DriverInsert:
+        """One statement, so that of several inserts of one key at once exactly one counts."""
         make = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        (key,) = into.primary_key
-        statement = make(into).values(**values).on_conflict_do_nothing().returning(key)
-        with self._using() as connection:
-            return connection.execute(statement).one_or_none() is not None
+        statement = make(into).values({one.name: bindparam(one.name) for one in into.columns})
+        return DriverInsert(statement.on_conflict_do_nothing(), self._engine)
+
+    def _insert(self, into: Table, values: dict[str, Any]) -> bool:
+        """Whether the row is new."""
+        values["expires_at"] = self._write_instant(values["expires_at"])
+        try:
+            return self._inserts[into.name].run(values) == 1
+        except StatementFailed as error:
+            raise DatabaseUnavailable(f"the exchange cannot be kept: {error}") from error
 
     @contextmanager
     def _using(self) -> Iterator[Connection]:
