@@ -26,7 +26,7 @@ type: $(DEV)  ## static types
 	$(BIN)/mypy
 
 test: $(DEV) system-packages  ## all tests, on SQLite and PostgreSQL, in a real browser
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist worksteal
 
 bench: $(DEV) system-packages  ## what a launch costs, in multiples of a raw RSA-2048 signature
 	$(BIN)/python -m tests.bench
