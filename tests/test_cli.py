@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
@@ -431,6 +432,20 @@ def test_k1_serve_refuses_a_key_that_others_can_read(installed: Shell) -> None:
         "SAML_BRIDGE_SESSION_AUDIENCE": "saml-bridge",
     }
     assert f"chmod 600 {key}" in installed.run("serve", code=1).stderr
+
+
+def test_serve_does_not_share_a_port_that_is_taken(installed: Shell) -> None:
+    installed.environ |= {
+        "SAML_BRIDGE_SESSION_SOURCE": "jwt",
+        "SAML_BRIDGE_SESSION_JWKS": str(KEYS / "none.json"),
+        "SAML_BRIDGE_SESSION_ISSUER": "https://pay.example",
+        "SAML_BRIDGE_SESSION_AUDIENCE": "saml-bridge",
+    }
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        bind = f"127.0.0.1:{other.getsockname()[1]}"
+        said = installed.run_process("serve", "--bind", bind, code=1).stderr
+    assert "Address already in use" in said
+    assert "--bind" in said
 
 
 def test_doctor_finds_what_is_wrong(published: Shell) -> None:

@@ -42,6 +42,7 @@ def serve(bind: str, workers: int, threads: int) -> None:
         show_finding(finding)
     settings = Settings.from_env()
     create_app(settings)  # everything that can be wrong is said here, once, and not by each worker
+    _check_is_free(host, port)
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces
     from granian.log import LogLevels
@@ -84,6 +85,17 @@ def _read_bind(bind: str) -> tuple[str, int]:
         raise click.BadParameter(f"{host!r} is no address of this machine: {error}", param_hint="--bind") from error
     first = min(found, key=lambda one: one[0] != socket.AF_INET)
     return str(first[4][0]), int(port)
+
+
+def _check_is_free(host: str, port: int) -> None:
+    """Refuse an address where somebody listens already: the server would share it and its requests."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended a moment ago do no harm
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            message = f"{host} port {port} cannot be listened on ({error.strerror}): choose another with --bind"
+            raise click.ClickException(message) from error
 
 
 @cli.command()
