@@ -165,7 +165,10 @@ class Rollover:
         biller, revision = self.registry.load_in_force(slug)
         chosen, names = _choose(biller, partners), biller.idp.keys
         comment = " ".join(("keys demote", slug, *partners))
-        if partners or any(one.saml.signing_key == "next" for one in chosen):
+        moved = [one.slug for one in chosen if one.saml.signing_key == "next"]
+        if partners and not moved:
+            raise _refuse_demotion(slug, partners, names)
+        if moved:
             changed = _sign_with(biller, chosen, "current", self.find_key(names.current))
             return Change((Publication(changed, revision),), comment)
         if names.previous is None:
@@ -436,6 +439,17 @@ def _finding(code: str, message: str, fix: str = "", *, where: str = "") -> Find
 
 def _refuse(code: str, message: str, fix: str = "") -> RolloverRefused:
     return RolloverRefused(message, code=code, findings=(_finding(code, message, fix),))
+
+
+def _refuse_demotion(slug: str, partners: Sequence[str], names: KeyNames) -> RolloverRefused:
+    """None of the partners signs with the next key; after a whole promotion there is no way back for one of them."""
+    fix = ""
+    if names.previous is not None:
+        fix = (
+            f"{names.current!r} signs for all since the promotion: 'keys demote {slug}' takes it back for all, and "
+            f"'keys promote {slug} PARTNERS' lets it sign again for those that accept it."
+        )
+    return _refuse("nothing-to-demote", f"{slug} signs for {', '.join(partners)} with the current key already", fix)
 
 
 def _refuse_previous(slug: str, name: str) -> RolloverRefused:

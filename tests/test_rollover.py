@@ -233,6 +233,17 @@ def test_one_command_takes_a_promotion_back(roll: Roll) -> None:
     assert roll.signed_with() == roll.certificate("default")
 
 
+def test_a_demotion_that_would_change_nothing_says_so_and_names_the_way(roll: Roll) -> None:
+    roll.publish_next()
+    assert not refused("nothing-to-demote", lambda: roll.rollover.plan_demotion(BILLER, ["my360"])).findings[0].fix
+    roll.publish(roll.rollover.plan_promotion(BILLER))
+    error = refused("nothing-to-demote", lambda: roll.rollover.plan_demotion(BILLER, ["my360"]))
+    assert f"keys demote {BILLER}'" in error.findings[0].fix
+    roll.publish(roll.rollover.plan_demotion(BILLER))
+    roll.publish(roll.rollover.plan_promotion(BILLER, ["aquahawk"]))
+    assert roll.signing == {"aquahawk": "next", "my360": "current"}
+
+
 def test_a_next_key_can_be_withdrawn_unless_it_signs(roll: Roll) -> None:
     roll.publish_next()
     roll.publish(roll.rollover.plan_promotion(BILLER, ["aquahawk"]))
