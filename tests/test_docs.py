@@ -49,6 +49,14 @@ def test_every_setting_is_described(name: str) -> None:
     assert f"| `SAML_BRIDGE_{name.upper()}` |" in CONFIGURATION
 
 
+@pytest.mark.parametrize(
+    "page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name
+)
+def test_no_page_names_a_setting_that_there_is_not(page: Path) -> None:
+    known = {f"SAML_BRIDGE_{one.name.upper()}" for one in fields(Settings)}
+    assert set(re.findall(r"SAML_BRIDGE_[A-Z_]*[A-Z]", page.read_text(encoding="utf-8"))) <= known
+
+
 def test_the_example_of_the_configuration_is_one() -> None:
     example = CONFIGURATION.split("```yaml\n")[1].split("```")[0]
     [filed] = load_file(example).billers
