@@ -72,16 +72,24 @@ def _open_partners(bridge: Bridge, port: int) -> PartnersServer:
 def _choose_settings(bridge_url: str) -> Mapping[str, str]:
     """The environment, with what makes a demo of it; plain http and private networks are for this machine alone.
 
-    Of a real service's settings only the folders are taken: the demo must not reach its database.
+    Of a real service's settings only the folders are taken, and what opens the keys there: the demo must not reach its
+    database.
     """
-    folders = (PREFIX + "INSTANCE_DIR", PREFIX + "CERTS_DIR")
+    taken = (PREFIX + "INSTANCE_DIR", PREFIX + "CERTS_DIR", PREFIX + "KEY_PASSPHRASE")
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in folders},
-        PREFIX + "BASE_URL": bridge_url,
+        **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in taken},
+        **_list_own_settings(bridge_url),
         PREFIX + "SESSION_SOURCE": "demo",
+        PREFIX + "LOG_FORMAT": "console",
+    }
+
+
+def _list_own_settings(bridge_url: str) -> Mapping[str, str]:
+    """What commands must be told, too, that look after the demo's billers."""
+    return {
+        PREFIX + "BASE_URL": bridge_url,
         PREFIX + "ALLOW_HTTP_ACS": "1",
         PREFIX + "FETCH_ALLOW": "127.0.0.0/8,::1/128",
-        PREFIX + "LOG_FORMAT": "console",
     }
 
 
@@ -150,5 +158,7 @@ def _welcome(say: Say, bridge_url: str, partners_url: str) -> None:
     say("Click     View my water usage")
     say("Or begin  at a partner, which offers to sign in with the utility; signing out anywhere signs out everywhere")
     say(f"Partners  {partners_url}/aquahawk/ /eyeonwater/ /my360/ /sensus/")
+    say("Commands  work on the demo in another terminal, after")
+    say(f"            export {' '.join(f'{name}={value}' for name, value in _list_own_settings(bridge_url).items())}")
     say("Stop      Ctrl-C")
     say("")
