@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from saml_bridge.audit import AuditTrail
@@ -43,7 +43,7 @@ from saml_bridge.web.logout import create_logout_views
 from saml_bridge.web.metrics import SourceMetrics
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
-from saml_bridge.web.portal import PortalGate, create_portal_views
+from saml_bridge.web.portal import PortalGate, answer_no_call, create_portal_views
 from saml_bridge.web.rehearsal import create_rehearsal_views
 from saml_bridge.web.saml import create_saml_views
 
@@ -229,6 +229,8 @@ def _register_errors(bridge: Bridge) -> None:
 
     @bridge.app.errorhandler(HTTPException)
     def answer_http(error: HTTPException) -> Response | HTTPException:
+        if request.path.startswith("/api/"):
+            return answer_no_call(error, new_trace_id(bridge.launcher))
         if error.code != 404:
             return error
         return render_error(NotFound("no such address"))

@@ -98,6 +98,13 @@ class RequestRefused(BridgeError):
     )
 
 
+class SignOnOver(RequestRefused):
+    """A partner's request that does not wait here: it was used, waited for too long, or is another browser's."""
+
+    code = "sign-on-not-waiting"
+    public_message = "This address works once, and only for a short time. Please start again from your bill portal."
+
+
 class LogoutRefused(RequestRefused):
     """A sign-out that was asked for in a way that is not accepted."""
 

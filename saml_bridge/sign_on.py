@@ -27,6 +27,7 @@ from saml_bridge.errors import (
     PartnerUnusable,
     RequestRefused,
     SignatureRefused,
+    SignOnOver,
     SourceUnavailable,
     StatusRefused,
     XmlRefused,
@@ -191,7 +192,7 @@ class SignOn:
                 detail = (
                     "no request waits under this token for this browser: it is used, older than 10 minutes, or not its"
                 )
-                raise RequestRefused(detail, code="sign-on-not-waiting")
+                raise SignOnOver(detail)
             snapshot = self.launcher.registry.find_current(visit.biller)
             known["partner"] = pending.partner
             partner = snapshot.biller.find_partner(pending.partner)

@@ -50,7 +50,7 @@ def cli() -> None:
       saml-bridge apply FILE               publish it
       saml-bridge serve                    start the service
 
-    Settings are environment variables SAML_BRIDGE_*; 'saml-bridge doctor' shows what is in force and what is wrong.
+    Settings are environment variables SAML_BRIDGE_*; 'saml-bridge doctor' says what is wrong with them.
     """
 
 

@@ -52,7 +52,7 @@ from saml_bridge.sessions import SourceBook
 from saml_bridge.values import TraceId
 from saml_bridge.web.launch import find_biller, is_unseen, new_trace_id, read_launch_request
 from saml_bridge.web.pages import answer_post, is_from_here, is_https, render_error, render_page
-from saml_bridge.web.portal import PortalGate, answer_problem
+from saml_bridge.web.portal import BodyRefused, PortalGate, answer_problem
 
 MAX_MESSAGE_BODY = 256 * 1024
 """A message of 64 KiB in base64, percent-encoded at worst."""
@@ -350,7 +350,7 @@ def _read_api_body() -> dict[str, str]:
         if name in ("sid", "payer") and isinstance(value, str) and 1 <= len(value) <= 1024:
             return {name: value}
     detail = 'The body must be JSON of the form {"sid": "…"} or {"payer": "…"}, with the other left out.'
-    raise LogoutRefused(detail, code="logout-body")
+    raise BodyRefused(detail, code="logout-body")
 
 
 def _answer_problem(error: BridgeError, trace_id: TraceId) -> Response:

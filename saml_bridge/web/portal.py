@@ -28,6 +28,7 @@ from typing import Any, Final
 import structlog
 from flask import Blueprint, Response, g, jsonify, request
 from werkzeug.datastructures import LanguageAccept
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import parse_accept_header
 
 from saml_bridge.audit import Entry, Kind
@@ -132,6 +133,23 @@ def answer_problem(error: BridgeError, trace_id: TraceId, *, explain: bool) -> R
     return response
 
 
+def answer_no_call(error: HTTPException, trace_id: TraceId) -> Response:
+    """What no call answers to - another address, another method - as JSON, like every refusal below /api/."""
+    code = error.name.lower().replace(" ", "-")
+    told: dict[str, Any] = {
+        "code": code,
+        "message": BodyRefused.public_message,
+        "detail": error.description,
+        "findings": [],
+    }
+    response = jsonify(error=told | {"trace_id": trace_id})
+    response.status_code = error.code or 500
+    response.headers["X-Trace-Id"] = trace_id
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
 def _explain(error: BridgeError) -> dict[str, Any]:
     return {"detail": error.detail, "findings": [_describe_finding(finding) for finding in error.findings]}
 
@@ -175,9 +193,12 @@ class _Edge:
         def take(trace_id: TraceId) -> Response:
             key = self._gate.admit(biller, "tickets", trace_id)
             body = _read_body(("link", "session", "session_token", "account", "callback"))
+            link = _read_text(body, "link")
+            if link is None:
+                raise BodyRefused("link: expected the slug of a link, found nothing")
             asked = TicketRequest(
                 biller=biller,
-                link=_read_text(body, "link") or "",
+                link=link,
                 session=self._find_session(biller, body.get("session"), _read_text(body, "session_token")),
                 key=key.id,
                 trace_id=trace_id,

@@ -131,7 +131,9 @@ def test_the_payer_signs_out_everywhere(visitor: Visitor) -> None:
     assert visitor.get(f"{path}/state").json == {"partners": ["done", "failed", "asked"], "ended": False}
     end = visitor.get(f"{path}/end", Sec_Fetch_Site="same-origin", Sec_Fetch_Dest="document")
     text_of_end = html.fromstring(end.text).text_content()
-    assert "not everywhere" in text_of_end
+    assert [str(one) for one in html.fromstring(end.text).xpath("//title/text() | //h1/text()")] == [
+        "You are signed out, but not everywhere"
+    ] * 2
     assert [name in text_of_end for name in ("Aquahawk", "Neptune", "Sensus")] == [False, True, True]
     assert 'href="https://pay.example/riverton/"' in end.text
     assert visitor.get(path).text == end.text
@@ -570,6 +572,7 @@ def test_the_api_says_what_a_body_must_be(visitor: Visitor, body: Any) -> None:
     assert answer.status_code == 400
     assert answer.json is not None
     assert answer.json["error"]["code"] == "logout-body"
+    assert answer.json["error"]["message"] == "The call is not of the agreed form."
     assert answer.json["error"]["trace_id"] == answer.headers["X-Trace-Id"]
     assert '{"sid": "…"}' in answer.json["error"]["detail"]
 

@@ -513,3 +513,16 @@ def test_b14_the_way_back_from_the_sign_in_is_ours_whatever_the_address_says(por
 
 def test_the_world_s_launch_is_what_a_ticket_s_is(portal: Browser) -> None:
     assert isinstance(portal.world.launch(portal.world.session()), Launched)
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", TICKETS, 405), ("GET", f"{LINKS}/more", 404)])
+def test_what_no_call_answers_to_is_refused_as_json(portal: Browser, method: str, path: str, status: int) -> None:
+    answer = portal.client.open(path, method=method, base_url=BASE_URL)
+    assert read_error(answer, status)["message"] == "The call is not of the agreed form."
+    assert answer.headers.get("Allow") == ("OPTIONS, POST" if status == 405 else None)
+
+
+def test_a_ticket_without_a_link_says_what_is_missing(portal: Browser) -> None:
+    error = read_error(call(portal, TICKETS, {"session": portal.world.session()}), 400)
+    assert error["code"] == "body-invalid"
+    assert error["detail"].startswith("link:")

@@ -389,7 +389,9 @@ def test_a16_a_waiting_request_belongs_to_its_browser_and_is_used_once(browser: 
     stolen = browser.client.application.test_client().get(path, base_url=BASE_URL)
     refused(browser, stolen, "sign-on-not-waiting")
     read_reply(browser.get(path))
-    refused(browser, browser.get(path), "sign-on-not-waiting")
+    again = browser.get(path)
+    refused(browser, again, "sign-on-not-waiting")
+    assert "This address works once" in again.text
 
 
 def test_a16_b2_the_cookie_is_bound_to_this_host_alone(browser: Browser) -> None:
