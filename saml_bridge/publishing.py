@@ -28,6 +28,9 @@ from saml_bridge.saml.metadata_changes import MetadataChanges, compare_documents
 from saml_bridge.values import Finding, Severity, Sha256Hex, TraceId
 
 RISKY = "metadata-change-risky"
+_TAKE_AFTER_ALL = (
+    " To take it after all, save it, name the file in 'metadata' beside the address, and apply with --accept-metadata."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,13 +218,14 @@ class _Planning:
         if not self._compare_partner(known, partner.saml, fetched.content).lines:
             return _find_digest(known), None
         if self._sources.is_rejected(biller, partner.slug, digest):
-            self._warn(biller, partner, "metadata-rejected", "What is at the address now was rejected before.")
+            message = "What is at the address now was rejected before."
+            self._warn(biller, partner, "metadata-rejected", message, _TAKE_AFTER_ALL)
             return _find_digest(known), None
         return digest, fetched.content
 
-    def _warn(self, biller: str, partner: Partner, code: str, message: str) -> None:
+    def _warn(self, biller: str, partner: Partner, code: str, message: str, fix: str = "") -> None:
         where = f"{biller}/{partner.slug} ({find_address(partner.saml)})"
-        fix = "The metadata in force goes on working."
+        fix = f"The metadata in force goes on working.{fix}"
         self.findings.append(Finding(code, Severity.WARNING, message, fix, where))
 
     def _compare(self, old: Biller | None, new: Biller, fresh: Mapping[Sha256Hex, bytes]) -> dict[str, MetadataChanges]:

@@ -185,7 +185,8 @@ def test_m10_what_is_fetched_goes_by_the_same_guard(world: World, metadata_serve
     rejected = Sources(SOURCES.fetcher, lambda *_: True)
     planned = make_plan(world, sources=rejected)
     assert planned.billers[0].changes == ()
-    assert [one.code for one in planned.findings] == ["metadata-rejected"]
+    [warning] = planned.findings
+    assert (warning.code, "--accept-metadata" in warning.fix) == ("metadata-rejected", True)
     apply(world, make_plan(world, sources=SOURCES), "aquahawk")
     assert world.launch(world.session()).reply.action == EVIL  # type: ignore[union-attr]
 
