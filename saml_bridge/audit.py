@@ -71,6 +71,10 @@ class Kind(StrEnum):
     KEY_INVITED = "ops:key:invited"
     KEY_REHEARSED = "ops:key:rehearsed"
     KEY_JUDGED = "ops:key:judged"
+    TOKEN_ISSUED = "partner:token:issued"
+    TOKEN_REFUSED = "partner:token:refused"
+    SECRET_SET = "ops:partner-secret:set"
+    SECRET_REVOKED = "ops:partner-secret:revoked"
 
 
 class Outcome(StrEnum):

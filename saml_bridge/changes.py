@@ -178,6 +178,18 @@ def _added_partner(partner: Partner, find_acs: FindAcs) -> str:
 def _compare_partners(old: Partner, new: Partner, known: _Metadata) -> Iterator[str]:
     yield from _diff(old, new, _PARTNER_LABELS)
     yield from _diff_items("origin", old.origins, new.origins)
+    if old.speaks_saml and new.speaks_saml:
+        yield from _compare_saml(old, new, known)
+    elif type(old.settings) is type(new.settings):
+        yield from _compare_settings(old.settings, new.settings)
+
+
+def _compare_settings(old: Any, new: Any) -> Iterator[str]:
+    """Settings of another protocol than SAML, by the names of their keys."""
+    yield from _diff(old, new, {one.name: one.name.replace("_", " ") for one in fields(old)})
+
+
+def _compare_saml(old: Partner, new: Partner, known: _Metadata) -> Iterator[str]:
     yield from _compare_metadata(old, new, known.find_acs)
     yield from (f"metadata: {line}" for line in known.describe(old, new))
     if old.saml.metadata_signer != new.saml.metadata_signer:

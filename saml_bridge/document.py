@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Protocol = Literal["saml"]
+Protocol = Literal["saml", "oidc", "jwt", "encrypted_token", "backchannel_token"]
+ValueType = Literal["text", "integer", "number", "boolean"]
+SubjectType = Literal["pairwise", "public"]
+ClientAuth = Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]
+TokenAlgorithm = Literal["RS256", "ES256", "EdDSA"]
+LinkAlgorithm = Literal["RS256", "ES256", "EdDSA", "HS256"]
+TokenFormat = Literal["jwe", "multipass"]
+KeyManagement = Literal["RSA-OAEP-256", "dir"]
+Carry = Literal["post", "query"]
 NameIdFormat = Literal["persistent", "email", "transient", "unspecified"]
 SignWhat = Literal["both", "assertion", "response"]
 SignatureAlgorithm = Literal["rsa-sha256", "rsa-sha384", "rsa-sha512", "ecdsa-sha256", "ecdsa-sha384", "ecdsa-sha512"]
@@ -42,7 +50,11 @@ class TransformCall:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Makes one attribute from exactly one of `from_`, `template` and `constant`."""
+    """Makes one attribute from exactly one of `from_`, `template` and `constant`.
+
+    `value_type` and `as_list` are for protocols that carry JSON: what type a value has there, and whether it stands in
+    an array even when it is one. SAML carries text.
+    """
 
     attribute: str
     from_: str | None = None
@@ -54,6 +66,8 @@ class Rule:
     when: Condition | None = None
     name_format: NameFormat = "unspecified"
     friendly_name: str | None = None
+    value_type: ValueType = "text"
+    as_list: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +130,162 @@ class SamlSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SubjectSettings:
+    """Who the payer is to a partner: the field's value itself, or `pairwise`, a keyed hash of it for this partner."""
+
+    type: SubjectType = "pairwise"
+    from_: str = "payer.id"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Top-level claims that are released only when the scope is asked for."""
+
+    name: str
+    claims: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OidcSettings:
+    """How to speak OpenID Connect 1.0 with one relying party.
+
+    `secret` names a secret of this partner's that is kept sealed (`partner_secrets.py`), `jwks` are the partner's
+    public keys as JSON text, `jwks_uri` is where they are fetched from (`private_key_jwt` needs one of the two).
+    `sector_identifier` is the host that pairwise subjects are made for where the redirect URIs have several; `key` is a
+    name in the key ring, None for the biller's `tokens.keys.current`. Claims that no scope of `scopes` and none of
+    OpenID Connect's own names are released with `openid`. `default_link` serves sign-ons that the partner starts.
+    """
+
+    client_id: str
+    redirect_uris: tuple[str, ...]
+    client_auth: ClientAuth = "client_secret_basic"
+    secret: str | None = None
+    jwks: str | None = None
+    jwks_uri: str | None = None
+    initiate_login_uri: str | None = None
+    subject: SubjectSettings = SubjectSettings()
+    sector_identifier: str | None = None
+    key: str | None = None
+    id_token_algorithm: Literal["RS256", "ES256"] = "RS256"
+    userinfo_algorithm: Literal["RS256", "ES256"] | None = None
+    claims_in_id_token: bool = False
+    scopes: tuple[Scope, ...] = ()
+    require_nonce: bool = False
+    require_pushed_requests: bool = False
+    access_token_seconds: int = 600
+    id_token_seconds: int = 300
+    post_logout_redirect_uris: tuple[str, ...] = ()
+    frontchannel_logout_uri: str | None = None
+    backchannel_logout_uri: str | None = None
+    default_link: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JwtSettings:
+    """A signed link: a JWT that the browser carries to `url`, in a form that posts itself or in the query.
+
+    `secret` (HS256) names a secret of this partner's, `key` a key of the ring, None for `tokens.keys.current`. `issuer`
+    is None for the biller's issuer. A parameter or claim that is None is left out; `parameters` are further parameters
+    with fixed values. `subject` is None where the partner wants no `sub`.
+    """
+
+    url: str
+    algorithm: LinkAlgorithm = "RS256"
+    secret: str | None = None
+    key: str | None = None
+    carry: Carry = "post"
+    token_parameter: str = "jwt"
+    callback_parameter: str | None = "return_to"
+    callback_claim: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    issuer: str | None = None
+    audience: str | None = None
+    subject: SubjectSettings | None = SubjectSettings()
+    lifetime_seconds: int = 120
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedTokenSettings:
+    """An encrypted token that the browser carries to `url`.
+
+    `jwe` is the better choice: with `dir` under the shared secret (32 bytes in base64url), or with `RSA-OAEP-256` under
+    the partner's public key (`encryption_key`: a JWK or a PEM, as text), then signed by us inside. `multipass` is
+    AES-128-CBC and HMAC-SHA256 under keys made of the shared secret. `carry: path` appends the token to `url`.
+    """
+
+    url: str
+    format: TokenFormat = "jwe"
+    key_management: KeyManagement = "RSA-OAEP-256"
+    encryption_key: str | None = None
+    secret: str | None = None
+    key: str | None = None
+    algorithm: TokenAlgorithm = "RS256"
+    carry: Literal["post", "query", "path"] = "post"
+    token_parameter: str = "token"
+    callback_parameter: str | None = None
+    callback_claim: str | None = "return_to"
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    issuer: str | None = None
+    audience: str | None = None
+    subject: SubjectSettings | None = SubjectSettings()
+    lifetime_seconds: int = 120
+
+
+@dataclass(frozen=True, slots=True)
+class BackchannelSettings:
+    """A token or URL that the partner's server gives for a payer, which the browser then carries.
+
+    `auth` says how we sign in there, with `username` and the secret that `secret` names; `header` puts the secret into
+    the header `auth_header`. `body` is made of the mapping, `token_at` and `url_at` say where in the JSON answer the
+    token or the URL stands, as a JSON Pointer (RFC 6901). With a URL the browser is redirected (`carry: redirect`);
+    with a token it goes to `landing_url`. `methods` without a body put the mapping into the query.
+    """
+
+    url: str
+    method: Literal["POST", "PUT", "GET"] = "POST"
+    body: Literal["json", "form"] = "json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    auth: Literal["none", "basic", "bearer", "header"] = "basic"
+    auth_header: str | None = None
+    username: str | None = None
+    secret: str | None = None
+    token_at: str | None = None
+    url_at: str | None = None
+    carry: Literal["redirect", "post", "query"] = "post"
+    landing_url: str | None = None
+    token_parameter: str = "token"
+    callback_parameter: str | None = None
+    callback_in_body: str | None = None
+    total_seconds: int = 5
+
+
+ProtocolSettings = SamlSettings | OidcSettings | JwtSettings | EncryptedTokenSettings | BackchannelSettings
+
+
+@dataclass(frozen=True, slots=True)
 class Partner:
-    """The external portal. `origins` are further origins that its sign-on may redirect the browser to."""
+    """The external portal. `settings` are those of its protocol, and stand under its name in a file.
+
+    `origins` are further origins that its sign-on may redirect the browser to.
+    """
 
     slug: str
     name: str
     protocol: Protocol
-    saml: SamlSettings
+    settings: ProtocolSettings
     origins: tuple[str, ...] = ()
+
+    @property
+    def speaks_saml(self) -> bool:
+        """Whether `saml` can be asked for."""
+        return isinstance(self.settings, SamlSettings)
+
+    @property
+    def saml(self) -> SamlSettings:
+        """The settings of a partner that speaks SAML. Raises TypeError for another, which is the caller's mistake."""
+        if not isinstance(self.settings, SamlSettings):
+            raise TypeError(f"{self.slug} speaks {self.protocol}, not SAML")
+        return self.settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +365,20 @@ class Idp:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenKeys(KeyNames):
+    """The keys that sign tokens."""
+
+    current: str = "tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """How this biller signs what is no XML: ID tokens and signed links. Its keys are others than the `idp`'s."""
+
+    keys: TokenKeys = TokenKeys()
+
+
+@dataclass(frozen=True, slots=True)
 class Biller:
     """One biller's whole configuration; slugs are unique within each of its lists."""
 
@@ -210,9 +386,15 @@ class Biller:
     name: str
     portal: Portal
     idp: Idp = Idp()
+    tokens: Tokens = Tokens()
     partners: tuple[Partner, ...] = ()
     mappings: tuple[AttributeMapping, ...] = ()
     links: tuple[Link, ...] = ()
+
+    @property
+    def saml_partners(self) -> tuple[Partner, ...]:
+        """Those partners that speak SAML."""
+        return tuple(partner for partner in self.partners if partner.speaks_saml)
 
     def find_link(self, slug: str) -> Link | None:
         return next((link for link in self.links if link.slug == slug), None)

@@ -204,6 +204,37 @@ class StatusRefused(LaunchRefused):
         self.sub_status = sub_status
 
 
+class AuthorizationRefused(LaunchRefused):
+    """An authorization that a relying party asked for, and is told at its redirect URI that it cannot have.
+
+    `error` is the name of RFC 6749 (4.1.2.1) or OpenID Connect Core (3.1.2.6); `detail` is for the log alone, and
+    `description` is what the relying party's developers read: never anything of the payer.
+    """
+
+    code = "authorization-refused"
+
+    def __init__(self, detail: str, *, error: str, code: str | None = None, description: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.error = error
+        self.description = description
+
+
+class ClientRefused(BridgeError):
+    """A relying party's own request (token, UserInfo, pushed request) that is answered with an error of the RFCs.
+
+    `error` is the name of RFC 6749 (5.2), RFC 6750 (3.1) or RFC 9126 (2.3).
+    """
+
+    code = "client-refused"
+    http_status = 400
+    public_message = "The request is not accepted."
+
+    def __init__(self, detail: str, *, error: str, status: int = 400, code: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.error = error
+        self.status = status
+
+
 class MappingRefused(LaunchRefused):
     """Required rules that found nothing (`mapping-required`) or a transform that failed (`mapping-transform`).
 

@@ -71,7 +71,7 @@ class IdentityProvider:
 
 def _find_partner(snapshot: Snapshot, slug: str) -> Partner:
     partner = snapshot.biller.find_partner(slug)
-    if partner is None:
+    if partner is None or not partner.speaks_saml:
         raise NotFound(f"{snapshot.biller.slug} has no such partner", code="partner-unknown")
     return partner
 

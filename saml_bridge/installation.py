@@ -175,7 +175,7 @@ def _examine_sources(bridge: Bridge, now: datetime) -> Iterator[Finding]:
     known = {(one.biller, one.partner): one for one in bridge.refreshes.list_sources()}
     for slug in bridge.registry.list_fetching_billers():
         try:
-            partners = bridge.registry.load_document(slug).partners
+            partners = bridge.registry.load_document(slug).saml_partners
         except ConfigInvalid as error:
             yield Finding(error.code, Severity.ERROR, error.detail, "Apply the biller's configuration again.", slug)
             continue

@@ -2,14 +2,13 @@
 
 Owns: the order of the checks, and that nothing leaves before it is recorded under the configuration in force.
 Does not own: pages and redirects (`web/launch.py`), who the payer is (`sessions`), what a partner is told
-(`mapping.py`, `saml/response.py`).
+(`mapping.py`, and the receiver of the partner's protocol: `receivers.py`).
 Called by: the launch page and `saml-bridge launch`.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -18,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from saml_bridge.audit import AuditTrail, Entry, Kind, pseudonym
 from saml_bridge.callback import is_allowed, origin_of
-from saml_bridge.document import Biller, Link, Portal, SamlSettings
+from saml_bridge.document import Biller, Link, Portal
 from saml_bridge.errors import (
     AccountRefused,
     BridgeError,
@@ -26,17 +25,12 @@ from saml_bridge.errors import (
     LaunchRefused,
     LinkHidden,
     NotRecorded,
-    PartnerUnusable,
     SessionAbsent,
     SignInFailed,
-    StatusRefused,
 )
 from saml_bridge.partner_sessions import PartnerSessions
-from saml_bridge.registry import AS_CONFIGURED, Registry, Route, Snapshot, Variant
-from saml_bridge.saml.asked import Asked
-from saml_bridge.saml.metadata import SpMetadata
-from saml_bridge.saml.response import BuiltResponse, stamp_from
-from saml_bridge.saml.status import AUTHN_FAILED, NO_PASSIVE, RESPONDER
+from saml_bridge.receivers import AS_CONFIGURED, NO_SERVICES, Ask, Begun, PartnerRequest, Reply, Services, Waits
+from saml_bridge.registry import Registry, Route, Snapshot
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Attribute, Credentials, FormPost, JsonObject, PortalSession, TraceId
 
@@ -71,14 +65,16 @@ class LaunchRequest:
     returned: bool = False
     foreign: bool = False
     unseen: bool = False
-    asked: Asked | None = None
+    asked: PartnerRequest | None = None
     resume: str | None = None
     held: str | None = None
     rehearsal: bool = False
 
     def find_path(self, *, choose: str | None = None, returned: bool = False) -> str:
         """Path and query at which this very launch is asked for again; `choose` is the account that is picked there."""
-        path = f"/launch/{self.biller}/{self.link}" if self.resume is None else f"/saml/{self.biller}/sso"
+        path = f"/launch/{self.biller}/{self.link}"
+        if self.asked is not None and self.resume is not None:
+            path = self.asked.find_resume_path(self.biller)
         query = {
             "resume": self.resume,
             "account": choose or self.account,
@@ -93,15 +89,19 @@ class LaunchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """The reply may leave: it is recorded. `remember` is the token of an account that the payer chose, or None."""
+    """The reply may leave: it is recorded. `remember` is the token of an account that the payer chose, or None.
+
+    `waits` is what the browser needs a cookie for, if anything.
+    """
 
     biller: Biller
     route: Route
-    reply: FormPost
+    reply: Reply
     origins: tuple[str, ...]
     revision: int
     remember: str | None = None
     document: bytes = b""
+    waits: Waits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,7 @@ class Launcher:
     secret: bytes
     clock: Callable[[], datetime]
     random_bytes: Callable[[int], bytes]
+    services: Services = NO_SERVICES
 
     def launch(self, request: LaunchRequest, source: SessionSource) -> Outcome:
         """Take one launch to its outcome.
@@ -221,11 +222,11 @@ class _Attempt:
         if request.unseen:
             raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
         asked = request.asked
-        variant = Variant(asked.acs, asked.transient) if asked else AS_CONFIGURED
+        variant = asked.variant if asked else AS_CONFIGURED
         if request.rehearsal:
             variant = replace(variant, rehearsal=True)
         route = snapshot.find_route(request.link, variant)
-        self._known.update(partner=route.partner.slug, key=route.response.key.name)
+        self._known.update(partner=route.partner.slug, key=route.receiver.key_name)
         try:
             session = self._source.find_session(request.credentials, now=self._now)
         except SessionAbsent as error:
@@ -235,7 +236,7 @@ class _Attempt:
         if asked is not None:
             if asked.needs_sign_in(session):
                 return self._sign_in(snapshot, session.auth_time)
-            asked.check_context(session)
+            asked.check_session(session)
         if request.foreign:
             return Confirm(snapshot.biller, route)
         account = self._find_account(session)
@@ -254,48 +255,59 @@ class _Attempt:
                 raise SignInFailed(f"after the portal's sign-in: {why.code}: {why.detail}") from why
             forced = request.asked is not None and request.asked.force_authn  # the portal may know the payer still
             return SignIn(make_sign_in_url(portal, back, **(SIGN_IN_ANEW if forced else {})))
-        if request.returned:
-            detail = "the request forces a new sign-in, and the payer came back with the old one"
-            raise StatusRefused(detail, code="sign-in-not-new", status=RESPONDER, sub_status=AUTHN_FAILED)
+        if request.returned and request.asked is not None:
+            raise request.asked.refuse_old_sign_in()
         return SignIn(make_sign_in_url(portal, back, **SIGN_IN_ANEW), why)
 
     def _check_may_ask(self, why: str) -> None:
-        """A passive request must not show the payer anything (Core 3.4.1)."""
+        """A passive request must not show the payer anything (SAML Core 3.4.1; OpenID Connect Core 3.1.2.1)."""
         if self._request.asked is not None and self._request.asked.is_passive:
-            raise StatusRefused(why, code="no-passive", status=RESPONDER, sub_status=NO_PASSIVE)
+            raise self._request.asked.refuse_passive(why)
 
     def _build(self, snapshot: Snapshot, route: Route, session: PortalSession, account: JsonObject | None) -> Launched:
         if account is not None:
             self._known["account"] = self._launcher.audit.hide_account(session.biller, account["number"])
         callback, attributes = _prepare(route, session, account, asked=self._request.callback)
-        ask = _Reply(
-            route, session, account, attributes, callback, self._now, self._launcher.random_bytes, self._request.asked
+        launcher = self._launcher
+        ask = Ask(
+            biller=session.biller,
+            partner=route.partner.slug,
+            link=route.link.slug,
+            session=session,
+            account=account,
+            attributes=attributes,
+            callback=callback,
+            now=self._now,
+            random_bytes=launcher.random_bytes,
+            services=launcher.services,
+            request=self._request.asked,
         )
-        reply, built = _REPLIES[route.partner.protocol](ask)
-        self._remember_session(route, session, built)
+        built = route.receiver.build(ask)
+        if built.begun is not None:
+            self._remember_session(route, session, built.begun)
         return Launched(
             biller=snapshot.biller,
             route=route,
-            reply=reply,
-            origins=_find_origins(reply.action, route.partner.origins, _find_origin(callback)),
+            reply=built.reply,
+            origins=_find_origins(find_location(built.reply), route.partner.origins, _find_origin(callback)),
             revision=snapshot.revision,
             remember=self._remember(session, account),
-            document=built.xml,
+            document=built.document,
+            waits=built.waits,
         )
 
-    def _remember_session(self, route: Route, session: PortalSession, built: BuiltResponse) -> None:
-        """What a logout will need, kept before the response can leave; for partners that can be logged out at."""
-        if route.response.metadata.slo:
-            self._launcher.partner_sessions.remember(
-                biller=session.biller,
-                partner=route.partner.slug,
-                sid=session.sid,
-                payer_id=session.payer["id"],
-                name_id=built.name_id,
-                name_id_format=built.name_id_format,
-                session_index=built.session_index,
-                expires_at=session.expires_at,
-            )
+    def _remember_session(self, route: Route, session: PortalSession, begun: Begun) -> None:
+        """What a logout will need, kept before the reply can leave; for partners that can be logged out at."""
+        self._launcher.partner_sessions.remember(
+            biller=session.biller,
+            partner=route.partner.slug,
+            sid=session.sid,
+            payer_id=session.payer["id"],
+            name_id=begun.name_id,
+            name_id_format=begun.name_id_format,
+            session_index=begun.session_index,
+            expires_at=session.expires_at,
+        )
 
     def _hide(self, session: PortalSession) -> None:
         audit, biller = self._launcher.audit, self._request.biller
@@ -335,8 +347,8 @@ def check_launch(
     """
     route = snapshot.find_route(link)
     check_session(session, snapshot, route.link)
-    _, attributes = _prepare(route, session, account, asked=callback)
-    _CHECKS[route.partner.protocol](route, session, account, attributes, now)
+    found, attributes = _prepare(route, session, account, asked=callback)
+    route.receiver.check(session=session, account=account, attributes=attributes, callback=found, now=now)
 
 
 def find_account(session: PortalSession, asked: str | None) -> JsonObject | None:
@@ -393,68 +405,10 @@ def _find_origins(action: str, declared: tuple[str, ...], callback: str | None) 
     return tuple(dict.fromkeys(origins))
 
 
+def find_location(reply: Reply) -> str:
+    """Where a reply takes the browser."""
+    return reply.action if isinstance(reply, FormPost) else reply.url
+
+
 def _find_origin(callback: str | None) -> str | None:
     return origin_of(callback) if callback is not None and urlsplit(callback).scheme in ("http", "https") else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """What a protocol makes its reply from."""
-
-    route: Route
-    session: PortalSession
-    account: JsonObject | None
-    attributes: tuple[Attribute, ...]
-    callback: str | None
-    now: datetime
-    random_bytes: Callable[[int], bytes]
-    asked: Asked | None
-
-
-def _build_saml_reply(ask: _Reply) -> tuple[FormPost, BuiltResponse]:
-    """A Response by HTTP-POST, unsolicited or to a request (SAML 2.0 profiles, section 4.1; bindings, section 3.5)."""
-    partner, settings, asked = ask.route.response, ask.route.partner.saml, ask.asked
-    check_not_expired(settings, partner.metadata, now=ask.now)
-    built = partner.build_response(
-        stamp=stamp_from(ask.now, ask.random_bytes),
-        session=ask.session,
-        account=ask.account,
-        attributes=ask.attributes,
-        in_response_to=asked.request_id if asked else None,
-    )
-    fields = [("SAMLResponse", base64.b64encode(built.xml).decode("ascii"))]
-    if asked is None:
-        relay_state = _find_relay_state(settings.relay_state, ask.callback)
-    else:
-        asked.check_subject(built)
-        relay_state = asked.relay_state
-    if relay_state is not None:
-        fields.append(("RelayState", relay_state))
-    return FormPost(partner.acs.location, tuple(fields)), built
-
-
-def check_not_expired(settings: SamlSettings, metadata: SpMetadata, *, now: datetime) -> None:
-    """Whether a partner whose metadata may have expired can still be dealt with. Raises PartnerUnusable."""
-    valid_until = metadata.valid_until
-    if settings.refuses_expired and valid_until is not None and valid_until <= now:
-        detail = f"the partner's registered metadata expired at {valid_until.isoformat()}: register a current one"
-        raise PartnerUnusable(detail, code="metadata-expired")
-
-
-def _find_relay_state(setting: str, callback: str | None) -> str | None:
-    if setting == "callback_uri":
-        return callback
-    return setting.removeprefix("identifier:") if setting.startswith("identifier:") else None
-
-
-def _check_saml_reply(
-    route: Route, session: PortalSession, account: JsonObject | None, attributes: tuple[Attribute, ...], now: datetime
-) -> None:
-    check_not_expired(route.partner.saml, route.response.metadata, now=now)
-    route.response.check_values(session=session, account=account, attributes=attributes)
-
-
-_REPLIES: Mapping[str, Callable[[_Reply], tuple[FormPost, BuiltResponse]]] = {"saml": _build_saml_reply}
-_CHECKS: Mapping[str, Callable[[Route, PortalSession, JsonObject | None, tuple[Attribute, ...], datetime], None]] = {
-    "saml": _check_saml_reply
-}

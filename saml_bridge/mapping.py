@@ -462,15 +462,21 @@ def _compile_rule(rule: Rule, where: str) -> RuleFunction:
     return lambda session, account: run(session, account) if test(session, account) else None
 
 
+def _prepare_attribute(rule: Rule) -> Callable[[Texts], Attribute]:
+    name, name_format, friendly_name = rule.attribute, NAME_FORMATS[rule.name_format], rule.friendly_name
+    value_type, as_list = rule.value_type, rule.as_list
+    return lambda values: Attribute(name, values, name_format, friendly_name, value_type, as_list)
+
+
 def _compile_fixed(rule: Rule, where: str) -> RuleFunction:
     values = _finish(rule, where)((rule.constant or "",))
-    attribute = Attribute(rule.attribute, values, NAME_FORMATS[rule.name_format], rule.friendly_name)
+    attribute = _prepare_attribute(rule)(values)
     return lambda _session, _account: attribute
 
 
 def _compile_values(rule: Rule, where: str) -> RuleFunction:
     read, finish = _compile_reader(rule), _finish(rule, where)
-    name, name_format, friendly_name = rule.attribute, NAME_FORMATS[rule.name_format], rule.friendly_name
+    make = _prepare_attribute(rule)
     required = rule.required
 
     def run(session: PortalSession, account: JsonObject | None) -> Attribute | None:
@@ -480,7 +486,7 @@ def _compile_values(rule: Rule, where: str) -> RuleFunction:
             raise _RuleFailed(_find_several(rule, str(error), where)) from None
         values = finish(found)
         if values:
-            return Attribute(name, values, name_format, friendly_name)
+            return make(values)
         if required:
             raise _RuleFailed(_find_nothing(rule, any(found), where))
         return None

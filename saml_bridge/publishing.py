@@ -200,7 +200,11 @@ class _Planning:
         """The metadata at the partner's address; that in force where it says the same, or cannot be had."""
         if self._sources is None:
             raise FetchRefused("nothing is fetched here", code="fetch-off")
-        known = old.saml if old is not None and _name_source(old.saml) == _name_source(partner.saml) else None
+        known = (
+            old.saml
+            if old is not None and old.speaks_saml and _name_source(old.saml) == _name_source(partner.saml)
+            else None
+        )
         try:
             fetched = fetch_metadata(
                 self._sources.fetcher, partner.saml, now=self._now, allow_http=self._registry.allow_http
@@ -231,9 +235,9 @@ class _Planning:
     def _compare(self, old: Biller | None, new: Biller, fresh: Mapping[Sha256Hex, bytes]) -> dict[str, MetadataChanges]:
         """What differs in the metadata of partners that were there before, where another is named."""
         compared: dict[str, MetadataChanges] = {}
-        for partner in new.partners:
+        for partner in new.saml_partners:
             before = old.find_partner(partner.slug) if old else None
-            if before is None or _name_metadata(before.saml) == _name_metadata(partner.saml):
+            if before is None or not before.speaks_saml or _name_metadata(before.saml) == _name_metadata(partner.saml):
                 continue
             try:
                 digest = _find_digest(partner.saml)
@@ -277,6 +281,8 @@ def _acs_finder(registry: Registry, fresh: Mapping[Sha256Hex, bytes], now: datet
     """Where responses to a partner go, read from metadata that is stored or about to be."""
 
     def find(partner: Partner) -> str | None:
+        if not partner.speaks_saml:
+            return None
         settings = partner.saml
         digest = _find_digest(settings)
         try:

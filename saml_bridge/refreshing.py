@@ -77,7 +77,7 @@ class _Asked:
         """The biller's document with other metadata for this partner and nothing else changed."""
         settings = replace(self.settings, metadata=f"{HASH_PREFIX}{sha256}")
         partners = (
-            replace(one, saml=settings) if one.slug == self.partner.slug else one for one in self.biller.partners
+            replace(one, settings=settings) if one.slug == self.partner.slug else one for one in self.biller.partners
         )
         return replace(self.biller, partners=tuple(partners))
 
@@ -112,7 +112,7 @@ class Refresher:
         if partner is not None:
             self._ask(biller, partner)
             return ((biller, partner),)
-        return tuple((biller, one.slug) for one in document.partners if one.saml.is_fetched)
+        return tuple((biller, one.slug) for one in document.saml_partners if one.saml.is_fetched)
 
     def list_due(self) -> tuple[tuple[str, str], ...]:
         """Those whose time has come, whose address is new, or that were never asked."""
@@ -332,13 +332,17 @@ class Refresher:
         number = next((one.number for one in revisions if one.published_at <= held.held_at), None)
         document = None if number is None else self.registry.load_document(held.biller, number)
         partner = None if document is None else document.find_partner(held.partner)
-        return None if partner is None else _name_judged(partner.saml)
+        return None if partner is None or not partner.speaks_saml else _name_judged(partner.saml)
 
     def _ask(self, biller: str, partner: str) -> _Asked:
         document, revision = self.registry.load_in_force(biller)
         found = document.find_partner(partner)
         if found is None:
             raise NotFound(f"{biller} has no partner {partner!r}", code="partner-unknown")
+        if not found.speaks_saml:
+            raise NotFound(
+                f"{biller}/{partner} speaks {found.protocol}, which has no metadata", code="metadata-not-fetched"
+            )
         if not found.saml.is_fetched:
             message = f"the metadata of {biller}/{partner} is a file: it has no metadata_url and no mdq_url"
             raise NotFound(message, code="metadata-not-fetched")

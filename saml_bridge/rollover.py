@@ -23,7 +23,8 @@ from saml_bridge.audit import Entry, Kind
 from saml_bridge.document import Biller, Idp, KeyNames, Link, Partner
 from saml_bridge.errors import BridgeError, ConfigConflict, KeyRefused
 from saml_bridge.launch import Launched, Launcher, LaunchRequest, Outcome
-from saml_bridge.registry import Publication, Published, Registry, Variant
+from saml_bridge.receivers import Variant
+from saml_bridge.registry import Publication, Published, Registry
 from saml_bridge.rehearsals import UNJUDGED, Rehearsal, Rehearsals, RehearsalUnknown, Step, Verdict
 from saml_bridge.saml.sign import SigningKey, fit_algorithm
 from saml_bridge.sessions import SessionSource
@@ -188,7 +189,7 @@ class Rollover:
         names = biller.idp.keys
         if (names.previous if use == "previous" else names.next) is None:
             raise _refuse("nothing-to-retire", f"{slug} has no {use} key")
-        signing = [one.slug for one in biller.partners if one.saml.signing_key == "next"]
+        signing = [one.slug for one in biller.saml_partners if one.saml.signing_key == "next"]
         if use == "next" and signing:
             fix = f"Take them back first with 'saml-bridge keys demote {slug}'."
             raise _refuse("key-in-use", f"the next key signs for {', '.join(signing)}", fix)
@@ -373,7 +374,7 @@ class Rollover:
         fingerprint = next((one.key.fingerprint_sha256 for one in keys if one.use == "next" and one.key), None)
         last = self.rehearsals.list_last(slug, fingerprint) if fingerprint else {}
         partners = tuple(
-            PartnerState(one.slug, one.name, one.saml.signing_key, last.get(one.slug)) for one in biller.partners
+            PartnerState(one.slug, one.name, one.saml.signing_key, last.get(one.slug)) for one in biller.saml_partners
         )
         return Board(slug, biller.name, revision, keys, partners)
 
@@ -406,19 +407,19 @@ def _sign_with(biller: Biller, chosen: Sequence[Partner], use: Literal["current"
         if partner not in chosen:
             return partner
         algorithm = fit_algorithm(partner.saml.signature_algorithm, key.kind)
-        return replace(partner, saml=replace(partner.saml, signing_key=use, signature_algorithm=algorithm))
+        return replace(partner, settings=replace(partner.saml, signing_key=use, signature_algorithm=algorithm))
 
     return replace(biller, partners=tuple(map(move, biller.partners)))
 
 
 def _choose(biller: Biller, slugs: Sequence[str]) -> tuple[Partner, ...]:
     """The partners of these slugs, or all when none is named. Raises RolloverRefused for one that is not there."""
-    known = {partner.slug: partner for partner in biller.partners}
+    known = {partner.slug: partner for partner in biller.saml_partners}
     unknown = [slug for slug in slugs if slug not in known]
     if unknown:
         fix = f"There are: {', '.join(known)}." if known else ""
         raise _refuse("partner-unknown", f"{biller.slug} has no partner {', '.join(map(repr, unknown))}", fix)
-    return tuple(known[slug] for slug in dict.fromkeys(slugs)) if slugs else biller.partners
+    return tuple(known[slug] for slug in dict.fromkeys(slugs)) if slugs else biller.saml_partners
 
 
 def _choose_link(biller: Biller, partner: Partner, slug: str | None) -> Link:

@@ -21,7 +21,7 @@ from saml_bridge.sessions.opening import AUTH_NEEDS, list_missing
 from saml_bridge.values import Finding, Severity
 
 PREFIX = "SAML_BRIDGE_"
-SECRET_FILE = "secret.key"  # noqa: S105 - a file's name
+SECRET_FILE = "secret.key"
 SHORTEST_SECRET = 32
 LONGEST_SHOWN = 80
 _SQLITE = "sqlite:///"

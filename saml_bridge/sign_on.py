@@ -39,13 +39,14 @@ from saml_bridge.launch import (
     LaunchRequest,
     Outcome,
     SignIn,
-    check_not_expired,
 )
-from saml_bridge.registry import Snapshot, Variant
+from saml_bridge.receivers import Variant
+from saml_bridge.registry import Snapshot
 from saml_bridge.saml.asked import Asked
 from saml_bridge.saml.bindings import POST_BINDING, Received
 from saml_bridge.saml.locations import quote_value
 from saml_bridge.saml.metadata import SpMetadata
+from saml_bridge.saml.receiver import check_not_expired
 from saml_bridge.saml.requests import (
     MAX_AGE,
     SKEW,

@@ -84,12 +84,17 @@ class PortalSession:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A value sent to a partner. `name_format` is the full URN; `values` is never empty."""
+    """A value sent to a partner. `name_format` is the full URN; `values` is never empty.
+
+    `value_type` (`document.ValueType`) and `as_list` are for protocols that carry JSON (`claims.py`).
+    """
 
     name: str
     values: tuple[str, ...]
     name_format: str
     friendly_name: str | None = None
+    value_type: str = "text"
+    as_list: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +103,10 @@ class FormPost:
 
     action: str
     fields: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """A reply that the browser takes to `url`, a URL of the partner."""
+
+    url: str

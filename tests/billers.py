@@ -97,4 +97,4 @@ def with_partner(biller: Biller, **changes: object) -> Biller:
 
 def with_saml(biller: Biller, **changes: object) -> Biller:
     """The biller with its first partner's settings changed."""
-    return with_partner(biller, saml=replace(biller.partners[0].saml, **changes))  # type: ignore[arg-type]
+    return with_partner(biller, settings=replace(biller.partners[0].saml, **changes))  # type: ignore[arg-type]

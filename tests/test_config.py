@@ -656,7 +656,7 @@ def test_paths_become_hashes_and_contents() -> None:
 
 def test_every_file_that_cannot_be_read_is_named() -> None:
     biller = load_file(SHORT_FILE).billers[0].biller
-    second = replace(biller.partners[0], slug="other", saml=replace(biller.partners[0].saml, metadata="gone.xml"))
+    second = replace(biller.partners[0], slug="other", settings=replace(biller.partners[0].saml, metadata="gone.xml"))
 
     def read(path: str) -> BinaryIO:
         raise FileNotFoundError(2, "No such file or directory")

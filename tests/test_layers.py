@@ -12,13 +12,34 @@ ROOT = Path(__file__).parent.parent / "saml_bridge"
 
 LAYERS: list[set[str]] = [
     {"values", "errors", "document", "__init__"},
-    {"fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"},
+    {
+        *("fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"),
+        *("receivers", "protocols", "claims", "signed_link", "encrypted_token", "backchannel_token", "oidc"),
+        *("token_keys", "catalog"),
+    },
     {
         *("settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations", "sealing"),
         *("sources", "fetching", "metadata_source", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
         "portal_keys",
+        "partner_secrets",
+        "partner_calls",
+        "grants",
     },
-    {"launch", "sign_on", "logout", "publishing", "refreshing", "rollover", "identity", "links", "tickets", "posted"},
+    {
+        "launch",
+        "sign_on",
+        "logout",
+        "publishing",
+        "refreshing",
+        "rollover",
+        "identity",
+        "links",
+        "tickets",
+        "posted",
+        "authorization",
+        "token_exchange",
+        "provider",
+    },
     {"web", "cli", "metadata_report", "key_report", "terminal", "demo", "schedule"},
     {"app", "installation"},
 ]

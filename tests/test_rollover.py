@@ -20,7 +20,7 @@ from saml_bridge.document import KeyNames
 from saml_bridge.errors import ConfigConflict, KeyRefused, LaunchRefused, NotRecorded, PartnerUnusable
 from saml_bridge.identity import IdentityProvider
 from saml_bridge.launch import Launched, LaunchRequest, SignIn
-from saml_bridge.registry import Variant
+from saml_bridge.receivers import Variant
 from saml_bridge.rehearsals import RehearsalUnknown
 from saml_bridge.rollover import Change, Rollover, RolloverRefused
 from saml_bridge.sessions import FileSource

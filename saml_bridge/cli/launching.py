@@ -13,7 +13,7 @@ from saml_bridge.errors import BridgeError, LaunchRefused, SignInFailed
 from saml_bridge.fields import build_example
 from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
 from saml_bridge.sessions import FileSource
-from saml_bridge.values import Credentials
+from saml_bridge.values import Credentials, Redirect
 from saml_bridge.web.launch import new_trace_id
 from saml_bridge.web.pages import render_launch
 
@@ -33,7 +33,8 @@ from saml_bridge.web.pages import render_launch
 def launch(biller: str, link: str, session: Path, account: str | None, callback: str | None, output: str) -> None:
     """Make a real, recorded launch without a browser.
 
-    'form' prints the page that posts itself, 'xml' the SAML Response, 'json' the form's action and fields.
+    'form' prints the page that posts itself or the URL that is gone to, 'xml' the SAML Response (or the token that was
+    signed), 'json' the form's action and fields, or the URL.
     """
     with opened() as bridge:
         ask = LaunchRequest(
@@ -69,7 +70,9 @@ def _render_launched(bridge: Bridge, launched: Launched, output: str) -> str:
     if output == "xml":
         return launched.document.decode("utf-8")
     if output == "json":
-        return json.dumps({"action": launched.reply.action, **dict(launched.reply.fields)}, indent=2)
+        reply = launched.reply
+        shown = {"url": reply.url} if isinstance(reply, Redirect) else {"action": reply.action, **dict(reply.fields)}
+        return json.dumps(shown, indent=2)
     with bridge.app.app_context():
         return render_launch(launched, "en")
 

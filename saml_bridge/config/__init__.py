@@ -103,6 +103,8 @@ def check_biller(biller: Biller, *, allow_http: bool = False) -> tuple[Finding, 
     loaded, findings = _load(_BILLER, _dump(biller), "")
     findings += check_parts(loaded, where="", allow_http=allow_http)
     for position, partner in enumerate(biller.partners):
+        if not partner.speaks_saml:
+            continue
         if not partner.saml.metadata.startswith(HASH_PREFIX):
             message = f"expected sha256: and 64 hexadecimal digits, found {partner.saml.metadata[:60]!r}"
             findings.append(Finding("config-value", Severity.ERROR, message, "", f"partners[{position}].saml.metadata"))
@@ -146,12 +148,15 @@ def resolve_metadata(
     findings: list[Finding] = []
     partners: list[Partner] = []
     for position, partner in enumerate(biller.partners):
+        if not partner.speaks_saml:
+            partners.append(partner)
+            continue
         place = f"{biller.slug}: partners[{position}].saml"
         settings = partner.saml
         try:
             settings = _resolve_signer(settings, open_file, place)
             if settings.metadata == "" and fetch is not None:
-                digest, content = _fetch(replace(partner, saml=settings), fetch, place)
+                digest, content = _fetch(replace(partner, settings=settings), fetch, place)
             elif not settings.metadata.startswith(HASH_PREFIX):
                 content = _read_metadata(settings, open_file, place)
                 digest = Sha256Hex(hashlib.sha256(content).hexdigest())
@@ -162,7 +167,7 @@ def resolve_metadata(
             continue
         if content is not None:
             contents[digest] = content
-        partners.append(replace(partner, saml=replace(settings, metadata=f"{HASH_PREFIX}{digest}")))
+        partners.append(replace(partner, settings=replace(settings, metadata=f"{HASH_PREFIX}{digest}")))
     _raise_refusals(findings)
     return replace(biller, partners=tuple(partners)), contents
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from saml_bridge.callback import check_callback, parse_callback, shorten_callback
 from saml_bridge.conditions import check_condition
 from saml_bridge.config.schemas import RELAY_STATE_IDENTIFIER
-from saml_bridge.document import AttributeMapping, Condition
+from saml_bridge.document import AttributeMapping, Condition, Partner
 from saml_bridge.mapping import check_mapping
 from saml_bridge.values import Finding, Severity
 
@@ -59,13 +59,20 @@ def _get(part: Any, name: str) -> Any:
     return part.get(name) if isinstance(part, Mapping) else getattr(part, name, None)
 
 
+def find_settings(partner: Any, protocol: str) -> Any:
+    """The settings of a partner that speaks this protocol, as far as they could be read; None of another."""
+    if isinstance(partner, Partner):
+        return partner.settings if partner.protocol == protocol else None
+    return _get(partner, protocol)
+
+
 def _items(part: Any, name: str) -> list[tuple[int, Any]]:
     return [(position, item) for position, item in enumerate(_get(part, name) or ()) if item is not None]
 
 
 def _check_entity_ids(biller: Any, where: str) -> Iterator[Finding]:
     """Two partners with one entity ID would be one service provider under two sets of rules."""
-    chosen = ((position, _get(partner, "saml")) for position, partner in _items(biller, "partners"))
+    chosen = ((position, find_settings(partner, "saml")) for position, partner in _items(biller, "partners"))
     for finding in check_unique(chosen, "entity_id", where=f"{where}partners"):
         place = finding.where.replace("].entity_id", "].saml.entity_id")
         yield Finding("partner-not-unique", finding.severity, finding.message, "Use one partner for both.", place)
@@ -74,7 +81,7 @@ def _check_entity_ids(biller: Any, where: str) -> Iterator[Finding]:
 def _check_metadata_sources(biller: Any, where: str) -> Iterator[Finding]:
     """Metadata comes from a file or from one address, and a metadata query names the entity that it asks for."""
     for position, partner in _items(biller, "partners"):
-        saml = _get(partner, "saml")
+        saml = find_settings(partner, "saml")
         if saml is None:
             continue
         place = f"{where}partners[{position}].saml"
@@ -118,7 +125,7 @@ def _check_default_links(biller: Any, where: str) -> Iterator[Finding]:
     """A sign-on that the partner starts goes by a link to that very partner."""
     links = [(_get(link, "slug"), _get(link, "partner")) for _, link in _items(biller, "links")]
     for position, partner in _items(biller, "partners"):
-        chosen = _get(_get(partner, "saml"), "default_link")
+        chosen = _get(find_settings(partner, "saml"), "default_link")
         own = [link for link, target in links if target == _get(partner, "slug")]
         if chosen is None or chosen in own:
             continue
@@ -160,7 +167,7 @@ def _check_readable_rules(mapping: Any, where: str) -> Iterator[Finding]:
 def _check_relay_states(biller: Any, where: str) -> Iterator[Finding]:
     settings = {}
     for position, partner in _items(biller, "partners"):
-        setting = _get(_get(partner, "saml"), "relay_state")
+        setting = _get(find_settings(partner, "saml"), "relay_state")
         settings[_get(partner, "slug")] = setting
         if setting is not None:
             identifier = setting.removeprefix(RELAY_STATE_IDENTIFIER) if ":" in setting else ""
@@ -200,7 +207,7 @@ def _list_urls(biller: Any) -> Iterator[tuple[str, str]]:
     found.append(("idp.logo.url", _get(_get(_get(biller, "idp"), "logo"), "url")))
     for position, partner in _items(biller, "partners"):
         found += [(f"partners[{position}].origins[{i}]", url) for i, url in _items(partner, "origins")]
-        saml = _get(partner, "saml")
+        saml = find_settings(partner, "saml")
         found += [(f"partners[{position}].saml.{name}", _get(saml, name)) for name in ("metadata_url", "mdq_url")]
     for position, link in _items(biller, "links"):
         found.append((f"links[{position}].callback_uri", _get(link, "callback_uri")))

@@ -17,30 +17,46 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NoReturn, get_args
 from urllib.parse import urlsplit
 
-from marshmallow import RAISE, Schema, ValidationError, fields, post_dump, post_load
+from marshmallow import RAISE, Schema, ValidationError, fields, post_dump, post_load, validates_schema
 
 from saml_bridge.callback import parse_callback
 from saml_bridge.document import (
     AttributeMapping,
+    BackchannelSettings,
     Biller,
+    Carry,
+    ClientAuth,
     Condition,
+    EncryptedTokenSettings,
     EncryptionAlgorithm,
     EncryptWhen,
     Idp,
     IdpContact,
     IdpLogo,
+    JwtSettings,
+    KeyManagement,
     KeyNames,
     Link,
+    LinkAlgorithm,
     NameFormat,
     NameIdFormat,
     NameIdSettings,
+    OidcSettings,
     Partner,
     Portal,
     Protocol,
     Rule,
     SamlSettings,
+    Scope,
     SignatureAlgorithm,
     SignWhat,
+    SubjectSettings,
+    SubjectType,
+    TokenAlgorithm,
+    TokenFormat,
+    TokenKeys,
+    Tokens,
+    ValueType,
 )
 from saml_bridge.mapping import dump_transform, parse_transform
 from saml_bridge.transforms import describe
@@ -58,6 +74,10 @@ _PLAIN = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
 _NOT_IN_URLS = re.compile(r"[\"'<>\\^`{|}]")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Z]{2})?")
+_HEADER = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
+_SCOPE = re.compile(r"[!#-\[\]-~]{1,128}")  # RFC 6749, 3.3
+_CLIENT_ID = re.compile(r"[!-~]{1,255}")
+_DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS: Final = "\u200c\u200d"  # invisible, and needed by several scripts
 
@@ -370,6 +390,62 @@ class RelayState(Text):
         return text
 
 
+class Parameter(Matching):
+    """The name of a parameter in a query or form."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(re.compile(r"[A-Za-z0-9_.~-]{1,64}"), "text: the name of a parameter", **kwargs)
+
+
+class Pointer(Matching):
+    """A JSON Pointer (RFC 6901)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            re.compile(r"(?:/(?:[^~/]|~[01]){0,200}){1,20}"), "text: a JSON Pointer such as /token", **kwargs
+        )
+
+
+class KeyText(Text):
+    """Public keys: JSON Web Keys or PEM."""
+
+    allowed = f"text of up to {MAX_CERTIFICATE} characters: public keys, as JSON Web Keys or PEM"
+
+    def read(self, value: Any) -> str:
+        text = super().read(value)
+        if not 0 < len(text) <= MAX_CERTIFICATE or "PRIVATE KEY" in text:
+            self.refuse("PRIVATE KEY" if "PRIVATE KEY" in text else value)
+        return text
+
+
+class Texts(_Value):
+    """Names and their fixed texts."""
+
+    allowed = "a mapping from names to texts"
+    most: Final = 50
+
+    def read(self, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping):
+            self.refuse(value, "config-type")
+        if len(value) > self.most:
+            _complain("config-size", f"expected at most {self.most} entries, found {len(value)}")
+        errors: dict[Any, Any] = {}
+        for name, text in value.items():
+            try:
+                if not isinstance(name, str) or not _HEADER.fullmatch(name):
+                    _complain("config-value", f"expected a name of letters, digits and -_.~, found {show(name)}")
+                if not isinstance(text, str) or len(text) > MAX_URL or not text.isprintable():
+                    _complain("config-value", f"expected text on one line, found {show(text)}")
+            except ValidationError as error:
+                errors[str(name)] = error.messages
+        if errors:
+            raise ValidationError(errors)
+        return dict(value)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # noqa: ARG002 marshmallow's
+        return dict(value)
+
+
 class TransformField(_Value):
     """A transform as it is written; its name and parameters are judged with the mapping."""
 
@@ -485,6 +561,8 @@ class RuleSchema(_Schema):
     when = Part(ConditionSchema, allow_none=True)
     name_format = Choice(get_args(NameFormat))
     friendly_name = Text(allow_none=True)
+    value_type = Choice(get_args(ValueType), data_key="type")
+    as_list = Flag(data_key="list")
 
 
 class MappingSchema(_Schema):
@@ -526,14 +604,158 @@ class SamlSchema(_Schema):
     signing_key = Choice(("current", "next"))
 
 
+class SubjectSchema(_Schema):
+    makes = SubjectSettings
+
+    type = Choice(get_args(SubjectType))
+    from_ = Text(data_key="from")
+
+
+class ScopeSchema(_Schema):
+    makes = Scope
+
+    name = Matching(_SCOPE, "text: a scope, of visible characters without quotes and backslashes", required=True)
+    claims = ListOf(Text(), most=100, required=True)
+
+
+class OidcSchema(_Schema):
+    makes = OidcSettings
+
+    client_id = Matching(_CLIENT_ID, "text of 1 to 255 visible characters without spaces", required=True)
+    redirect_uris = ListOf(ReturnUrl(), most=20, required=True)
+    client_auth = Choice(get_args(ClientAuth))
+    secret = Slug(allow_none=True)
+    jwks = KeyText(allow_none=True)
+    jwks_uri = Url(allow_none=True)
+    initiate_login_uri = ReturnUrl(allow_none=True)
+    subject = Part(SubjectSchema)
+    sector_identifier = Matching(_DOMAIN, "text: a host name such as example.com", allow_none=True)
+    key = Slug(allow_none=True)
+    id_token_algorithm = Choice(("RS256", "ES256"))
+    userinfo_algorithm = Choice(("RS256", "ES256"), allow_none=True)
+    claims_in_id_token = Flag()
+    scopes = ListOf(Part(ScopeSchema), most=50)
+    require_nonce = Flag()
+    require_pushed_requests = Flag()
+    access_token_seconds = WholeNumber(60, 3600)
+    id_token_seconds = WholeNumber(30, 600)
+    post_logout_redirect_uris = ListOf(ReturnUrl(), most=20)
+    frontchannel_logout_uri = ReturnUrl(allow_none=True)
+    backchannel_logout_uri = ReturnUrl(allow_none=True)
+    default_link = Slug(allow_none=True)
+
+
+class JwtSchema(_Schema):
+    makes = JwtSettings
+
+    url = ReturnUrl(required=True)
+    algorithm = Choice(get_args(LinkAlgorithm))
+    secret = Slug(allow_none=True)
+    key = Slug(allow_none=True)
+    carry = Choice(get_args(Carry))
+    token_parameter = Parameter()
+    callback_parameter = Parameter(allow_none=True)
+    callback_claim = Label(allow_none=True)
+    parameters = Texts()
+    issuer = Label(allow_none=True)
+    audience = Label(allow_none=True)
+    subject = Part(SubjectSchema, allow_none=True)
+    lifetime_seconds = WholeNumber(10, 300)
+
+
+class EncryptedTokenSchema(_Schema):
+    makes = EncryptedTokenSettings
+
+    url = ReturnUrl(required=True)
+    format = Choice(get_args(TokenFormat))
+    key_management = Choice(get_args(KeyManagement))
+    encryption_key = KeyText(allow_none=True)
+    secret = Slug(allow_none=True)
+    key = Slug(allow_none=True)
+    algorithm = Choice(get_args(TokenAlgorithm))
+    carry = Choice(("post", "query", "path"))
+    token_parameter = Parameter()
+    callback_parameter = Parameter(allow_none=True)
+    callback_claim = Label(allow_none=True)
+    parameters = Texts()
+    issuer = Label(allow_none=True)
+    audience = Label(allow_none=True)
+    subject = Part(SubjectSchema, allow_none=True)
+    lifetime_seconds = WholeNumber(10, 300)
+
+
+class BackchannelSchema(_Schema):
+    makes = BackchannelSettings
+
+    url = Url(required=True)
+    method = Choice(("POST", "PUT", "GET"))
+    body = Choice(("json", "form"))
+    headers = Texts()
+    auth = Choice(("none", "basic", "bearer", "header"))
+    auth_header = Matching(_HEADER, "text: the name of a header", allow_none=True)
+    username = Label(allow_none=True)
+    secret = Slug(allow_none=True)
+    token_at = Pointer(allow_none=True)
+    url_at = Pointer(allow_none=True)
+    carry = Choice(("redirect", "post", "query"))
+    landing_url = ReturnUrl(allow_none=True)
+    token_parameter = Parameter()
+    callback_parameter = Parameter(allow_none=True)
+    callback_in_body = Label(allow_none=True)
+    total_seconds = WholeNumber(1, 10)
+
+
+PROTOCOL_SCHEMAS: Final[Mapping[str, type[_Schema]]] = {
+    "saml": SamlSchema,
+    "oidc": OidcSchema,
+    "jwt": JwtSchema,
+    "encrypted_token": EncryptedTokenSchema,
+    "backchannel_token": BackchannelSchema,
+}
+
+
 class PartnerSchema(_Schema):
+    """The settings of a partner's protocol stand under its name; those of another protocol are refused."""
+
     makes = Partner
+    only_when_given = frozenset(PROTOCOL_SCHEMAS)
 
     slug = Slug(required=True)
     name = Label(required=True)
     protocol = Choice(get_args(Protocol), required=True)
     origins = ListOf(Origin())
-    saml = Part(SamlSchema, required=True)
+    saml = Part(SamlSchema)
+    oidc = Part(OidcSchema)
+    jwt = Part(JwtSchema)
+    encrypted_token = Part(EncryptedTokenSchema)
+    backchannel_token = Part(BackchannelSchema)
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def check_protocol(self, data: Mapping[str, Any], original: Any, **_: Any) -> None:
+        """Exactly the settings of the protocol are there."""
+        protocol = data.get("protocol")
+        if protocol is None:
+            return
+        problems: dict[str, list[Problem]] = {}
+        for name in PROTOCOL_SCHEMAS:
+            if name in original and name != protocol:
+                fix = f"Remove it, or set protocol to {name}."
+                problems[name] = [Problem("config-value", f"is given, and the protocol is {protocol}", fix)]
+        if protocol not in original:
+            problems[protocol] = [Problem("config-missing", "is missing; expected a mapping")]
+        if problems:
+            raise ValidationError(problems)
+
+    @post_load
+    def make(self, data: Mapping[str, Any], **_: Any) -> Partner:
+        rest = {key: value for key, value in data.items() if key not in PROTOCOL_SCHEMAS}
+        return Partner(settings=data[data["protocol"]], **rest)
+
+    def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
+        """Of a partner's settings, those of its protocol."""
+        if attr in PROTOCOL_SCHEMAS:
+            return obj.settings if obj.protocol == attr else None
+        return super().get_attribute(obj, attr, default)
 
 
 class LinkSchema(_Schema):
@@ -596,6 +818,16 @@ class IdpSchema(_Schema):
     contacts = ListOf(Part(ContactSchema), most=20)
 
 
+class TokenKeysSchema(KeyNamesSchema):
+    makes = TokenKeys
+
+
+class TokensSchema(_Schema):
+    makes = Tokens
+
+    keys = Part(TokenKeysSchema)
+
+
 class BillerSchema(_Schema):
     makes = Biller
 
@@ -603,6 +835,7 @@ class BillerSchema(_Schema):
     name = Label(required=True)
     portal = Part(PortalSchema, required=True)
     idp = Part(IdpSchema)
+    tokens = Part(TokensSchema)
     partners = ListOf(Part(PartnerSchema))
     mappings = ListOf(Part(MappingSchema))
     links = ListOf(Part(LinkSchema))

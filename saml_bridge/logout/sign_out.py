@@ -40,7 +40,6 @@ from saml_bridge.errors import (
 )
 from saml_bridge.exchanges import Exchanges
 from saml_bridge.fetching import Fetcher
-from saml_bridge.launch import check_not_expired
 from saml_bridge.logout.callback import CONTENT_TYPE, build_callback_form, build_logout_token
 from saml_bridge.logout.progress import (
     NEEDS_BROWSER,
@@ -66,6 +65,7 @@ from saml_bridge.saml.logout import (
     parse_logout_response,
     verify_logout,
 )
+from saml_bridge.saml.receiver import check_not_expired
 from saml_bridge.saml.requests import MAX_AGE, SKEW
 from saml_bridge.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
 from saml_bridge.sessions import SessionSource

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, text
 from saml_bridge.audit import AuditRow
 from saml_bridge.db import Base, find_database
 from saml_bridge.exchanges import LogoutRow
+from saml_bridge.grants import GrantRow
+from saml_bridge.partner_secrets import PartnerSecretRow
 from saml_bridge.partner_sessions import PartnerSessionRow
 from saml_bridge.portal_keys import PortalKeyRow
 from saml_bridge.refreshes import LeaseRow
@@ -20,8 +22,10 @@ from saml_bridge.rehearsals import RehearsalRow
 MODELS = (
     AuditRow,
     BillerRow,
+    GrantRow,
     LeaseRow,
     LogoutRow,
+    PartnerSecretRow,
     PartnerSessionRow,
     PortalKeyRow,
     RehearsalRow,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -48,13 +48,12 @@ from saml_bridge.registry.checks import (
     find_digest,
     find_issuer,
 )
-from saml_bridge.registry.snapshot import AS_CONFIGURED, Route, Snapshot, Variant
+from saml_bridge.registry.snapshot import Route, Snapshot
 from saml_bridge.registry.tables import BillerRow, PartnerIndexRow, PartnerMetadataRow, RevisionRow
 from saml_bridge.saml.metadata import SpMetadata, parse_metadata
 from saml_bridge.values import Finding, Severity, Sha256Hex, TraceId
 
 __all__ = [
-    "AS_CONFIGURED",
     "BillerRow",
     "IndexedPartner",
     "PartnerIndexRow",
@@ -66,7 +65,6 @@ __all__ = [
     "RevisionRow",
     "Route",
     "Snapshot",
-    "Variant",
 ]
 
 SNAPSHOTS_KEPT = 2048
@@ -152,6 +150,7 @@ class Registry:
         find_key: FindKey,
         base_url: str,
         pairwise_secret: bytes,
+        has_secret: Callable[[str, str], bool] = lambda _biller, _name: False,
         allow_http: bool = False,
         cache_size: int = SNAPSHOTS_KEPT,
     ) -> None:
@@ -161,6 +160,7 @@ class Registry:
         self._find_key = find_key
         self._base_url = base_url
         self._secret = pairwise_secret
+        self._has_secret = has_secret
         self._snapshots: _Kept[Snapshot] = _Kept(cache_size)
         self._parsed: _Kept[SpMetadata] = _Kept(METADATA_KEPT)
 
@@ -301,6 +301,7 @@ class Registry:
             pairwise_secret=self._secret,
             allow_http=self.allow_http,
             read_stored=self._read_metadata,
+            has_secret=self._has_secret,
             now=now,
         )
         checked: dict[str, Checked] = {}
@@ -397,6 +398,8 @@ class Registry:
             find_key=self._find_key,
             read_metadata=lambda settings: self._parse_metadata(settings, stored.published_at),
             pairwise_secret=self._secret,
+            base_url=self._base_url,
+            has_secret=self._has_secret,
         )
 
     def _parse_metadata(self, settings: SamlSettings, now: datetime) -> SpMetadata:

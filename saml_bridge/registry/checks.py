@@ -15,6 +15,8 @@ from datetime import datetime
 from saml_bridge.config import HASH_PREFIX, check_biller
 from saml_bridge.document import Biller, Partner, SamlSettings
 from saml_bridge.errors import KeyRefused, MetadataRefused
+from saml_bridge.protocols import PROTOCOLS
+from saml_bridge.receivers import PartnerContext
 from saml_bridge.registry.tables import LONGEST_ENTITY_ID
 from saml_bridge.saml.metadata import SpMetadata, check_metadata, parse_metadata
 from saml_bridge.saml.response import check_partner
@@ -92,7 +94,7 @@ def find_default_issuer(slug: str, base_url: str) -> str:
 def _list_own_names(biller: Biller, issuer: str) -> Iterator[tuple[str, str, str]]:
     yield "entity_id", issuer, "idp.entity_id"
     for position, partner in enumerate(biller.partners):
-        if partner.saml.our_entity_id is not None and partner.saml.our_entity_id != issuer:
+        if partner.speaks_saml and partner.saml.our_entity_id is not None and partner.saml.our_entity_id != issuer:
             yield "our_entity_id", partner.saml.our_entity_id, f"partners[{position}].saml.our_entity_id"
 
 
@@ -113,6 +115,7 @@ class Checks:
     pairwise_secret: bytes
     allow_http: bool
     read_stored: Callable[[Sha256Hex], bytes | None]
+    has_secret: Callable[[str, str], bool]
     now: datetime
     _judged: dict[tuple[Sha256Hex, str | None, bool], tuple[SpMetadata | None, tuple[Finding, ...]]] = field(
         default_factory=dict
@@ -133,15 +136,35 @@ class Checks:
                 checked.add(finding)
         keys = self._check_keys(biller, checked)
         given = {Sha256Hex(hashlib.sha256(content).hexdigest()): content for content in publication.metadata.values()}
-        known = {partner.saml.metadata for partner in in_force.partners} if in_force else set()
+        known = {partner.saml.metadata for partner in in_force.saml_partners} if in_force else set()
         for position, partner in enumerate(biller.partners):
             place = f"partners[{position}]"
+            if not partner.speaks_saml:
+                self._check_other(biller, partner, place, checked)
+                continue
             metadata = self._check_metadata(partner, place, checked, given=given, known=partner.saml.metadata in known)
             if metadata is not None:
                 checked.partners.append(_index(biller.slug, partner, metadata))
                 self._check_partner(partner, metadata, place, checked, keys.get(partner.saml.signing_key))
         _check_distinct(checked)
         return checked
+
+    def _check_other(self, biller: Biller, partner: Partner, place: str, checked: Checked) -> None:
+        """A partner that speaks another protocol than SAML."""
+        context = PartnerContext(
+            biller=biller,
+            partner=partner,
+            base_url=self.base_url,
+            saml_issuer=checked.issuer,
+            find_key=self.find_key,
+            read_metadata=_read_no_metadata,
+            has_secret=lambda name: self.has_secret(biller.slug, name),
+            pairwise_secret=self.pairwise_secret,
+            allow_http=self.allow_http,
+        )
+        for finding in PROTOCOLS[partner.protocol].check(context):
+            checked.add(replace(finding, where=f"{place}.{finding.where}"))
+        checked.partners.append(IndexedPartner(biller.slug, partner.slug, partner.protocol, "", None, None))
 
     def _check_own_name(self, biller: Biller, name: str, value: str, where: str) -> Iterator[Finding]:
         """The address of another biller's metadata is that biller's, whether it has one already or not."""
@@ -229,11 +252,17 @@ def _check_distinct(checked: Checked) -> None:
     """One service provider is one partner, or a launch's audience would not say which rules it went by."""
     first: dict[str, str] = {}
     for partner in checked.partners:
+        if not partner.entity_id:
+            continue
         if partner.entity_id in first:
             message = f"{partner.partner} and {first[partner.entity_id]} are the same partner, {partner.entity_id!r}"
             fix = "Keep one of them, and give it several links."
             checked.add(Finding("partner-not-unique", Severity.ERROR, message, fix, "partners"))
         first.setdefault(partner.entity_id, partner.partner)
+
+
+def _read_no_metadata(_: SamlSettings) -> SpMetadata:
+    raise MetadataRefused("only partners that speak SAML have metadata", code="metadata-missing")
 
 
 def _index(biller: str, partner: Partner, metadata: SpMetadata) -> IndexedPartner:

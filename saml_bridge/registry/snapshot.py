@@ -1,23 +1,26 @@
 """One revision as launches read it: frozen, and compiled as far as it was asked for.
 
-Owns: what of a document is compiled, and when. Does not own: how (`mapping.py`, `conditions.py`, `saml/response.py`),
+Owns: what of a document is compiled, and when. Does not own: how (`mapping.py`, `conditions.py`, `protocols.py`),
 and for how long a snapshot is the one in force (the registry, and the fence of the launch's record).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from saml_bridge.callback import CallbackTemplate, compile_callback
 from saml_bridge.conditions import Test, compile_condition
 from saml_bridge.document import Biller, Link, Partner, SamlSettings
 from saml_bridge.errors import ConfigInvalid, KeyRefused, LinkDisabled, LinkUnknown, MetadataRefused, PartnerUnusable
 from saml_bridge.mapping import CompiledMapping, compile_mapping
+from saml_bridge.protocols import PROTOCOLS
+from saml_bridge.receivers import AS_CONFIGURED, PartnerContext, Receiver, Variant
 from saml_bridge.registry.checks import FindKey
 from saml_bridge.saml.metadata import SpMetadata
-from saml_bridge.saml.response import CompiledPartner, compile_partner
-from saml_bridge.saml.sign import SigningKey, fit_algorithm
+from saml_bridge.saml.receiver import SamlReceiver
+from saml_bridge.saml.response import CompiledPartner
+from saml_bridge.saml.sign import SigningKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,45 +32,28 @@ class Route:
     link: Link
     partner: Partner
     mapping: CompiledMapping
-    response: CompiledPartner
+    receiver: Receiver
     is_visible: Test | None
     callback: CallbackTemplate | None
 
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """How one launch differs from its partner's settings, because a request asked for it.
-
-    `acs` is a location that the metadata lists; `transient` asks for a name ID that is good for one session;
-    `rehearsal` has the biller's next key sign.
-    """
-
-    acs: str | None = None
-    transient: bool = False
-    rehearsal: bool = False
-
-    def apply(self, settings: SamlSettings, key: SigningKey) -> SamlSettings:
-        """The settings of such a launch. A next key of another kind signs by the algorithm that fits it."""
-        if self.rehearsal:
-            settings = replace(settings, signature_algorithm=fit_algorithm(settings.signature_algorithm, key.kind))
-        if self.acs is not None:
-            settings = replace(settings, acs=self.acs)
-        if self.transient:
-            settings = replace(settings, name_id=replace(settings.name_id, format="transient"))
-        return settings
-
-
-AS_CONFIGURED = Variant()
+    @property
+    def response(self) -> CompiledPartner:
+        """What makes responses for a SAML partner. Raises TypeError for another, which is the caller's mistake."""
+        if not isinstance(self.receiver, SamlReceiver):
+            raise TypeError(f"{self.partner.slug} speaks {self.partner.protocol}, not SAML")
+        return self.receiver.response
 
 
 class Snapshot:
     """One biller's revision. Safe to share between threads: what is compiled twice at once is the same."""
 
     __slots__ = (
+        "_base_url",
         "_entities",
         "_find_key",
+        "_has_secret",
         "_read_metadata",
-        "_responses",
+        "_receivers",
         "_routes",
         "_secret",
         "biller",
@@ -84,6 +70,8 @@ class Snapshot:
         find_key: FindKey,
         read_metadata: Callable[[SamlSettings], SpMetadata],
         pairwise_secret: bytes,
+        base_url: str,
+        has_secret: Callable[[str, str], bool],
     ) -> None:
         self.biller = biller
         self.revision = revision
@@ -91,8 +79,10 @@ class Snapshot:
         self._find_key = find_key
         self._read_metadata = read_metadata
         self._secret = pairwise_secret
+        self._base_url = base_url
+        self._has_secret = has_secret
         self._routes: dict[tuple[str, Variant], Route] = {}
-        self._responses: dict[tuple[str, Variant], CompiledPartner] = {}
+        self._receivers: dict[tuple[str, Variant], Receiver] = {}
         self._entities: dict[str, tuple[Partner, SpMetadata]] | None = None
 
     @property
@@ -105,19 +95,36 @@ class Snapshot:
         return tuple(self._find_key(name) for name in self.biller.idp.keys.published)
 
     def find_key(self, partner: Partner, *, rehearsal: bool = False) -> SigningKey:
-        """The key that signs for this partner; in a rehearsal the biller's next one.
+        """The key that signs for this SAML partner; in a rehearsal the biller's next one.
 
         Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
         """
-        if not rehearsal and partner.saml.signing_key == "current":
-            return self.key
-        if self.biller.idp.keys.next is None:
-            raise PartnerUnusable(f"{self.biller.slug} has no next key to sign for {partner.slug}", code="no-next-key")
-        return self._find_key(self.biller.idp.keys.next)
+        return self.find_context(partner, Variant(rehearsal=rehearsal)).find_saml_key()
 
     def find_issuer(self, partner: Partner) -> str:
         """The entity ID that this partner knows the biller by."""
-        return partner.saml.our_entity_id or self.issuer
+        return (partner.saml.our_entity_id if partner.speaks_saml else None) or self.issuer
+
+    def find_context(self, partner: Partner, variant: Variant = AS_CONFIGURED) -> PartnerContext:
+        """What a partner of this biller is compiled from."""
+        return PartnerContext(
+            biller=self.biller,
+            partner=partner,
+            base_url=self._base_url,
+            saml_issuer=self.find_issuer(partner),
+            find_key=self._find_key,
+            read_metadata=self._read_metadata,
+            has_secret=lambda name: self._has_secret(self.biller.slug, name),
+            pairwise_secret=self._secret,
+            variant=variant,
+        )
+
+    def find_receiver(self, partner: Partner, variant: Variant = AS_CONFIGURED) -> Receiver:
+        """The partner, compiled; links to one partner share it. Raises what the protocol's `compile` does."""
+        place = partner.slug, variant
+        if place not in self._receivers:
+            self._receivers[place] = PROTOCOLS[partner.protocol].compile(self.find_context(partner, variant))
+        return self._receivers[place]
 
     def find_route(self, link: str, variant: Variant = AS_CONFIGURED) -> Route:
         """What a launch through a link of this biller needs.
@@ -136,15 +143,15 @@ class Snapshot:
         return self._entities.get(entity_id)
 
     def find_partner(self, slug: str) -> tuple[Partner, SpMetadata] | None:
-        """The partner of this biller with this slug, if its metadata can be read."""
+        """The SAML partner of this biller with this slug, if its metadata can be read."""
         partner = self.biller.find_partner(slug)
         try:
-            return None if partner is None else (partner, self._read_metadata(partner.saml))
+            return None if partner is None or not partner.speaks_saml else (partner, self._read_metadata(partner.saml))
         except MetadataRefused:
             return None
 
     def _list_entities(self) -> Iterator[tuple[str, tuple[Partner, SpMetadata]]]:
-        for partner in self.biller.partners:
+        for partner in self.biller.saml_partners:
             try:
                 metadata = self._read_metadata(partner.saml)
             except MetadataRefused:
@@ -165,26 +172,10 @@ class Snapshot:
                 link=link,
                 partner=partner,
                 mapping=compile_mapping(mapping),
-                response=self._compile_response(partner, variant),
+                receiver=self.find_receiver(partner, variant),
                 is_visible=compile_condition(link.visible_when) if link.visible_when else None,
                 callback=compile_callback(link.callback_uri) if link.callback_uri is not None else None,
             )
         except (ConfigInvalid, KeyRefused, MetadataRefused) as error:
             detail = f"the link {slug} of {self.biller.slug} cannot be used: {error.detail}"
             raise PartnerUnusable(detail, findings=error.findings) from error
-
-    def _compile_response(self, partner: Partner, variant: Variant) -> CompiledPartner:
-        """Links to one partner share it."""
-        place = partner.slug, variant
-        if place not in self._responses:
-            key = self.find_key(partner, rehearsal=variant.rehearsal)
-            self._responses[place] = compile_partner(
-                settings=variant.apply(partner.saml, key),
-                metadata=self._read_metadata(partner.saml),
-                biller=self.biller.slug,
-                partner=partner.slug,
-                issuer=self.find_issuer(partner),
-                key=key,
-                pairwise_secret=self._secret,
-            )
-        return self._responses[place]

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from saml_bridge.errors import StatusRefused
+from saml_bridge.receivers import Variant
 from saml_bridge.saml.requests import NameIdValue, RequestedContext, satisfies
 from saml_bridge.saml.response import BuiltResponse, find_authn_context
-from saml_bridge.saml.status import NO_AUTHN_CONTEXT, REQUESTER, RESPONDER, UNKNOWN_PRINCIPAL
+from saml_bridge.saml.status import AUTHN_FAILED, NO_AUTHN_CONTEXT, NO_PASSIVE, REQUESTER, RESPONDER, UNKNOWN_PRINCIPAL
 from saml_bridge.values import PortalSession
 
 CLOCKS_APART = timedelta(seconds=30)
@@ -57,6 +58,24 @@ class Asked:
         stored["subject"] = subject and NameIdValue(**subject)
         return cls(**stored)
 
+    @property
+    def variant(self) -> Variant:
+        """Where the response goes, and with which kind of name ID."""
+        return Variant(self.acs, self.transient)
+
+    def find_resume_path(self, biller: str) -> str:
+        """The path of the single sign-on address."""
+        return f"/saml/{biller}/sso"
+
+    def refuse_passive(self, why: str) -> StatusRefused:
+        """NoPassive (Core 3.4.1)."""
+        return StatusRefused(why, code="no-passive", status=RESPONDER, sub_status=NO_PASSIVE)
+
+    def refuse_old_sign_in(self) -> StatusRefused:
+        """AuthnFailed: ForceAuthn is not met (Core 3.4.1)."""
+        detail = "the request forces a new sign-in, and the payer came back with the old one"
+        return StatusRefused(detail, code="sign-in-not-new", status=RESPONDER, sub_status=AUTHN_FAILED)
+
     def needs_sign_in(self, session: PortalSession) -> bool:
         """Whether ForceAuthn is not met yet: the payer must have signed in anew since the request (Core 3.4.1).
 
@@ -68,7 +87,7 @@ class Asked:
         moved = self.auth_time_before is None or session.auth_time > self.auth_time_before
         return not (self.sent_to_sign_in and moved and session.auth_time >= self.received_at - CLOCKS_APART)
 
-    def check_context(self, session: PortalSession) -> None:
+    def check_session(self, session: PortalSession) -> None:
         """The portal's sign-in must be of a class that was asked for. Raises StatusRefused (Core 3.3.2.2.1)."""
         stated = find_authn_context(session.amr)
         if not satisfies(stated, self.context):

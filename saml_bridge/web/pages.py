@@ -20,7 +20,7 @@ from saml_bridge.callback import origin_of
 from saml_bridge.document import Biller
 from saml_bridge.errors import BridgeError
 from saml_bridge.launch import Launched
-from saml_bridge.values import FormPost, TraceId
+from saml_bridge.values import FormPost, Redirect, TraceId
 
 LANGUAGES = ("en", "es")
 STATIC = "/static"
@@ -88,13 +88,22 @@ def is_from_here(base_url: str) -> bool:
 
 
 def answer_launch(launched: Launched) -> Response:
-    """The page that posts the reply to the partner: at once by script, else by its button."""
+    """The page that posts the reply to the partner, at once by script, else by its button; or a redirect there."""
+    if isinstance(launched.reply, Redirect):
+        return answer_redirect(launched.reply)
     return answer_post(
         reply=launched.reply,
         origins=launched.origins,
         biller_name=launched.biller.name,
         partner_name=launched.route.partner.name,
     )
+
+
+def answer_redirect(reply: Redirect) -> Response:
+    """The browser goes to the partner; what its URL carries must not be kept by anybody on the way."""
+    response = Response(status=303, headers=[("Location", reply.url), *_HEADERS])
+    del response.headers["Content-Type"]
+    return response
 
 
 def answer_post(
@@ -115,7 +124,9 @@ def answer_post(
 
 
 def render_launch(launched: Launched, language: str) -> str:
-    """The page of a launch as text; needs an application context."""
+    """The page of a launch as text, or the URL that it leads to; needs an application context."""
+    if isinstance(launched.reply, Redirect):
+        return launched.reply.url
     return _render_post(launched.reply, language, launched.biller.name, launched.route.partner.name)
 
 

@@ -1,0 +1,244 @@
+"""The one seam between a launch and the protocols that partners speak.
+
+Owns: what a protocol is given (`Ask`), what it must give (`Built`), what a partner compiled for launches can do
+(`Receiver`), what a request that the partner started must answer (`PartnerRequest`), and which services of the outside
+a protocol may use (`Services`). Does not own: any protocol (one module each, listed in `protocols.py`), and the order
+of a launch (`launch.py`), which is the caller.
+
+Pure: what reaches outside is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from saml_bridge.document import Biller, Partner, SamlSettings
+from saml_bridge.errors import BridgeError, PartnerUnusable
+from saml_bridge.saml.metadata import SpMetadata
+from saml_bridge.saml.sign import SigningKey
+from saml_bridge.values import Attribute, FormPost, JsonObject, PortalSession, Redirect
+
+Reply = FormPost | Redirect
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How one launch differs from its partner's settings, because a request asked for it.
+
+    `acs` is a location that the metadata lists, `transient` asks for a name ID that is good for one session (SAML);
+    `rehearsal` has the biller's next key sign.
+    """
+
+    acs: str | None = None
+    transient: bool = False
+    rehearsal: bool = False
+
+
+AS_CONFIGURED = Variant()
+
+
+class PartnerRequest(Protocol):
+    """A sign-on request of a partner, verified: what the launch that answers it must know of it."""
+
+    @property
+    def is_passive(self) -> bool:
+        """Whether the payer must not be shown anything."""
+
+    @property
+    def force_authn(self) -> bool:
+        """Whether the payer must sign in anew."""
+
+    @property
+    def sent_to_sign_in(self) -> bool:
+        """Whether the payer was sent to the portal's sign-in for this request already."""
+
+    @property
+    def variant(self) -> Variant:
+        """How the launch that answers it differs from the partner's settings."""
+
+    def find_resume_path(self, biller: str) -> str:
+        """The path at which the request is gone on with, after the payer's sign-in."""
+
+    def needs_sign_in(self, session: PortalSession) -> bool:
+        """Whether the payer who is signed in must sign in anew."""
+
+    def check_session(self, session: PortalSession) -> None:
+        """Whether the portal's sign-in is of the kind that was asked for. Raises what `refuse_passive` gives."""
+
+    def refuse_passive(self, why: str) -> BridgeError:
+        """The refusal, to be told to the partner, of a passive request that would need the payer."""
+
+    def refuse_old_sign_in(self) -> BridgeError:
+        """The refusal, to be told to the partner, when the payer came back without having signed in anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerCall:
+    """One call of a partner's server. `target` names the partner for the breaker: biller and slug."""
+
+    target: tuple[str, str]
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A payer on the way to an OpenID Connect partner, until its request comes: through which link, as whom."""
+
+    biller: str
+    link: str
+    session: PortalSession
+    account: str | None
+    callback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Something waits here under `token` for the one browser that has the cookie `browser`."""
+
+    token: str
+    browser: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a protocol may ask of the outside, wired once (`app.py`). Each raises BridgeError.
+
+    `find_secret` gives the partner's secret of this name to use now (biller, name, now); `call` the body of a partner's
+    answer of status 2xx; `hold_hint` keeps a hint for one browser; `keep_grant` keeps what an authorization code stands
+    for (JSON) and gives the code (biller, partner, portal session's ID, grant, now).
+    """
+
+    find_secret: Callable[[str, str, datetime], str]
+    call: Callable[[PartnerCall], bytes]
+    hold_hint: Callable[[Hint, datetime], Waits]
+    keep_grant: Callable[[str, str, str, Mapping[str, Any], datetime], str]
+
+
+def _refuse_service(*_: Any) -> Any:
+    raise PartnerUnusable("this service is not wired here", code="service-missing")
+
+
+NO_SERVICES = Services(_refuse_service, _refuse_service, _refuse_service, _refuse_service)
+"""For where no protocol needs the outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a protocol makes its reply from. `request` is the partner's, None for a launch that the payer started.
+
+    `biller`, `partner` and `link` are slugs.
+    """
+
+    biller: str
+    partner: str
+    link: str
+    session: PortalSession
+    account: JsonObject | None
+    attributes: tuple[Attribute, ...]
+    callback: str | None
+    now: datetime
+    random_bytes: Callable[[int], bytes]
+    services: Services
+    request: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A session that begins at the partner, as a logout will name it there (SAML: name ID; OpenID Connect: sub)."""
+
+    name_id: str
+    name_id_format: str
+    session_index: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A reply. `begun` is None where the partner cannot be told of a logout; `document` is what was signed, for the
+    command line; `waits` is what the browser needs a cookie for.
+    """
+
+    reply: Reply
+    begun: Begun | None = None
+    document: bytes = b""
+    waits: Waits | None = None
+
+
+class Receiver(Protocol):
+    """A partner, compiled once for many launches. Safe to share between threads."""
+
+    @property
+    def key_name(self) -> str | None:
+        """The key of the ring that signs, for the audit trail."""
+
+    @property
+    def location(self) -> str:
+        """Where the browser goes, as far as it is known before."""
+
+    def build(self, ask: Ask) -> Built:
+        """The reply of one launch. Raises BridgeError, and then nothing leaves."""
+
+    def check(
+        self,
+        *,
+        session: PortalSession,
+        account: JsonObject | None,
+        attributes: Sequence[Attribute],
+        callback: str | None,
+        now: datetime,
+    ) -> None:
+        """Whether `build` would succeed, without signing, keeping or calling anything. Raises what it would."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerContext:
+    """What a partner is compiled from and checked with, beside its settings.
+
+    `saml_issuer` is the entity ID that the partner knows the biller by. `find_key` gives a key of the ring by its name
+    and raises KeyRefused; `read_metadata` a SAML partner's metadata, and raises MetadataRefused; `has_secret` tells
+    whether the biller has a secret of a name.
+    """
+
+    biller: Biller
+    partner: Partner
+    base_url: str
+    saml_issuer: str
+    find_key: Callable[[str], SigningKey]
+    read_metadata: Callable[[SamlSettings], SpMetadata]
+    has_secret: Callable[[str], bool]
+    pairwise_secret: bytes
+    allow_http: bool = False
+    variant: Variant = AS_CONFIGURED
+
+    @property
+    def issuer(self) -> str:
+        """The biller's issuer in tokens (OpenID Connect Discovery 1.0, section 3)."""
+        return find_token_issuer(self.base_url, self.biller.slug)
+
+    def find_saml_key(self) -> SigningKey:
+        """The key that signs XML for this partner; in a rehearsal the biller's next one.
+
+        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
+        """
+        names = self.biller.idp.keys
+        if not self.variant.rehearsal and self.partner.saml.signing_key == "current":
+            return self.find_key(names.current)
+        if names.next is None:
+            detail = f"{self.biller.slug} has no next key to sign for {self.partner.slug}"
+            raise PartnerUnusable(detail, code="no-next-key")
+        return self.find_key(names.next)
+
+    def find_token_key(self, name: str | None) -> SigningKey:
+        """The key of this name, or the biller's current key for tokens. Raises KeyRefused."""
+        return self.find_key(name or self.biller.tokens.keys.current)
+
+
+def find_token_issuer(base_url: str, biller: str) -> str:
+    """The issuer of a biller's tokens (a slug)."""
+    return f"{base_url}/oidc/{biller}"
