@@ -1,9 +1,9 @@
 """One demo partner's OpenID Connect relying party, built on Authlib's Flask client.
 
-Owns: its registration at a utility (issuer, client ID and secret, in a file of its own), its authorization requests, and
-the answer to 'may this code sign somebody in?'. Does not own: pages and sessions (`partners.py`), and nothing of the
-bridge: Authlib decides, by the utility's discovery document and keys. On top of Authlib's checks it refuses an answer of
-another issuer (RFC 9207) and a UserInfo of another subject (OpenID Connect Core 5.3.2).
+Owns: its registration at a utility (issuer, client ID and secret, in a file of its own), its authorization requests,
+and the answer to 'may this code sign somebody in?'. Does not own: pages and sessions (`partners.py`), and nothing of
+the bridge: Authlib decides, by the utility's discovery document and keys. On top of Authlib's checks it refuses an
+answer of another issuer (RFC 9207) and a UserInfo of another subject (OpenID Connect Core 5.3.2).
 """
 
 from __future__ import annotations
