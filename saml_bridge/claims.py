@@ -19,6 +19,7 @@ from typing import Any, Final
 from saml_bridge.document import AttributeMapping, SubjectSettings
 from saml_bridge.errors import LaunchRefused, ValueRefused
 from saml_bridge.fields import FieldUnknown, compile_path, is_multi_valued
+from saml_bridge.receivers import PartnerContext
 from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Severity
 
 MOST_LEVELS: Final = 5
@@ -111,6 +112,15 @@ def check_claims(mapping: AttributeMapping, *, reserved: Collection[str], where:
                 message = f"attribute: {rule.attribute!r} and {name!r} would be a value and an object of one name"
                 yield _refuse("claim-clash", message, "Rename one of them.", place)
         paths.setdefault(path, rule.attribute)
+
+
+def check_mappings(context: PartnerContext, *, reserved: Collection[str]) -> Iterator[Finding]:
+    """The claims of the mappings that links to this partner use, once each; the place names the mapping."""
+    slugs = dict.fromkeys(link.mapping for link in context.biller.links if link.partner == context.partner.slug)
+    for slug in slugs:
+        mapping = context.biller.find_mapping(slug)
+        if mapping is not None:
+            yield from check_claims(mapping, reserved=reserved, where=f"mappings[{slug}]")
 
 
 def _refuse(code: str, message: str, fix: str, where: str) -> Finding:
