@@ -25,8 +25,8 @@ def read(token: str, algorithm: str, key_name: str) -> dict[str, Any]:
     """The claims, verified by joserfc; EdDSA, which that library warns of by its old name, by the key itself."""
     if algorithm == "EdDSA":
         signed, _, signature = token.rpartition(".")
-        find_key(key_name).public_key.verify(urlsafe_b64decode(signature), signed.encode())  # type: ignore[call-arg, arg-type]  # Ed25519's
-        return dict(json.loads(urlsafe_b64decode(signed.partition(".")[2])))
+        find_key(key_name).public_key.verify(urlsafe_b64decode(signature.encode()), signed.encode())  # type: ignore[call-arg, arg-type]  # Ed25519's
+        return dict(json.loads(urlsafe_b64decode(signed.partition(".")[2].encode())))
     key = (
         OctKey.import_key(SECRET)
         if algorithm == "HS256"
