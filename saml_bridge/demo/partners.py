@@ -8,7 +8,7 @@ told apart from a vendor's only by the banner on each page.
 Routes, below each portal's name: `/`, `/usage`, `POST /sign-out`; of those that speak SAML (`/aquahawk`, `/eyeonwater`,
 `/my360`, `/sensus`) `POST /sign-in`, `POST /saml/acs`, `/saml/finish`, `/saml/slo`, `POST /saml/slo/soap`,
 `/saml/metadata`; of the relying party `/iedr` `POST /sign-in`, `/login`, `/callback`, `/signed-out`,
-`POST /backchannel-logout`.
+`POST /backchannel-logout`; of `/itron`, whose server is called, `POST /LoginSSO` and `POST /enter`.
 
 A response to a request is posted by another site, so the cookie that binds the request to this browser does not come
 with it. It is checked and kept, and the browser is sent on to `/saml/finish`, which sees the cookie and signs in.
@@ -41,6 +41,7 @@ from saml_bridge.demo.service_provider import (
     ServiceProvider,
     Wants,
 )
+from saml_bridge.demo.session_tokens import SESSION_TOKEN, CallRefused, SessionTokens
 from saml_bridge.demo.sign_out import Answered, Incoming, Outgoing, answer_request, ask_sign_out, take_answer
 from saml_bridge.demo.usage import COMMODITIES, WATER, Commodity, derive_number, draw_chart, read_usage
 
@@ -54,6 +55,7 @@ FORMAT_NAMES: Final = {
     "urn:oasis:names:tc:SAML:2.0:nameid-format:transient": "transient",
     "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified": "unspecified",
     SUBJECT: "subject of an ID token",
+    SESSION_TOKEN: "user ID that the utility's server gave",
 }
 STATUS: Final = "urn:oasis:names:tc:SAML:2.0:status:"
 ANSWERS: Final = {
@@ -151,6 +153,16 @@ PORTALS: Final = {
             meters="meters",
             kinds="meter_kinds",
         ),
+        PartnerPortal(
+            slug="itron",
+            name="Itron",
+            line="Your meter, hour by hour",
+            heading="Hour by hour",
+            wants=None,
+            account="accountIds",
+            full_name=("firstName", "lastName"),
+            meter_prefix="IT-",
+        ),
     )
 }
 
@@ -193,6 +205,7 @@ class PartnerPages:
         self.arrivals: Waiting[Arrival] = Waiting(clock, FINISH_LIFETIME)
         self.sign_outs: Waiting[Asked] = Waiting(clock, REQUEST_LIFETIME)
         self.providers = build_providers(base_url, state_dir, clock)
+        self.tokens = SessionTokens(state_dir, "itron", clock)
         self.relying_party = RelyingParty(app, "iedr", base_url, state_dir)
 
     def show_index(self) -> str:
@@ -225,6 +238,8 @@ class PartnerPages:
 
     def sign_in(self, slug: str) -> AnyResponse:
         """Send the browser to a utility with a request, which only this browser can come back with."""
+        if slug == "itron":
+            abort(404)  # sign-on starts at the utility alone
         if slug not in self.providers:
             return self._ask_openid()
         page = self._choose_page(slug, urljoin(self.base_url, request.form.get("next", "")))
@@ -349,6 +364,30 @@ class PartnerPages:
         except ResponseRefused:
             return self._show_signed_out("iedr", None)
 
+    # The web service
+
+    def give_token(self) -> Response:
+        """A utility's server asks for a customer's session token."""
+        try:
+            token = self.tokens.sign_in(request.headers.get("Authorization"), request.get_data())
+        except CallRefused as refused:
+            response = make_response({"error": refused.reason}, refused.status)
+            if refused.status == 401:
+                response.headers["WWW-Authenticate"] = 'Basic realm="LoginSSO"'
+        else:
+            response = make_response({"sessionToken": token})
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def enter_with_token(self) -> AnyResponse:
+        """The browser brings the token: sign in and go on (303), or say why not (403)."""
+        portal = PORTALS["itron"]
+        received = self.tokens.take(request.form.get("token", ""))
+        if received is None:
+            return self._refuse("itron", ResponseRefused("the session token is unknown, used, or older than a minute"))
+        check_content(portal, received)
+        return self._enter("itron", received, request.form.get("page", ""))
+
     # Responses
 
     def accept(self, slug: str) -> AnyResponse:
@@ -425,7 +464,12 @@ class PartnerPages:
         """End the session here, then ask the utility to end its own and all others."""
         signed_in = self._find_session(slug)
         self.sessions.end(request.cookies.get(f"{slug}_session"))
-        response = self._sign_out_openid(signed_in) if slug == "iedr" else self._sign_out_saml(slug, signed_in)
+        if slug in self.providers:
+            response = self._sign_out_saml(slug, signed_in)
+        elif slug == "iedr":
+            response = self._sign_out_openid(signed_in)
+        else:
+            response = self._show_signed_out(slug, None)
         response.delete_cookie(
             f"{slug}_session", path=f"/{slug}/", secure=request.is_secure, httponly=True, samesite="Lax"
         )
@@ -505,7 +549,8 @@ def build_providers(
 
 def check_content(portal: PartnerPortal, received: Received) -> None:
     """What this portal cannot do without. Raises ResponseRefused."""
-    wanted = SUBJECT if portal.wants is None else portal.wants.name_id_format
+    others = {"iedr": SUBJECT, "itron": SESSION_TOKEN}
+    wanted = others[portal.slug] if portal.wants is None else portal.wants.name_id_format
     if received.name_id_format != wanted or not received.name_id:
         raise ResponseRefused(f"the name ID is not in the format {FORMAT_NAMES[wanted]}")
     if not received.first(portal.account):
@@ -518,6 +563,8 @@ def list_seals(received: Received) -> tuple[tuple[str, bool], ...]:
     """How what came was protected: a line each, and whether it is a strength."""
     if received.name_id_format == SUBJECT:
         return (("ID token signed, verified", True), ("Fetched from the utility's server, not by the browser", True))
+    if received.name_id_format == SESSION_TOKEN:
+        return (("Told by the utility's server, not by the browser", True), ("Session token used once", True))
     response, assertion = ("Response" in received.signed, "Assertion" in received.signed)
     return (
         ("Response signed, verified" if response else "Response not signed", response),
@@ -565,6 +612,8 @@ def create_partners_app(
     app.add_url_rule(f"/{slug}/saml/slo/soap", "slo_soap", pages.single_logout_by_soap, methods=["POST"])
     app.add_url_rule(f"/{slug}/saml/metadata", "metadata", pages.show_metadata)
     app.add_url_rule(f"/{every}/sign-out", "sign_out", pages.sign_out, methods=["POST"])
+    app.add_url_rule("/itron/LoginSSO", "give_token", pages.give_token, methods=["POST"])
+    app.add_url_rule("/itron/enter", "enter_with_token", pages.enter_with_token, methods=["POST"])
     app.add_url_rule("/iedr/login", "start_openid", pages.start_openid)
     app.add_url_rule("/iedr/callback", "accept_openid", pages.accept_openid)
     app.add_url_rule("/iedr/backchannel-logout", "end_openid", pages.end_openid, methods=["POST"])
