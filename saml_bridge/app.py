@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -24,8 +24,10 @@ from saml_bridge.launch import Launcher
 from saml_bridge.logout import SignOut
 from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
+from saml_bridge.partner_calls import PartnerCalls
 from saml_bridge.partner_sessions import PartnerSessions
 from saml_bridge.portal_keys import PortalKeys
+from saml_bridge.receivers import NO_SERVICES
 from saml_bridge.refreshes import Refreshes
 from saml_bridge.refreshing import Refresher
 from saml_bridge.registry import Registry
@@ -51,6 +53,9 @@ log = structlog.get_logger()
 MAX_BODY_BYTES = 6 * 1024 * 1024
 METADATA_SECONDS = 60
 """For the whole of one fetch: a federation's file of 100 MB takes a while."""
+
+CALL_SECONDS = 10
+"""For a partner's server while a payer waits, where the partner's settings do not say less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ def open_bridge(settings: Settings) -> Bridge:
         secret=secret,
         clock=lambda: datetime.now(UTC),
         random_bytes=os.urandom,
+        services=replace(NO_SERVICES, call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS)).call),
     )
     rollover = Rollover(
         registry=registry, launcher=launcher, rehearsals=Rehearsals(database, audit), find_key=keys.find
@@ -114,9 +120,7 @@ def open_bridge(settings: Settings) -> Bridge:
     refresher = Refresher(
         registry=registry,
         refreshes=refreshes,
-        fetcher=Fetcher(
-            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=METADATA_SECONDS
-        ),
+        fetcher=_make_fetcher(settings, METADATA_SECONDS),
         clock=lambda: datetime.now(UTC),
         new_trace_id=lambda: new_trace_id(launcher),
     )
@@ -126,9 +130,7 @@ def open_bridge(settings: Settings) -> Bridge:
         audit=audit,
         exchanges=exchanges,
         sessions=partner_sessions,
-        fetcher=Fetcher(
-            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=DEADLINE_SECONDS
-        ),
+        fetcher=_make_fetcher(settings, DEADLINE_SECONDS),
         base_url=settings.base_url,
         clock=launcher.clock,
         random_bytes=launcher.random_bytes,
@@ -148,6 +150,10 @@ def open_bridge(settings: Settings) -> Bridge:
         sign_out=sign_out,
         portal_keys=PortalKeys(database, random_bytes=os.urandom),
     )
+
+
+def _make_fetcher(settings: Settings, seconds: float) -> Fetcher:
+    return Fetcher(allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=seconds)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -17,6 +17,7 @@ LAYERS: list[set[str]] = [
         *(
             "receivers",
             "protocols",
+            "json_text",
             "claims",
             "carried_token",
             "signed_link",
