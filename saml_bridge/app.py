@@ -32,10 +32,10 @@ from saml_bridge.registry import Registry
 from saml_bridge.rehearsals import Rehearsals
 from saml_bridge.rollover import Rollover
 from saml_bridge.saml.libraries import check_libraries
+from saml_bridge.saml_sign_on import open_saml_sign_on
 from saml_bridge.schedule import RefreshSchedule
 from saml_bridge.sessions import SourceBook
 from saml_bridge.settings import Settings
-from saml_bridge.sign_on import SignOn
 from saml_bridge.sources import open_sources
 from saml_bridge.tickets import Tickets
 from saml_bridge.web.launch import create_launch_views, new_trace_id
@@ -161,7 +161,7 @@ def _create_service(settings: Settings) -> Bridge:
     for finding in check_schema(app):
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
-    sources, sign_on = _open_sources(bridge), SignOn(bridge.launcher, bridge.exchanges)
+    sources, sign_on = _open_sources(bridge), open_saml_sign_on(bridge.launcher, bridge.exchanges)
     tickets = Tickets(bridge.launcher, bridge.exchanges)
     gate = PortalGate(bridge.portal_keys, bridge.launcher)
     app.register_blueprint(create_launch_views(bridge.launcher, sources, tickets, bridge.exchanges))

@@ -289,7 +289,7 @@ class _Attempt:
             biller=snapshot.biller,
             route=route,
             reply=built.reply,
-            origins=_find_origins(find_location(built.reply), route.partner.origins, _find_origin(callback)),
+            origins=find_origins(find_location(built.reply), route.partner.origins, _find_origin(callback)),
             revision=snapshot.revision,
             remember=self._remember(session, account),
             document=built.document,
@@ -399,7 +399,7 @@ def make_sign_in_url(portal: Portal, back: str, **more: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _find_origins(action: str, declared: tuple[str, ...], callback: str | None) -> tuple[str, ...]:
+def find_origins(action: str, declared: tuple[str, ...], callback: str | None = None) -> tuple[str, ...]:
     """Where the browser may go: the form's target, and what the partner declared to redirect to after it."""
     origins = [origin_of(action), *declared, *([] if callback is None else [callback])]
     return tuple(dict.fromkeys(origins))

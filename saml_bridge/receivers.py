@@ -44,6 +44,10 @@ class PartnerRequest(Protocol):
     """A sign-on request of a partner, verified: what the launch that answers it must know of it."""
 
     @property
+    def received_at(self) -> datetime:
+        """When it came, aware UTC."""
+
+    @property
     def is_passive(self) -> bool:
         """Whether the payer must not be shown anything."""
 
@@ -58,6 +62,12 @@ class PartnerRequest(Protocol):
     @property
     def variant(self) -> Variant:
         """How the launch that answers it differs from the partner's settings."""
+
+    def to_json(self) -> str:
+        """The request as text, with all that it asks, while it waits."""
+
+    def note_sign_in(self, auth_time: datetime | None) -> PartnerRequest:
+        """The request of a payer who is sent to the portal's sign-in, and had signed in last at `auth_time`."""
 
     def find_resume_path(self, biller: str) -> str:
         """The path at which the request is gone on with, after the payer's sign-in."""

@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {
         "launch",
         "sign_on",
+        "saml_sign_on",
         "logout",
         "publishing",
         "refreshing",

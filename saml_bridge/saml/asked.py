@@ -2,13 +2,13 @@
 
 Owns: the few facts of an AuthnRequest that outlive it, in a form that can wait for the payer's sign-in, and whether a
 session meets them. Does not own: reading and verifying requests (`requests.py`), and who is signed in.
-Called by the sign-on (`sign_on.py`) and the launch that answers it.
+Called by the sign-on (`saml_sign_on.py`) and the launch that answers it.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from saml_bridge.errors import StatusRefused
@@ -57,6 +57,10 @@ class Asked:
             stored["context"] = RequestedContext(context["comparison"], classes, declarations)
         stored["subject"] = subject and NameIdValue(**subject)
         return cls(**stored)
+
+    def note_sign_in(self, auth_time: datetime | None) -> Asked:
+        """The request of a payer who is sent to the portal's sign-in; `auth_time` as `auth_time_before`."""
+        return replace(self, sent_to_sign_in=True, auth_time_before=auth_time)
 
     @property
     def variant(self) -> Variant:
