@@ -19,7 +19,7 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -32,7 +32,7 @@ from cryptography.x509.oid import NameOID
 from saml_bridge.errors import BridgeError, KeyRefused
 from saml_bridge.saml.sign import PrivateKey, SigningKey, is_encrypted, load_signing_key
 
-KeyKind = Literal["rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384"]
+KeyKind = Literal["rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519"]
 
 _KEY_SUFFIX = ".key.pem"
 _UNLOCK = "set SAML_BRIDGE_KEY_PASSPHRASE to the one that it was encrypted with"
@@ -44,6 +44,7 @@ _MAKERS: dict[KeyKind, Callable[[], PrivateKey]] = {
     "rsa-4096": lambda: rsa.generate_private_key(65537, 4096),
     "ec-p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ec-p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
 
 
@@ -197,5 +198,5 @@ def _certify(key: PrivateKey, name: str, now: datetime) -> x509.Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + _LIFETIME)
-        .sign(key, hashes.SHA256())
+        .sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     )

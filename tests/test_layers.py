@@ -44,7 +44,7 @@ LAYERS: list[set[str]] = [
     {"web", "cli", "metadata_report", "key_report", "terminal", "demo", "schedule"},
     {"app", "installation"},
 ]
-PURE_PACKAGES = {"lxml", "xmlsec", "saml2", "marshmallow", "joserfc", "cryptography", "re2", "yaml"}
+PURE_PACKAGES = {"lxml", "xmlsec", "saml2", "marshmallow", "joserfc", "cryptography", "re2", "yaml", "authlib"}
 NO_FLASK_BELOW = 4
 FLASK_ALLOWED = {"db", "migrations"}
 WIRING = {("cli", "app"), ("cli", "installation"), ("demo", "app"), ("demo", "installation")}
