@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from saml_bridge import encrypted_token, signed_link
 from saml_bridge.document import Protocol
 from saml_bridge.receivers import PartnerContext, Receiver
 from saml_bridge.saml import receiver as saml
@@ -35,4 +36,6 @@ def _check_nothing(_: PartnerContext) -> Iterator[Finding]:
 
 PROTOCOLS: Final[Mapping[Protocol, Speaks]] = {
     "saml": Speaks(saml.compile_receiver, _check_nothing),
+    "jwt": Speaks(signed_link.compile_receiver, signed_link.check_partner),
+    "encrypted_token": Speaks(encrypted_token.compile_receiver, encrypted_token.check_partner),
 }

@@ -10,7 +10,7 @@ Pure: what reaches outside is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from saml_bridge.document import Biller, Partner, SamlSettings
 from saml_bridge.errors import BridgeError, PartnerUnusable
 from saml_bridge.saml.metadata import SpMetadata
 from saml_bridge.saml.sign import SigningKey
-from saml_bridge.values import Attribute, FormPost, JsonObject, PortalSession, Redirect
+from saml_bridge.values import Attribute, Finding, FormPost, JsonObject, PortalSession, Redirect, Severity
 
 Reply = FormPost | Redirect
 
@@ -247,6 +247,14 @@ class PartnerContext:
     def find_token_key(self, name: str | None) -> SigningKey:
         """The key of this name, or the biller's current key for tokens. Raises KeyRefused."""
         return self.find_key(name or self.biller.tokens.keys.current)
+
+
+def check_secret(context: PartnerContext, name: str | None, where: str) -> Iterator[Finding]:
+    """Whether the biller has the secret that a partner's settings name."""
+    if name is not None and not context.has_secret(name):
+        message = f"secret: {context.biller.slug} has no secret {name!r}"
+        fix = f"Run 'saml-bridge secrets set {context.biller.slug} {name}'."
+        yield Finding("secret-missing", Severity.ERROR, message, fix, where)
 
 
 def find_token_issuer(base_url: str, biller: str) -> str:

@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"values", "errors", "document", "__init__"},
     {
         *("fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"),
-        *("receivers", "protocols", "claims", "signed_link", "encrypted_token", "backchannel_token", "oidc"),
+        *("receivers", "protocols", "claims", "carried_token", "signed_link", "encrypted_token", "backchannel_token", "oidc"),
         *("token_keys", "catalog"),
     },
     {
