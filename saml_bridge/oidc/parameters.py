@@ -41,6 +41,15 @@ def read_parameters(encoded: bytes) -> dict[str, str]:
     Raises ClientRefused (`invalid_request`) with the codes `parameter-encoding`, `parameter-many` and
     `parameter-twice`.
     """
+    pairs = read_pairs(encoded)
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        _refuse("parameter-twice", "a parameter is there twice")
+    return {name: value for name, value in found.items() if value}
+
+
+def read_pairs(encoded: bytes) -> list[tuple[str, str]]:
+    """The parameters as they stand there, in order. Raises ClientRefused as `read_parameters`, but for those twice."""
     try:
         text = encoded.decode("ascii")
         if _BAD_ESCAPE.search(text):
@@ -50,10 +59,7 @@ def read_parameters(encoded: bytes) -> dict[str, str]:
         _refuse("parameter-encoding", "the parameters are not percent-encoded UTF-8")
     if len(pairs) > MOST_PARAMETERS:
         _refuse("parameter-many", f"there are more than {MOST_PARAMETERS} parameters")
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        _refuse("parameter-twice", "a parameter is there twice")
-    return {name: value for name, value in found.items() if value}
+    return pairs
 
 
 def _refuse(code: str, detail: str) -> NoReturn:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from saml_bridge.errors import StatusRefused
-from saml_bridge.receivers import Variant
+from saml_bridge.receivers import Needs, Variant
 from saml_bridge.saml.requests import NameIdValue, RequestedContext, satisfies
 from saml_bridge.saml.response import BuiltResponse, find_authn_context
 from saml_bridge.saml.status import AUTHN_FAILED, NO_AUTHN_CONTEXT, NO_PASSIVE, REQUESTER, RESPONDER, UNKNOWN_PRINCIPAL
@@ -71,7 +71,7 @@ class Asked:
         """The path of the single sign-on address."""
         return f"/saml/{biller}/sso"
 
-    def refuse_passive(self, why: str) -> StatusRefused:
+    def refuse_passive(self, why: str, _needs: Needs) -> StatusRefused:
         """NoPassive (Core 3.4.1)."""
         return StatusRefused(why, code="no-passive", status=RESPONDER, sub_status=NO_PASSIVE)
 

@@ -116,7 +116,7 @@ def _start_launch(tickets: Tickets, source: SessionSource, ask: LaunchRequest) -
     browser = cookies.get(_waiting_cookie(token)) or cookies.get(_waiting_cookie())
     waiting = tickets.take_held(token, browser=browser, biller=ask.biller, link=ask.link)
     # whoever has the token and the cookie was on our page a moment ago
-    return _Start(replace(ask, callback=waiting.callback, foreign=False), waiting)
+    return _Start(replace(ask, callback=waiting.callback, foreign=False, vouched=True), waiting)
 
 
 def _start_posted(launcher: Launcher, exchanges: Exchanges, sources: SourceBook, ask: LaunchRequest) -> _Start:
@@ -129,7 +129,7 @@ def _start_posted(launcher: Launcher, exchanges: Exchanges, sources: SourceBook,
         tokens=request.form.getlist(SESSION_FIELD),
         origin=request.headers.get("Origin"),
     )
-    return _Start(ask, source)
+    return _Start(replace(ask, vouched=True), source)
 
 
 def _start_ticket(tickets: Tickets, token: str, asked: LaunchRequest) -> _Start:
@@ -145,6 +145,7 @@ def _start_ticket(tickets: Tickets, token: str, asked: LaunchRequest) -> _Start:
         account=waiting.account,
         callback=waiting.callback,
         remembered=_read_cookies(request).get(_cookie_name(waiting.biller)),
+        vouched=True,
     )
     return _Start(ask, waiting)
 
@@ -250,7 +251,7 @@ def answer_outcome(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> 
         return redirect(outcome.url, code=303)  # type: ignore[return-value]  # werkzeug's class is Flask's base
     biller, partner_name = outcome.biller, outcome.route.partner.name
     if isinstance(outcome, Confirm):
-        host = urlsplit(outcome.route.response.acs.location).hostname
+        host = urlsplit(outcome.route.receiver.location).hostname
         return render_page(
             "continue.html", biller=biller, partner_name=partner_name, partner_host=host, url=ask.find_path()
         )
