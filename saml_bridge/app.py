@@ -19,6 +19,7 @@ from saml_bridge.db import check_schema, init_database
 from saml_bridge.errors import BridgeError, KeyRefused, NotFound
 from saml_bridge.exchanges import Exchanges
 from saml_bridge.fetching import Fetcher
+from saml_bridge.grants import Grants
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
 from saml_bridge.logout import SignOut
@@ -26,6 +27,7 @@ from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
 from saml_bridge.partner_sessions import PartnerSessions
 from saml_bridge.portal_keys import PortalKeys
+from saml_bridge.provider import Provider
 from saml_bridge.refreshes import Refreshes
 from saml_bridge.refreshing import Refresher
 from saml_bridge.registry import Registry
@@ -38,9 +40,11 @@ from saml_bridge.sessions import SourceBook
 from saml_bridge.settings import Settings
 from saml_bridge.sources import open_sources
 from saml_bridge.tickets import Tickets
+from saml_bridge.token_exchange import TokenExchange
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.logout import create_logout_views
 from saml_bridge.web.metrics import SourceMetrics
+from saml_bridge.web.oidc import answer_error, answer_no_endpoint, create_oidc_views
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
 from saml_bridge.web.portal import PortalGate, answer_no_call, create_portal_views
@@ -51,6 +55,8 @@ log = structlog.get_logger()
 MAX_BODY_BYTES = 6 * 1024 * 1024
 METADATA_SECONDS = 60
 """For the whole of one fetch: a federation's file of 100 MB takes a while."""
+CLIENT_KEYS_SECONDS = 5
+"""For the whole of one fetch of a relying party's keys, for which its request waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class Bridge:
     partner_sessions: PartnerSessions
     sign_out: SignOut
     portal_keys: PortalKeys
+    grants: Grants
+    provider: Provider
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -132,6 +140,15 @@ def open_bridge(settings: Settings) -> Bridge:
         clock=launcher.clock,
         random_bytes=launcher.random_bytes,
     )
+    provider = Provider(
+        registry,
+        exchanges=exchanges,
+        list_secrets=lambda *_: (),
+        fetcher=Fetcher(
+            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=CLIENT_KEYS_SECONDS
+        ),
+        base_url=settings.base_url,
+    )
     return Bridge(
         app=app,
         settings=settings,
@@ -146,6 +163,8 @@ def open_bridge(settings: Settings) -> Bridge:
         partner_sessions=partner_sessions,
         sign_out=sign_out,
         portal_keys=PortalKeys(database, random_bytes=os.urandom),
+        grants=Grants(database, secret=secret),
+        provider=provider,
     )
 
 
@@ -169,6 +188,8 @@ def _create_service(settings: Settings) -> Bridge:
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, sources))
     app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, sources, gate))
     app.register_blueprint(create_portal_views(gate, tickets, sources))
+    exchange = TokenExchange(bridge.provider, grants=bridge.grants, audit=bridge.audit, clock=bridge.launcher.clock)
+    app.register_blueprint(create_oidc_views(exchange, bridge.launcher))
     app.register_blueprint(create_operation_views(app, settings.metrics_token, list_problems=sources.list_problems))
     _register_errors(bridge)
     return bridge
@@ -225,12 +246,16 @@ def _register_errors(bridge: Bridge) -> None:
     def answer_refusal(error: BridgeError) -> Response:
         trace_id = new_trace_id(bridge.launcher)
         log.warning("refused", trace_id=trace_id, code=error.code, detail=error.diagnosis())
+        if request.blueprint == "oidc":
+            return answer_error(error)
         return render_error(error, trace_id=trace_id)
 
     @bridge.app.errorhandler(HTTPException)
     def answer_http(error: HTTPException) -> Response | HTTPException:
         if request.path.startswith("/api/"):
             return answer_no_call(error, new_trace_id(bridge.launcher))
+        if request.path.startswith("/oidc/"):
+            return answer_no_endpoint(error, new_trace_id(bridge.launcher))
         if error.code != 404:
             return error
         return render_error(NotFound("no such address"))
@@ -239,4 +264,6 @@ def _register_errors(bridge: Bridge) -> None:
     def answer_fault(error: Exception) -> Response:
         trace_id = new_trace_id(bridge.launcher)
         log.error("fault", trace_id=trace_id, exc_info=error)
+        if request.blueprint == "oidc":
+            return answer_error(BridgeError("fault"))
         return render_error(BridgeError("fault"), trace_id=trace_id)
