@@ -132,7 +132,10 @@ class SamlSignOn:
 
     def resume(self, token: str, visit: Visit, source: SessionSource) -> Answer:
         """Go on with a request that waited for this browser. Raises as `receive`."""
-        return self.sign_on.go_on(self.sign_on.take(token, visit), visit, source, token=token)
+        with self.sign_on.recording(visit) as known:
+            snapshot, partner, asked = self.sign_on.take(token, visit, known)
+            link = self.sign_on.find_link(snapshot.biller, partner)
+        return self.sign_on.go_on(Taken(partner, link, asked), visit, source, token=token)
 
     def _verify(
         self, received: Received, snapshot: Snapshot, visit: Visit, known: dict[str, str]

@@ -143,26 +143,26 @@ class SignOn:
     exchanges: Exchanges
     dialect: Dialect
 
-    def take(self, token: str, visit: Visit) -> Taken:
-        """A request that waited for this browser, once. Raises BridgeError, recorded."""
-        with self.recording(visit) as known:
-            check_seen(visit)  # before it is taken: a prefetch must not use it up
-            pending = None
-            if visit.browser is not None:
-                pending = self.exchanges.take_sign_on(
-                    token=token, browser=visit.browser, biller=visit.biller, now=self.launcher.clock()
-                )
-            if pending is None:
-                detail = (
-                    "no request waits under this token for this browser: it is used, older than 10 minutes, or not its"
-                )
-                raise SignOnOver(detail)
-            snapshot = self.launcher.registry.find_current(visit.biller)
-            known["partner"] = pending.partner
-            partner = snapshot.biller.find_partner(pending.partner)
-            if partner is None or not self.dialect.speaks(partner):
-                raise RequestRefused("the partner was removed while its request waited", code="issuer-unknown")
-            return Taken(partner, self.find_link(snapshot.biller, partner), self.dialect.read_request(pending.request))
+    def take(self, token: str, visit: Visit, known: dict[str, str]) -> tuple[Snapshot, Partner, PartnerRequest]:
+        """A request that waited for this browser, once, with the configuration in force. Raises RequestRefused.
+
+        `known` is what `recording` gave.
+        """
+        check_seen(visit)  # before it is taken: a prefetch must not use it up
+        pending = None
+        if visit.browser is not None:
+            pending = self.exchanges.take_sign_on(
+                token=token, browser=visit.browser, biller=visit.biller, now=self.launcher.clock()
+            )
+        if pending is None:
+            detail = "no request waits under this token for this browser: it is used, older than 10 minutes, or not its"
+            raise SignOnOver(detail)
+        known["partner"] = pending.partner
+        snapshot = self.launcher.registry.find_current(visit.biller)
+        partner = snapshot.biller.find_partner(pending.partner)
+        if partner is None or not self.dialect.speaks(partner):
+            raise RequestRefused("the partner was removed while its request waited", code="issuer-unknown")
+        return snapshot, partner, self.dialect.read_request(pending.request)
 
     def go_on(
         self, taken: Taken, visit: Visit, source: SessionSource, *, token: str | None = None, park: bool = False

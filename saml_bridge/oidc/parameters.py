@@ -26,13 +26,18 @@ def read_form(body: bytes, *, content_type: str | None) -> dict[str, str]:
 
     Raises ClientRefused (`invalid_request`) with the codes `form-type`, `form-size` and those of `read_parameters`.
     """
+    check_form(body, content_type=content_type)
+    return read_parameters(body)
+
+
+def check_form(body: bytes, *, content_type: str | None) -> None:
+    """Whether a body is a form that can be read. Raises ClientRefused with the codes `form-type` and `form-size`."""
     kind, _, options = (content_type or "").partition(";")
     charset = options.strip().lower().replace('"', "")
     if kind.strip().lower() != FORM or charset not in ("", "charset=utf-8"):
         _refuse("form-type", f"the body is not {FORM} in UTF-8")
     if len(body) > MAX_FORM_BYTES:
         _refuse("form-size", f"the body is larger than {MAX_FORM_BYTES} bytes")
-    return read_parameters(body)
 
 
 def read_parameters(encoded: bytes) -> dict[str, str]:

@@ -17,18 +17,18 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from saml_bridge.claims import FindSubject, build_claims, check_claims, check_subject, compile_subject
+from saml_bridge.claims import FindSubject, build_claims, check_mappings, check_subject, compile_subject
 from saml_bridge.document import OidcSettings
 from saml_bridge.errors import PartnerUnusable
 from saml_bridge.oidc.asked import OidcAsked, find_acr
 from saml_bridge.oidc.discovery import STANDARD_SCOPES
 from saml_bridge.oidc.grant import Grant
 from saml_bridge.oidc.id_token import ID_TOKEN_CLAIMS
-from saml_bridge.oidc.requests import add_query
-from saml_bridge.receivers import Ask, Begun, Built, Hint, PartnerContext
+from saml_bridge.oidc.requests import add_query, check_still_registered
+from saml_bridge.receivers import Ask, Begun, Built, Hint, PartnerContext, check_secret
 from saml_bridge.saml.sign import SigningKey
 from saml_bridge.token_keys import check_token_key
-from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Redirect, Severity
+from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Redirect
 
 SUBJECT_FORMAT: Final = "oidc"
 """What stands for a name ID format where a session at a relying party is remembered."""
@@ -77,7 +77,7 @@ class OidcReceiver:
         return self.settings.initiate_login_uri or self.settings.redirect_uris[0]
 
     def build(self, ask: Ask) -> Built:
-        """Raises PartnerUnusable, LaunchRefused, ValueRefused, AuthorizationRefused, DatabaseUnavailable."""
+        """Raises PartnerUnusable, LaunchRefused, ValueRefused, AuthorizationRefused, RequestRefused."""
         asked: OidcAsked | None = ask.request
         return self._initiate(ask) if asked is None else self._authorize(ask, asked)
 
@@ -117,6 +117,7 @@ class OidcReceiver:
     def _authorize(self, ask: Ask, asked: OidcAsked) -> Built:
         """Give the partner a code (Core 3.1.2.5)."""
         request, subject = asked.request, self.find_subject(ask.session, ask.account)
+        check_still_registered(request, self.settings)
         asked.check_subject(subject)
         userinfo, id_token = self.release.select(build_claims(ask.attributes), asked)
         grant = Grant(
@@ -199,19 +200,10 @@ def _list_hosts(settings: OidcSettings) -> set[str]:
 def check_partner(context: PartnerContext) -> Iterator[Finding]:
     """Keys and secrets that are not there, claims that cannot be made, a payer who could not be named."""
     settings = _find_settings(context)
-    yield from _check_secret(context, settings)
+    if settings.client_auth.startswith("client_secret"):
+        yield from check_secret(context, settings.secret, "oidc.secret")
     algorithms = {settings.id_token_algorithm, settings.userinfo_algorithm or settings.id_token_algorithm}
     for algorithm in sorted(algorithms):
         yield from check_token_key(context, settings.key, algorithm, "oidc.key")
-    slugs = dict.fromkeys(link.mapping for link in context.biller.links if link.partner == context.partner.slug)
-    for mapping in filter(None, map(context.biller.find_mapping, slugs)):
-        yield from check_claims(mapping, reserved=ID_TOKEN_CLAIMS, where=f"mappings[{mapping.slug}]")
+    yield from check_mappings(context, reserved=ID_TOKEN_CLAIMS)
     yield from check_subject(settings.subject, where="oidc.subject")
-
-
-def _check_secret(context: PartnerContext, settings: OidcSettings) -> Iterator[Finding]:
-    name = settings.secret
-    if settings.client_auth.startswith("client_secret") and name is not None and not context.has_secret(name):
-        message = f"secret: {context.biller.slug} has no secret {name!r}"
-        fix = f"Run 'saml-bridge secrets set {context.biller.slug} {name}'."
-        yield Finding("secret-missing", Severity.ERROR, message, fix, "oidc.secret")

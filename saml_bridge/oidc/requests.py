@@ -146,7 +146,7 @@ def find_place(parameters: Parameters, settings: OidcSettings) -> ReturnPlace:
     none of ours is refused later, in the query.
     """
     asked = parameters.get("redirect_uri")
-    if asked is None or not any(_is_registered(asked, one, settings) for one in settings.redirect_uris):
+    if asked is None or not _is_registered(asked, settings):
         detail = "redirect_uri: is missing, there twice, or none of the client's redirect_uris, to the letter"
         raise RequestRefused(detail, code="redirect-uri-unregistered")
     state = parameters.get("state")
@@ -155,16 +155,23 @@ def find_place(parameters: Parameters, settings: OidcSettings) -> ReturnPlace:
     return ReturnPlace(asked, state, "form_post" if parameters.get("response_mode") == "form_post" else "query")
 
 
-def _is_registered(asked: str, registered: str, settings: OidcSettings) -> bool:
+def _is_registered(asked: str, settings: OidcSettings) -> bool:
     """A public client on the payer's own machine takes whatever port is free there (RFC 8252 7.3)."""
-    if asked == registered:
+    if asked in settings.redirect_uris:
         return True
-    if settings.client_auth != "none":
+    theirs = _LOOPBACK.fullmatch(asked) if settings.client_auth == "none" else None
+    if theirs is None or int(theirs[2] or 80) not in range(1, 65536):
         return False
-    ours, theirs = _LOOPBACK.fullmatch(registered), _LOOPBACK.fullmatch(asked)
-    if ours is None or theirs is None or int(theirs[2] or 80) not in range(1, 65536):
-        return False
-    return (ours[1], ours[3]) == (theirs[1], theirs[3])
+    ours = [found for found in map(_LOOPBACK.fullmatch, settings.redirect_uris) if found is not None]
+    return any((one[1], one[3]) == (theirs[1], theirs[3]) for one in ours)
+
+
+def check_still_registered(request: AuthorizationRequest, settings: OidcSettings) -> None:
+    """Whether a request that waited may still be answered where it asks. Raises RequestRefused."""
+    asked = request.place.redirect_uri
+    if request.client_id != settings.client_id or not _is_registered(asked, settings):
+        detail = "the client or its redirect_uri was taken away while its request waited"
+        raise RequestRefused(detail, code="redirect-uri-unregistered")
 
 
 def parse_request(parameters: Parameters, settings: OidcSettings, place: ReturnPlace) -> AuthorizationRequest:

@@ -20,6 +20,7 @@ from saml_bridge.sign_on import WAIT, Answer, Declined, Held, Resume, Visit
 from saml_bridge.values import Redirect, TraceId
 from saml_bridge.web.launch import (
     answer_outcome,
+    bind_browser,
     find_biller,
     is_unseen,
     new_trace_id,
@@ -49,11 +50,6 @@ def run_sign_on(
         note_end(log, "sign-on", trace_id=trace_id, biller=biller, link=answer.ask.link, end=end, started=started)
     response.headers["X-Trace-Id"] = trace_id
     return response
-
-
-def bind_browser(response: Response, name: str, value: str, *, seconds: int) -> None:
-    """Set a cookie that what waits here is bound to."""
-    response.set_cookie(name, value, max_age=seconds, path="/", secure=is_https(), httponly=True, samesite="Lax")
 
 
 def _read_visit(biller: str, trace_id: TraceId) -> Visit:
