@@ -103,6 +103,7 @@ def open_bridge(settings: Settings) -> Bridge:
         database,
         audit=audit,
         find_key=keys.find,
+        find_published=keys.find_published,
         base_url=settings.base_url,
         pairwise_secret=settings.pairwise_secret.encode(),
         allow_http=settings.allow_http_acs,

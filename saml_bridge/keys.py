@@ -30,7 +30,14 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from saml_bridge.errors import BridgeError, KeyRefused
-from saml_bridge.saml.sign import PrivateKey, SigningKey, is_encrypted, load_signing_key
+from saml_bridge.saml.sign import (
+    PrivateKey,
+    PublishedKey,
+    SigningKey,
+    is_encrypted,
+    load_published_key,
+    load_signing_key,
+)
 
 KeyKind = Literal["rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519"]
 
@@ -59,6 +66,7 @@ class KeyRing:
         self.folder = folder
         self._passphrase = passphrase.encode() if passphrase else None
         self._loaded: dict[str, SigningKey] = {}
+        self._published: dict[str, PublishedKey] = {}
         self._lock = Lock()
 
     def find(self, name: str) -> SigningKey:
@@ -67,6 +75,19 @@ class KeyRing:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
+
+    def find_published(self, name: str) -> PublishedKey:
+        """What others are told of the key of this name, from its certificate alone: its private key may be locked.
+
+        Raises KeyRefused: no such certificate, or not one of a key that is fit to sign.
+        """
+        with self._lock:
+            if name in self._loaded:
+                return self._loaded[name]
+            if name not in self._published:
+                _, path = _paths(self.folder, name)
+                self._published[name] = load_published_key(name, _read_bytes(name, path))
+            return self._published[name]
 
     def list_names(self) -> tuple[str, ...]:
         """The names of all keys in the folder, sorted; those that would be refused too."""
@@ -132,11 +153,7 @@ class KeyRing:
     def _load(self, name: str) -> SigningKey:
         key_path, certificate_path = _paths(self.folder, name)
         check_private(key_path)
-        try:
-            key_pem, certificate_pem = key_path.read_bytes(), certificate_path.read_bytes()
-        except OSError as error:
-            raise KeyRefused(f"key {name!r}: cannot read {error.filename}: {error.strerror}") from error
-        return self._open(name, key_pem, certificate_pem)
+        return self._open(name, _read_bytes(name, key_path), _read_bytes(name, certificate_path))
 
     def _open(self, name: str, key_pem: bytes, certificate_pem: bytes) -> SigningKey:
         try:
@@ -180,6 +197,13 @@ def _write_new(path: Path, content: bytes, *, mode: int) -> None:
     except OSError:  # such as a full disk: half a file must not stand in the way of the whole one
         path.unlink()
         raise
+
+
+def _read_bytes(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyRefused(f"key {name!r}: cannot read {error.filename}: {error.strerror}") from error
 
 
 def _paths(folder: Path, name: str) -> tuple[Path, Path]:

@@ -1,8 +1,9 @@
 """The biller's keys as signers of tokens: JWTs in compact form, and what others verify them with.
 
-Owns: which algorithm a key signs tokens with, the names of keys in tokens (RFC 7638), signing a JWT, our public keys as
-JWKs, and tokens of ours that come back. Does not own: where keys lie (`keys.py`), what stands in a token (the
-protocols), and tokens that others signed. Called by the protocols that carry tokens, and by what publishes our keys.
+Owns: which key and algorithm sign a partner's tokens, and that it is a key for nothing else; the names of keys in
+tokens (RFC 7638), signing a JWT, our public keys as JWKs, and tokens of ours that come back. Does not own: where keys
+lie (`keys.py`), what stands in a token (the protocols), and tokens that others signed. Called by the protocols that
+carry tokens, by what publishes our keys, and by the registry before a publication.
 
 Specification: RFC 7515, RFC 7517, RFC 7519, RFC 8037; RFC 8725 for what is refused.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -24,7 +25,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 
-from saml_bridge.document import SignatureAlgorithm, TokenAlgorithm
+from saml_bridge.document import (
+    Biller,
+    EncryptedTokenSettings,
+    JwtSettings,
+    OidcSettings,
+    Partner,
+    SignatureAlgorithm,
+    TokenAlgorithm,
+)
 from saml_bridge.errors import BridgeError, KeyRefused
 from saml_bridge.receivers import PartnerContext
 from saml_bridge.saml.sign import PublicKey, PublishedKey, SignatureFault, SigningKey, make_signature
@@ -119,7 +128,7 @@ def find_kid(key: PublishedKey) -> str:
     return urlsafe_b64encode(hashlib.sha256(members.encode("ascii")).digest()).decode("ascii")
 
 
-def dump_public_jwk(key: PublishedKey, algorithm: TokenAlgorithm | None = None) -> dict[str, str]:
+def dump_public_jwk(key: PublishedKey, algorithm: TokenAlgorithm | None = None) -> dict[str, Any]:
     """The public key as a JWK (RFC 7517, section 4), with `kid`, `use` and `alg`. Raises KeyRefused (key-kind)."""
     told = {"kid": find_kid(key), "use": "sig", "alg": algorithm or find_token_algorithm(key)}
     return _list_members(key.public_key) | told
@@ -252,3 +261,90 @@ def _fits(key: PublishedKey, algorithm: TokenAlgorithm) -> bool:
 
 def _describe(key: PublishedKey) -> str:
     return {"rsa": "an RSA key", "ec": f"a {key.curve} key", "ed25519": "an Ed25519 key"}[key.kind]
+
+
+# Which keys a biller's tokens need
+
+
+def find_key_name(biller: Biller, partner: Partner) -> str | None:
+    """The name of the key that signs this partner's tokens; None where no key of the ring does."""
+    settings = partner.settings
+    match settings:
+        case OidcSettings(key=key):
+            pass
+        case JwtSettings(key=key) if settings.algorithm != "HS256":
+            pass
+        case EncryptedTokenSettings(key=key) if settings.format == "jwe" and settings.key_management == "RSA-OAEP-256":
+            pass
+        case _:
+            return None
+    return key or biller.tokens.keys.current
+
+
+def list_token_keys(biller: Biller) -> tuple[str, ...]:
+    """The names of all keys that the biller's JWKS is to hold: those of `tokens.keys` and its partners' own."""
+    return tuple(dict.fromkeys(name for name, _ in _list_places(biller)))
+
+
+def list_needed_keys(biller: Biller) -> frozenset[str]:
+    """Those of them without which a partner could not be served: none where no partner needs a key for tokens."""
+    used = [find_key_name(biller, partner) for partner in biller.partners]
+    keys = biller.tokens.keys
+    rolled = [keys.next, keys.previous] if any(used) else []
+    return frozenset(name for name in (*used, *rolled) if name is not None)
+
+
+def _list_places(biller: Biller) -> Iterator[tuple[str, str]]:
+    """The names of keys for tokens, each with the place in the document that names it."""
+    keys = biller.tokens.keys
+    for use, name in (("current", keys.current), ("next", keys.next), ("previous", keys.previous)):
+        if name is not None:
+            yield name, f"tokens.keys.{use}"
+    for position, partner in enumerate(biller.partners):
+        name = find_key_name(biller, partner)
+        if name is not None and name == getattr(partner.settings, "key", None):
+            yield name, f"partners[{position}].{partner.protocol}.key"
+
+
+def check_biller_keys(biller: Biller, find_published: Callable[[str], PublishedKey]) -> Iterator[Finding]:
+    """Whether the biller's keys for tokens are there, as far as no partner's own check asks, and for tokens alone.
+
+    A key that signs both XML and tokens would let what was made for one be passed off as the other.
+    """
+    needed = list_needed_keys(biller)
+    for use in ("next", "previous"):
+        name = getattr(biller.tokens.keys, use)
+        if name in needed:
+            yield from _check_published(name, use, find_published)
+    for name, where in _list_places(biller):
+        twin = _find_twin(name, biller.idp.keys.published, find_published)
+        if twin is not None:
+            same = "" if twin == name else f" is the key {twin!r} by another name, which"
+            message = f"key: {name!r}{same or ','} signs this biller's XML messages (idp.keys), and is to sign tokens"
+            fix = "Make another key for tokens with 'saml-bridge keys create', and name it here."
+            yield Finding("key-shared", Severity.ERROR, message, fix, where)
+
+
+def _check_published(name: str, use: str, find_published: Callable[[str], PublishedKey]) -> Iterator[Finding]:
+    try:
+        find_kid(find_published(name))
+    except KeyRefused as refused:
+        message = f"{use}: the key {name!r} cannot be used: {refused.detail}"
+        fix = "Make it with 'saml-bridge keys create', or name another."
+        yield Finding("key-refused", Severity.ERROR, message, fix, f"tokens.keys.{use}")
+
+
+def _find_twin(name: str, others: Iterable[str], find_published: Callable[[str], PublishedKey]) -> str | None:
+    """Which of the other names is the same key; one that cannot be read is nobody's twin."""
+    public = _read_public(name, find_published)
+    for other in others:
+        if other == name or (public is not None and public == _read_public(other, find_published)):
+            return other
+    return None
+
+
+def _read_public(name: str, find_published: Callable[[str], PublishedKey]) -> PublicKey | None:
+    try:
+        return find_published(name).public_key
+    except KeyRefused:
+        return None

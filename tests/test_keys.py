@@ -270,3 +270,20 @@ def test_a_disk_that_is_full_leaves_no_half_key(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert "OSError" in done.stderr
     assert not path.exists()
+
+
+def test_what_others_are_told_of_a_locked_key_needs_no_passphrase(tmp_path: Path) -> None:
+    KeyRing(tmp_path, RIGHT).create("locked", kind="ec-p256", now=NOW, encrypt=True)
+    ring = KeyRing(tmp_path)
+    published = ring.find_published("locked")
+    key = KeyRing(tmp_path, RIGHT).find("locked")
+    assert (published.certificate, published.public_key) == (key.certificate, key.public_key)
+    assert not hasattr(published, "private_key")
+    with pytest.raises(KeyRefused):
+        ring.find("locked")
+    (tmp_path / "locked.cert.pem").unlink()
+    assert ring.find_published("locked") is published, "it is read once"
+    with pytest.raises(KeyRefused, match="No such file"):
+        KeyRing(tmp_path).find_published("locked")
+    with pytest.raises(KeyRefused, match="no key name"):
+        ring.find_published("../locked")

@@ -15,17 +15,36 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwk, jwt
 
-from saml_bridge.document import BackchannelSettings, Biller, Partner, Portal, TokenAlgorithm, TokenKeys, Tokens
+from saml_bridge.document import (
+    BackchannelSettings,
+    Biller,
+    EncryptedTokenSettings,
+    Idp,
+    JwtSettings,
+    KeyNames,
+    OidcSettings,
+    Partner,
+    Portal,
+    ProtocolSettings,
+    SamlSettings,
+    TokenAlgorithm,
+    TokenKeys,
+    Tokens,
+)
 from saml_bridge.errors import KeyRefused
 from saml_bridge.receivers import PartnerContext
 from saml_bridge.saml.sign import SignatureFault, SigningKey, load_published_key, make_signature
 from saml_bridge.token_keys import (
     MAX_TOKEN_BYTES,
     TokenRefused,
+    check_biller_keys,
     check_token_key,
     dump_public_jwk,
+    find_key_name,
     find_kid,
     find_token_algorithm,
+    list_needed_keys,
+    list_token_keys,
     sign_jwt,
     verify_own_jwt,
 )
@@ -297,3 +316,85 @@ def test_a_key_of_another_kind_is_an_error(name: str, algorithm: TokenAlgorithm)
     assert (finding.code, finding.where, finding.refuses) == ("key-kind", "jwt.key", True)
     assert algorithm in finding.message
     assert finding.fix
+
+
+# Which keys a biller's tokens need
+
+URL = "https://partner.example/in"
+SIGNED: list[ProtocolSettings] = [
+    OidcSettings("client", (URL,)),
+    JwtSettings(URL),
+    JwtSettings(URL, algorithm="EdDSA"),
+    EncryptedTokenSettings(URL),
+]
+UNSIGNED: list[ProtocolSettings] = [
+    SamlSettings(),
+    JwtSettings(URL, algorithm="HS256", secret="shared"),
+    EncryptedTokenSettings(URL, key_management="dir", secret="shared"),
+    EncryptedTokenSettings(URL, format="multipass", secret="shared"),
+    BackchannelSettings(URL),
+]
+
+
+def make_biller(*settings: ProtocolSettings, idp: KeyNames | None = None, **tokens: str) -> Biller:
+    partners = tuple(Partner(f"p{at}", f"P{at}", "jwt", one) for at, one in enumerate(settings))
+    portal = Portal("https://pay.example/in", "https://pay.example/")
+    return Biller(
+        "riverton-water", "Riverton", portal, Idp(keys=idp or KeyNames()), Tokens(TokenKeys(**tokens)), partners
+    )
+
+
+@pytest.mark.parametrize("settings", SIGNED, ids=repr)
+def test_a_partners_tokens_are_signed_with_its_own_key_or_the_billers(settings: Any) -> None:
+    rolling = {"next": "winter", "previous": "autumn"}
+    biller = make_biller(settings, **rolling)
+    assert find_key_name(biller, biller.partners[0]) == "tokens"
+    assert list_token_keys(biller) == ("tokens", "winter", "autumn")
+    assert list_needed_keys(biller) == {"tokens", "winter", "autumn"}
+    own = make_biller(replace(settings, key="own"), **rolling)
+    assert find_key_name(own, own.partners[0]) == "own"
+    assert list_token_keys(own) == ("tokens", "winter", "autumn", "own")
+    assert list_needed_keys(own) == {"own", "winter", "autumn"}
+
+
+@pytest.mark.parametrize("settings", UNSIGNED, ids=repr)
+def test_a_partner_whose_messages_no_key_of_tokens_signs_needs_none(settings: Any) -> None:
+    if hasattr(settings, "key"):
+        settings = replace(settings, key="own")
+    biller = make_biller(settings, next="winter")
+    assert find_key_name(biller, biller.partners[0]) is None
+    assert list_token_keys(biller) == ("tokens", "winter")
+    assert list_needed_keys(biller) == frozenset()
+
+
+def find_among(**found: str) -> Any:
+    """The ring of keys of the tests, by the names given to them here."""
+
+    def find(name: str) -> SigningKey:
+        if name not in found:
+            raise KeyRefused(f"there is no {name}")
+        return load_key(found[name])
+
+    return find
+
+
+def test_a_billers_next_and_previous_key_for_tokens_are_there_and_fit_for_tokens() -> None:
+    biller = make_biller(JwtSettings(URL), next="winter", previous="autumn")
+    found = list(check_biller_keys(biller, find_among(default="idp-rsa", tokens="idp-rsa3072", autumn="idp-p384")))
+    assert [(one.code, one.where, one.refuses) for one in found] == [
+        ("key-refused", "tokens.keys.next", True),
+        ("key-refused", "tokens.keys.previous", True),
+    ]
+    good = find_among(default="idp-rsa", tokens="idp-rsa3072", autumn="idp-p256", winter="portal-ed25519")
+    assert list(check_biller_keys(biller, good)) == []
+
+
+def test_k6_a_partners_own_key_is_none_that_signs_xml() -> None:
+    biller = make_biller(JwtSettings(URL), OidcSettings("c", (URL,), key="spring"), idp=KeyNames(next="spring"))
+    [finding] = check_biller_keys(biller, find_among())
+    assert (finding.code, finding.where, finding.refuses) == ("key-shared", "partners[1].jwt.key", True)
+    biller = replace(biller, idp=Idp())
+    assert list(check_biller_keys(biller, find_among(default="idp-rsa"))) == []
+    [finding] = check_biller_keys(biller, find_among(default="idp-rsa", spring="idp-rsa"))
+    assert finding.code == "key-shared"
+    assert "'spring' is the key 'default' by another name" in finding.message
