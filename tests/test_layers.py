@@ -38,6 +38,7 @@ LAYERS: list[set[str]] = [
     {
         "launch",
         "sign_on",
+        "saml_sign_on",
         "logout",
         "publishing",
         "refreshing",
