@@ -260,7 +260,9 @@ class BackchannelSettings:
     total_seconds: int = 5
 
 
-_SECRET_WORDS: Final = re.compile(r"token|key|secret|passw|credential|authori[sz]ation", re.IGNORECASE)
+_SECRET_WORDS: Final = re.compile(
+    r"token|secret|passw|credential|authori[sz]ation|(?:^|[^a-z]|api|access)key", re.IGNORECASE
+)
 
 
 def holds_secret(name: str) -> bool:

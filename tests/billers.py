@@ -79,6 +79,7 @@ username: riverton
 secret: itron-service
 token_at: /token
 landing_url: https://itron.example/portal
+callback_in_body: returnUrl
 """,
 }
 """Settings of a partner of each protocol but SAML, as YAML."""
@@ -128,13 +129,18 @@ def make_partner(protocol: str, settings: str | None = None) -> dict[str, Any]:
     return {"slug": protocol.replace("_", "-"), "name": protocol.title(), "protocol": protocol, protocol: read}
 
 
-def load_partner(partner: dict[str, Any], *, callback: str | None = "https://partner.example/usage") -> Biller:
-    """A biller with this partner alone, and one link to it."""
+def write_partners(*partners: dict[str, Any], callback: str | None = "https://partner.example/usage") -> str:
+    """A file of one biller with these partners, and one link to the first."""
     data = yaml.safe_load(SHORT_FILE)
     biller = data["billers"][0]
-    biller["partners"] = [partner]
-    biller["links"][0] |= {"partner": partner["slug"], "callback_uri": callback, "callback_allow": []}
-    return load_file(json.dumps(data)).billers[0].biller
+    biller["partners"] = list(partners)
+    biller["links"][0] |= {"partner": partners[0]["slug"], "callback_uri": callback, "callback_allow": []}
+    return json.dumps(data)
+
+
+def load_partner(partner: dict[str, Any]) -> Biller:
+    """A biller with this partner alone, and one link to it."""
+    return load_file(write_partners(partner)).billers[0].biller
 
 
 def with_link(biller: Biller, **changes: object) -> Biller:
