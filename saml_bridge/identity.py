@@ -17,7 +17,6 @@ from saml_bridge.document import Partner
 from saml_bridge.errors import NotFound
 from saml_bridge.registry import Registry, Snapshot
 from saml_bridge.saml.idp_metadata import IdpDescription, build_idp_metadata
-from saml_bridge.saml.sign import SigningKey
 
 VALIDITY = timedelta(days=366)
 DOCUMENTS_KEPT = 1024
@@ -44,7 +43,8 @@ class IdentityProvider:
         """The biller's metadata in force, or the one for a partner that insists on another entity ID for us.
 
         It is valid for a year from the day of `now` (UTC), and the same all that day. Raises BillerUnknown, NotFound
-        for a partner that is not there, KeyRefused when a key that it must hold cannot be read.
+        for a partner that is not there, KeyRefused when the key that signs it cannot be used, or the certificate of
+        another cannot be read.
         """
         return self._build(self._registry.find_current(biller), partner, now.astimezone(UTC).date())
 
@@ -56,7 +56,8 @@ class IdentityProvider:
                 entity_id=snapshot.issuer if partner is None else snapshot.find_issuer(partner),
                 sso_url=f"{self._base_url}/saml/{biller.slug}/sso",
                 slo_url=f"{self._base_url}/saml/{biller.slug}/slo",
-                keys=_order_keys(snapshot, partner),
+                key=snapshot.key if partner is None else snapshot.find_key(partner),
+                other_keys=snapshot.find_published_keys(),
                 name=biller.name,
                 home_url=biller.portal.home_url,
                 valid_until=datetime(day.year, day.month, day.day, tzinfo=UTC) + VALIDITY,
@@ -74,12 +75,3 @@ def _find_partner(snapshot: Snapshot, slug: str) -> Partner:
     if partner is None or not partner.speaks_saml:
         raise NotFound(f"{snapshot.biller.slug} has no such partner", code="partner-unknown")
     return partner
-
-
-def _order_keys(snapshot: Snapshot, partner: Partner | None) -> tuple[SigningKey, ...]:
-    """All published keys; the one that signs for the partner first."""
-    published = snapshot.find_published_keys()
-    if partner is None:
-        return published
-    signing = snapshot.find_key(partner)
-    return (signing, *(key for key in published if key != signing))

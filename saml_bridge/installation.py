@@ -15,6 +15,7 @@ from pathlib import Path
 from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.config import check_signer
 from saml_bridge.db import check_schema, upgrade_database
+from saml_bridge.document import KeyNames, TokenKeys
 from saml_bridge.errors import BridgeError, ConfigInvalid, SettingsInvalid
 from saml_bridge.keys import check_private, write_private
 from saml_bridge.refreshes import SourceState
@@ -22,14 +23,16 @@ from saml_bridge.registry import IndexedPartner
 from saml_bridge.sessions import MAX_JWKS_BYTES, JsonRefused, parse_json
 from saml_bridge.settings import PREFIX, SECRET_FILE, Settings, find_instance_dir
 from saml_bridge.sources import open_sources
+from saml_bridge.token_keys import list_needed_keys
 from saml_bridge.values import Finding, Severity
 
-DEFAULT_KEY = "default"
+DEFAULT_KEY = KeyNames().current
+TOKENS_KEY = TokenKeys().current
 NOTE_AHEAD, WARN_AHEAD, URGENT_AHEAD = (timedelta(days=days) for days in (60, 30, 7))
 
 
 def initialise(environ: Mapping[str, str]) -> Iterator[str]:
-    """Make what is missing - secret, default key, database tables - and say so, line by line.
+    """Make what is missing - secret, the keys for XML and for tokens, database tables - and say so, line by line.
 
     Raises BridgeError for settings that cannot work, OSError for a folder that cannot be written.
     """
@@ -37,10 +40,11 @@ def initialise(environ: Mapping[str, str]) -> Iterator[str]:
     if not environ.get(PREFIX + "SECRET_KEY") and _make_secret(secret):
         yield f"secret    made {secret}; back it up: persistent name IDs are made with it"
     bridge = open_bridge(Settings.from_env(environ))
-    if DEFAULT_KEY not in bridge.keys.list_names():
-        encrypt = bridge.settings.key_passphrase is not None
-        key_path, _ = bridge.keys.create(DEFAULT_KEY, kind="rsa-2048", now=datetime.now(UTC), encrypt=encrypt)
-        yield f"key       made {key_path}"
+    encrypt = bridge.settings.key_passphrase is not None
+    for name in (DEFAULT_KEY, TOKENS_KEY):
+        if name not in bridge.keys.list_names():
+            key_path, _ = bridge.keys.create(name, kind="rsa-2048", now=datetime.now(UTC), encrypt=encrypt)
+            yield f"key       made {key_path}"
     upgrade_database(bridge.app)
     yield "database  up to date"
 
@@ -146,11 +150,11 @@ def _examine_named_keys(bridge: Bridge) -> Iterator[Finding]:
     there = bridge.keys.list_names()
     for slug in bridge.registry.list_billers():
         try:
-            published = bridge.registry.load_document(slug).idp.keys.published
+            biller = bridge.registry.load_document(slug)
         except BridgeError as error:
             yield Finding(error.code, Severity.ERROR, f"Its configuration cannot be read: {error.detail}.", "", slug)
         else:
-            for name in published:
+            for name in dict.fromkeys((*biller.idp.keys.published, *sorted(list_needed_keys(biller)))):
                 if name not in there:
                     message = f"There is no key {name!r}, which it names, in {bridge.keys.folder}."
                     fix = "Bring its files back, or have another take over: see docs/keys.md."

@@ -30,7 +30,9 @@ def show_ring(keys: KeyRing) -> None:
 
 
 def describe_kind(key: SigningKey) -> str:
-    """`RSA 2048` or `ECDSA P-256`."""
+    """`RSA 2048`, `ECDSA P-256` or `Ed25519`."""
+    if key.kind == "ed25519":
+        return "Ed25519"
     return f"RSA {key.bits}" if key.kind == "rsa" else f"ECDSA {key.curve}"
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -30,9 +30,16 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from saml_bridge.errors import BridgeError, KeyRefused
-from saml_bridge.saml.sign import PrivateKey, SigningKey, is_encrypted, load_signing_key
+from saml_bridge.saml.sign import (
+    PrivateKey,
+    PublishedKey,
+    SigningKey,
+    is_encrypted,
+    load_published_key,
+    load_signing_key,
+)
 
-KeyKind = Literal["rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384"]
+KeyKind = Literal["rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519"]
 
 _KEY_SUFFIX = ".key.pem"
 _UNLOCK = "set SAML_BRIDGE_KEY_PASSPHRASE to the one that it was encrypted with"
@@ -44,6 +51,7 @@ _MAKERS: dict[KeyKind, Callable[[], PrivateKey]] = {
     "rsa-4096": lambda: rsa.generate_private_key(65537, 4096),
     "ec-p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ec-p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
 
 
@@ -58,6 +66,7 @@ class KeyRing:
         self.folder = folder
         self._passphrase = passphrase.encode() if passphrase else None
         self._loaded: dict[str, SigningKey] = {}
+        self._published: dict[str, PublishedKey] = {}
         self._lock = Lock()
 
     def find(self, name: str) -> SigningKey:
@@ -66,6 +75,19 @@ class KeyRing:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
+
+    def find_published(self, name: str) -> PublishedKey:
+        """What others are told of the key of this name, from its certificate alone: its private key may be locked.
+
+        Raises KeyRefused: no such certificate, or not one of a key that is fit to sign.
+        """
+        with self._lock:
+            if name in self._loaded:
+                return self._loaded[name]
+            if name not in self._published:
+                _, path = _paths(self.folder, name)
+                self._published[name] = load_published_key(name, _read_bytes(name, path))
+            return self._published[name]
 
     def list_names(self) -> tuple[str, ...]:
         """The names of all keys in the folder, sorted; those that would be refused too."""
@@ -131,11 +153,7 @@ class KeyRing:
     def _load(self, name: str) -> SigningKey:
         key_path, certificate_path = _paths(self.folder, name)
         check_private(key_path)
-        try:
-            key_pem, certificate_pem = key_path.read_bytes(), certificate_path.read_bytes()
-        except OSError as error:
-            raise KeyRefused(f"key {name!r}: cannot read {error.filename}: {error.strerror}") from error
-        return self._open(name, key_pem, certificate_pem)
+        return self._open(name, _read_bytes(name, key_path), _read_bytes(name, certificate_path))
 
     def _open(self, name: str, key_pem: bytes, certificate_pem: bytes) -> SigningKey:
         try:
@@ -181,6 +199,13 @@ def _write_new(path: Path, content: bytes, *, mode: int) -> None:
         raise
 
 
+def _read_bytes(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyRefused(f"key {name!r}: cannot read {error.filename}: {error.strerror}") from error
+
+
 def _paths(folder: Path, name: str) -> tuple[Path, Path]:
     if not _NAME.fullmatch(name):
         raise KeyRefused(f"{name!r} is no key name: use lower-case letters, digits and hyphens")
@@ -197,5 +222,5 @@ def _certify(key: PrivateKey, name: str, now: datetime) -> x509.Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + _LIFETIME)
-        .sign(key, hashes.SHA256())
+        .sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     )

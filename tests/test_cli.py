@@ -183,6 +183,7 @@ def test_init_makes_everything_once(shell: Shell) -> None:
     first = shell.run("init").stdout
     assert "secret.key" in first
     assert "default.key.pem" in first
+    assert "tokens.key.pem" in first
     secret = shell.folder / "instance" / "secret.key"
     before = secret.read_bytes()
     assert secret.stat().st_mode & 0o777 == 0o600

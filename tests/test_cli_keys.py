@@ -200,3 +200,12 @@ def test_a_file_that_lacks_the_keys_part_does_not_undo_a_rollover_unseen(rolling
     assert "next key" in planned
     assert Path(rolling.folder / "billers.yaml").exists()
     assert yaml.safe_load(rolling.run("export", BILLER).stdout)["billers"][0]["idp"]["keys"]["next"] == "winter"
+
+
+def test_a_key_on_ed25519_is_made_for_tokens_and_refused_for_xml(published: Shell) -> None:
+    published.run("keys", "create", "edwards", "--kind", "ed25519")
+    assert "Ed25519" in published.run("keys", "list").stdout
+    refused = published.run("keys", "publish-next", "edwards", BILLER, code=1).stderr
+    assert "key-kind" in refused
+    assert "Traceback" not in refused
+    assert "published" not in published.run("keys", "status", BILLER).stdout

@@ -147,7 +147,8 @@ def test_a_key_that_a_biller_names_and_that_is_gone_is_an_error(world: World) ->
 def test_init_locks_the_key_when_there_is_a_passphrase(tmp_path: Path) -> None:
     environ = {"SAML_BRIDGE_INSTANCE_DIR": str(tmp_path / "instance"), "SAML_BRIDGE_CERTS_DIR": str(tmp_path / "certs")}
     list(initialise({**environ, "SAML_BRIDGE_KEY_PASSPHRASE": "a passphrase"}))
-    assert b"ENCRYPTED" in (tmp_path / "certs" / "default.key.pem").read_bytes()
+    for name in ("default", "tokens"):
+        assert b"ENCRYPTED" in (tmp_path / "certs" / f"{name}.key.pem").read_bytes()
 
 
 def test_a_database_that_does_not_answer_leaves_the_other_findings(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
 from cryptography.x509.oid import NameOID
 
 from saml_bridge.errors import KeyRefused
@@ -21,7 +21,13 @@ NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("kind", "family", "bits"),
-    [("rsa-2048", "rsa", 2048), ("rsa-3072", "rsa", 3072), ("ec-p256", "ec", 256), ("ec-p384", "ec", 384)],
+    [
+        ("rsa-2048", "rsa", 2048),
+        ("rsa-3072", "rsa", 3072),
+        ("ec-p256", "ec", 256),
+        ("ec-p384", "ec", 384),
+        ("ed25519", "ed25519", 255),
+    ],
 )
 def test_k4_a_new_key_is_private_and_can_be_found(tmp_path: Path, kind: str, family: str, bits: int) -> None:
     key_path, certificate_path = create_key(tmp_path / "certs", "default", kind=kind, now=NOW)
@@ -164,7 +170,7 @@ def write_pair(
         key.private_bytes(  # type: ignore[attr-defined]
             serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, encryption
         )
-        if not isinstance(key, ed25519.Ed25519PrivateKey)
+        if not isinstance(key, ed448.Ed448PrivateKey)
         else key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     )
     files = files_of(folder, "outside")
@@ -211,7 +217,7 @@ def test_a_locked_key_of_another_passphrase_is_not_taken_over(tmp_path: Path) ->
         (lambda: rsa.generate_private_key(3, 2048), "key-rsa-exponent"),
         (lambda: ec.generate_private_key(ec.SECP521R1()), "key-kind"),
         (lambda: ec.generate_private_key(ec.SECP256K1()), "key-kind"),
-        (ed25519.Ed25519PrivateKey.generate, "key-kind"),
+        (ed448.Ed448PrivateKey.generate, "key-kind"),
         (lambda: dsa.generate_private_key(2048), "key-kind"),
     ],
 )
@@ -264,3 +270,20 @@ def test_a_disk_that_is_full_leaves_no_half_key(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert "OSError" in done.stderr
     assert not path.exists()
+
+
+def test_what_others_are_told_of_a_locked_key_needs_no_passphrase(tmp_path: Path) -> None:
+    KeyRing(tmp_path, RIGHT).create("locked", kind="ec-p256", now=NOW, encrypt=True)
+    ring = KeyRing(tmp_path)
+    published = ring.find_published("locked")
+    key = KeyRing(tmp_path, RIGHT).find("locked")
+    assert (published.certificate, published.public_key) == (key.certificate, key.public_key)
+    assert not hasattr(published, "private_key")
+    with pytest.raises(KeyRefused):
+        ring.find("locked")
+    (tmp_path / "locked.cert.pem").unlink()
+    assert ring.find_published("locked") is published, "it is read once"
+    with pytest.raises(KeyRefused, match="No such file"):
+        KeyRing(tmp_path).find_published("locked")
+    with pytest.raises(KeyRefused, match="no key name"):
+        ring.find_published("../locked")

@@ -14,7 +14,17 @@ LAYERS: list[set[str]] = [
     {"values", "errors", "document", "__init__"},
     {
         *("fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"),
-        *("receivers", "protocols", "claims", "signed_link", "encrypted_token", "backchannel_token", "oidc"),
+        *(
+            "receivers",
+            "protocols",
+            "json_text",
+            "claims",
+            "carried_token",
+            "signed_link",
+            "encrypted_token",
+            "backchannel_token",
+            "oidc",
+        ),
         *("token_keys", "catalog"),
     },
     {
@@ -28,6 +38,7 @@ LAYERS: list[set[str]] = [
     {
         "launch",
         "sign_on",
+        "saml_sign_on",
         "logout",
         "publishing",
         "refreshing",
@@ -43,7 +54,7 @@ LAYERS: list[set[str]] = [
     {"web", "cli", "metadata_report", "key_report", "terminal", "demo", "schedule"},
     {"app", "installation"},
 ]
-PURE_PACKAGES = {"lxml", "xmlsec", "saml2", "marshmallow", "joserfc", "cryptography", "re2", "yaml"}
+PURE_PACKAGES = {"lxml", "xmlsec", "saml2", "marshmallow", "joserfc", "cryptography", "re2", "yaml", "authlib"}
 NO_FLASK_BELOW = 4
 FLASK_ALLOWED = {"db", "migrations"}
 WIRING = {("cli", "app"), ("cli", "installation"), ("demo", "app"), ("demo", "installation")}

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from saml_bridge.audit import AuditTrail, Entry, Kind, Outcome, Search
 from saml_bridge.config import dump_biller, load_file
 from saml_bridge.db import Database
-from saml_bridge.document import Biller, Condition, Idp, KeyNames, Rule, TransformCall
+from saml_bridge.document import Biller, Condition, Idp, KeyNames, Rule, TokenKeys, Tokens, TransformCall
 from saml_bridge.errors import (
     BillerUnknown,
     ConfigConflict,
@@ -681,6 +681,42 @@ def test_a_key_that_went_missing_makes_the_partner_unusable(world: World, tmp_pa
         _ = snapshot.key
     with pytest.raises(PartnerUnusable):
         snapshot.find_route("usage")
+
+
+def with_keys(biller: Biller, *, tokens: TokenKeys, **idp: str) -> Biller:
+    return replace(biller, idp=Idp(keys=KeyNames(**idp)), tokens=Tokens(tokens))
+
+
+@pytest.mark.parametrize("use", ["current", "next", "previous"])
+@pytest.mark.parametrize("idp", [{"current": "default"}, {"current": "newer", "next": "default"}], ids=str)
+def test_k6_a_key_that_signs_xml_signs_no_tokens(world: World, use: str, idp: dict[str, str]) -> None:
+    tokens = replace(TokenKeys(), **{use: "default"})
+    found = world.refused(with_keys(world.biller, tokens=tokens, **idp))
+    assert set(found) == {"key-shared"}
+    assert found["key-shared"].where == f"riverton-water: tokens.keys.{use}"
+    assert "'default'" in found["key-shared"].message
+
+
+def test_k6_a_key_under_another_name_is_the_same_key(world: World, certs: Path) -> None:
+    for part in ("key", "cert"):
+        shutil.copy(certs / f"default.{part}.pem", certs / f"tokens.{part}.pem")
+    found = world.refused(world.biller)
+    assert set(found) == {"key-shared"}
+    assert "'tokens' is the key 'default' by another name" in found["key-shared"].message
+
+
+def test_keys_for_tokens_need_not_be_there_where_no_partner_needs_them(world: World) -> None:
+    world.publish(with_keys(world.biller, tokens=TokenKeys(next="absent", previous="curve")))
+    assert [key.name for key in world.registry.find_snapshot("riverton-water").find_token_keys()] == ["curve"]
+
+
+def test_a_key_on_ed25519_signs_no_xml(world: World, certs: Path) -> None:
+    world.keys.create("edwards", kind="ed25519", now=NOW)
+    for use in ("current", "next", "previous"):
+        names = {"current": "default", use: "edwards"}
+        found = world.refused(with_keys(world.biller, tokens=TokenKeys(), **names))
+        assert set(found) == {"key-kind"}
+        assert found["key-kind"].where == f"riverton-water: idp.keys.{use}"
 
 
 def test_metadata_that_the_deployment_no_longer_allows_makes_the_partner_unusable(world: World, keys_dir: Path) -> None:

@@ -24,7 +24,7 @@ from saml_bridge.terminal import show_finding
 from saml_bridge.values import Finding, Severity
 from saml_bridge.web.launch import new_trace_id
 
-KEY_KINDS: tuple[KeyKind, ...] = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384")
+KEY_KINDS: tuple[KeyKind, ...] = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519")
 
 
 @cli.group()

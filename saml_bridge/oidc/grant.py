@@ -19,7 +19,8 @@ class Grant:
     `subject` is the `sub`, `sid` the session ID that the relying party knows (not the portal's), `code_challenge` the
     S256 challenge or None, `scope` what is granted. `claims` are released at UserInfo, `id_token_claims` in the ID
     token.
-    `revision` is the configuration that decided it, `link` the slug that it went by.
+    `revision` is the configuration that decided it, `link` the slug that it went by, `session_ends_at` the end of the
+    portal session, which no access token outlives.
     """
 
     client_id: str
@@ -36,6 +37,7 @@ class Grant:
     id_token_claims: JsonObject = field(default_factory=dict)
     link: str = ""
     revision: int = 0
+    session_ends_at: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads."""

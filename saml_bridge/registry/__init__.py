@@ -43,6 +43,7 @@ from saml_bridge.registry.checks import (
     Checked,
     Checks,
     FindKey,
+    FindPublished,
     IndexedPartner,
     Publication,
     find_digest,
@@ -138,8 +139,9 @@ class _Kept(Generic[Value]):
 class Registry:
     """The configuration of every biller of one database. Safe to share between threads.
 
-    `find_key` gives a key of the key ring by its name or raises KeyRefused; `allow_http` allows http URLs; `audit` is
-    the trail that publications are recorded in.
+    `find_key` gives a key of the key ring by its name or raises KeyRefused, `find_published` what others are told of
+    one whose private key may be locked (default: of those that `find_key` gives); `has_secret` tells whether a biller
+    has a secret of a name; `allow_http` allows http URLs; `audit` is the trail that publications are recorded in.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Registry:
         *,
         audit: AuditTrail,
         find_key: FindKey,
+        find_published: FindPublished | None = None,
         base_url: str,
         pairwise_secret: bytes,
         has_secret: Callable[[str, str], bool] = lambda _biller, _name: False,
@@ -158,6 +161,7 @@ class Registry:
         self.audit = audit
         self._database = database
         self._find_key = find_key
+        self._find_published = find_published or find_key
         self._base_url = base_url
         self._secret = pairwise_secret
         self._has_secret = has_secret
@@ -297,6 +301,7 @@ class Registry:
     ) -> dict[str, Checked]:
         checks = Checks(
             find_key=self._find_key,
+            find_published=self._find_published,
             base_url=self._base_url,
             pairwise_secret=self._secret,
             allow_http=self.allow_http,
@@ -396,6 +401,7 @@ class Registry:
             revision=stored.revision,
             issuer=find_issuer(biller, self._base_url),
             find_key=self._find_key,
+            find_published=self._find_published,
             read_metadata=lambda settings: self._parse_metadata(settings, stored.published_at),
             pairwise_secret=self._secret,
             base_url=self._base_url,

@@ -20,10 +20,12 @@ from saml_bridge.receivers import PartnerContext
 from saml_bridge.registry.tables import LONGEST_ENTITY_ID
 from saml_bridge.saml.metadata import SpMetadata, check_metadata, parse_metadata
 from saml_bridge.saml.response import check_partner
-from saml_bridge.saml.sign import SigningKey
+from saml_bridge.saml.sign import PublishedKey, SigningKey
+from saml_bridge.token_keys import check_biller_keys
 from saml_bridge.values import Finding, Severity, Sha256Hex
 
 FindKey = Callable[[str], SigningKey]
+FindPublished = Callable[[str], PublishedKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Checks:
     """
 
     find_key: FindKey
+    find_published: FindPublished
     base_url: str
     pairwise_secret: bytes
     allow_http: bool
@@ -187,6 +190,14 @@ class Checks:
                     message = f"{use}: the key {name!r} cannot be used: {refused.detail}"
                     fix = "Make it with 'saml-bridge keys create', or name another."
                     checked.add(Finding("key-refused", Severity.ERROR, message, fix, f"idp.keys.{use}"))
+                    continue
+                if found[use].kind == "ed25519":
+                    message = f"{use}: the key {name!r} is an Ed25519 key, which signs tokens and no XML"
+                    fix = "Name an RSA, P-256 or P-384 key."
+                    checked.add(Finding("key-kind", Severity.ERROR, message, fix, f"idp.keys.{use}"))
+                    del found[use]
+        for finding in check_biller_keys(biller, self.find_published):
+            checked.add(finding)
         return found
 
     def _check_metadata(

@@ -16,11 +16,12 @@ from saml_bridge.errors import ConfigInvalid, KeyRefused, LinkDisabled, LinkUnkn
 from saml_bridge.mapping import CompiledMapping, compile_mapping
 from saml_bridge.protocols import PROTOCOLS
 from saml_bridge.receivers import AS_CONFIGURED, PartnerContext, Receiver, Variant
-from saml_bridge.registry.checks import FindKey
+from saml_bridge.registry.checks import FindKey, FindPublished
 from saml_bridge.saml.metadata import SpMetadata
 from saml_bridge.saml.receiver import SamlReceiver
 from saml_bridge.saml.response import CompiledPartner
-from saml_bridge.saml.sign import SigningKey
+from saml_bridge.saml.sign import PublishedKey, SigningKey
+from saml_bridge.token_keys import find_kid, list_needed_keys, list_token_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Snapshot:
         "_base_url",
         "_entities",
         "_find_key",
+        "_find_published",
         "_has_secret",
         "_read_metadata",
         "_receivers",
@@ -68,6 +70,7 @@ class Snapshot:
         revision: int,
         issuer: str,
         find_key: FindKey,
+        find_published: FindPublished,
         read_metadata: Callable[[SamlSettings], SpMetadata],
         pairwise_secret: bytes,
         base_url: str,
@@ -77,6 +80,7 @@ class Snapshot:
         self.revision = revision
         self.issuer = issuer
         self._find_key = find_key
+        self._find_published = find_published
         self._read_metadata = read_metadata
         self._secret = pairwise_secret
         self._base_url = base_url
@@ -90,9 +94,29 @@ class Snapshot:
         """The current key, which signs for this biller where no partner asks for another. Raises KeyRefused."""
         return self._find_key(self.biller.idp.keys.current)
 
-    def find_published_keys(self) -> tuple[SigningKey, ...]:
-        """Every key that our metadata holds: current, next, previous. Raises KeyRefused if one cannot be read."""
-        return tuple(self._find_key(name) for name in self.biller.idp.keys.published)
+    def find_published_keys(self) -> tuple[PublishedKey, ...]:
+        """Every key that our metadata holds: current, next, previous.
+
+        Their certificates are enough. Raises KeyRefused if one cannot be read.
+        """
+        return tuple(self._find_published(name) for name in self.biller.idp.keys.published)
+
+    def find_token_keys(self) -> tuple[PublishedKey, ...]:
+        """Every key that the biller's JWKS publishes: those of `tokens.keys`, and those that its partners name.
+
+        Their certificates are enough. None is there twice under two names, and what no partner needs may be missing.
+        Raises KeyRefused if another cannot be read.
+        """
+        needed = list_needed_keys(self.biller)
+        found: dict[str, PublishedKey] = {}
+        for name in list_token_keys(self.biller):
+            try:
+                key = self._find_published(name)
+                found.setdefault(find_kid(key), key)
+            except KeyRefused:
+                if name in needed:
+                    raise
+        return tuple(found.values())
 
     def find_key(self, partner: Partner, *, rehearsal: bool = False) -> SigningKey:
         """The key that signs for this SAML partner; in a rehearsal the biller's next one.

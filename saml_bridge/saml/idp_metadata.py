@@ -9,7 +9,6 @@ HTTP-Artifact is not offered, so there is no ArtifactResolutionService.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,7 +25,7 @@ from saml2.saml import (
 
 from saml_bridge.document import IdpContact, IdpLogo, SignatureAlgorithm
 from saml_bridge.saml.response import format_instant
-from saml_bridge.saml.sign import SigningKey, canonicalize, fit_algorithm, prepare_signer
+from saml_bridge.saml.sign import PublishedKey, SigningKey, canonicalize, fit_algorithm, prepare_signer
 from saml_bridge.values import B64Str
 
 NAME_ID_FORMATS = (
@@ -42,7 +41,7 @@ _ALGORITHM: SignatureAlgorithm = "rsa-sha256"
 
 @dataclass(frozen=True, slots=True)
 class IdpDescription:
-    """What stands in the metadata. `keys` has the one that signs first; it signs the metadata, too.
+    """What stands in the metadata. `key` is the one that signs, the metadata too; `other_keys` are published beside it.
 
     `valid_until` is aware UTC. `wants_signed_requests` is what partners are told of their sign-on requests.
     """
@@ -50,10 +49,11 @@ class IdpDescription:
     entity_id: str
     sso_url: str
     slo_url: str
-    keys: tuple[SigningKey, ...]
+    key: SigningKey
     name: str
     home_url: str
     valid_until: datetime
+    other_keys: tuple[PublishedKey, ...] = ()
     logo: IdpLogo | None = None
     contacts: tuple[IdpContact, ...] = ()
     wants_signed_requests: bool = False
@@ -67,7 +67,7 @@ def build_idp_metadata(description: IdpDescription) -> bytes:
     root = etree.fromstring(_describe(description).to_string(_PREFIXES))
     etree.cleanup_namespaces(root, top_nsmap=_PREFIXES)
     root.set("ID", "_" + hashlib.sha256(canonicalize(root)).hexdigest()[:40])
-    key = description.keys[0]
+    key = description.key
     prepare_signer(key, fit_algorithm(_ALGORITHM, key.kind)).sign(root, position=0)
     document: bytes = etree.tostring(root, encoding="UTF-8", xml_declaration=True)
     return document
@@ -94,7 +94,7 @@ def _describe_role(description: IdpDescription) -> md.IDPSSODescriptor:
         want_authn_requests_signed="true" if description.wants_signed_requests else "false",
         protocol_support_enumeration="urn:oasis:names:tc:SAML:2.0:protocol",
         extensions=md.Extensions(extension_elements=[element_to_extension_element(_describe_display(description))]),
-        key_descriptor=[_describe_key(certificate) for certificate in _list_certificates(description.keys)],
+        key_descriptor=[_describe_key(certificate) for certificate in _list_certificates(description)],
         single_logout_service=[
             md.SingleLogoutService(binding=binding, location=description.slo_url)
             for binding in (BINDING_HTTP_REDIRECT, BINDING_HTTP_POST, BINDING_SOAP)
@@ -115,9 +115,9 @@ def _describe_display(description: IdpDescription) -> mdui.UIInfo:
     )
 
 
-def _list_certificates(keys: Sequence[SigningKey]) -> tuple[B64Str, ...]:
-    """In order, none twice."""
-    return tuple(dict.fromkeys(key.certificate for key in keys))
+def _list_certificates(description: IdpDescription) -> tuple[B64Str, ...]:
+    """That of the key that signs first; none twice."""
+    return tuple(dict.fromkeys(key.certificate for key in (description.key, *description.other_keys)))
 
 
 def _describe_key(certificate: B64Str) -> md.KeyDescriptor:

@@ -17,14 +17,14 @@ import copy
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from lxml import etree
@@ -41,9 +41,10 @@ LEAST_RSA_BITS = 2048
 MOST_RSA_BITS = 4096
 LEAST_RSA_EXPONENT = 65537
 
-KeyKind = Literal["rsa", "ec"]
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+KeyKind = Literal["rsa", "ec", "ed25519"]
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+_ED25519_BITS = 255
 
 
 class SignatureFault(BridgeError):
@@ -53,11 +54,12 @@ class SignatureFault(BridgeError):
 
 
 @dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A private key that was found fit to sign, and its certificate.
+class PublishedKey:
+    """What others are told of a key: read from its certificate alone, so that a locked key can be published, too.
 
-    `bits` is the length of the RSA modulus or of the curve's field; `curve` is None for RSA. `fingerprint_sha256` is of
-    the certificate's DER bytes. Times are aware UTC, and informative: partners look at the key alone.
+    `bits` is the length of the RSA modulus or of the curve's field; `curve` is None for RSA and Ed25519, which signs
+    tokens and never XML. `fingerprint_sha256` is of the certificate's DER bytes. Times are aware UTC, and informative:
+    partners look at the key alone.
     """
 
     name: str
@@ -68,8 +70,14 @@ class SigningKey:
     fingerprint_sha256: Sha256Hex
     not_before: datetime
     not_after: datetime
-    private_key: PrivateKey = field(repr=False, compare=False)
     public_key: PublicKey = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey(PublishedKey):
+    """A private key that was found fit to sign, and its certificate."""
+
+    private_key: PrivateKey = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,36 +119,49 @@ def find_key_kind(algorithm: SignatureAlgorithm) -> KeyKind:
 
 
 def fit_algorithm(algorithm: SignatureAlgorithm, kind: KeyKind) -> SignatureAlgorithm:
-    """The algorithm of the same hash for a kind of key: what stays the same when a key of another kind takes over."""
+    """The algorithm of the same hash for a kind of key: what stays the same when a key of another kind takes over.
+
+    Raises KeyRefused (key-kind) for a kind that never signs XML.
+    """
     wanted = _ALGORITHMS[algorithm].digest_uri
-    return next(name for name, one in _ALGORITHMS.items() if (one.key_kind, one.digest_uri) == (kind, wanted))
+    for name, one in _ALGORITHMS.items():
+        if (one.key_kind, one.digest_uri) == (kind, wanted):
+            return name
+    raise KeyRefused(f"an {kind} key does not sign XML: name an RSA, P-256 or P-384 key", code="key-kind")
 
 
 def load_signing_key(name: str, *, key_pem: bytes, certificate_pem: bytes, password: bytes | None = None) -> SigningKey:
     """Read a private key and its certificate, PEM both, and judge the key.
 
     `password` opens an encrypted key; one that is not encrypted does not need it. Raises KeyRefused, with `code`
-    key-unreadable, key-passphrase-missing, key-passphrase-wrong, certificate-unreadable, key-kind (neither RSA nor
-    P-256 nor P-384), key-rsa-bits (not 2048 to 4096), key-rsa-exponent (below 65537) or certificate-mismatch. The
+    key-unreadable, key-passphrase-missing, key-passphrase-wrong, certificate-unreadable, key-kind (none of RSA, P-256,
+    P-384 and Ed25519), key-rsa-bits (not 2048 to 4096), key-rsa-exponent (below 65537) or certificate-mismatch. The
     consistency of an RSA key is checked here, once, by `cryptography`; that costs as much as a hundred signatures.
     """
     private_key = _parse_private_key(name, key_pem, password)
-    kind, curve = _judge_key(name, private_key)
     public_key = private_key.public_key()
-    certificate = _parse_certificate(name, certificate_pem)
-    if certificate.public_key() != public_key:
+    _judge_key(name, public_key)
+    published = load_published_key(name, certificate_pem)
+    if published.public_key != public_key:
         raise KeyRefused(f"key {name}: the certificate belongs to another key", code="certificate-mismatch")
+    told = {one.name: getattr(published, one.name) for one in fields(published)}
+    return SigningKey(**told, private_key=private_key)
+
+
+def load_published_key(name: str, certificate_pem: bytes) -> PublishedKey:
+    """Read a certificate, PEM, and judge its key. Raises KeyRefused with the codes of `load_signing_key`."""
+    certificate, public_key = _parse_certificate(name, certificate_pem)
+    kind, bits, curve = _judge_key(name, public_key)
     der = certificate.public_bytes(Encoding.DER)
-    return SigningKey(
+    return PublishedKey(
         name=name,
         kind=kind,
-        bits=private_key.key_size,
+        bits=bits,
         curve=curve,
         certificate=B64Str(base64.b64encode(der).decode()),
         fingerprint_sha256=Sha256Hex(hashlib.sha256(der).hexdigest()),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
-        private_key=private_key,
         public_key=public_key,
     )
 
@@ -161,36 +182,41 @@ def _parse_private_key(name: str, key_pem: bytes, password: bytes | None) -> Pri
             reason = "cannot be opened: the passphrase is not this key's, or the file is broken"
             raise KeyRefused(f"key {name}: {reason}", code="key-passphrase-wrong") from None
         raise KeyRefused(f"key {name}: is no private key in PEM form, or is broken", code="key-unreadable") from None
-    if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+    if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         return key
-    raise KeyRefused(f"key {name}: is neither an RSA nor an elliptic-curve key", code="key-kind")
+    raise KeyRefused(f"key {name}: is neither an RSA nor an elliptic-curve nor an Ed25519 key", code="key-kind")
 
 
-def _judge_key(name: str, key: PrivateKey) -> tuple[KeyKind, Literal["P-256", "P-384"] | None]:
-    if isinstance(key, ec.EllipticCurvePrivateKey):
+def _judge_key(name: str, key: PublicKey) -> tuple[KeyKind, int, Literal["P-256", "P-384"] | None]:
+    """Kind, bits and curve of a key that is fit to sign."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "ed25519", _ED25519_BITS, None
+    if isinstance(key, ec.EllipticCurvePublicKey):
         if isinstance(key.curve, ec.SECP256R1):
-            return "ec", "P-256"
+            return "ec", key.key_size, "P-256"
         if isinstance(key.curve, ec.SECP384R1):
-            return "ec", "P-384"
+            return "ec", key.key_size, "P-384"
         raise KeyRefused(f"key {name}: is on curve {key.curve.name}; P-256 and P-384 are accepted", code="key-kind")
     if not LEAST_RSA_BITS <= key.key_size <= MOST_RSA_BITS:
         accepted = f"{LEAST_RSA_BITS} to {MOST_RSA_BITS} are accepted"
         raise KeyRefused(f"key {name}: has {key.key_size} RSA bits; {accepted}", code="key-rsa-bits")
-    exponent = key.public_key().public_numbers().e
+    exponent = key.public_numbers().e
     if exponent < LEAST_RSA_EXPONENT:
         accepted = f"{LEAST_RSA_EXPONENT} is the least accepted"
         raise KeyRefused(f"key {name}: has the RSA exponent {exponent}; {accepted}", code="key-rsa-exponent")
-    return "rsa", None
+    return "rsa", key.key_size, None
 
 
-def _parse_certificate(name: str, certificate_pem: bytes) -> x509.Certificate:
+def _parse_certificate(name: str, certificate_pem: bytes) -> tuple[x509.Certificate, PublicKey]:
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
-        certificate.public_key()
+        public_key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         reason = "its certificate is no X.509 certificate in PEM form"
         raise KeyRefused(f"key {name}: {reason}", code="certificate-unreadable") from None
-    return certificate
+    if isinstance(public_key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
+        return certificate, public_key
+    raise KeyRefused(f"key {name}: its certificate has a key of another kind", code="key-kind")
 
 
 def make_signature(key: SigningKey, algorithm: SignatureAlgorithm, data: bytes) -> bytes:

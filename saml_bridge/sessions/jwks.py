@@ -1,6 +1,7 @@
-"""The portal's public keys: a JWKS (RFC 7517) from a file or a URL.
+"""Public keys of others, the portal's or a relying party's: a JWKS (RFC 7517) from a file or a URL.
 
-Owns: which keys are usable and for what, when they are read again, and the bounds of reading them. Called by `jwt.py`.
+Owns: which keys are usable and for what, when they are read again, and the bounds of reading them. Called by `jwt.py`
+and, with a reading of its own, by `provider.py`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.errors import SourceUnavailable
+from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.credentials import invalid
-from saml_bridge.sessions.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.locations import check_location
 
 _log = structlog.get_logger()
@@ -53,11 +54,14 @@ ALGORITHMS: Final = {
 """The closed list. RFC 9864 renames EdDSA to Ed25519; portals use either name."""
 
 _FITTING: Final[Mapping[tuple[object, object], frozenset[str]]] = {
-    ("RSA", None): frozenset({"RS256"}),
+    ("RSA", None): frozenset({"RS256", "PS256"}),
     ("EC", "P-256"): frozenset({"ES256"}),
     ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),
 }
-"""Key type and curve to the algorithms that such a key may verify: a key never serves another family."""
+"""Key type and curve to the algorithms that such a key may verify: a key never serves another family.
+
+PS256 is taken from relying parties alone: `jwt.py` asks for none but those of ALGORITHMS.
+"""
 
 _KEY_CLASSES: Final[Mapping[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 _PUBLIC_MEMBERS: Final = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y"), "OKP": ("kty", "crv", "x")}
@@ -86,7 +90,7 @@ class _KeySet:
 
 
 class Jwks:
-    """The portal's public keys (RFC 7517), read from a file or a URL and kept.
+    """Somebody's public keys (RFC 7517), read from a file or a URL and kept; `owner` says in messages whose.
 
     They are read at the first token, when they are older than `refresh_seconds`, and when a token names a key that is
     not among them, but never twice within `retry_seconds`, failures included. One thread reads; the others go on with
@@ -102,7 +106,9 @@ class Jwks:
         clock: Callable[[], float] = time.monotonic,
         refresh_seconds: float = JWKS_REFRESH_SECONDS,
         retry_seconds: float = JWKS_RETRY_SECONDS,
+        owner: str = "the portal",
     ) -> None:
+        self._owner = owner
         self._location = location
         self._read = read
         self._clock = clock
@@ -116,7 +122,7 @@ class Jwks:
     def find_key(self, kid: str | None, *, algorithm: str) -> VerifyKey:
         """The key that a token's header asks for: of that kid, or without one the only key that fits the algorithm.
 
-        Raises SessionAbsent (`session-invalid`) for a key that the portal has not, SourceUnavailable when the portal's
+        Raises SessionAbsent (`session-invalid`) for a key that the owner has not, SourceUnavailable when the owner's
         keys cannot be read and those at hand do not answer.
         """
         if self._is_due(self._retry_seconds if self._failed else self._refresh_seconds):
@@ -126,10 +132,12 @@ class Jwks:
             self._refresh(wait=True)
             key = self._keys.find_key(kid, algorithm)
         if key is None and (self._failed or not self._keys.count):
-            raise SourceUnavailable("the portal's keys could not be read, and none at hand fits the token")
+            raise SourceUnavailable(f"{self._owner}'s keys could not be read, and none at hand fits the token")
         if key is None:
             raise invalid(
-                "kid: is not one of the portal's keys" if kid is not None else "alg: none of the portal's keys fits"
+                f"kid: is not one of {self._owner}'s keys"
+                if kid is not None
+                else f"alg: none of {self._owner}'s keys fits"
             )
         return key
 
@@ -209,6 +217,8 @@ def _parse_key(entry: object) -> tuple[VerifyKey, str | None, frozenset[str]]:
         raise _KeyIgnored("is not for signatures")
     if "alg" in entry and entry["alg"] not in sorted(algorithms):
         raise _KeyIgnored("is for an algorithm that is not accepted")
+    if "alg" in entry and kty == "RSA":
+        algorithms = frozenset({entry["alg"]})
     return _import_key(entry), kid, algorithms
 
 

@@ -22,6 +22,14 @@ _SECONDS = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 
+_CALLS = Counter("saml_bridge_oidc_calls", "Calls of relying parties by outcome and code", ["call", "outcome", "code"])
+_CALL_SECONDS = Histogram(
+    "saml_bridge_oidc_call_seconds",
+    "Time of a relying party's call within the service, in seconds",
+    ["call"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+
 _QUESTIONS = Counter(
     "saml_bridge_introspections", "Questions to introspection endpoints by result", ["source", "result"]
 )
@@ -43,6 +51,17 @@ def count_launch(outcome: str, code: str, seconds: float) -> None:
     """Count one launch; `outcome` and `code` come from closed sets."""
     _launches(outcome, code).inc()
     _SECONDS.observe(seconds)
+
+
+@lru_cache(maxsize=256)
+def _calls(call: str, outcome: str, code: str) -> Counter:
+    return _CALLS.labels(call, outcome, code)
+
+
+def count_call(call: str, outcome: str, code: str, seconds: float) -> None:
+    """Count one call of a relying party; `call`, `outcome` and `code` come from closed sets."""
+    _calls(call, outcome, code).inc()
+    _CALL_SECONDS.labels(call).observe(seconds)
 
 
 class SourceMetrics:

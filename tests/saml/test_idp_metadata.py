@@ -44,14 +44,15 @@ FULL = IdpDescription(
     entity_id=ENTITY_ID,
     sso_url=SSO,
     slo_url=SLO,
-    keys=(load("idp-rsa"), load("idp-rsa3072")),
+    key=load("idp-rsa"),
+    other_keys=(load("idp-rsa3072"),),
     name="Stadtwerke Köln & Söhne",
     home_url="https://pay.example/riverton/?a=1&b=2",
     valid_until=datetime(2100, 1, 1, tzinfo=UTC),
     logo=IdpLogo("https://pay.example/logo.png", 120, 40),
     contacts=(IdpContact("technical", "ops@example.net", "Ops"), IdpContact("support", "help@example.net")),
 )
-BARE = replace(FULL, keys=FULL.keys[:1], logo=None, contacts=())
+BARE = replace(FULL, other_keys=(), logo=None, contacts=())
 
 
 def parse(xml: bytes) -> etree._Element:
@@ -62,7 +63,7 @@ def texts(root: etree._Element, path: str) -> list[str]:
     return [str(one) for one in root.xpath(path, namespaces=NAMES)]
 
 
-@pytest.mark.parametrize("description", [FULL, BARE, replace(BARE, keys=(load("idp-p384"),))])
+@pytest.mark.parametrize("description", [FULL, BARE, replace(BARE, key=load("idp-p384"))])
 def test_it_is_one_entity_and_valid(description: IdpDescription) -> None:
     root = parse(build_idp_metadata(description))
     assert root.tag == f"{{{NAMES['md']}}}EntityDescriptor"
@@ -100,7 +101,7 @@ def test_everything_that_a_partner_asks_for_stands_in_it() -> None:
 @pytest.mark.parametrize("name", ["idp-rsa", "idp-rsa3072", "idp-p384"])
 def test_the_first_key_signs_and_the_signature_is_the_first_child(name: str) -> None:
     key = load(name)
-    xml = build_idp_metadata(replace(BARE, keys=(key, *FULL.keys)))
+    xml = build_idp_metadata(replace(BARE, key=key, other_keys=(FULL.key, *FULL.other_keys)))
     root = parse(xml)
     assert root[0].tag == f"{{{NAMES['ds']}}}Signature"
     certificate = parse_certificate(base64.b64decode(key.certificate), use="signing")
@@ -114,9 +115,9 @@ def test_the_first_key_signs_and_the_signature_is_the_first_child(name: str) -> 
 
 def test_s23_every_key_is_there_once_the_one_that_signs_first() -> None:
     path = "//md:KeyDescriptor[@use='signing']//ds:X509Certificate/text()"
-    first, second = FULL.keys
+    [first, second] = [load("idp-rsa"), load("idp-rsa3072")]
     for keys in ((first, second), (second, first), (first, second, first)):
-        found = texts(parse(build_idp_metadata(replace(FULL, keys=keys))), path)
+        found = texts(parse(build_idp_metadata(replace(FULL, key=keys[0], other_keys=keys[1:]))), path)
         assert found == list(dict.fromkeys(key.certificate for key in keys))
 
 
@@ -132,7 +133,7 @@ def test_pysaml2_reads_all_keys_and_endpoints_from_a_file(tmp_path: Path) -> Non
     store = MetadataStore(None, config, disable_ssl_certificate_validation=True)
     store.load("local", str(tmp_path / "ours.xml"))
     assert [one[1].replace("\n", "") for one in store.certs(ENTITY_ID, "idpsso", "signing")] == [
-        key.certificate for key in FULL.keys
+        key.certificate for key in (FULL.key, *FULL.other_keys)
     ]
     assert store.single_sign_on_service(ENTITY_ID, f"{BINDING}HTTP-Redirect")[0]["location"] == SSO
     assert store.single_logout_service(ENTITY_ID, f"{BINDING}SOAP", "idpsso")[0]["location"] == SLO
@@ -141,6 +142,6 @@ def test_pysaml2_reads_all_keys_and_endpoints_from_a_file(tmp_path: Path) -> Non
 def test_python3_saml_reads_all_keys_and_endpoints() -> None:
     parsed = OneLogin_Saml2_IdPMetadataParser.parse(build_idp_metadata(FULL))["idp"]
     assert parsed["entityId"] == ENTITY_ID
-    assert parsed["x509certMulti"]["signing"] == [key.certificate for key in FULL.keys]
+    assert parsed["x509certMulti"]["signing"] == [key.certificate for key in (FULL.key, *FULL.other_keys)]
     assert parsed["singleSignOnService"] == {"url": SSO, "binding": f"{BINDING}HTTP-Redirect"}
     assert parsed["singleLogoutService"]["url"] == SLO

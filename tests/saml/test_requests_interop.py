@@ -101,7 +101,7 @@ def make_pysaml2() -> Saml2Client:
             entity_id=ISSUER,
             sso_url=SSO,
             slo_url="https://bridge.example.com/slo",
-            keys=(load_key("idp-rsa"),),
+            key=load_key("idp-rsa"),
             name="Riverton Water",
             home_url="https://pay.example/",
             valid_until=datetime(2100, 1, 1, tzinfo=UTC),

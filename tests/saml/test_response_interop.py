@@ -143,7 +143,7 @@ def make_pysaml2(sign: str, key: str) -> Saml2Client:
             entity_id=ISSUER,
             sso_url="https://bridge.example.com/sso",
             slo_url="https://bridge.example.com/slo",
-            keys=(load_key(key),),
+            key=load_key(key),
             name="Riverton Water",
             home_url="https://pay.example/",
             valid_until=datetime(2100, 1, 1, tzinfo=UTC),

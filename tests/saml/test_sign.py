@@ -14,7 +14,7 @@ import pytest
 import xmlsec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -37,6 +37,7 @@ from saml_bridge.saml.sign import (
 )
 from tests.saml.issuing import KEYS, NAMES, build, load_key
 
+SHA256 = hashes.SHA256()
 RSA_ALGORITHMS = ("rsa-sha256", "rsa-sha384", "rsa-sha512")
 EC_ALGORITHMS = ("ecdsa-sha256", "ecdsa-sha384", "ecdsa-sha512")
 PAIRS = [
@@ -88,11 +89,11 @@ def verify_with_xmlsec(element: etree._Element, key_name: str) -> None:
     context.verify(element.find("ds:Signature", NAMES))
 
 
-def make_certificate(key: Any) -> bytes:
+def make_certificate(key: Any, digest: hashes.HashAlgorithm | None = SHA256) -> bytes:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "TEST ONLY")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(7).not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-    certificate = builder.not_valid_after(datetime(2021, 1, 1, tzinfo=UTC)).sign(key, hashes.SHA256())
+    certificate = builder.not_valid_after(datetime(2021, 1, 1, tzinfo=UTC)).sign(key, digest)
     return certificate.public_bytes(Encoding.PEM)
 
 
@@ -233,6 +234,42 @@ def test_an_algorithm_fits_another_kind_of_key_with_the_same_hash() -> None:
     assert fit_algorithm("rsa-sha384", "ec") == "ecdsa-sha384"
     assert fit_algorithm("ecdsa-sha512", "rsa") == "rsa-sha512"
     assert fit_algorithm("rsa-sha256", "rsa") == "rsa-sha256"
+    with pytest.raises(KeyRefused, match="does not sign XML") as refused:
+        fit_algorithm("rsa-sha256", "ed25519")
+    assert refused.value.code == "key-kind"
+
+
+def test_a_key_on_ed25519_is_taken_and_never_signs_xml() -> None:
+    key = load_key("portal-ed25519")
+    assert (key.kind, key.bits, key.curve) == ("ed25519", 255, None)
+    for algorithm in ("rsa-sha256", "ecdsa-sha256"):
+        with pytest.raises(KeyRefused) as refused:
+            prepare_signer(key, algorithm)
+        assert refused.value.code == "signature-algorithm-key"
+
+
+@pytest.mark.parametrize("name", ["idp-rsa", "idp-rsa3072", "idp-p256", "idp-p384", "portal-ed25519"])
+def test_a_certificate_alone_tells_the_same_as_the_key_with_it(name: str) -> None:
+    told = sign.load_published_key(name, (KEYS / f"{name}.cert.pem").read_bytes())
+    key = load_key(name)
+    for one in dataclasses.fields(told):
+        assert getattr(told, one.name) == getattr(key, one.name), one.name
+    assert not hasattr(told, "private_key")
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda: b"", "certificate-unreadable"),
+        (lambda: make_certificate(rsa.generate_private_key(65537, 1024)), "key-rsa-bits"),
+        (lambda: make_certificate(ec.generate_private_key(ec.SECP521R1())), "key-kind"),
+        (lambda: make_certificate(ed448.Ed448PrivateKey.generate(), None), "key-kind"),
+    ],
+)
+def test_a_certificate_of_an_unfit_key_is_refused(make: Any, code: str) -> None:
+    with pytest.raises(KeyRefused) as refused:
+        sign.load_published_key("unfit", make())
+    assert refused.value.code == code
 
 
 def make_inconsistent() -> bytes:
@@ -255,7 +292,7 @@ def make_inconsistent() -> bytes:
         (lambda: to_pem(rsa.generate_private_key(3, 2048)), "key-rsa-exponent"),
         (lambda: to_pem(ec.generate_private_key(ec.SECP521R1())), "key-kind"),
         (lambda: to_pem(ec.generate_private_key(ec.SECP256K1())), "key-kind"),
-        (lambda: (KEYS / "portal-ed25519.key.pem").read_bytes(), "key-kind"),
+        (lambda: to_pem(ed448.Ed448PrivateKey.generate()), "key-kind"),
     ],
 )
 def test_an_unfit_key_is_refused(make: Any, code: str) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 from lxml import etree
 from onelogin.saml2.idp_metadata_parser import OneLogin_Saml2_IdPMetadataParser
 from saml2.client import Saml2Client
 from saml2.config import SPConfig
 
+from saml_bridge.app import open_bridge
+from saml_bridge.db import find_database
 from saml_bridge.saml.xml import schema_errors
 from tests.web.conftest import Browser
 
@@ -66,3 +71,22 @@ def test_a_request_that_cannot_be_read_is_told_in_plain_words(browser: Browser) 
         assert answer.status_code == 400
         assert "Please start again from your bill portal" in answer.text
         assert "SAML" not in answer.text
+
+
+def test_a_locked_key_that_is_only_published_does_not_stop_our_metadata(browser: Browser) -> None:
+    """The service has no passphrase; who published the key had it."""
+    world = browser.world
+    settings = replace(world.settings, key_passphrase="a passphrase of some length")
+    bridge = open_bridge(settings)
+    for name in ("winter", "autumn"):
+        bridge.keys.create(name, kind="rsa-2048", now=datetime.now(UTC), encrypt=True)
+    world.biller["idp"] = {"keys": {"current": "default", "next": "winter", "previous": "autumn"}}
+    world.publish(bridge)
+    for path in ("/saml/riverton-water/metadata", "/saml/riverton-water/metadata/aquahawk"):
+        answer = browser.get(path)
+        assert answer.status_code == 200
+        found = etree.fromstring(answer.data).xpath("//md:KeyDescriptor//ds:X509Certificate/text()", namespaces=NAMES)
+        assert found == [bridge.keys.find(name).certificate for name in ("default", "winter", "autumn")]
+    browser.sign_in()
+    assert "SAMLResponse" in browser.get(Sec_Fetch_Site="same-origin").text
+    find_database(bridge.app).dispose()
