@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
 import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from joserfc.jws import JWSRegistry
 
 from saml_bridge.errors import ClientRefused
 from saml_bridge.oidc.clients import Presented, check_secret, read_client
@@ -22,8 +20,10 @@ from tests.oidc.conftest import (
     JWT_TYPE,
     OTHER,
     Service,
+    encode,
     make_assertion,
     make_key,
+    sign,
 )
 from tests.world import BASE_URL
 
@@ -41,11 +41,6 @@ def attempt(service: Service, assertion: str, **changes: str) -> str:
         return "ok"
     assert (response.status_code, response.json["error"]) == (400, "invalid_client"), response.text
     return service.list_audit()[0].entry.code
-
-
-def encode(part: object) -> str:
-    content = part if isinstance(part, bytes) else json.dumps(part).encode()
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "EdDSA"])
@@ -148,16 +143,12 @@ def test_p10_a_kid_only_looks_up_the_client_s_keys(service: Service, kid: str) -
 def test_p10_keys_that_the_header_brings_are_not_looked_at(service: Service, metadata_server: MetadataServer) -> None:
     attacker = make_key("idp-rsa", "rsa")
     public = attacker.as_dict(private=False)
-    for name, value in (
-        ("jwk", public),
-        ("jku", metadata_server.origin + "/jwks"),
-        ("x5u", metadata_server.origin + "/x"),
-    ):
-        header = {"alg": "RS256", "kid": "rsa", name: value}
-        _, payload, _ = make_assertion().split(".")
-        signed = f"{encode(header)}.{payload}"
-        signature = JWSRegistry.algorithms["RS256"].sign(signed.encode(), attacker)
-        assert attempt(service, f"{signed}.{encode(signature)}") == "client-assertion"
+    claims = {"iss": JWT_CLIENT, "sub": JWT_CLIENT, "aud": ISSUER, "exp": now() + 60, "jti": "1"}
+    for name, value in (("jwk", public), ("jku", metadata_server.origin + "/jwks"), ("x5u", metadata_server.origin)):
+        forged = sign({"alg": "RS256", "kid": "rsa", name: value}, claims, attacker)
+        assert attempt(service, forged) == "client-assertion"
+        honest = sign({"alg": "RS256", "kid": "rsa", name: value}, {**claims, "jti": name}, CLIENT_KEYS["RS256"])
+        assert attempt(service, honest) == "ok"
     assert not metadata_server.asked
 
 
@@ -218,14 +209,14 @@ def test_rfc7517_the_client_s_keys_are_fetched_once(service: Service, metadata_s
     assert [path for path, _ in metadata_server.asked] == ["/jwks"]
 
 
-def test_h2_keys_are_not_fetched_from_our_own_machines(capsys: pytest.CaptureFixture[str], service: Service) -> None:
+def test_h2_keys_are_not_fetched_from_our_own_machines(capfd: pytest.CaptureFixture[str], service: Service) -> None:
     del service.settings("asserts")["jwks"]
     service.settings("asserts")["jwks_uri"] = "https://10.1.2.3/jwks"
     service.world.publish()
     response = service.exchange(slug="asserts")
     assert response.json["error"] == "invalid_client"
     assert "10.1.2.3" not in response.text
-    logged = capsys.readouterr()
+    logged = capfd.readouterr()
     assert "is in a private network" in logged.out + logged.err
 
 
