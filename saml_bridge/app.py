@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -15,6 +15,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from saml_bridge.audit import AuditTrail
+from saml_bridge.authorization import Authorization, Hints, open_authorization
 from saml_bridge.db import check_schema, init_database
 from saml_bridge.errors import BridgeError, KeyRefused, NotFound
 from saml_bridge.exchanges import Exchanges
@@ -25,22 +26,25 @@ from saml_bridge.launch import Launcher
 from saml_bridge.logout import SignOut
 from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
+from saml_bridge.partner_calls import PartnerCalls
 from saml_bridge.partner_sessions import PartnerSessions
 from saml_bridge.portal_keys import PortalKeys
 from saml_bridge.provider import Provider
+from saml_bridge.receivers import NO_SERVICES
 from saml_bridge.refreshes import Refreshes
 from saml_bridge.refreshing import Refresher
 from saml_bridge.registry import Registry
 from saml_bridge.rehearsals import Rehearsals
 from saml_bridge.rollover import Rollover
 from saml_bridge.saml.libraries import check_libraries
+from saml_bridge.saml_sign_on import open_saml_sign_on
 from saml_bridge.schedule import RefreshSchedule
 from saml_bridge.sessions import SourceBook
 from saml_bridge.settings import Settings
-from saml_bridge.sign_on import SignOn
 from saml_bridge.sources import open_sources
 from saml_bridge.tickets import Tickets
 from saml_bridge.token_exchange import TokenExchange
+from saml_bridge.web.authorize import create_authorize_views
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.logout import create_logout_views
 from saml_bridge.web.metrics import SourceMetrics
@@ -57,6 +61,9 @@ METADATA_SECONDS = 60
 """For the whole of one fetch: a federation's file of 100 MB takes a while."""
 CLIENT_KEYS_SECONDS = 5
 """For the whole of one fetch of a relying party's keys, for which its request waits."""
+
+CALL_SECONDS = 10
+"""For a partner's server while a payer waits, where the partner's settings do not say less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class Bridge:
     portal_keys: PortalKeys
     grants: Grants
     provider: Provider
+    authorization: Authorization
 
 
 def open_bridge(settings: Settings) -> Bridge:
@@ -106,6 +114,8 @@ def open_bridge(settings: Settings) -> Bridge:
         cache_size=settings.snapshot_cache,
     )
     partner_sessions = PartnerSessions(database, secret=secret)
+    exchanges, grants = Exchanges(database, secret=secret), Grants(database, secret=secret)
+    hints = Hints(exchanges, os.urandom)
     launcher = Launcher(
         registry=registry,
         audit=audit,
@@ -114,6 +124,12 @@ def open_bridge(settings: Settings) -> Bridge:
         secret=secret,
         clock=lambda: datetime.now(UTC),
         random_bytes=os.urandom,
+        services=replace(
+            NO_SERVICES,
+            call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS)).call,
+            hold_hint=hints.hold,
+            keep_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
+        ),
     )
     rollover = Rollover(
         registry=registry, launcher=launcher, rehearsals=Rehearsals(database, audit), find_key=keys.find
@@ -122,21 +138,16 @@ def open_bridge(settings: Settings) -> Bridge:
     refresher = Refresher(
         registry=registry,
         refreshes=refreshes,
-        fetcher=Fetcher(
-            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=METADATA_SECONDS
-        ),
+        fetcher=_make_fetcher(settings, METADATA_SECONDS),
         clock=lambda: datetime.now(UTC),
         new_trace_id=lambda: new_trace_id(launcher),
     )
-    exchanges = Exchanges(database, secret=secret)
     sign_out = SignOut(
         registry=registry,
         audit=audit,
         exchanges=exchanges,
         sessions=partner_sessions,
-        fetcher=Fetcher(
-            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=DEADLINE_SECONDS
-        ),
+        fetcher=_make_fetcher(settings, DEADLINE_SECONDS),
         base_url=settings.base_url,
         clock=launcher.clock,
         random_bytes=launcher.random_bytes,
@@ -164,9 +175,14 @@ def open_bridge(settings: Settings) -> Bridge:
         partner_sessions=partner_sessions,
         sign_out=sign_out,
         portal_keys=PortalKeys(database, random_bytes=os.urandom),
-        grants=Grants(database, secret=secret),
+        grants=grants,
         provider=provider,
+        authorization=open_authorization(launcher, exchanges, hints=hints, provider=provider, grants=grants),
     )
+
+
+def _make_fetcher(settings: Settings, seconds: float) -> Fetcher:
+    return Fetcher(allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=seconds)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -181,16 +197,17 @@ def _create_service(settings: Settings) -> Bridge:
     for finding in check_schema(app):
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
-    sources, sign_on = _open_sources(bridge), SignOn(bridge.launcher, bridge.exchanges)
+    sources, sign_on = _open_sources(bridge), open_saml_sign_on(bridge.launcher, bridge.exchanges)
     tickets = Tickets(bridge.launcher, bridge.exchanges)
     gate = PortalGate(bridge.portal_keys, bridge.launcher)
     app.register_blueprint(create_launch_views(bridge.launcher, sources, tickets, bridge.exchanges))
     app.register_blueprint(create_rehearsal_views(bridge.rollover, sources))
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, sources))
+    app.register_blueprint(create_authorize_views(bridge.authorization, sources))
     app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, sources, gate))
     app.register_blueprint(create_portal_views(gate, tickets, sources))
     exchange = TokenExchange(bridge.provider, grants=bridge.grants, audit=bridge.audit, clock=bridge.launcher.clock)
-    app.register_blueprint(create_oidc_views(exchange, bridge.launcher))
+    app.register_blueprint(create_oidc_views(exchange, bridge.authorization, bridge.launcher))
     app.register_blueprint(create_operation_views(app, settings.metrics_token, list_problems=sources.list_problems))
     _register_errors(bridge)
     return bridge

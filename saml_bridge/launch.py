@@ -29,7 +29,7 @@ from saml_bridge.errors import (
     SignInFailed,
 )
 from saml_bridge.partner_sessions import PartnerSessions
-from saml_bridge.receivers import AS_CONFIGURED, NO_SERVICES, Ask, Begun, PartnerRequest, Reply, Services, Waits
+from saml_bridge.receivers import AS_CONFIGURED, NO_SERVICES, Ask, Begun, Needs, PartnerRequest, Reply, Services, Waits
 from saml_bridge.registry import Registry, Route, Snapshot
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Attribute, Credentials, FormPost, JsonObject, PortalSession, TraceId
@@ -51,7 +51,8 @@ class LaunchRequest:
     sent the payer back, `foreign` that another site started the request, `unseen` that it is not for a page that a
     person sees: a frame, a picture, a script, a prefetch. `asked` is what a partner's request wants of the response,
     and `resume` the token of that request while it waits for the payer. `held` is the token of a portal session that
-    waits for this launch. `rehearsal` has the biller's next key sign.
+    waits for this launch. `vouched` says that the portal sent the session with this launch, so that it is asked for
+    nowhere else. `rehearsal` has the biller's next key sign.
     """
 
     biller: str
@@ -68,6 +69,7 @@ class LaunchRequest:
     asked: PartnerRequest | None = None
     resume: str | None = None
     held: str | None = None
+    vouched: bool = False
     rehearsal: bool = False
 
     def find_path(self, *, choose: str | None = None, returned: bool = False) -> str:
@@ -241,14 +243,14 @@ class _Attempt:
             return Confirm(snapshot.biller, route)
         account = self._find_account(session)
         if account is None and len(session.accounts) > 1:
-            self._check_may_ask("the payer has several accounts, and none is selected")
+            self._check_may_ask("the payer has several accounts, and none is selected", "choice")
             return ChooseAccount(snapshot.biller, route, session.accounts)
         return self._build(snapshot, route, session, account)
 
     def _sign_in(self, snapshot: Snapshot, why: SessionAbsent | datetime) -> SignIn:
         """Send the payer to the portal's sign-in, once: nobody is signed in, or somebody who must sign in anew."""
         request, portal = self._request, snapshot.biller.portal
-        self._check_may_ask("nobody is signed in, or the payer would have to sign in anew")
+        self._check_may_ask("nobody is signed in, or the payer would have to sign in anew", "sign_in")
         back = f"{self._launcher.base_url}{request.find_path(returned=True)}"
         if isinstance(why, SessionAbsent):
             if request.returned:
@@ -259,10 +261,10 @@ class _Attempt:
             raise request.asked.refuse_old_sign_in()
         return SignIn(make_sign_in_url(portal, back, **SIGN_IN_ANEW), why)
 
-    def _check_may_ask(self, why: str) -> None:
+    def _check_may_ask(self, why: str, needs: Needs) -> None:
         """A passive request must not show the payer anything (SAML Core 3.4.1; OpenID Connect Core 3.1.2.1)."""
         if self._request.asked is not None and self._request.asked.is_passive:
-            raise self._request.asked.refuse_passive(why)
+            raise self._request.asked.refuse_passive(why, needs)
 
     def _build(self, snapshot: Snapshot, route: Route, session: PortalSession, account: JsonObject | None) -> Launched:
         if account is not None:
@@ -281,6 +283,8 @@ class _Attempt:
             random_bytes=launcher.random_bytes,
             services=launcher.services,
             request=self._request.asked,
+            revision=snapshot.revision,
+            vouched=self._request.vouched,
         )
         built = route.receiver.build(ask)
         if built.begun is not None:
@@ -289,7 +293,7 @@ class _Attempt:
             biller=snapshot.biller,
             route=route,
             reply=built.reply,
-            origins=_find_origins(find_location(built.reply), route.partner.origins, _find_origin(callback)),
+            origins=find_origins(find_location(built.reply), route.partner.origins, _find_origin(callback)),
             revision=snapshot.revision,
             remember=self._remember(session, account),
             document=built.document,
@@ -399,7 +403,7 @@ def make_sign_in_url(portal: Portal, back: str, **more: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _find_origins(action: str, declared: tuple[str, ...], callback: str | None) -> tuple[str, ...]:
+def find_origins(action: str, declared: tuple[str, ...], callback: str | None = None) -> tuple[str, ...]:
     """Where the browser may go: the form's target, and what the partner declared to redirect to after it."""
     origins = [origin_of(action), *declared, *([] if callback is None else [callback])]
     return tuple(dict.fromkeys(origins))

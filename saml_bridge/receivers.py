@@ -10,18 +10,21 @@ Pure: what reaches outside is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from saml_bridge.document import Biller, Partner, SamlSettings
 from saml_bridge.errors import BridgeError, PartnerUnusable
 from saml_bridge.saml.metadata import SpMetadata
 from saml_bridge.saml.sign import SigningKey
-from saml_bridge.values import Attribute, FormPost, JsonObject, PortalSession, Redirect
+from saml_bridge.values import Attribute, Finding, FormPost, JsonObject, PortalSession, Redirect, Severity
 
 Reply = FormPost | Redirect
+
+Needs = Literal["sign_in", "choice"]
+"""What a payer would have to do: sign in (anew), or choose one of several accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,10 @@ class PartnerRequest(Protocol):
     """A sign-on request of a partner, verified: what the launch that answers it must know of it."""
 
     @property
+    def received_at(self) -> datetime:
+        """When it came, aware UTC."""
+
+    @property
     def is_passive(self) -> bool:
         """Whether the payer must not be shown anything."""
 
@@ -59,6 +66,12 @@ class PartnerRequest(Protocol):
     def variant(self) -> Variant:
         """How the launch that answers it differs from the partner's settings."""
 
+    def to_json(self) -> str:
+        """The request as text, with all that it asks, while it waits."""
+
+    def note_sign_in(self, auth_time: datetime | None) -> PartnerRequest:
+        """The request of a payer who is sent to the portal's sign-in, and had signed in last at `auth_time`."""
+
     def find_resume_path(self, biller: str) -> str:
         """The path at which the request is gone on with, after the payer's sign-in."""
 
@@ -68,7 +81,7 @@ class PartnerRequest(Protocol):
     def check_session(self, session: PortalSession) -> None:
         """Whether the portal's sign-in is of the kind that was asked for. Raises what `refuse_passive` gives."""
 
-    def refuse_passive(self, why: str) -> BridgeError:
+    def refuse_passive(self, why: str, needs: Needs) -> BridgeError:
         """The refusal, to be told to the partner, of a passive request that would need the payer."""
 
     def refuse_old_sign_in(self) -> BridgeError:
@@ -89,13 +102,17 @@ class PartnerCall:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A payer on the way to an OpenID Connect partner, until its request comes: through which link, as whom."""
+    """A payer on the way to an OpenID Connect partner, until its request comes: through which link, as whom.
+
+    `vouched` as in `Ask`.
+    """
 
     biller: str
     link: str
     session: PortalSession
     account: str | None
     callback: str | None
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +150,8 @@ NO_SERVICES = Services(_refuse_service, _refuse_service, _refuse_service, _refus
 class Ask:
     """What a protocol makes its reply from. `request` is the partner's, None for a launch that the payer started.
 
-    `biller`, `partner` and `link` are slugs.
+    `biller`, `partner` and `link` are slugs. `revision` is the configuration that decides. `vouched` says that the
+    portal sent the session with this launch, so that nobody can be asked for it again.
     """
 
     biller: str
@@ -147,6 +165,8 @@ class Ask:
     random_bytes: Callable[[int], bytes]
     services: Services
     request: Any = None
+    revision: int = 0
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +257,14 @@ class PartnerContext:
     def find_token_key(self, name: str | None) -> SigningKey:
         """The key of this name, or the biller's current key for tokens. Raises KeyRefused."""
         return self.find_key(name or self.biller.tokens.keys.current)
+
+
+def check_secret(context: PartnerContext, name: str | None, where: str) -> Iterator[Finding]:
+    """Whether the biller has the secret that a partner's settings name."""
+    if name is not None and not context.has_secret(name):
+        message = f"secret: {context.biller.slug} has no secret {name!r}"
+        fix = f"Run 'saml-bridge secrets set {context.biller.slug} {name}'."
+        yield Finding("secret-missing", Severity.ERROR, message, fix, where)
 
 
 def find_token_issuer(base_url: str, biller: str) -> str:

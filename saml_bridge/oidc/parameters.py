@@ -26,13 +26,18 @@ def read_form(body: bytes, *, content_type: str | None) -> dict[str, str]:
 
     Raises ClientRefused (`invalid_request`) with the codes `form-type`, `form-size` and those of `read_parameters`.
     """
+    check_form(body, content_type=content_type)
+    return read_parameters(body)
+
+
+def check_form(body: bytes, *, content_type: str | None) -> None:
+    """Whether a body is a form that can be read. Raises ClientRefused with the codes `form-type` and `form-size`."""
     kind, _, options = (content_type or "").partition(";")
     charset = options.strip().lower().replace('"', "")
     if kind.strip().lower() != FORM or charset not in ("", "charset=utf-8"):
         _refuse("form-type", f"the body is not {FORM} in UTF-8")
     if len(body) > MAX_FORM_BYTES:
         _refuse("form-size", f"the body is larger than {MAX_FORM_BYTES} bytes")
-    return read_parameters(body)
 
 
 def read_parameters(encoded: bytes) -> dict[str, str]:
@@ -41,6 +46,15 @@ def read_parameters(encoded: bytes) -> dict[str, str]:
     Raises ClientRefused (`invalid_request`) with the codes `parameter-encoding`, `parameter-many` and
     `parameter-twice`.
     """
+    pairs = read_pairs(encoded)
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        _refuse("parameter-twice", "a parameter is there twice")
+    return {name: value for name, value in found.items() if value}
+
+
+def read_pairs(encoded: bytes) -> list[tuple[str, str]]:
+    """The parameters as they stand there, in order. Raises ClientRefused as `read_parameters`, but for those twice."""
     try:
         text = encoded.decode("ascii")
         if _BAD_ESCAPE.search(text):
@@ -50,10 +64,7 @@ def read_parameters(encoded: bytes) -> dict[str, str]:
         _refuse("parameter-encoding", "the parameters are not percent-encoded UTF-8")
     if len(pairs) > MOST_PARAMETERS:
         _refuse("parameter-many", f"there are more than {MOST_PARAMETERS} parameters")
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        _refuse("parameter-twice", "a parameter is there twice")
-    return {name: value for name, value in found.items() if value}
+    return pairs
 
 
 def _refuse(code: str, detail: str) -> NoReturn:

@@ -2,17 +2,17 @@
 
 Owns: the few facts of an AuthnRequest that outlive it, in a form that can wait for the payer's sign-in, and whether a
 session meets them. Does not own: reading and verifying requests (`requests.py`), and who is signed in.
-Called by the sign-on (`sign_on.py`) and the launch that answers it.
+Called by the sign-on (`saml_sign_on.py`) and the launch that answers it.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from saml_bridge.errors import StatusRefused
-from saml_bridge.receivers import Variant
+from saml_bridge.receivers import Needs, Variant
 from saml_bridge.saml.requests import NameIdValue, RequestedContext, satisfies
 from saml_bridge.saml.response import BuiltResponse, find_authn_context
 from saml_bridge.saml.status import AUTHN_FAILED, NO_AUTHN_CONTEXT, NO_PASSIVE, REQUESTER, RESPONDER, UNKNOWN_PRINCIPAL
@@ -58,6 +58,10 @@ class Asked:
         stored["subject"] = subject and NameIdValue(**subject)
         return cls(**stored)
 
+    def note_sign_in(self, auth_time: datetime | None) -> Asked:
+        """The request of a payer who is sent to the portal's sign-in; `auth_time` as `auth_time_before`."""
+        return replace(self, sent_to_sign_in=True, auth_time_before=auth_time)
+
     @property
     def variant(self) -> Variant:
         """Where the response goes, and with which kind of name ID."""
@@ -67,7 +71,7 @@ class Asked:
         """The path of the single sign-on address."""
         return f"/saml/{biller}/sso"
 
-    def refuse_passive(self, why: str) -> StatusRefused:
+    def refuse_passive(self, why: str, _needs: Needs) -> StatusRefused:
         """NoPassive (Core 3.4.1)."""
         return StatusRefused(why, code="no-passive", status=RESPONDER, sub_status=NO_PASSIVE)
 

@@ -8,7 +8,7 @@ cookie of a browser whose payer chooses an account while a session waits. Does n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -16,9 +16,10 @@ import structlog
 from flask import Blueprint, Request, Response, redirect, request
 from structlog.typing import FilteringBoundLogger
 
+from saml_bridge.authorization import HINT_WAIT
 from saml_bridge.document import Biller
 from saml_bridge.errors import AccountRefused, BridgeError, LaunchRefused, SourceUnavailable
-from saml_bridge.exchanges import Exchanges
+from saml_bridge.exchanges import Exchanges, hash_token
 from saml_bridge.fields import SessionMalformed
 from saml_bridge.launch import (
     CHOSEN,
@@ -116,7 +117,7 @@ def _start_launch(tickets: Tickets, source: SessionSource, ask: LaunchRequest) -
     browser = cookies.get(_waiting_cookie(token)) or cookies.get(_waiting_cookie())
     waiting = tickets.take_held(token, browser=browser, biller=ask.biller, link=ask.link)
     # whoever has the token and the cookie was on our page a moment ago
-    return _Start(replace(ask, callback=waiting.callback, foreign=False), waiting)
+    return _Start(replace(ask, callback=waiting.callback, foreign=False, vouched=True), waiting)
 
 
 def _start_posted(launcher: Launcher, exchanges: Exchanges, sources: SourceBook, ask: LaunchRequest) -> _Start:
@@ -129,7 +130,7 @@ def _start_posted(launcher: Launcher, exchanges: Exchanges, sources: SourceBook,
         tokens=request.form.getlist(SESSION_FIELD),
         origin=request.headers.get("Origin"),
     )
-    return _Start(ask, source)
+    return _Start(replace(ask, vouched=True), source)
 
 
 def _start_ticket(tickets: Tickets, token: str, asked: LaunchRequest) -> _Start:
@@ -145,6 +146,7 @@ def _start_ticket(tickets: Tickets, token: str, asked: LaunchRequest) -> _Start:
         account=waiting.account,
         callback=waiting.callback,
         remembered=_read_cookies(request).get(_cookie_name(waiting.biller)),
+        vouched=True,
     )
     return _Start(ask, waiting)
 
@@ -157,15 +159,7 @@ def _answer_start(tickets: Tickets, start: _Start, outcome: Outcome) -> Response
     known = None if is_posted else _read_cookies(request).get(_waiting_cookie())
     token, browser = tickets.hold(start.ask, start.source.session, browser=known)
     response = answer_outcome(tickets.launcher, replace(start.ask, callback=None, held=token), outcome)
-    response.set_cookie(
-        _waiting_cookie(token if is_posted else None),
-        browser,
-        max_age=int(CHOICE.total_seconds()),
-        path="/",
-        secure=is_https(),
-        httponly=True,
-        samesite="Lax",
-    )
+    bind_browser(response, _waiting_cookie(token if is_posted else None), browser, seconds=int(CHOICE.total_seconds()))
     return response
 
 
@@ -250,7 +244,7 @@ def answer_outcome(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> 
         return redirect(outcome.url, code=303)  # type: ignore[return-value]  # werkzeug's class is Flask's base
     biller, partner_name = outcome.biller, outcome.route.partner.name
     if isinstance(outcome, Confirm):
-        host = urlsplit(outcome.route.response.acs.location).hostname
+        host = urlsplit(outcome.route.receiver.location).hostname
         return render_page(
             "continue.html", biller=biller, partner_name=partner_name, partner_host=host, url=ask.find_path()
         )
@@ -258,8 +252,26 @@ def answer_outcome(launcher: Launcher, ask: LaunchRequest, outcome: Outcome) -> 
     return render_page("choose_account.html", biller=biller, partner_name=partner_name, choices=choices)
 
 
+def find_hint_cookie(cookies: Mapping[str, str], token: str) -> str | None:
+    """The cookie that this browser has for what waits under this token, since a launch sent it to a partner."""
+    return cookies.get(_hint_cookie(token))
+
+
+def _hint_cookie(token: str) -> str:
+    """One for each launch, so that those of two tabs do not take each other's."""
+    return f"{'__Host-hint' if is_https() else 'hint'}-{hash_token(token)[:16]}"
+
+
+def bind_browser(response: Response, name: str, value: str, *, seconds: int) -> None:
+    """Set a cookie that what waits here is bound to."""
+    response.set_cookie(name, value, max_age=seconds, path="/", secure=is_https(), httponly=True, samesite="Lax")
+
+
 def _post(launcher: Launcher, ask: LaunchRequest, launched: Launched) -> Response:
     response = answer_launch(launched)
+    if launched.waits is not None:
+        waits = launched.waits
+        bind_browser(response, _hint_cookie(waits.token), waits.browser, seconds=int(HINT_WAIT.total_seconds()))
     if launched.remember is not None:
         response.set_cookie(
             _cookie_name(ask.biller),

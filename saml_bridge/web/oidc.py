@@ -8,6 +8,7 @@ answer. Does not own: any decision (`provider.py`, `token_exchange.py`), and wha
 | --- | --- | --- |
 | GET `/oidc/{biller}/.well-known/openid-configuration` | anybody | what is supported, and where |
 | GET `/oidc/{biller}/jwks` | anybody | the public keys |
+| POST `/oidc/{biller}/par` | a relying party's server | a name for a request that the browser then brings |
 | POST `/oidc/{biller}/token` | a relying party's server, a public client's page | tokens for a code |
 | GET, POST `/oidc/{biller}/userinfo` | the bearer of an access token | the payer's claims |
 
@@ -28,6 +29,7 @@ from flask import Blueprint, Response, request
 from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
+from saml_bridge.authorization import Authorization, Pushed
 from saml_bridge.errors import BridgeError, ClientRefused, NotFound
 from saml_bridge.launch import Launcher
 from saml_bridge.oidc.parameters import MAX_FORM_BYTES, read_form, read_parameters
@@ -49,7 +51,7 @@ _NOT_IN_A_DESCRIPTION: Final = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 """What no error_description holds (RFC 6749 5.2, RFC 6750 3)."""
 
 
-def create_oidc_views(exchange: TokenExchange, launcher: Launcher) -> Blueprint:
+def create_oidc_views(exchange: TokenExchange, authorization: Authorization, launcher: Launcher) -> Blueprint:
     """The blueprint of those addresses. The log must be set up before."""
     views = Blueprint("oidc", __name__)
     log = structlog.get_logger().bind()
@@ -66,6 +68,23 @@ def create_oidc_views(exchange: TokenExchange, launcher: Launcher) -> Blueprint:
         if (preflight := _answer_preflight("GET", origin="*")) is not None:
             return preflight
         return _answer_public(provider.list_keys(biller), JWK_SET)
+
+    @views.route("/oidc/<biller>/par", methods=["POST", "OPTIONS"])
+    def push(biller: str) -> Response:
+        origin = _find_origin(provider, biller)
+        if (preflight := _answer_preflight("POST", origin=origin)) is not None:
+            return preflight
+        request.max_content_length = MAX_FORM_BYTES
+        started, trace_id = time.perf_counter(), new_trace_id(launcher)
+        end: Pushed | BridgeError
+        try:
+            end = authorization.push(_read_call(biller, trace_id))
+        except BridgeError as error:
+            end, response = error, answer_error(error)
+        else:
+            response = _answer_json({"request_uri": end.request_uri, "expires_in": end.seconds}, status=201)
+        _note(log, "par", trace_id=trace_id, biller=biller, end=end, started=started)
+        return _finish(response, trace_id, origin)
 
     @views.route("/oidc/<biller>/token", methods=["POST", "OPTIONS"])
     def token(biller: str) -> Response:
@@ -261,7 +280,7 @@ def _note(
     *,
     trace_id: TraceId,
     biller: str,
-    end: Tokens | UserInfo | BridgeError,
+    end: Tokens | UserInfo | Pushed | BridgeError,
     started: float,
 ) -> None:
     """One line of the log and one count for each request, however it ended."""

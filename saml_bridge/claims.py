@@ -1,0 +1,184 @@
+"""What a mapping gives, as claims: JSON for every protocol that does not carry XML.
+
+Owns: nested names and arrays, the types of values, and who the payer is to a partner (`sub`). Does not own: which
+attributes there are (`mapping.py`), and which of them a protocol releases. Called by the protocols. Pure.
+
+A name with dots makes nested objects (`address.postal_code`, as OpenID Connect Core 5.1.1 has it); a name that is a URI
+is taken whole. Several values make an array; one value does where the rule says `list: true`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from saml_bridge.document import AttributeMapping, SubjectSettings
+from saml_bridge.errors import LaunchRefused, ValueRefused
+from saml_bridge.fields import FieldUnknown, compile_path, is_multi_valued
+from saml_bridge.receivers import PartnerContext
+from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Severity
+
+MOST_LEVELS: Final = 5
+LARGEST_INTEGER: Final = 2**53 - 1
+"""What every reader of JSON keeps exactly (RFC 8259, section 6)."""
+
+LONGEST_SUBJECT: Final = 255
+"""ASCII characters of a `sub` (OpenID Connect Core 2)."""
+
+JWT_CLAIMS: Final = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
+"""The names that a JWT has of its own (RFC 7519, 4.1)."""
+
+FindSubject = Callable[[PortalSession, JsonObject | None], str]
+
+_DOMAIN: Final = b"saml_bridge oidc-sub 1"
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,15})?")
+_BOOLEANS: Final = {"true": True, "false": False}
+
+
+def build_claims(attributes: Sequence[Attribute]) -> dict[str, Any]:
+    """The claims of one launch. Raises ValueRefused for a value that is not of its rule's type, without the value."""
+    claims: dict[str, Any] = {}
+    for attribute in attributes:
+        convert = _CONVERT[attribute.value_type]
+        values = [convert(attribute.name, text) for text in attribute.values]
+        *above, last = split_name(attribute.name)
+        place = claims
+        for name in above:
+            place = place.setdefault(name, {})
+        place[last] = values if attribute.as_list or len(values) > 1 else values[0]
+    return claims
+
+
+@lru_cache(maxsize=4096)
+def split_name(name: str) -> tuple[str, ...]:
+    """The path of a claim: `address.postal_code` has two steps, `https://portal.example/email` has one."""
+    return (name,) if ":" in name else tuple(name.split("."))
+
+
+def _read_integer(name: str, text: str) -> int:
+    if not _INTEGER.fullmatch(text) or abs(int(text)) > LARGEST_INTEGER:
+        raise _refuse_type(name, "a whole number")
+    return int(text)
+
+
+def _read_number(name: str, text: str) -> int | float:
+    if not _NUMBER.fullmatch(text):
+        raise _refuse_type(name, "a number")
+    return float(text) if "." in text else _read_integer(name, text)
+
+
+def _read_boolean(name: str, text: str) -> bool:
+    if text not in _BOOLEANS:
+        raise _refuse_type(name, "true or false")
+    return _BOOLEANS[text]
+
+
+def _refuse_type(name: str, expected: str) -> ValueRefused:
+    return ValueRefused(f"the attribute {name!r} must be {expected}, and the payer's value is not", code="value-type")
+
+
+_CONVERT: Final[Mapping[str, Callable[[str, str], Any]]] = {
+    "text": lambda _, text: text,
+    "integer": _read_integer,
+    "number": _read_number,
+    "boolean": _read_boolean,
+}
+
+
+def check_claims(mapping: AttributeMapping, *, reserved: Collection[str], where: str) -> Iterator[Finding]:
+    """Whether a mapping's attributes can stand together as claims; `reserved` are names that the protocol sets itself.
+
+    `where` is the mapping's path in the document.
+    """
+    paths: dict[tuple[str, ...], str] = {}
+    for position, rule in enumerate(mapping.rules):
+        place, path = f"{where}.rules[{position}].attribute", split_name(rule.attribute)
+        if not all(path) or len(path) > MOST_LEVELS:
+            message = (
+                f"attribute: expected names with dots between them, at most {MOST_LEVELS}, found {rule.attribute!r}"
+            )
+            yield _refuse("claim-name", message, "Write it as in address.postal_code.", place)
+            continue
+        if path[0] in reserved or path[0].startswith("__"):
+            message = f"attribute: {path[0]!r} is set by the protocol itself, so no rule can set it"
+            yield _refuse("claim-reserved", message, "Choose another name.", place)
+        for other, name in paths.items():
+            if other != path and other[: len(path)] == path[: len(other)]:
+                message = f"attribute: {rule.attribute!r} and {name!r} would be a value and an object of one name"
+                yield _refuse("claim-clash", message, "Rename one of them.", place)
+        paths.setdefault(path, rule.attribute)
+
+
+def check_mappings(context: PartnerContext, *, reserved: Collection[str]) -> Iterator[Finding]:
+    """The claims of the mappings that links to this partner use, once each; the place names the mapping."""
+    slugs = dict.fromkeys(link.mapping for link in context.biller.links if link.partner == context.partner.slug)
+    for slug in slugs:
+        mapping = context.biller.find_mapping(slug)
+        if mapping is not None:
+            yield from check_claims(mapping, reserved=reserved, where=f"mappings[{slug}]")
+
+
+def _refuse(code: str, message: str, fix: str, where: str) -> Finding:
+    return Finding(code, Severity.ERROR, message, fix, where)
+
+
+def compile_subject(settings: SubjectSettings, *, biller: str, sector: str, secret: bytes) -> FindSubject:
+    """Who the payer is to one partner (OpenID Connect Core 8).
+
+    `public` is the field's own value. `pairwise` is HMAC-SHA256 of it with biller (a slug) and `sector` (the host, or
+    the partner), in base64url: the same each time, another in another sector, and never a SAML name ID. The function
+    raises LaunchRefused (subject-missing, subject-unfit). Raises FieldUnknown.
+    """
+    read = compile_path(settings.from_)
+    finish = _check_public if settings.type == "public" else _compile_pairwise(biller, sector, secret)
+
+    def find(session: PortalSession, account: JsonObject | None) -> str:
+        values = read(session, account)
+        if len(values) != 1 or not values[0]:
+            detail = f"the subject comes from {settings.from_}, which has {len(values)} values for this payer"
+            raise LaunchRefused(detail, code="subject-missing")
+        return finish(values[0])
+
+    return find
+
+
+def _check_public(value: str) -> str:
+    if len(value) > LONGEST_SUBJECT or not value.isascii() or not value.isprintable():
+        detail = f"the subject must be at most {LONGEST_SUBJECT} visible ASCII characters, and the payer's is not"
+        raise LaunchRefused(detail, code="subject-unfit")
+    return value
+
+
+def _compile_pairwise(biller: str, sector: str, secret: bytes) -> Callable[[str], str]:
+    start = b"".join(_frame(part) for part in (_DOMAIN, biller.encode(), sector.encode()))
+
+    def derive(value: str) -> str:
+        digest = hmac.digest(secret, start + _frame(value.encode("utf-8", "surrogatepass")), "sha256")
+        return base64.urlsafe_b64encode(digest).decode("ascii").rstrip("=")
+
+    return derive
+
+
+def _frame(part: bytes) -> bytes:
+    """A part after its length, so that no two lists of parts give the same bytes."""
+    return len(part).to_bytes(4, "big") + part
+
+
+def check_subject(settings: SubjectSettings, *, where: str) -> Iterator[Finding]:
+    """Whether the field is there and has one value; `where` is the subject's path below the partner."""
+    try:
+        compile_path(settings.from_)
+    except FieldUnknown as unknown:
+        said = str(unknown)
+        fix = "Name a field of the portal session."
+        yield _refuse("subject-field-unknown", f"{said[:1].upper()}{said[1:]}.", fix, f"{where}.from")
+        return
+    if is_multi_valued(settings.from_):
+        message = f"The subject is taken from {settings.from_}, which can have many values."
+        fix = "Name a field with one value, such as payer.id or account.number."
+        yield _refuse("subject-field-many", message, fix, f"{where}.from")

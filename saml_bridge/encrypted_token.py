@@ -1,0 +1,204 @@
+"""The protocol `encrypted_token`: the browser carries a token that nobody but the partner can read.
+
+Owns: both forms, a JWE (RFC 7516) and the older family that Multipass is the best known of. Does not own: what a token
+says and how the browser carries it (`carried_token.py`), our keys (`token_keys.py`). Called through `protocols.py`.
+
+A JWE with `dir` is made with a secret that only the two of us have, so it proves who made it (A256GCM). To a public
+key anybody can encrypt: what is encrypted with `RSA-OAEP-256` is a JWT that we have signed (RFC 7519, 11.2: signed,
+then encrypted). `multipass` encrypts with AES-128-CBC and authenticates with HMAC-SHA256, under the two halves of the
+SHA-256 of the shared secret: base64url(IV + ciphertext + HMAC of both), with padding, as its readers have it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import hmac
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.padding import PKCS7
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.x509 import load_pem_x509_certificate
+from joserfc import jwe
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey, RSAKey
+from joserfc.util import urlsafe_b64decode
+
+from saml_bridge.carried_token import TokenClaims, carry, check_content, compile_claims
+from saml_bridge.document import EncryptedTokenSettings
+from saml_bridge.errors import ConfigInvalid, PartnerUnusable
+from saml_bridge.receivers import Ask, Built, PartnerContext, check_secret
+from saml_bridge.saml.sign import SigningKey
+from saml_bridge.token_keys import check_token_key, sign_jwt
+from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Severity
+
+LEAST_RSA_BITS: Final = 2048
+DIRECT_KEY_BYTES: Final = 32
+_BLOCK_BYTES: Final = 16
+_ENCRYPTION: Final = "A256GCM"
+
+
+class KeyUnfit(ValueError):
+    """A partner's public key that nothing is encrypted to; says why in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedTokenReceiver:
+    """One partner, compiled. `recipient` and `key` are there for RSA-OAEP-256 alone."""
+
+    settings: EncryptedTokenSettings
+    claims: TokenClaims
+    recipient: RSAKey | None
+    key: SigningKey | None
+
+    @property
+    def key_name(self) -> str | None:
+        return None if self.key is None else self.key.name
+
+    @property
+    def location(self) -> str:
+        return self.settings.url
+
+    def build(self, ask: Ask) -> Built:
+        """Raises LaunchRefused, ValueRefused, PartnerUnusable, SignatureFault."""
+        token = self._build_multipass(ask) if self.settings.format == "multipass" else self._build_jwe(ask)
+        return Built(carry(self.settings, token, ask.callback), document=token.encode("ascii"))
+
+    def check(
+        self,
+        *,
+        session: PortalSession,
+        account: JsonObject | None,
+        attributes: Sequence[Attribute],
+        callback: str | None,
+        now: datetime,  # noqa: ARG002 nothing of it depends on the time
+    ) -> None:
+        """Raises LaunchRefused, ValueRefused."""
+        self.claims.check(session, account, attributes, callback)
+
+    def _build_multipass(self, ask: Ask) -> str:
+        content = {**self.claims.build_content(ask), "created_at": _write_instant(ask.now)}
+        secret = ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now)
+        return build_multipass(secret, content, initialization_vector=ask.random_bytes(_BLOCK_BYTES))
+
+    def _build_jwe(self, ask: Ask) -> str:
+        claims = self.claims.build(ask)
+        if self.recipient is None or self.key is None:
+            secret = ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now)
+            return _encrypt(json.dumps(claims, separators=(",", ":")), "dir", _read_direct_key(secret), "JSON")
+        signed = sign_jwt(self.key, claims, algorithm=self.settings.algorithm, typ="JWT")
+        return _encrypt(signed, "RSA-OAEP-256", self.recipient, "JWT")
+
+
+def build_multipass(secret: str, content: Mapping[str, Any], *, initialization_vector: bytes) -> str:
+    """A token of the Multipass family, about 4/3 of its JSON in size."""
+    material = hashlib.sha256(secret.encode()).digest()
+    encryption_key, signing_key = material[:_BLOCK_BYTES], material[_BLOCK_BYTES:]
+    padder = PKCS7(8 * _BLOCK_BYTES).padder()
+    padded = padder.update(json.dumps(content, separators=(",", ":")).encode("ascii")) + padder.finalize()
+    encryptor = Cipher(AES(encryption_key), CBC(initialization_vector)).encryptor()
+    sealed = initialization_vector + encryptor.update(padded) + encryptor.finalize()
+    return urlsafe_b64encode(sealed + hmac.digest(signing_key, sealed, "sha256")).decode("ascii")
+
+
+def _write_instant(now: datetime) -> str:
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _encrypt(content: str, management: str, key: OctKey | RSAKey, content_type: str) -> str:
+    header = {"alg": management, "enc": _ENCRYPTION, "typ": "JWT", **({"cty": "JWT"} if content_type == "JWT" else {})}
+    if management != "dir" and (kid := key.kid) is not None:
+        header["kid"] = kid
+    return jwe.encrypt_compact(header, content.encode("ascii"), key, algorithms=[management, _ENCRYPTION])
+
+
+def _read_direct_key(secret: str) -> OctKey:
+    """The secret as a key: 32 bytes in base64url. Raises PartnerUnusable."""
+    try:
+        key = urlsafe_b64decode(secret.rstrip("=").encode("ascii"))
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != DIRECT_KEY_BYTES:
+        detail = f"the secret for dir must be {DIRECT_KEY_BYTES} bytes in base64url: set one, or have one made"
+        raise PartnerUnusable(detail, code="secret-unfit")
+    return OctKey.import_key(key)
+
+
+def read_recipient(text: str) -> RSAKey:
+    """A partner's public key: an RSA JWK, or a PEM public key or certificate. Raises KeyUnfit."""
+    key = RSAKey.import_key(_read_pem(text.encode())) if "-----BEGIN" in text else _read_jwk(text)
+    if key.is_private:
+        raise KeyUnfit("it is a private key, which only the partner may have")
+    if not isinstance(key.public_key, RSAPublicKey) or key.public_key.key_size < LEAST_RSA_BITS:
+        raise KeyUnfit(f"expected an RSA key of {LEAST_RSA_BITS} bits or more")
+    return key
+
+
+def _read_pem(content: bytes) -> RSAPublicKey:
+    try:
+        if b"CERTIFICATE" in content:
+            key = load_pem_x509_certificate(content).public_key()
+        else:
+            key = load_pem_public_key(content)  # type: ignore[assignment]  # the two name different unions
+    except (ValueError, UnsupportedAlgorithm):
+        raise KeyUnfit("it is no public key in PEM form") from None
+    if not isinstance(key, RSAPublicKey):
+        raise KeyUnfit("it is no RSA key")
+    return key
+
+
+def _read_jwk(text: str) -> RSAKey:
+    try:
+        return RSAKey.import_key(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError, JoseError):
+        raise KeyUnfit("it is no RSA key as JSON Web Key") from None
+
+
+def compile_receiver(context: PartnerContext) -> EncryptedTokenReceiver:
+    """Raises KeyRefused; ConfigInvalid for a recipient's key that cannot be used."""
+    settings = _find_settings(context)
+    recipient = key = None
+    if _is_public(settings):
+        key = context.find_token_key(settings.key)
+        try:
+            recipient = read_recipient(settings.encryption_key or "")
+        except KeyUnfit as unfit:
+            raise ConfigInvalid(f"encryption_key: {unfit}") from unfit
+    return EncryptedTokenReceiver(settings, compile_claims(context, settings), recipient, key)
+
+
+def check_partner(context: PartnerContext) -> Iterator[Finding]:
+    """What the document alone cannot tell: keys and secrets that are not there, claims that cannot be made."""
+    settings = _find_settings(context)
+    if _is_public(settings):
+        yield from check_token_key(context, settings.key, settings.algorithm, "encrypted_token.key")
+        try:
+            read_recipient(settings.encryption_key or "")
+        except KeyUnfit as unfit:
+            fix = "Ask the partner for its public encryption key."
+            where = "encrypted_token.encryption_key"
+            yield Finding("encryption-key-unfit", Severity.ERROR, f"encryption_key: {unfit}", fix, where)
+    else:
+        yield from check_secret(context, settings.secret, "encrypted_token.secret")
+    yield from check_content(context, settings, "encrypted_token")
+
+
+def _find_settings(context: PartnerContext) -> EncryptedTokenSettings:
+    settings = context.partner.settings
+    if not isinstance(settings, EncryptedTokenSettings):
+        raise TypeError(f"{context.partner.slug} speaks {context.partner.protocol}")
+    return settings
+
+
+def _is_public(settings: EncryptedTokenSettings) -> bool:
+    return settings.format == "jwe" and settings.key_management == "RSA-OAEP-256"

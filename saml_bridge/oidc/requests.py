@@ -1,0 +1,357 @@
+"""The authorization request: whom it comes from, whether and where it may be answered, and what it asks.
+
+Owns: the order of these three, so that no answer leaves for an address that the client has not registered; the rules of
+each parameter; the answer's form at the redirect URI. Does not own: whether the payer meets what is asked (`asked.py`),
+whose token a hint is (`authorization.py`, the caller), and pushed requests (`grants.py`).
+
+What can be told to nobody but the payer is a RequestRefused, everything after that an AuthorizationRefused, which goes
+to the redirect URI. Unknown parameters are passed over (RFC 6749 3.1), as are `display`, `ui_locales`,
+`claims_locales` and `acr_values`, which ask for nothing that must be met.
+
+Specification: RFC 6749, 3.1 and 4.1; OpenID Connect Core 1.0, 3.1.2 and 5.5; RFC 7636, 4.3; RFC 8252, 7.3; OAuth 2.0
+Form Post Response Mode; RFC 9207.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NoReturn
+from urllib.parse import urlencode, urlsplit
+
+from saml_bridge.document import Biller, OidcSettings, Partner
+from saml_bridge.errors import AuthorizationRefused, ClientRefused, RequestRefused
+from saml_bridge.oidc.parameters import read_pairs
+from saml_bridge.receivers import Reply
+from saml_bridge.values import FormPost, Redirect
+
+ResponseMode = Literal["query", "form_post"]
+
+MAX_REQUEST_BYTES: Final = 64 * 1024
+MAX_CLAIMS_BYTES: Final = 8 * 1024
+MAX_CLAIMS_DEPTH: Final = 5
+MOST_CLAIMS: Final = 200
+PUSHED_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
+
+_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+"""A SHA-256 in base64url (RFC 7636 4.2)."""
+
+_STATE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,4096}")
+_SCOPES: Final = re.compile(r"[!#-\[\]-~]+(?: +[!#-\[\]-~]+)*")
+_SECONDS: Final = re.compile(r"[0-9]{1,10}")
+_LOOPBACK: Final = re.compile(r"http://(127\.0\.0\.1|\[::1\])(?::([0-9]{1,5}))?(/[^#]*|\?[^#]*|)")
+_PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The parameters of a request. One that is there twice has no value in `values`, and its name is in `repeated`."""
+
+    values: Mapping[str, str]
+    repeated: frozenset[str] = frozenset()
+
+    def get(self, name: str) -> str | None:
+        """The value, or None for what is left out, empty (RFC 6749 3.1) or there twice."""
+        return self.values.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnPlace:
+    """Where a request is answered: registered by the client, which is all that makes an answer possible."""
+
+    redirect_uri: str
+    state: str | None = None
+    response_mode: ResponseMode = "query"
+
+    def build_reply(self, issuer: str, answer: Mapping[str, str | None]) -> Reply:
+        """The answer, with `state` as it came and `iss` (RFC 6749 4.1.2; RFC 9207 2)."""
+        told = {**answer, "state": self.state, "iss": issuer}
+        fields = tuple((name, value) for name, value in told.items() if value is not None)
+        if self.response_mode == "form_post":
+            return FormPost(self.redirect_uri, fields)
+        return Redirect(add_query(self.redirect_uri, fields))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedClaims:
+    """The `claims` parameter (Core 5.5): names asked for at UserInfo and in the ID token.
+
+    `subject` is the only one that the answer may be about, `acr` are the classes of which one must be met, if any.
+    """
+
+    userinfo: tuple[str, ...] = ()
+    id_token: tuple[str, ...] = ()
+    subject: str | None = None
+    acr: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationRequest:
+    """A request that keeps every rule; what it asks of the payer is not judged yet. `max_age` is in seconds."""
+
+    client_id: str
+    place: ReturnPlace
+    scope: tuple[str, ...]
+    nonce: str | None = None
+    code_challenge: str | None = None
+    prompt: tuple[str, ...] = ()
+    max_age: int | None = None
+    login_hint: str | None = None
+    id_token_hint: str | None = None
+    claims: RequestedClaims = RequestedClaims()
+
+
+def read_request(encoded: bytes) -> Parameters:
+    """The parameters of a query or a form's body. Raises RequestRefused (`authorization-unreadable`)."""
+    if len(encoded) > MAX_REQUEST_BYTES:
+        raise RequestRefused(f"the request is larger than {MAX_REQUEST_BYTES} bytes", code="authorization-unreadable")
+    try:
+        pairs = read_pairs(encoded)
+    except ClientRefused as error:
+        raise RequestRefused(error.detail, code="authorization-unreadable") from error
+    return collect(pairs)
+
+
+def collect(pairs: Iterable[tuple[str, str]]) -> Parameters:
+    """The parameters of these pairs."""
+    values: dict[str, str] = {}
+    repeated = set()
+    for name, value in pairs:
+        if name in values:
+            repeated.add(name)
+        values[name] = value
+    once = {name: value for name, value in values.items() if value and name not in repeated}
+    return Parameters(once, frozenset(repeated))
+
+
+def find_client(parameters: Parameters, biller: Biller) -> tuple[Partner, OidcSettings]:
+    """The relying party that the request says it comes from.
+
+    Raises RequestRefused (`client-unknown`): whoever it is, it is told nothing (RFC 6749 4.1.2.1).
+    """
+    client_id = parameters.get("client_id")
+    for partner in biller.partners:
+        settings = partner.settings
+        if isinstance(settings, OidcSettings) and settings.client_id == client_id:
+            return partner, settings
+    raise RequestRefused("client_id: is missing, there twice, or no client of this biller", code="client-unknown")
+
+
+def find_place(parameters: Parameters, settings: OidcSettings) -> ReturnPlace:
+    """Where the request may be answered. Raises RequestRefused (`redirect-uri-unregistered`) and then nothing leaves.
+
+    The redirect URI is one that is registered, to the letter (Core 3.1.2.1; RFC 9700 2.1). A response mode that is
+    none of ours is refused later, in the query.
+    """
+    asked = parameters.get("redirect_uri")
+    if asked is None or not _is_registered(asked, settings):
+        detail = "redirect_uri: is missing, there twice, or none of the client's redirect_uris, to the letter"
+        raise RequestRefused(detail, code="redirect-uri-unregistered")
+    state = parameters.get("state")
+    if state is not None and not _STATE.fullmatch(state):
+        state = None  # no address or form takes it; `parse_request` says so
+    return ReturnPlace(asked, state, "form_post" if parameters.get("response_mode") == "form_post" else "query")
+
+
+def _is_registered(asked: str, settings: OidcSettings) -> bool:
+    """A public client on the payer's own machine takes whatever port is free there (RFC 8252 7.3)."""
+    if asked in settings.redirect_uris:
+        return True
+    theirs = _LOOPBACK.fullmatch(asked) if settings.client_auth == "none" else None
+    if theirs is None or int(theirs[2] or 80) not in range(1, 65536):
+        return False
+    ours = [found for found in map(_LOOPBACK.fullmatch, settings.redirect_uris) if found is not None]
+    return any((one[1], one[3]) == (theirs[1], theirs[3]) for one in ours)
+
+
+def check_still_registered(request: AuthorizationRequest, settings: OidcSettings) -> None:
+    """Whether a request that waited may still be answered where it asks. Raises RequestRefused."""
+    asked = request.place.redirect_uri
+    if request.client_id != settings.client_id or not _is_registered(asked, settings):
+        detail = "the client or its redirect_uri was taken away while its request waited"
+        raise RequestRefused(detail, code="redirect-uri-unregistered")
+
+
+def parse_request(parameters: Parameters, settings: OidcSettings, place: ReturnPlace) -> AuthorizationRequest:
+    """What the request asks. Raises AuthorizationRefused with the error of the specification."""
+    _check_unsupported(parameters)
+    if parameters.repeated:
+        _refuse("parameter-twice", "a parameter is there twice")
+    if not _STATE.fullmatch(parameters.get("state") or "-"):
+        _refuse("state-form", "state: is longer than 4096 characters, or has control characters")
+    _check_response(parameters)
+    return AuthorizationRequest(
+        client_id=settings.client_id,
+        place=place,
+        scope=_read_scope(parameters),
+        nonce=_read_nonce(parameters, settings),
+        code_challenge=_read_challenge(parameters, settings),
+        prompt=_read_prompt(parameters),
+        max_age=_read_max_age(parameters),
+        login_hint=parameters.get("login_hint"),
+        id_token_hint=parameters.get("id_token_hint"),
+        claims=_read_claims(parameters.get("claims")),
+    )
+
+
+def _check_unsupported(parameters: Parameters) -> None:
+    """Request objects are not built, and none is fetched (Core 6; RFC 9101)."""
+    for name in ("request", "request_uri", "registration"):
+        if name in parameters.values or name in parameters.repeated:
+            _refuse(f"{name.replace('_', '-')}-given", f"{name}: is not supported", f"{name}_not_supported")
+
+
+def _check_response(parameters: Parameters) -> None:
+    """Only codes, and never in a fragment (RFC 6749 4.1.1; RFC 9700 2.1.2)."""
+    wanted, mode = parameters.get("response_type"), parameters.get("response_mode")
+    if wanted is None:
+        _refuse("response-type-missing", "response_type: is missing; expected code")
+    if wanted != "code":
+        _refuse("response-type", "response_type: only code is supported", "unsupported_response_type")
+    if mode not in (None, "query", "form_post"):
+        _refuse("response-mode", "response_mode: only query and form_post are supported")
+
+
+def _read_scope(parameters: Parameters) -> tuple[str, ...]:
+    """RFC 6749 3.3; `openid` makes it OpenID Connect (Core 3.1.2.1)."""
+    asked = parameters.get("scope")
+    if asked is None or not _SCOPES.fullmatch(asked):
+        _refuse("scope-form", "scope: is missing, or not words with spaces between", "invalid_scope")
+    words = tuple(dict.fromkeys(asked.split()))
+    if "openid" not in words:
+        _refuse("scope-openid", "scope: openid is missing", "invalid_scope")
+    return words
+
+
+def _read_nonce(parameters: Parameters, settings: OidcSettings) -> str | None:
+    nonce = parameters.get("nonce")
+    if nonce is None and settings.require_nonce:
+        _refuse("nonce-missing", "nonce: is missing, and this client must send one")
+    return nonce
+
+
+def _read_challenge(parameters: Parameters, settings: OidcSettings) -> str | None:
+    """S256 only; a challenge without a method would be `plain` (RFC 7636 4.3, 4.4.1)."""
+    challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
+    if challenge is None:
+        if settings.client_auth == "none" or method is not None:
+            _refuse("challenge-missing", "code_challenge: is missing; a public client needs one, with the method S256")
+        return None
+    if method != "S256":
+        _refuse("challenge-method", "code_challenge_method: only S256 is supported, and left out it means plain")
+    if not _CHALLENGE.fullmatch(challenge):
+        _refuse("challenge-form", "code_challenge: is no SHA-256 in base64url, which has 43 characters")
+    return challenge
+
+
+def _read_prompt(parameters: Parameters) -> tuple[str, ...]:
+    """Core 3.1.2.1. Nobody is asked for consent here, so that a client which insists on it must be told."""
+    prompts = tuple(dict.fromkeys((parameters.get("prompt") or "").split()))
+    if not _PROMPTS.issuperset(prompts):
+        _refuse("prompt-unknown", "prompt: expected none or login")
+    if "none" in prompts and len(prompts) > 1:
+        _refuse("prompt-none", "prompt: none stands with nothing else")
+    if "consent" in prompts:
+        _refuse("prompt-consent", "prompt: consent is the biller's decision and is not asked for", "consent_required")
+    return prompts
+
+
+def _read_max_age(parameters: Parameters) -> int | None:
+    asked = parameters.get("max_age")
+    if asked is None:
+        return None
+    if not _SECONDS.fullmatch(asked):
+        _refuse("max-age", "max_age: expected a number of seconds")
+    return int(asked)
+
+
+# The claims parameter (Core 5.5)
+
+
+def _read_claims(text: str | None) -> RequestedClaims:
+    if text is None:
+        return RequestedClaims()
+    if len(text.encode()) > MAX_CLAIMS_BYTES:
+        _refuse("claims-form", f"claims: is larger than {MAX_CLAIMS_BYTES} bytes")
+    try:
+        asked = json.loads(text, object_pairs_hook=_build_object)
+    except (ValueError, RecursionError):
+        asked = None
+    if not isinstance(asked, dict) or _is_deep(asked, MAX_CLAIMS_DEPTH):
+        _refuse("claims-form", f"claims: is no JSON object of at most {MAX_CLAIMS_DEPTH} levels with unique names")
+    userinfo, id_token = _read_member(asked, "userinfo"), _read_member(asked, "id_token")
+    return RequestedClaims(
+        userinfo=tuple(userinfo),
+        id_token=tuple(id_token),
+        subject=_read_subject(userinfo, id_token),
+        acr=_read_acr(id_token),
+    )
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _is_deep(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    within: Iterator[object] = iter(value.values() if isinstance(value, dict) else value)
+    return levels == 0 or any(_is_deep(one, levels - 1) for one in within)
+
+
+def _read_member(asked: Mapping[str, Any], name: str) -> dict[str, Mapping[str, Any]]:
+    """From the name of each claim to what is wanted of it; nothing is wanted of one that is null."""
+    member = asked.get(name)
+    if member is None:
+        return {}
+    if not isinstance(member, dict) or len(member) > MOST_CLAIMS:
+        _refuse("claims-form", f"claims: {name} is no JSON object of at most {MOST_CLAIMS} claims")
+    if any(one is not None and not isinstance(one, dict) for one in member.values()):
+        _refuse("claims-form", f"claims: below {name} stands what is neither null nor a JSON object")
+    return {claim: one or {} for claim, one in member.items()}
+
+
+def _read_subject(*members: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The `sub` that the answer must be about (Core 3.1.2.1)."""
+    wanted = {value for member in members for value in _list_values(member.get("sub", {}))}
+    if len(wanted) > 1 or not all(isinstance(one, str) for one in wanted):
+        _refuse("claims-subject", "claims: sub takes one value, text")
+    return next(iter(wanted), None)
+
+
+def _read_acr(id_token: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The classes of which one must be met: only of an essential claim (Core 5.5.1.1)."""
+    wanted = id_token.get("acr", {})
+    if wanted.get("essential") is not True:
+        return ()
+    values = _list_values(wanted)
+    if not all(isinstance(one, str) for one in values):
+        _refuse("claims-form", "claims: acr takes texts")
+    return tuple(values)
+
+
+def _list_values(wanted: Mapping[str, Any]) -> list[Any]:
+    values = wanted.get("values", [])
+    if not isinstance(values, list) or any(isinstance(one, dict | list) for one in values):
+        _refuse("claims-form", "claims: values is no list of single values")
+    if isinstance(wanted.get("value"), dict | list):
+        _refuse("claims-form", "claims: value is no single value")
+    return [wanted["value"], *values] if wanted.get("value") is not None else values
+
+
+# Addresses
+
+
+def add_query(url: str, fields: Iterable[tuple[str, str]]) -> str:
+    """The URL with further parameters; those that it has stay as they are (RFC 6749 3.1.2)."""
+    separator = ("&" if urlsplit(url).query else "") if "?" in url else "?"
+    return f"{url}{separator}{urlencode(tuple(fields))}"
+
+
+def _refuse(code: str, description: str, error: str = "invalid_request") -> NoReturn:
+    raise AuthorizationRefused(description, error=error, code=code, description=description)
