@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -54,7 +55,11 @@ def test_oidc_discovery_3_nothing_is_told_but_what_there_is(service: Service) ->
             *("sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash"),
             *("address", "email", "meters"),
         ],
-        "prompt_values_supported": ["none", "login"],
+        "acr_values_supported": [
+            f"urn:oasis:names:tc:SAML:2.0:ac:classes:{name}"
+            for name in ("PasswordProtectedTransport", "Smartcard", "MobileTwoFactorUnregistered")
+        ],
+        "prompt_values_supported": ["none", "login", "select_account"],
         "claims_parameter_supported": True,
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,
@@ -91,8 +96,6 @@ def test_g1_each_biller_has_its_own_issuer(service: Service) -> None:
 
 def test_oidc_discovery_3_a_biller_without_relying_parties_has_a_document(service: Service) -> None:
     biller = service.bridge.registry.find_current(BILLER).biller
-    from dataclasses import replace
-
     told = build_discovery(replace(biller, partners=(), links=()), issuer=ISSUER)
     assert told["scopes_supported"] == ["openid"]
     assert told["id_token_signing_alg_values_supported"] == ["RS256"]
