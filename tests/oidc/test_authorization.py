@@ -386,19 +386,8 @@ def test_p20_core_3_1_2_6_prompt_none_with_several_accounts_is_interaction_requi
 
 def test_core_3_1_2_6_prompt_none_shows_nothing_when_the_portal_cannot_be_asked(payer: Payer) -> None:
     payer.sign_in()
-    (payer.service.world.folder / "portal.json").unlink()
-    payer.service.restart()
-    payer.client = _lend_cookies(payer)
+    (payer.service.world.folder / "portal.json").unlink()  # not read before the first session
     declined(payer, payer.ask({"prompt": "none"}), "temporarily_unavailable", "source-unavailable")
-
-
-def _lend_cookies(payer: Payer) -> FlaskClient:
-    """The same browser at another process."""
-    client = payer.service.bridge.app.test_client()
-    for one in payer.client._cookies.values():
-        client.set_cookie(one.key, one.value, domain="sso.example.com")
-    (payer.service.world.folder / "portal.json").unlink(missing_ok=True)
-    return client
 
 
 @pytest.mark.parametrize("asked", [{"prompt": "login"}, {"prompt": "select_account"}, {"max_age": "0"}])
