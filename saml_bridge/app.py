@@ -26,6 +26,7 @@ from saml_bridge.launch import Launcher
 from saml_bridge.logout import SignOut
 from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
+from saml_bridge.partner_calls import PartnerCalls
 from saml_bridge.partner_sessions import PartnerSessions
 from saml_bridge.portal_keys import PortalKeys
 from saml_bridge.provider import Provider
@@ -60,6 +61,9 @@ METADATA_SECONDS = 60
 """For the whole of one fetch: a federation's file of 100 MB takes a while."""
 CLIENT_KEYS_SECONDS = 5
 """For the whole of one fetch of a relying party's keys, for which its request waits."""
+
+CALL_SECONDS = 10
+"""For a partner's server while a payer waits, where the partner's settings do not say less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ def open_bridge(settings: Settings) -> Bridge:
         random_bytes=os.urandom,
         services=replace(
             NO_SERVICES,
+            call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS)).call,
             hold_hint=hints.hold,
             keep_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
         ),
@@ -133,9 +138,7 @@ def open_bridge(settings: Settings) -> Bridge:
     refresher = Refresher(
         registry=registry,
         refreshes=refreshes,
-        fetcher=Fetcher(
-            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=METADATA_SECONDS
-        ),
+        fetcher=_make_fetcher(settings, METADATA_SECONDS),
         clock=lambda: datetime.now(UTC),
         new_trace_id=lambda: new_trace_id(launcher),
     )
@@ -144,9 +147,7 @@ def open_bridge(settings: Settings) -> Bridge:
         audit=audit,
         exchanges=exchanges,
         sessions=partner_sessions,
-        fetcher=Fetcher(
-            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=DEADLINE_SECONDS
-        ),
+        fetcher=_make_fetcher(settings, DEADLINE_SECONDS),
         base_url=settings.base_url,
         clock=launcher.clock,
         random_bytes=launcher.random_bytes,
@@ -178,6 +179,10 @@ def open_bridge(settings: Settings) -> Bridge:
         provider=provider,
         authorization=open_authorization(launcher, exchanges, hints=hints, provider=provider, grants=grants),
     )
+
+
+def _make_fetcher(settings: Settings, seconds: float) -> Fetcher:
+    return Fetcher(allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=seconds)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

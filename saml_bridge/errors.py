@@ -123,11 +123,16 @@ class LogoutUnasked(LogoutRefused):
 
 
 class FetchRefused(BridgeError):
-    """Something from another server that was not fetched, or not taken: the address, the connection, the answer."""
+    """Something from another server that was not fetched, or not taken: the address, the connection, the answer.
+
+    `sent` says whether the request may have reached the server, `status` what it answered, if that is the matter.
+    """
 
     code = "fetch-refused"
     http_status = 502
     public_message = "Another server could not be reached."
+    sent: bool = True
+    status: int | None = None
 
 
 class NotFound(BridgeError):

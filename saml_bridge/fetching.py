@@ -177,11 +177,28 @@ class Fetcher:
 
         Raises FetchRefused as `get` does.
         """
-        deadline = _Deadline(self._deadline_seconds)
         sent = {**(headers or {}), "Content-Type": content_type}
-        with self._ask("POST", _read_place(url), headers=sent, deadline=deadline, body=body) as reply:
+        return self.send("POST", url, body=body, headers=sent, max_bytes=max_bytes)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        max_bytes: int,
+        deadline_seconds: float | None = None,
+    ) -> tuple[Answer, bytes]:
+        """One request of any method, with headers of the caller's, answered by a 2xx status. Follows no redirect.
+
+        `deadline_seconds` is for this request in place of the fetcher's own. Raises FetchRefused as `get` does; its
+        `sent` is False when the server was not reached at all.
+        """
+        deadline = _Deadline(deadline_seconds or self._deadline_seconds)
+        with self._ask(method, _read_place(url), headers=headers, deadline=deadline, body=body) as reply:
             if reply.status in _REDIRECTS:
-                _refuse("fetch-redirect", reply.place.host, "answered a POST with a redirect.", _FINAL_FIX)
+                _refuse("fetch-redirect", reply.place.host, f"answered a {method} with a redirect.", _FINAL_FIX)
             if not 200 <= reply.status < 300:
                 reply.refuse_status()
             return reply.describe(), b"".join(reply.read_body(max_bytes))
@@ -191,9 +208,13 @@ class Fetcher:
         self, method: str, place: _Place, *, headers: Mapping[str, str], deadline: _Deadline, body: bytes | None = None
     ) -> Iterator[_Reply]:
         """One request to one checked address; the connection ends with the block, or at the deadline."""
-        addresses = self._find_addresses(place, deadline)
-        with _explaining(place, deadline):
-            connection = self._connect(place, addresses, deadline)
+        try:
+            addresses = self._find_addresses(place, deadline)
+            with _explaining(place, deadline):
+                connection = self._connect(place, addresses, deadline)
+        except FetchRefused as refused:
+            refused.sent = False
+            raise
         response: BaseHTTPResponse | None = None
         try:
             with deadline.hanging_up(connection):
@@ -402,7 +423,11 @@ class _Reply:
         fix = "Check the address." if self.status in (404, 410) else ""
         if self.status in (401, 403, 407):
             fix = "It must be open to everybody, because no user name is sent."
-        _refuse("fetch-status", self.place.host, f"answered with status {self.status}.", fix)
+        try:
+            _refuse("fetch-status", self.place.host, f"answered with status {self.status}.", fix)
+        except FetchRefused as refused:
+            refused.status = self.status
+            raise
 
     def find_next_place(self) -> _Place:
         """Where a redirect leads, if it may lead there."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from saml_bridge import encrypted_token, signed_link
+from saml_bridge import backchannel_token, encrypted_token, signed_link
 from saml_bridge.document import Protocol
 from saml_bridge.oidc import receiver as oidc
 from saml_bridge.receivers import PartnerContext, Receiver
@@ -39,5 +39,6 @@ PROTOCOLS: Final[Mapping[Protocol, Speaks]] = {
     "saml": Speaks(saml.compile_receiver, _check_nothing),
     "oidc": Speaks(oidc.compile_receiver, oidc.check_partner),
     "jwt": Speaks(signed_link.compile_receiver, signed_link.check_partner),
+    "backchannel_token": Speaks(backchannel_token.compile_receiver, backchannel_token.check_partner),
     "encrypted_token": Speaks(encrypted_token.compile_receiver, encrypted_token.check_partner),
 }

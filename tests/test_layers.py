@@ -14,7 +14,17 @@ LAYERS: list[set[str]] = [
     {"values", "errors", "document", "__init__"},
     {
         *("fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"),
-        *("receivers", "protocols", "claims", "carried_token", "signed_link", "encrypted_token", "backchannel_token", "oidc"),
+        *(
+            "receivers",
+            "protocols",
+            "json_text",
+            "claims",
+            "carried_token",
+            "signed_link",
+            "encrypted_token",
+            "backchannel_token",
+            "oidc",
+        ),
         *("token_keys", "catalog"),
     },
     {

@@ -86,6 +86,18 @@ class Sessions:
                 del self._sessions[name]
         return len(meant)
 
+    def end_session(self, slug: str, issuer: str, session_index: str) -> int:
+        """End a portal's sessions of this one name at a utility; how many those were."""
+        with self._lock:
+            meant = [
+                name
+                for name, one in self._sessions.items()
+                if (one.slug, one.received.issuer, one.received.session_index) == (slug, issuer, session_index)
+            ]
+            for name in meant:
+                del self._sessions[name]
+        return len(meant)
+
     def _read_name(self, value: str | None) -> str:
         try:
             return str(self._cookie.loads(value or ""))

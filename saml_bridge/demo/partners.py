@@ -1,12 +1,14 @@
-"""Four demo partner portals in one Flask application, on an origin of their own.
+"""Demo partner portals in one Flask application, on an origin of their own.
 
 Owns: the portals' pages, their sign-in (a posted SAML response becomes a session of the portal's own), their sign-out
 and their looks. Does not own: whether a message is good (`service_provider.py`, `sign_out.py`), what is remembered
 (`memory.py`), the readings (`usage.py`). Started by `run.py`. Nothing of the bridge is imported here: the portals are
 told apart from a vendor's only by the banner on each page.
 
-Routes, below `/aquahawk`, `/eyeonwater`, `/my360`, `/sensus`: `/`, `/usage`, `POST /sign-in`, `POST /sign-out`,
-`POST /saml/acs`, `/saml/finish`, `/saml/slo`, `POST /saml/slo/soap`, `/saml/metadata`.
+Routes, below each portal's name: `/`, `/usage`, `POST /sign-out`; of those that speak SAML (`/aquahawk`, `/eyeonwater`,
+`/my360`, `/sensus`) `POST /sign-in`, `POST /saml/acs`, `/saml/finish`, `/saml/slo`, `POST /saml/slo/soap`,
+`/saml/metadata`; of the relying party `/iedr` `POST /sign-in`, `/login`, `/callback`, `/signed-out`,
+`POST /backchannel-logout`; of `/itron`, whose server is called, `POST /LoginSSO` and `POST /enter`.
 
 A response to a request is posted by another site, so the cookie that binds the request to this browser does not come
 with it. It is checked and kept, and the browser is sent on to `/saml/finish`, which sees the cookie and signs in.
@@ -28,15 +30,18 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from saml_bridge.demo.headers import SUBMIT_SCRIPT, add_page_headers, allow_forms_to, allow_post_to
 from saml_bridge.demo.memory import SESSION_LIFETIME, Sessions, SignedIn, Waiting
+from saml_bridge.demo.relying_party import SUBJECT, AnswerRefused, RelyingParty
 from saml_bridge.demo.service_provider import (
     EMAIL,
     PERSISTENT,
+    IdentityProvider,
     NotGranted,
     Received,
     ResponseRefused,
     ServiceProvider,
     Wants,
 )
+from saml_bridge.demo.session_tokens import SESSION_TOKEN, CallRefused, SessionTokens
 from saml_bridge.demo.sign_out import Answered, Incoming, Outgoing, answer_request, ask_sign_out, take_answer
 from saml_bridge.demo.usage import COMMODITIES, WATER, Commodity, derive_number, draw_chart, read_usage
 
@@ -49,6 +54,8 @@ FORMAT_NAMES: Final = {
     EMAIL: "e-mail address",
     "urn:oasis:names:tc:SAML:2.0:nameid-format:transient": "transient",
     "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified": "unspecified",
+    SUBJECT: "subject of an ID token",
+    SESSION_TOKEN: "user ID that the utility's server gave",
 }
 STATUS: Final = "urn:oasis:names:tc:SAML:2.0:status:"
 ANSWERS: Final = {
@@ -58,6 +65,8 @@ ANSWERS: Final = {
     "RequestDenied": "It declined to sign you in to this portal.",
     "AuthnFailed": "Signing in there did not work.",
     "UnknownPrincipal": "Somebody else is signed in there than the one whom this portal asked for.",
+    "login_required": "You would have to sign in there, and this portal asked it not to show you a sign-in page.",
+    "access_denied": "It declined to sign you in to this portal.",
 }
 """What a utility says instead of signing somebody in, by the end of SAML's status code."""
 
@@ -70,13 +79,16 @@ SOAP_FAULT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PartnerPortal:
-    """One stand-in: its name and line, what its service provider wants, and which attributes it reads."""
+    """One stand-in: its name and line, what its service provider wants, and which attributes it reads.
+
+    `wants` is None for a portal that does not speak SAML; `sender` says who its name ID, or what stands for it, is.
+    """
 
     slug: str
     name: str
     line: str
     heading: str
-    wants: Wants
+    wants: Wants | None
     account: str
     full_name: tuple[str, ...]
     meter_prefix: str
@@ -129,8 +141,32 @@ PORTALS: Final = {
             meters="meters",
             kinds="kinds",
         ),
+        PartnerPortal(
+            slug="iedr",
+            name="Integrated Energy Data Resource",
+            line="Your energy data, yours to share",
+            heading="Your energy data",
+            wants=None,
+            account="account_number",
+            full_name=("name",),
+            meter_prefix="NY-",
+            meters="meters",
+            kinds="meter_kinds",
+        ),
+        PartnerPortal(
+            slug="itron",
+            name="Itron",
+            line="Your meter, hour by hour",
+            heading="Hour by hour",
+            wants=None,
+            account="accountIds",
+            full_name=("firstName", "lastName"),
+            meter_prefix="IT-",
+        ),
     )
 }
+
+SAML_PORTALS: Final = {slug: portal for slug, portal in PORTALS.items() if portal.wants is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +195,9 @@ class Arrival:
 
 
 class PartnerPages:
-    """The views. One object serves all four portals."""
+    """The views. One object serves all portals."""
 
-    def __init__(self, base_url: str, state_dir: Path, clock: Callable[[], datetime]) -> None:
+    def __init__(self, app: Flask, base_url: str, state_dir: Path, clock: Callable[[], datetime]) -> None:
         self.base_url = base_url
         self.clock = clock
         self.sessions = Sessions(clock)
@@ -169,6 +205,8 @@ class PartnerPages:
         self.arrivals: Waiting[Arrival] = Waiting(clock, FINISH_LIFETIME)
         self.sign_outs: Waiting[Asked] = Waiting(clock, REQUEST_LIFETIME)
         self.providers = build_providers(base_url, state_dir, clock)
+        self.tokens = SessionTokens(state_dir, "itron", clock)
+        self.relying_party = RelyingParty(app, "iedr", base_url, state_dir)
 
     def show_index(self) -> str:
         return render_template("demo/partners_index.html", portals=PORTALS.values())
@@ -182,15 +220,28 @@ class PartnerPages:
 
     def _show_offer(self, slug: str, page: str, template: str, *, status: int = 200, **values: object) -> Response:
         """A page with a button for each utility; `page` is where to land after the sign-in."""
-        idps = self.providers[slug].list_identity_providers()
+        idps = self._list_identity_providers(slug)
         text = render_template(template, portal=PORTALS[slug], idps=idps, page=page, **values)
         return allow_forms_to(make_response(text, status), *(one.sso_url for one in idps))
+
+    def _list_identity_providers(self, slug: str) -> tuple[IdentityProvider, ...]:
+        """The utilities that sign payers in here, and where the browser goes for that."""
+        if slug in self.providers:
+            return tuple(self.providers[slug].list_identity_providers())
+        registered = self.relying_party.find_registration()
+        if slug != "iedr" or registered is None:
+            return ()
+        return (IdentityProvider(registered.issuer, registered.name, registered.issuer),)
 
     def _find_session(self, slug: str) -> SignedIn | None:
         return self.sessions.find(slug, request.cookies.get(f"{slug}_session"))
 
     def sign_in(self, slug: str) -> AnyResponse:
         """Send the browser to a utility with a request, which only this browser can come back with."""
+        if slug == "itron":
+            abort(404)  # sign-on starts at the utility alone
+        if slug not in self.providers:
+            return self._ask_openid()
         page = self._choose_page(slug, urljoin(self.base_url, request.form.get("next", "")))
         idp = request.form.get("idp", "")
         try:
@@ -247,9 +298,97 @@ class PartnerPages:
             wide=draw_chart(usage, width=1020, height=320, most_labels=10),
             narrow=draw_chart(usage, width=340, height=230, most_labels=4),
             name_id_format=FORMAT_NAMES.get(received.name_id_format, received.name_id_format or "none"),
+            seals=list_seals(received),
         )
-        idps = self.providers[slug].list_identity_providers()  # signing out leads there
+        idps = self._list_identity_providers(slug)  # signing out leads there
         return allow_forms_to(make_response(page), *(one.sso_url for one in idps))
+
+    # The relying party
+
+    def _ask_openid(self) -> AnyResponse:
+        """Sign-on that starts here."""
+        page = self._choose_page("iedr", urljoin(self.base_url, request.form.get("next", "")))
+        wished = {name: value for name, value in (("prompt", self._find_prompt()),) if value}
+        try:
+            return self.relying_party.ask(page=page, **wished)
+        except ResponseRefused as refusal:
+            return self._refuse("iedr", refusal)
+
+    def _find_prompt(self) -> str:
+        return "none" if "passive" in request.form else "login" if "force" in request.form else ""
+
+    def start_openid(self) -> AnyResponse:
+        """Sign-on that a utility starts (OpenID Connect Core 4): ask that very utility."""
+        page = self._choose_page("iedr", request.args.get("target_link_uri", ""))
+        try:
+            registered = self.relying_party.find_registration()
+            if registered is None or request.args.get("iss") != registered.issuer:
+                raise ResponseRefused("the sign-in was started by a utility that this portal does not know")
+            return self.relying_party.ask(page=page, login_hint=request.args.get("login_hint"))
+        except ResponseRefused as refusal:
+            return self._refuse("iedr", refusal)
+
+    def accept_openid(self) -> AnyResponse:
+        """The redirect URI: sign in and go on (303), or say why not (403)."""
+        portal = PORTALS["iedr"]
+        try:
+            received, page = self.relying_party.accept()
+            check_content(portal, received)
+        except AnswerRefused as answer:
+            words = ANSWERS.get(answer.error, "It did not say more.")
+            values = {"utility": "Your utility", "answer": words, "code": answer.error}
+            usage = url_for("usage", slug="iedr")
+            return self._show_offer("iedr", usage, "demo/not_granted.html", status=403, **values)
+        except ResponseRefused as refusal:
+            return self._refuse("iedr", refusal)
+        return self._enter("iedr", received, urljoin(self.base_url, page))
+
+    def end_openid(self) -> Response:
+        """Back-channel logout: the utility's server says that a session is over."""
+        try:
+            issuer, session_id = self.relying_party.take_logout_token(request.form.get("logout_token", ""))
+        except ResponseRefused as refusal:
+            return Response(refusal.reason, status=400, content_type="text/plain; charset=utf-8")
+        self.sessions.end_session("iedr", issuer, session_id)
+        return Response(status=200, headers={"Cache-Control": "no-store"})
+
+    def show_openid_signed_out(self) -> Response:
+        return self._show_offer("iedr", url_for("usage", slug="iedr"), "demo/signed_out.html", how="everywhere")
+
+    def _sign_out_openid(self, signed_in: SignedIn | None) -> AnyResponse:
+        try:
+            if signed_in is None:
+                raise ResponseRefused("nobody was signed in")
+            back = urljoin(self.base_url, url_for("signed_out_openid"))
+            return redirect(self.relying_party.find_logout_url(signed_in.received, back=back), code=303)
+        except ResponseRefused:
+            return self._show_signed_out("iedr", None)
+
+    # The web service
+
+    def give_token(self) -> Response:
+        """A utility's server asks for a customer's session token."""
+        try:
+            token = self.tokens.sign_in(request.headers.get("Authorization"), request.get_data())
+        except CallRefused as refused:
+            response = make_response({"error": refused.reason}, refused.status)
+            if refused.status == 401:
+                response.headers["WWW-Authenticate"] = 'Basic realm="LoginSSO"'
+        else:
+            response = make_response({"sessionToken": token})
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def enter_with_token(self) -> AnyResponse:
+        """The browser brings the token: sign in and go on (303), or say why not (403)."""
+        portal = PORTALS["itron"]
+        received = self.tokens.take(request.form.get("token", ""))
+        if received is None:
+            return self._refuse("itron", ResponseRefused("the session token is unknown, used, or older than a minute"))
+        check_content(portal, received)
+        return self._enter("itron", received, request.form.get("page", ""))
+
+    # Responses
 
     def accept(self, slug: str) -> AnyResponse:
         """The assertion consumer service: sign in and go on (303), or say why not (403)."""
@@ -323,21 +462,28 @@ class PartnerPages:
 
     def sign_out(self, slug: str) -> AnyResponse:
         """End the session here, then ask the utility to end its own and all others."""
-        signed_in, provider = self._find_session(slug), self.providers[slug]
+        signed_in = self._find_session(slug)
         self.sessions.end(request.cookies.get(f"{slug}_session"))
-        try:
-            if signed_in is None:
-                raise ResponseRefused("nobody was signed in")
-            request_id, message = ask_sign_out(provider, signed_in.received)
-        except ResponseRefused:
-            response: AnyResponse = self._show_signed_out(slug, None)
+        if slug in self.providers:
+            response = self._sign_out_saml(slug, signed_in)
+        elif slug == "iedr":
+            response = self._sign_out_openid(signed_in)
         else:
-            self.sign_outs.keep(request_id, Asked(slug, "", signed_in.received.issuer))
-            response = self._send(slug, message)
+            response = self._show_signed_out(slug, None)
         response.delete_cookie(
             f"{slug}_session", path=f"/{slug}/", secure=request.is_secure, httponly=True, samesite="Lax"
         )
         return response
+
+    def _sign_out_saml(self, slug: str, signed_in: SignedIn | None) -> AnyResponse:
+        try:
+            if signed_in is None:
+                raise ResponseRefused("nobody was signed in")
+            request_id, message = ask_sign_out(self.providers[slug], signed_in.received)
+        except ResponseRefused:
+            return self._show_signed_out(slug, None)
+        self.sign_outs.keep(request_id, Asked(slug, "", signed_in.received.issuer))
+        return self._send(slug, message)
 
     def single_logout(self, slug: str) -> AnyResponse:
         """The single logout service for browsers: a utility's request, or its answer to this portal's own."""
@@ -349,7 +495,7 @@ class PartnerPages:
             binding, values.get(name, ""), values.get("RelayState"), values.get("SigAlg"), values.get("Signature")
         )
         try:
-            if binding not in PORTALS[slug].wants.logout:
+            if binding not in self.providers[slug].wants.logout:
                 raise ResponseRefused("this portal does not take sign-out messages in this way")
             if name == "SAMLRequest":
                 return self._send(slug, self._answer(slug, incoming), framed=True)
@@ -359,7 +505,7 @@ class PartnerPages:
 
     def single_logout_by_soap(self, slug: str) -> AnyResponse:
         """The single logout service for servers; a SOAP fault says no more than that it was refused."""
-        if BINDING_SOAP not in PORTALS[slug].wants.logout:
+        if BINDING_SOAP not in self.providers[slug].wants.logout:
             abort(404)
         try:
             incoming = Incoming(BINDING_SOAP, request.get_data().decode(errors="replace"))
@@ -397,17 +543,34 @@ def build_providers(
     return {
         slug: ServiceProvider(slug, portal.name, base_url, state_dir, portal.wants, clock)
         for slug, portal in PORTALS.items()
+        if portal.wants is not None
     }
 
 
 def check_content(portal: PartnerPortal, received: Received) -> None:
     """What this portal cannot do without. Raises ResponseRefused."""
-    if received.name_id_format != portal.wants.name_id_format or not received.name_id:
-        raise ResponseRefused(f"the name ID is not in the format {FORMAT_NAMES[portal.wants.name_id_format]}")
+    others = {"iedr": SUBJECT, "itron": SESSION_TOKEN}
+    wanted = others[portal.slug] if portal.wants is None else portal.wants.name_id_format
+    if received.name_id_format != wanted or not received.name_id:
+        raise ResponseRefused(f"the name ID is not in the format {FORMAT_NAMES[wanted]}")
     if not received.first(portal.account):
         raise ResponseRefused(f"the attribute {portal.account} is missing")
     if portal.meters and not received.every(portal.meters):
         raise ResponseRefused(f"the attribute {portal.meters} is missing")
+
+
+def list_seals(received: Received) -> tuple[tuple[str, bool], ...]:
+    """How what came was protected: a line each, and whether it is a strength."""
+    if received.name_id_format == SUBJECT:
+        return (("ID token signed, verified", True), ("Fetched from the utility's server, not by the browser", True))
+    if received.name_id_format == SESSION_TOKEN:
+        return (("Told by the utility's server, not by the browser", True), ("Session token used once", True))
+    response, assertion = ("Response" in received.signed, "Assertion" in received.signed)
+    return (
+        ("Response signed, verified" if response else "Response not signed", response),
+        ("Assertion signed, verified" if assertion else "Assertion not signed by itself", assertion),
+        ("Assertion encrypted" if received.encrypted else "Assertion not encrypted", received.encrypted),
+    )
 
 
 def read_full_name(portal: PartnerPortal, received: Received) -> str:
@@ -428,24 +591,32 @@ def list_meters(portal: PartnerPortal, received: Received, account: str) -> tupl
 def create_partners_app(
     *, base_url: str, state_dir: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> Flask:
-    """The four portals. `base_url` is their origin without a final slash.
+    """The portals. `base_url` is their origin without a final slash.
 
     The bridge's metadata is read from `idp/SLUG/*.xml` in `state_dir` at first need, so it may be written later.
     """
     app = Flask("saml_bridge.demo.partners", template_folder="templates", static_folder="static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
-    pages = PartnerPages(base_url, state_dir, clock)
-    slug = f"<any({', '.join(PORTALS)}):slug>"
+    app.config.update(SECRET_KEY=secrets.token_hex(32), SESSION_COOKIE_NAME="partners_flow")  # of requests under way
+    app.config.update(SESSION_COOKIE_SAMESITE="Lax")
+    pages = PartnerPages(app, base_url, state_dir, clock)
+    every, slug = f"<any({', '.join(PORTALS)}):slug>", f"<any({', '.join(pages.providers)}):slug>"
     app.add_url_rule("/", "index", pages.show_index)
-    app.add_url_rule(f"/{slug}/", "home", pages.show_home)
-    app.add_url_rule(f"/{slug}/usage", "usage", pages.show_usage)
-    app.add_url_rule(f"/{slug}/sign-in", "sign_in", pages.sign_in, methods=["POST"])
+    app.add_url_rule(f"/{every}/", "home", pages.show_home)
+    app.add_url_rule(f"/{every}/usage", "usage", pages.show_usage)
+    app.add_url_rule(f"/{every}/sign-in", "sign_in", pages.sign_in, methods=["POST"])
     app.add_url_rule(f"/{slug}/saml/acs", "acs", pages.accept, methods=["POST"])
     app.add_url_rule(f"/{slug}/saml/finish", "finish", pages.finish)
     app.add_url_rule(f"/{slug}/saml/slo", "slo", pages.single_logout, methods=["GET", "POST"])
     app.add_url_rule(f"/{slug}/saml/slo/soap", "slo_soap", pages.single_logout_by_soap, methods=["POST"])
     app.add_url_rule(f"/{slug}/saml/metadata", "metadata", pages.show_metadata)
-    app.add_url_rule(f"/{slug}/sign-out", "sign_out", pages.sign_out, methods=["POST"])
+    app.add_url_rule(f"/{every}/sign-out", "sign_out", pages.sign_out, methods=["POST"])
+    app.add_url_rule("/itron/LoginSSO", "give_token", pages.give_token, methods=["POST"])
+    app.add_url_rule("/itron/enter", "enter_with_token", pages.enter_with_token, methods=["POST"])
+    app.add_url_rule("/iedr/login", "start_openid", pages.start_openid)
+    app.add_url_rule("/iedr/callback", "accept_openid", pages.accept_openid)
+    app.add_url_rule("/iedr/backchannel-logout", "end_openid", pages.end_openid, methods=["POST"])
+    app.add_url_rule("/iedr/signed-out", "signed_out_openid", pages.show_openid_signed_out)
     app.after_request(add_page_headers)
     return app

@@ -18,11 +18,11 @@ whether the session belongs to a launch's biller, may see its link, or is an age
 and by the command line; wired in `app.py`.
 """
 
+from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.book import SourceBook
 from saml_bridge.sessions.credentials import MAX_TOKEN_BYTES
 from saml_bridge.sessions.files import MAX_FILE_BYTES, FileSource
 from saml_bridge.sessions.introspection import IntrospectionSource
-from saml_bridge.sessions.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.jwks import MAX_JWKS_BYTES, Jwks, UrlReader, open_jwks
 from saml_bridge.sessions.jwt import JwtSource
 from saml_bridge.sessions.source import DEFAULT_LEEWAY, SessionSource, check_current, read_session

@@ -8,7 +8,7 @@ from typing import Final
 
 from saml_bridge.errors import SessionAbsent, SourceUnavailable
 from saml_bridge.fields import SessionMalformed
-from saml_bridge.sessions.json_text import JsonRefused, parse_json
+from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.source import DEFAULT_LEEWAY, read_session
 from saml_bridge.values import Credentials, PortalSession
 

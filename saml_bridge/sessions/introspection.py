@@ -20,10 +20,10 @@ from typing import Any, Final, NoReturn, Protocol
 import structlog
 
 from saml_bridge.errors import SessionAbsent, SourceUnavailable
+from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.breaker import Breaker, Permit
 from saml_bridge.sessions.credentials import MAX_TOKEN_BYTES, find_token, invalid
 from saml_bridge.sessions.endpoint import Endpoint, EndpointFailed
-from saml_bridge.sessions.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.source import DEFAULT_LEEWAY, check_current, read_session
 from saml_bridge.values import Credentials, Finding, PortalSession, Severity
 

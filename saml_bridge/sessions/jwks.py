@@ -23,8 +23,8 @@ from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.errors import SourceUnavailable
+from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.credentials import invalid
-from saml_bridge.sessions.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.locations import check_location
 
 _log = structlog.get_logger()

@@ -16,8 +16,8 @@ from typing import Any, Final
 from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.fields import SessionMalformed
+from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.credentials import MAX_TOKEN_BYTES, find_token, invalid
-from saml_bridge.sessions.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.jwks import ALGORITHMS, Jwks
 from saml_bridge.sessions.source import DEFAULT_LEEWAY, read_session
 from saml_bridge.values import Credentials, PortalSession

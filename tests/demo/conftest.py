@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from saml_bridge.demo.partners import PORTALS, build_providers, create_partners_app
+from saml_bridge.demo.partners import SAML_PORTALS, build_providers, create_partners_app
 from saml_bridge.demo.run import register_idp
 from saml_bridge.demo.service_provider import ServiceProvider
 from tests.demo.issuer import Issuer
@@ -27,7 +27,7 @@ def instance_dir(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Pa
     directory = tmp_path_factory.mktemp("instance")
     for provider in build_providers(BASE_URL, directory / "demo").values():
         provider.build_metadata()
-    for slug in PORTALS:
+    for slug in SAML_PORTALS:
         register_idp(directory, partner=slug, biller="riverton-water", metadata=issuer.metadata())
     return directory
 

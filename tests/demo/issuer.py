@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from lxml import etree
 
-from saml_bridge.demo.partners import PORTALS
+from saml_bridge.demo.partners import SAML_PORTALS
 from saml_bridge.demo.service_provider import PERSISTENT, ServiceProvider
 
 ISSUER = "http://localhost:8000/saml/riverton-water/metadata"
@@ -92,7 +92,7 @@ class Issuer:
     ) -> Any:
         """An unsigned Response element; `replace` changes its text before anything is signed."""
         now = now or datetime.now(UTC)
-        wants = PORTALS[provider.slug].wants
+        wants = SAML_PORTALS[provider.slug].wants
         values = {
             "acs": provider.acs_url,
             "answers": "" if in_response_to is None else f'InResponseTo="{in_response_to}"',

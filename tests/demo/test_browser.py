@@ -15,7 +15,7 @@ from flask import Flask, Response
 from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
-from saml_bridge.demo.partners import PORTALS, build_providers
+from saml_bridge.demo.partners import SAML_PORTALS, build_providers
 from saml_bridge.demo.portal import create_portal
 from saml_bridge.demo.run import PartnersServer, prepare, register_idp
 from saml_bridge.document import Biller, Link, Portal
@@ -40,7 +40,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[
     ports = [find_port(), find_port()]
     sites = Sites(f"http://localhost:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
     prepare(directory, bridge_url=sites.portal, partners_url=sites.partners)
-    for slug in PORTALS:
+    for slug in SAML_PORTALS:
         metadata = replace(issuer, offers_logout=False).metadata()
         register_idp(directory, partner=slug, biller="riverton-water", metadata=metadata)
     bridge = make_server("localhost", ports[0], _create_stand_in(directory, sites, issuer), threaded=True)

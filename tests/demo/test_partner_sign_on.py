@@ -17,7 +17,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from lxml import etree
 
-from saml_bridge.demo.partners import PORTALS, create_partners_app
+from saml_bridge.demo.partners import SAML_PORTALS, create_partners_app
 from saml_bridge.demo.service_provider import ServiceProvider
 from tests.demo.conftest import BASE_URL
 from tests.demo.issuer import ISSUER, SSO, Issuer
@@ -45,7 +45,7 @@ def respond(
     return post(browser.application.test_client(), slug, field, f"{BASE_URL}/{slug}/usage?days=14")
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_the_button_asks_the_utility_and_the_response_leads_to_the_very_page(
     slug: str, browser: FlaskClient, providers: Providers, issuer: Issuer
 ) -> None:
@@ -56,7 +56,7 @@ def test_the_button_asks_the_utility_and_the_response_leads_to_the_very_page(
     assert "Sign in with Riverton Water" in page
     request, query = ask(browser, slug, next=f"/{slug}/usage?days=14")
     assert request.get("AssertionConsumerServiceURL") == providers[slug].acs_url
-    assert request.find("{*}NameIDPolicy").get("Format") == PORTALS[slug].wants.name_id_format
+    assert request.find("{*}NameIDPolicy").get("Format") == SAML_PORTALS[slug].wants.name_id_format
     assert (request.get("ForceAuthn"), request.get("IsPassive")) == (None, None)
     assert parse_qs(query)["RelayState"] == [f"{BASE_URL}/{slug}/usage?days=14"]
     arrived = respond(browser, slug, providers[slug], issuer, request.get("ID"))
@@ -67,7 +67,7 @@ def test_the_button_asks_the_utility_and_the_response_leads_to_the_very_page(
     assert is_signed_in(browser, slug)
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_some_portals_sign_their_requests_and_say_so(slug: str, browser: FlaskClient, providers: Providers) -> None:
     _, query = ask(browser, slug)
     metadata = providers[slug].build_metadata()
@@ -170,7 +170,7 @@ def test_response_and_confirmation_answer_the_same_request(
 def test_requests_and_accepted_responses_wait_for_minutes_only(instance_dir: Path, issuer: Issuer) -> None:
     now = datetime.now(UTC)
     app = create_partners_app(base_url=BASE_URL, state_dir=instance_dir / "demo", clock=lambda: now)
-    browser, wants = app.test_client(), PORTALS["aquahawk"].wants
+    browser, wants = app.test_client(), SAML_PORTALS["aquahawk"].wants
     provider = ServiceProvider("aquahawk", "AquaHawk", BASE_URL, instance_dir / "demo", wants)
     request, _ = ask(browser, "aquahawk")
     late, _ = ask(browser, "aquahawk")
@@ -191,7 +191,7 @@ def test_requests_and_accepted_responses_wait_for_minutes_only(instance_dir: Pat
         ("NoSupportedIDP", "did not say more"),
     ],
 )
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_a_status_is_told_kindly_and_another_try_is_offered(
     slug: str, code: str, words: str, browser: FlaskClient, providers: Providers, issuer: Issuer
 ) -> None:

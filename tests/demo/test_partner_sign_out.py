@@ -18,7 +18,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from lxml import etree
 
-from saml_bridge.demo.partners import PORTALS
+from saml_bridge.demo.partners import SAML_PORTALS
 from saml_bridge.demo.service_provider import EMAIL, ServiceProvider
 from tests.demo.conftest import BASE_URL
 from tests.demo.issuer import ISSUER, SAML, SAMLP, SLO, Issuer, encode
@@ -89,7 +89,7 @@ def verify(root: Any, slug: str, provider: ServiceProvider) -> None:
     context.verify(again.find("{*}Signature"))
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_a_request_ends_the_session_without_its_cookie_and_is_answered_signed(
     slug: str, browser: FlaskClient, providers: Providers, issuer: Issuer
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_request_ends_the_session_without_its_cookie_and_is_answered_signed(
 @pytest.mark.parametrize(
     ("indexes", "stays"), [(("s-2", "s-1"), False), ((), False), (("s-2",), True)], ids=["listed", "all", "other"]
 )
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_a_request_ends_the_sessions_that_it_means(
     slug: str, indexes: tuple[str, ...], stays: bool, browser: FlaskClient, providers: Providers, issuer: Issuer
 ) -> None:
@@ -157,7 +157,7 @@ def _tell_times(changes: dict[str, str | int]) -> dict[str, str]:
     ],
     ids=["old", "future", "no time", "past its end", "destination", "version"],
 )
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_a_request_for_another_time_or_address_is_refused(
     slug: str, changes: dict[str, str | int], browser: FlaskClient, providers: Providers, issuer: Issuer
 ) -> None:
@@ -167,7 +167,7 @@ def test_a_request_for_another_time_or_address_is_refused(
     assert is_signed_in(browser, slug)
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_a_request_signed_by_another_is_refused(
     slug: str, browser: FlaskClient, providers: Providers, issuer: Issuer, keys_dir: Path
 ) -> None:
@@ -178,9 +178,9 @@ def test_a_request_signed_by_another_is_refused(
 
 
 def test_unsigned_requests_are_refused(browser: FlaskClient, providers: Providers, issuer: Issuer) -> None:
-    for slug in PORTALS:
+    for slug in SAML_PORTALS:
         sign_in(browser, slug, providers, issuer)
-    asked = {slug: issuer.ask_sign_out(providers[slug].slo_url, **name_of(slug)) for slug in PORTALS}
+    asked = {slug: issuer.ask_sign_out(providers[slug].slo_url, **name_of(slug)) for slug in SAML_PORTALS}
     for slug in REDIRECTED:
         query = issuer.pack("SAMLRequest", asked[slug]).partition("&SigAlg=")[0]
         assert browser.get(f"/{slug}/saml/slo?{query}", base_url=BASE_URL).status_code == 400
@@ -188,7 +188,7 @@ def test_unsigned_requests_are_refused(browser: FlaskClient, providers: Provider
     assert browser.post("/eyeonwater/saml/slo", data=form, base_url=BASE_URL).status_code == 400
     envelope = wrap(issuer.ask_sign_out(providers["sensus"].soap_url))
     assert browser.post("/sensus/saml/slo/soap", data=envelope, base_url=BASE_URL).status_code == 500
-    for slug in PORTALS:
+    for slug in SAML_PORTALS:
         assert is_signed_in(browser, slug)
 
 
@@ -268,7 +268,7 @@ def test_a_message_that_inflates_without_end_is_refused(browser: FlaskClient, is
 
 
 def test_only_one_portal_takes_messages_of_servers(browser: FlaskClient, providers: Providers) -> None:
-    for slug in PORTALS:
+    for slug in SAML_PORTALS:
         offered = b"bindings:SOAP" in providers[slug].build_metadata()
         assert offered is (slug == "sensus")
         status = browser.post(f"/{slug}/saml/slo/soap", base_url=BASE_URL).status_code
@@ -321,7 +321,7 @@ def bring(browser: FlaskClient, slug: str, issuer: Issuer, root: Any) -> Any:
     ],
     ids=["everywhere", "partly", "partly, top level", "nobody there", "denied"],
 )
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_signing_out_asks_the_utility_and_says_what_became_of_it(
     slug: str, codes: list[str], words: str, browser: FlaskClient, providers: Providers, issuer: Issuer
 ) -> None:
@@ -352,7 +352,7 @@ def test_signing_out_asks_the_utility_and_says_what_became_of_it(
     ],
     ids=["request", "destination", "old"],
 )
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_an_answer_that_is_not_meant_for_the_request_is_refused(
     slug: str, changes: dict[str, str | int], browser: FlaskClient, providers: Providers, issuer: Issuer
 ) -> None:
@@ -362,7 +362,7 @@ def test_an_answer_that_is_not_meant_for_the_request_is_refused(
     assert bring(browser, slug, issuer, answer).status_code == 400
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_an_answer_that_is_not_signed_by_the_utility_is_refused(
     slug: str, browser: FlaskClient, providers: Providers, issuer: Issuer, keys_dir: Path
 ) -> None:

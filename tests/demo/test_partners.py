@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 
 import saml_bridge.demo
 from saml_bridge.demo.headers import CONTENT_SECURITY_POLICY
-from saml_bridge.demo.partners import PORTALS, create_partners_app
+from saml_bridge.demo.partners import SAML_PORTALS, create_partners_app
 from saml_bridge.demo.service_provider import ServiceProvider
 from saml_bridge.demo.usage import ELECTRICITY, WATER, draw_chart, read_usage
 from tests.demo.conftest import BASE_URL
@@ -44,7 +44,7 @@ def read(browser: FlaskClient, path: str) -> str:
     return browser.get(path, base_url=BASE_URL).get_data(as_text=True)
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_a_good_response_signs_in_on_the_right_account(
     slug: str, browser: FlaskClient, providers: Providers, issuer: Issuer
 ) -> None:
@@ -52,7 +52,7 @@ def test_a_good_response_signs_in_on_the_right_account(
     page = read(browser, f"/{slug}/usage")
     assert f'id="account-number">{ACCOUNTS[slug]}<' in page
     assert re.search(r"Signed in as</span> <strong>(Ada Marsh|Priya)<", page)
-    assert f"not {PORTALS[slug].name}’s product" in page
+    assert f"not {SAML_PORTALS[slug].name}’s product" in page
     assert page.count('<rect class="bar') == 2 * 30
 
 
@@ -78,7 +78,7 @@ def test_sensus_shows_each_meter_of_the_response(browser: FlaskClient, providers
     assert "Daily use of meter LE-1, last 30 days" in read(browser, "/sensus/usage?meter=LE-9&days=9999")
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_without_a_session_nothing_is_shown(slug: str, browser: FlaskClient) -> None:
     assert not is_signed_in(browser, slug)
     answer = browser.get(f"/{slug}/", base_url=BASE_URL)
@@ -103,7 +103,7 @@ def test_a_session_ends(instance_dir: Path, issuer: Issuer) -> None:
     now = datetime.now(UTC)
     app = create_partners_app(base_url=BASE_URL, state_dir=instance_dir / "demo", clock=lambda: now)
     browser = app.test_client()
-    provider = ServiceProvider("aquahawk", "AquaHawk", BASE_URL, instance_dir / "demo", PORTALS["aquahawk"].wants)
+    provider = ServiceProvider("aquahawk", "AquaHawk", BASE_URL, instance_dir / "demo", SAML_PORTALS["aquahawk"].wants)
     post(browser, "aquahawk", issuer.respond(provider))
     assert is_signed_in(browser, "aquahawk")
     now += timedelta(hours=1)

@@ -19,7 +19,7 @@ from saml2 import BINDING_HTTP_POST, saml, sigver
 from saml2.config import IdPConfig
 from saml2.saml import NAMEID_FORMAT_PERSISTENT, NameID
 
-from saml_bridge.demo.partners import PORTALS, build_providers
+from saml_bridge.demo.partners import SAML_PORTALS, build_providers
 from saml_bridge.demo.service_provider import ResponseRefused, ServiceProvider
 from tests.demo.issuer import ATTRIBUTES, BOTH, CONSTANTS, ISSUER, SAML, Issuer, decode, encode, encrypt_assertion
 
@@ -38,12 +38,12 @@ def refusal(provider: ServiceProvider, field: str) -> str:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_takes_in_what_a_good_response_says(slug: str, providers: dict[str, ServiceProvider], issuer: Issuer) -> None:
     received = providers[slug].accept(issuer.respond(providers[slug]))
     assert {one.name: one.values for one in received.attributes} == ATTRIBUTES[slug]
     assert received.issuer == ISSUER
-    assert received.name_id_format == PORTALS[slug].wants.name_id_format
+    assert received.name_id_format == SAML_PORTALS[slug].wants.name_id_format
     assert received.encrypted is (slug == "my360")
     assert received.signed == {"eyeonwater": ("Assertion",), "my360": ("Response",)}.get(
         slug, ("Response", "Assertion")
@@ -106,7 +106,7 @@ def _configure_pysaml2_idp(provider: ServiceProvider, keys_dir: Path) -> Any:
     )
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_refuses_a_response_the_second_time(slug: str, providers: dict[str, ServiceProvider], issuer: Issuer) -> None:
     field = issuer.respond(providers[slug])
     providers[slug].accept(field)
@@ -193,7 +193,7 @@ def test_refuses_an_issuer_that_is_not_registered(aquahawk: ServiceProvider, key
     assert refusal(aquahawk, Issuer(keys_dir, entity_id="http://evil.example/metadata").respond(aquahawk))
 
 
-@pytest.mark.parametrize("slug", PORTALS)
+@pytest.mark.parametrize("slug", SAML_PORTALS)
 def test_refuses_an_unsigned_response(slug: str, providers: dict[str, ServiceProvider], issuer: Issuer) -> None:
     assert "SignatureError" in refusal(providers[slug], issuer.respond(providers[slug], sign=()))
 

@@ -445,15 +445,15 @@ def test_c5_what_is_not_recorded_is_not_given(service: Service, monkeypatch: pyt
 
 
 def test_c1_nothing_of_codes_tokens_and_payers_is_logged_or_recorded(
-    service: Service, capsys: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str], service: Service
 ) -> None:
     code = service.grant()
     tokens = read_tokens(service.exchange(code))
     service.get("userinfo", Authorization=f"Bearer {tokens['access_token']}")
     service.exchange(code)
-    logged = capsys.readouterr()
+    logged = capfd.readouterr()
     told = logged.out + logged.err + str(service.list_audit())
-    assert "code-used" in told
+    assert "code-used" in logged.out + logged.err
     for secret in (code, tokens["access_token"], tokens["id_token"], SECRET, VERIFIER, "ada@pay.example", "subject-1"):
         assert secret not in told
 

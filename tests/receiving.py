@@ -1,0 +1,108 @@
+"""A partner of any protocol, compiled for tests, and one launch to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from saml_bridge.config import load_file
+from saml_bridge.document import Biller
+from saml_bridge.errors import KeyRefused
+from saml_bridge.fields import build_example, parse_session
+from saml_bridge.mapping import compile_mapping
+from saml_bridge.protocols import PROTOCOLS
+from saml_bridge.receivers import NO_SERVICES, Ask, Built, PartnerCall, PartnerContext
+from saml_bridge.saml.sign import SigningKey, load_signing_key
+from saml_bridge.values import Finding
+
+KEYS = Path(__file__).parent / "keys"
+NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
+SESSION = parse_session(build_example("riverton-water", now=int(NOW.timestamp())))
+BASE_URL = "https://sso.example.com"
+RULES = [
+    {"attribute": "account_number", "from": "account.number", "required": True},
+    {"attribute": "name", "template": "{payer.given_name} {payer.family_name}"},
+    {"attribute": "address.postal_code", "from": "account.service_address.postal_code"},
+]
+
+
+def make_biller(protocol: str, settings: dict[str, Any], *, rules: Any = RULES, **partner: Any) -> Biller:
+    """A biller with one partner of this protocol and one link to it."""
+    document = {
+        "version": 1,
+        "billers": [
+            {
+                "slug": "riverton-water",
+                "name": "Riverton Water",
+                "portal": {"sign_in_url": "https://pay.example/sign-in", "home_url": "https://pay.example/"},
+                "partners": [{"slug": "partner", "name": "P", "protocol": protocol, protocol: settings, **partner}],
+                "mappings": [{"slug": "usage", "rules": rules}],
+                "links": [{"slug": "usage", "label": "Usage", "partner": "partner", "mapping": "usage"}],
+            }
+        ],
+    }
+    return load_file(json.dumps(document)).billers[0].biller
+
+
+@lru_cache
+def find_key(name: str) -> SigningKey:
+    """The test-only key of this name; `tokens` is the RSA key."""
+    file = KEYS / f"{'idp-rsa' if name == 'tokens' else name}.key.pem"
+    if not file.exists():
+        raise KeyRefused(f"there is no key {name}")
+    return load_signing_key(
+        name, key_pem=file.read_bytes(), certificate_pem=Path(str(file).replace(".key.", ".cert.")).read_bytes()
+    )
+
+
+def make_context(biller: Biller, *, secrets: tuple[str, ...] = ("shared",)) -> PartnerContext:
+    def no_metadata(_: Any) -> Any:
+        raise AssertionError("no metadata is asked for")
+
+    return PartnerContext(
+        biller=biller,
+        partner=biller.partners[0],
+        base_url=BASE_URL,
+        saml_issuer="",
+        find_key=find_key,
+        read_metadata=no_metadata,
+        has_secret=lambda name: name in secrets,
+        pairwise_secret=b"p" * 40,
+    )
+
+
+def list_findings(biller: Biller, *, secrets: tuple[str, ...] = ("shared",)) -> list[Finding]:
+    return list(PROTOCOLS[biller.partners[0].protocol].check(make_context(biller, secrets=secrets)))
+
+
+def launch(
+    biller: Biller,
+    *,
+    secret: str = "",
+    call: Callable[[PartnerCall], bytes] = NO_SERVICES.call,
+    callback: str | None = "https://partner.example/usage",
+    random_bytes: Callable[[int], bytes] = lambda count: b"r" * count,
+) -> Built:
+    """One launch, without the launch's own checks."""
+    receiver = PROTOCOLS[biller.partners[0].protocol].compile(make_context(biller))
+    account = SESSION.accounts[0]
+    attributes = compile_mapping(biller.mappings[0]).evaluate(SESSION, account)
+    ask = Ask(
+        biller=biller.slug,
+        partner="partner",
+        link="usage",
+        session=SESSION,
+        account=account,
+        attributes=attributes,
+        callback=callback,
+        now=NOW,
+        random_bytes=random_bytes,
+        services=replace(NO_SERVICES, find_secret=lambda *_: secret, call=call),
+    )
+    receiver.check(session=SESSION, account=account, attributes=attributes, callback=callback, now=NOW)
+    return receiver.build(ask)
