@@ -147,6 +147,7 @@ def open_bridge(settings: Settings) -> Bridge:
         audit=audit,
         exchanges=exchanges,
         sessions=partner_sessions,
+        grants=grants,
         fetcher=_make_fetcher(settings, DEADLINE_SECONDS),
         base_url=settings.base_url,
         clock=launcher.clock,
