@@ -34,6 +34,7 @@ class EndSession:
     client_id: str | None = None
     post_logout_redirect_uri: str | None = None
     state: str | None = None
+    ui_locales: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Judged:
 def read_end_session(encoded: bytes) -> EndSession:
     """The parameters of a query or a form's body. Raises ClientRefused as `read_parameters`."""
     given = read_parameters(encoded)
-    names = ("id_token_hint", "client_id", "post_logout_redirect_uri", "state")
+    names = ("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales")
     return EndSession(*(given.get(name) for name in names))
 
 
