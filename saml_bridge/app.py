@@ -27,6 +27,7 @@ from saml_bridge.logout import RpInitiated, SignOut
 from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
 from saml_bridge.partner_calls import PartnerCalls
+from saml_bridge.partner_secrets import PartnerSecrets
 from saml_bridge.partner_sessions import PartnerSessions
 from saml_bridge.portal_keys import PortalKeys
 from saml_bridge.provider import Provider
@@ -83,6 +84,7 @@ class Bridge:
     refresher: Refresher
     partner_sessions: PartnerSessions
     sign_out: SignOut
+    partner_secrets: PartnerSecrets
     portal_keys: PortalKeys
     grants: Grants
     provider: Provider
@@ -104,11 +106,13 @@ def open_bridge(settings: Settings) -> Bridge:
     secret = settings.secret_key.encode()
     keys = KeyRing(settings.certs_dir, settings.key_passphrase)
     audit = AuditTrail(database, secret=secret)
+    partner_secrets = PartnerSecrets(database, key=settings.partner_secrets_key.encode())
     registry = Registry(
         database,
         audit=audit,
         find_key=keys.find,
         find_published=keys.find_published,
+        has_secret=partner_secrets.has,
         base_url=settings.base_url,
         pairwise_secret=settings.pairwise_secret.encode(),
         allow_http=settings.allow_http_acs,
@@ -127,6 +131,7 @@ def open_bridge(settings: Settings) -> Bridge:
         random_bytes=os.urandom,
         services=replace(
             NO_SERVICES,
+            find_secret=partner_secrets.find,
             call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS)).call,
             hold_hint=hints.hold,
             keep_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
@@ -157,10 +162,8 @@ def open_bridge(settings: Settings) -> Bridge:
     provider = Provider(
         registry,
         exchanges=exchanges,
-        list_secrets=lambda *_: (),
-        fetcher=Fetcher(
-            allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=CLIENT_KEYS_SECONDS
-        ),
+        list_secrets=partner_secrets.list_valid,
+        fetcher=_make_fetcher(settings, CLIENT_KEYS_SECONDS),
         base_url=settings.base_url,
     )
     return Bridge(
@@ -176,6 +179,7 @@ def open_bridge(settings: Settings) -> Bridge:
         exchanges=exchanges,
         partner_sessions=partner_sessions,
         sign_out=sign_out,
+        partner_secrets=partner_secrets,
         portal_keys=PortalKeys(database, random_bytes=os.urandom),
         grants=grants,
         provider=provider,

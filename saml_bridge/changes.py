@@ -6,6 +6,7 @@ the same changes in the same order. Called by: the registry (audit), `saml-bridg
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import SequenceMatcher
@@ -13,16 +14,25 @@ from typing import Any, Final, TypeVar
 
 from saml_bridge.document import (
     AttributeMapping,
+    BackchannelSettings,
     Biller,
     Condition,
+    EncryptedTokenSettings,
     Idp,
     IdpContact,
     IdpLogo,
+    JwtSettings,
     Link,
+    OidcSettings,
     Partner,
+    ProtocolSettings,
     Rule,
     SamlSettings,
+    Scope,
+    SubjectSettings,
     TransformCall,
+    ValueType,
+    holds_secret,
 )
 
 LONGEST_SHOWN: Final = 120
@@ -91,6 +101,7 @@ def _compare(old: Biller, new: Biller, known: _Metadata) -> Iterator[tuple[str, 
     keys = {"current": "current key", "next": "next key", "previous": "previous key"}
     yield from (("identity provider", what) for what in _diff(old.idp.keys, new.idp.keys, keys))
     yield from (("identity provider", what) for what in _compare_presentation(old.idp, new.idp))
+    yield from (("tokens", what) for what in _diff(old.tokens.keys, new.tokens.keys, keys))
     yield from _compare_parts(
         "partner",
         old.partners,
@@ -170,9 +181,86 @@ _SAML_LABELS: Final = {
 _NAME_ID_LABELS: Final = {"format": "name ID format", "from_": "name ID field"}
 
 
+_OIDC_LABELS: Final = {
+    "client_id": "client ID",
+    "client_auth": "client authentication",
+    "secret": "client secret's name",
+    "jwks_uri": "address of its public keys",
+    "initiate_login_uri": "address that starts a sign-on",
+    "sector_identifier": "host that pairwise subjects are made for",
+    "key": "signing key",
+    "id_token_algorithm": "signature algorithm of ID tokens",
+    "userinfo_algorithm": "signature algorithm of UserInfo",
+    "claims_in_id_token": "release of claims in the ID token",
+    "require_nonce": "demand for a nonce",
+    "require_pushed_requests": "demand for pushed requests",
+    "access_token_seconds": "lifetime of access tokens in seconds",
+    "id_token_seconds": "lifetime of ID tokens in seconds",
+    "frontchannel_logout_uri": "address of front-channel logout",
+    "backchannel_logout_uri": "address of back-channel logout",
+    "default_link": "link for sign-ons that the partner starts",
+}
+_TOKEN_LABELS: Final = {
+    "url": "address",
+    "format": "format",
+    "key_management": "key management",
+    "algorithm": "signature algorithm",
+    "secret": "shared secret's name",
+    "key": "signing key",
+    "carry": "way of carrying",
+    "token_parameter": "token's parameter",
+    "callback_parameter": "callback URI's parameter",
+    "callback_claim": "callback URI's claim",
+    "issuer": "issuer",
+    "audience": "audience",
+    "lifetime_seconds": "lifetime in seconds",
+}
+"""Of signed links and encrypted tokens."""
+
+_BACKCHANNEL_LABELS: Final = {
+    "url": "address of the call",
+    "method": "method",
+    "body": "body",
+    "auth": "authentication",
+    "auth_header": "secret's header",
+    "username": "user name",
+    "secret": "secret's name",
+    "token_at": "token's place in the answer",
+    "url_at": "URL's place in the answer",
+    "carry": "way of carrying",
+    "landing_url": "address that payers land at",
+    "token_parameter": "token's parameter",
+    "callback_parameter": "callback URI's parameter",
+    "callback_in_body": "callback URI's name in the body",
+    "total_seconds": "time for the call in seconds",
+}
+_SUBJECT_LABELS: Final = {"type": "subject type", "from_": "subject field"}
+
+
 def _added_partner(partner: Partner, find_acs: FindAcs) -> str:
-    location = find_acs(partner)
-    return f"added: {partner.name}" + (f", responses go to {location}" if location else "")
+    words = _describe_settings(partner, find_acs)
+    return f"added: {partner.name}" + (f", {words}" if words else "")
+
+
+def _describe_settings(partner: Partner, find_acs: FindAcs) -> str:
+    """What a sign-on at this partner will do."""
+    match partner.settings:
+        case OidcSettings(redirect_uris=uris):
+            shown = ", ".join(map(_show, uris))
+            return f"signs on by OpenID Connect, redirect URI{'s' if len(uris) > 1 else ''} {shown}"
+        case JwtSettings(url=url, algorithm=algorithm):
+            return f"payers go to {_show(url)} with a signed link ({algorithm})"
+        case EncryptedTokenSettings(url=url, format=form, key_management=management):
+            kind = f"jwe, {management}" if form == "jwe" else form
+            return f"payers go to {_show(url)} with an encrypted token ({kind})"
+        case BackchannelSettings(url=url, landing_url=landing, carry=carry):
+            what, then = ("an address", ", and payers go there")
+            if carry != "redirect":
+                what, then = ("a token", f", and payers go to {_show(landing)} with it")
+            return f"{what} is asked for at {_show(url)}{then}"
+        case _:
+            location = find_acs(partner)
+            return f"responses go to {location}" if location else ""
 
 
 def _compare_partners(old: Partner, new: Partner, known: _Metadata) -> Iterator[str]:
@@ -182,11 +270,80 @@ def _compare_partners(old: Partner, new: Partner, known: _Metadata) -> Iterator[
         yield from _compare_saml(old, new, known)
     elif type(old.settings) is type(new.settings):
         yield from _compare_settings(old.settings, new.settings)
+    elif words := _describe_settings(new, known.find_acs):
+        yield f"now {words}"
 
 
-def _compare_settings(old: Any, new: Any) -> Iterator[str]:
-    """Settings of another protocol than SAML, by the names of their keys."""
-    yield from _diff(old, new, {one.name: one.name.replace("_", " ") for one in fields(old)})
+def _compare_settings(old: ProtocolSettings, new: ProtocolSettings) -> Iterator[str]:
+    """Settings of one protocol other than SAML."""
+    match old, new:
+        case OidcSettings(), OidcSettings():
+            yield from _compare_oidc(old, new)
+        case (JwtSettings(), JwtSettings()) | (EncryptedTokenSettings(), EncryptedTokenSettings()):
+            yield from _compare_token(old, new)
+        case BackchannelSettings(), BackchannelSettings():
+            yield from _diff(old, new, _BACKCHANNEL_LABELS)
+            yield from _diff_texts("header", old.headers, new.headers)
+
+
+def _compare_oidc(old: OidcSettings, new: OidcSettings) -> Iterator[str]:
+    yield from _diff(old, new, _OIDC_LABELS)
+    yield from _diff_items("redirect URI", old.redirect_uris, new.redirect_uris)
+    yield from _diff_items("redirect URI after sign-out", old.post_logout_redirect_uris, new.post_logout_redirect_uris)
+    yield from _compare_keys("public keys", old.jwks, new.jwks)
+    yield from _compare_subjects(old.subject, new.subject)
+    yield from _compare_scopes(old.scopes, new.scopes)
+
+
+def _compare_token(old: Any, new: Any) -> Iterator[str]:
+    """A signed link, or an encrypted token."""
+    yield from _diff(old, new, _TOKEN_LABELS)
+    if isinstance(old, EncryptedTokenSettings):
+        yield from _compare_keys("public key that tokens are encrypted to", old.encryption_key, new.encryption_key)
+    yield from _diff_texts("parameter", old.parameters, new.parameters)
+    yield from _compare_subjects(old.subject, new.subject)
+
+
+def _compare_keys(what: str, old: str | None, new: str | None) -> Iterator[str]:
+    """Keys are told apart by a hash of their text, which is too long to be read."""
+    if old != new:
+        yield f"{what} {'change' if what.endswith('s') else 'changes'} from {_name_keys(old)} to {_name_keys(new)}"
+
+
+def _name_keys(text: str | None) -> str:
+    return "none" if text is None else f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _compare_subjects(old: SubjectSettings | None, new: SubjectSettings | None) -> Iterator[str]:
+    if old is not None and new is not None:
+        yield from _diff(old, new, _SUBJECT_LABELS)
+    elif old != new:
+        shown = f"now sent: {new.type}, from {_show(new.from_)}" if new is not None else "no longer sent"
+        yield f"the subject is {shown}"
+
+
+def _compare_scopes(old: Sequence[Scope], new: Sequence[Scope]) -> Iterator[str]:
+    before, after = ({one.name: one.claims for one in scopes} for scopes in (old, new))
+    yield from (f"scope {name} removed" for name in before if name not in after)
+    for name, claims in after.items():
+        if name not in before:
+            yield f"scope {name} added: {', '.join(claims) or 'no claims'}"
+        elif before[name] != claims:
+            shown = [", ".join(one) or "no claims" for one in (claims, before[name])]
+            yield f"scope {name} gives {shown[0]} instead of {shown[1]}"
+    yield from _compare_order("scopes", list(before), list(after))
+
+
+def _diff_texts(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    """Named texts; one whose name says that it holds a secret is not shown."""
+    for name in dict.fromkeys((*old, *new)):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if holds_secret(name):
+            yield f"{what} {name} {'removed' if after is None else 'added' if before is None else 'changes'}"
+        else:
+            yield f"{what} {name} changes from {_show(before)} to {_show(after)}"
 
 
 def _compare_saml(old: Partner, new: Partner, known: _Metadata) -> Iterator[str]:
@@ -300,8 +457,20 @@ def _number_rules(rules: Iterable[Rule]) -> dict[str, Rule]:
     return numbered
 
 
+_TYPES: Final[Mapping[ValueType, str]] = {
+    "text": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+}
+
+
 def _describe_rule(rule: Rule) -> str:
     words = [_describe_source(rule), *(_words(call) for call in rule.transforms)]
+    if rule.value_type != "text":
+        words.append(f"as {_TYPES[rule.value_type]}")
+    if rule.as_list:
+        words.append("always as a list")
     if rule.required:
         words.append("required")
     if rule.when is not None:
@@ -325,6 +494,10 @@ def _compare_rules(old: Rule, new: Rule) -> Iterator[str]:
         yield "is now required" if new.required else "is no longer required"
     yield from _compare_conditions("is sent", "whenever there is a value", old.when, new.when)
     yield from _diff(old, new, {"name_format": "name format", "friendly_name": "friendly name"}, start="changes its ")
+    if old.value_type != new.value_type:
+        yield f"is now {_TYPES[new.value_type]} instead of {_TYPES[old.value_type]}"
+    if old.as_list != new.as_list:
+        yield "is now always a list" if new.as_list else "is now a list only when it has several values"
 
 
 def _compare_transforms(old: Sequence[TransformCall], new: Sequence[TransformCall]) -> Iterator[str]:
@@ -418,7 +591,7 @@ def _diff_items(what: str, old: Sequence[str], new: Sequence[str]) -> Iterator[s
 def _show(value: object) -> str:
     if value is None:
         return "none"
-    return _cut(str(value))
+    return _cut(str(value).lower() if isinstance(value, bool) else str(value))
 
 
 def _quote(value: object) -> str:

@@ -6,9 +6,10 @@ Does not own: validation, defaults in files, storage.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Protocol = Literal["saml", "oidc", "jwt", "encrypted_token", "backchannel_token"]
 ValueType = Literal["text", "integer", "number", "boolean"]
@@ -257,6 +258,16 @@ class BackchannelSettings:
     callback_parameter: str | None = None
     callback_in_body: str | None = None
     total_seconds: int = 5
+
+
+_SECRET_WORDS: Final = re.compile(
+    r"token|secret|passw|credential|authori[sz]ation|(?:^|[^a-z]|api|access)key", re.IGNORECASE
+)
+
+
+def holds_secret(name: str) -> bool:
+    """Whether a header or parameter of this name usually has a secret as its value."""
+    return _SECRET_WORDS.search(name) is not None
 
 
 ProtocolSettings = SamlSettings | OidcSettings | JwtSettings | EncryptedTokenSettings | BackchannelSettings

@@ -6,12 +6,43 @@ is used for (the protocols), and who may set one (`cli/secrets.py`). A secret ne
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
-from sqlalchemy import BigInteger, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Connection, Index, Integer, String, Text, delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, UtcDateTime
+from saml_bridge.db import Base, Database, UtcDateTime
+from saml_bridge.errors import BridgeError, DatabaseUnavailable, PartnerUnusable
+from saml_bridge.sealing import Seal
+
+LEAST_CHARACTERS: Final = 8
+MOST_CHARACTERS: Final = 4096
+DEFAULT_OVERLAP: Final = timedelta(days=7)
+CACHE_SECONDS: Final = 5.0
+"""How long a process may go on with what it has read: a secret that was revoked is gone everywhere after that."""
+
+_MOST_KEPT: Final = 4096
+_NAME: Final = re.compile(r"[a-z0-9-]{1,64}")
+
+
+class SecretRefused(BridgeError):
+    """A secret that cannot be kept, or a name that it cannot have."""
+
+    code = "secret-refused"
+
+
+class SecretUnknown(BridgeError):
+    """There is no such secret to revoke."""
+
+    code = "secret-unknown"
 
 
 class PartnerSecretRow(Base):
@@ -32,3 +63,159 @@ class PartnerSecretRow(Base):
     ends_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     __table_args__ = (Index(None, "biller", "name"),)
+
+
+_TABLE = Base.metadata.tables[PartnerSecretRow.__tablename__]
+
+
+@dataclass(frozen=True, slots=True)
+class SecretState:
+    """A secret as a list shows it, without its value. Times are aware UTC; `ends_at` is None while no end is set."""
+
+    name: str
+    created_at: datetime
+    starts_at: datetime
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Secret:
+    value: str = field(repr=False)
+    starts_at: datetime
+    ends_at: datetime | None
+
+    def is_over(self, now: datetime) -> bool:
+        return self.ends_at is not None and self.ends_at <= now
+
+
+class PartnerSecrets:
+    """The secrets of one database. Safe to share between threads and processes. `clock` counts seconds for the cache.
+
+    Every method raises DatabaseUnavailable; `biller` is a slug, which need not be in force yet.
+    """
+
+    def __init__(self, database: Database, *, key: bytes, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._engine = database.autocommit
+        self._seal = Seal(key, "partner-secret")
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._read: dict[tuple[str, str], tuple[float, tuple[_Secret, ...]]] = {}
+
+    def add(
+        self,
+        biller: str,
+        name: str,
+        value: str,
+        *,
+        now: datetime,
+        starts_at: datetime | None = None,
+        overlap: timedelta = DEFAULT_OVERLAP,
+    ) -> None:
+        """Keep a secret, good from `starts_at` (now) on; the one in use until then ends `overlap` after that.
+
+        One that was to start later, and has not, is replaced. Raises SecretRefused.
+        """
+        _check(name, value)
+        starts = starts_at or now
+        same = (_TABLE.c.biller == biller, _TABLE.c.name == name)
+        in_use = select(_TABLE.c.id).where(*same).order_by(_TABLE.c.starts_at.desc(), _TABLE.c.id.desc()).limit(1)
+        row = {"biller": biller, "name": name, "sealed": self._seal.seal(value), "created_at": now, "starts_at": starts}
+        with self._writing() as connection:
+            connection.execute(delete(_TABLE).where(*same, _TABLE.c.starts_at > now))
+            connection.execute(
+                update(_TABLE).where(_TABLE.c.id.in_(in_use.scalar_subquery())).values(ends_at=starts + overlap)
+            )
+            connection.execute(delete(_TABLE).where(*same, _TABLE.c.ends_at <= now))
+            connection.execute(insert(_TABLE).values(**row, ends_at=None))
+        self._forget(biller, name)
+
+    def find(self, biller: str, name: str, now: datetime) -> str:
+        """The secret for what we send now: of the good ones that which started last.
+
+        Raises PartnerUnusable (secret-missing), SealBroken.
+        """
+        good = [one for one in self._list(biller, name) if one.starts_at <= now and not one.is_over(now)]
+        if not good:
+            detail = f"{biller} has no secret {name!r}: set it with 'saml-bridge secrets set {biller} {name}'"
+            raise PartnerUnusable(detail, code="secret-missing")
+        return max(good, key=lambda one: one.starts_at).value
+
+    def list_valid(self, biller: str, name: str, now: datetime) -> tuple[str, ...]:
+        """The secrets to take for what comes in, the newest first; one that is to start is taken already."""
+        good = [one for one in self._list(biller, name) if not one.is_over(now)]
+        return tuple(one.value for one in sorted(good, key=lambda one: one.starts_at, reverse=True))
+
+    def has(self, biller: str, name: str) -> bool:
+        """Whether there is a secret of this name that has not ended."""
+        now = datetime.now(UTC)
+        return any(not one.is_over(now) for one in self._list(biller, name))
+
+    def list_states(self, biller: str) -> tuple[SecretState, ...]:
+        """All secrets of a biller, without their values, by name and start."""
+        columns = (_TABLE.c.name, _TABLE.c.created_at, _TABLE.c.starts_at, _TABLE.c.ends_at)
+        chosen = select(*columns).where(_TABLE.c.biller == biller).order_by(_TABLE.c.name, _TABLE.c.starts_at)
+        with self._reading() as connection:
+            return tuple(SecretState(*row) for row in connection.execute(chosen))
+
+    def revoke(self, biller: str, name: str) -> int:
+        """Remove every secret of this name; how many those were. Raises SecretUnknown when there is none."""
+        with self._writing() as connection:
+            gone = connection.execute(delete(_TABLE).where(_TABLE.c.biller == biller, _TABLE.c.name == name)).rowcount
+        self._forget(biller, name)
+        if not gone:
+            raise SecretUnknown(f"{biller} has no secret {name!r}")
+        return gone
+
+    def _list(self, biller: str, name: str) -> tuple[_Secret, ...]:
+        now = self._clock()
+        kept = self._read.get((biller, name))
+        if kept is not None and now - kept[0] < CACHE_SECONDS:
+            return kept[1]
+        found = self._load(biller, name)
+        with self._lock:
+            if len(self._read) >= _MOST_KEPT:
+                self._read.clear()
+            self._read[biller, name] = now, found
+        return found
+
+    def _load(self, biller: str, name: str) -> tuple[_Secret, ...]:
+        columns = (_TABLE.c.sealed, _TABLE.c.starts_at, _TABLE.c.ends_at)
+        chosen = select(*columns).where(_TABLE.c.biller == biller, _TABLE.c.name == name)
+        with self._reading() as connection:
+            rows = connection.execute(chosen).all()
+        return tuple(_Secret(self._seal.open(sealed), starts_at, ends_at) for sealed, starts_at, ends_at in rows)
+
+    def _forget(self, biller: str, name: str) -> None:
+        with self._lock:
+            self._read.pop((biller, name), None)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with _explaining(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with _explaining(), self._database.begin() as connection:
+            yield connection
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise DatabaseUnavailable(f"the secrets cannot be read or kept: {type(error).__name__}") from error
+
+
+def _check(name: str, value: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise SecretRefused(
+            f"{name[:80]!r} is no name of a secret: use up to 64 lower-case letters, digits and hyphens"
+        )
+    if not LEAST_CHARACTERS <= len(value) <= MOST_CHARACTERS:
+        detail = f"the secret has {len(value)} characters; {LEAST_CHARACTERS} to {MOST_CHARACTERS} are taken"
+        raise SecretRefused(detail)
+    if not value.isprintable():
+        raise SecretRefused("the secret has characters that cannot be seen, such as a line break: leave them out")

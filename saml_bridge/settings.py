@@ -43,7 +43,8 @@ class Settings:
     """A checked set of settings; each stands in the variable `SAML_BRIDGE_` + its name in capitals.
 
     Paths are absolute; `base_url` has no slash at its end. `secret_key` signs cookies and keys pseudonyms;
-    `pairwise_secret` makes persistent name IDs and must never change, it is `secret_key` when unset. `key_passphrase`
+    `pairwise_secret` makes persistent name IDs and must never change, it is `secret_key` when unset, as is
+    `partner_secrets_key`, which seals what partners share with us. `key_passphrase`
     opens encrypted keys, `fetch_allow` are the private networks that may be fetched from, `metadata_refresh_minutes` is
     how often the service looks for metadata that is due (0: never). `session_sources` is the file with a session source
     for each biller, in place of `session_source`.
@@ -55,6 +56,7 @@ class Settings:
     instance_dir: Path
     secret_key: str = field(repr=False)
     pairwise_secret: str = field(repr=False)
+    partner_secrets_key: str = field(repr=False)
     session_source: str | None
     session_jwks: str | None
     session_issuer: str | None
@@ -168,6 +170,7 @@ def _fill_secrets(found: dict[str, Any]) -> None:
     if found["secret_key"] is None:
         found["secret_key"] = _read_secret_file(found["instance_dir"] / SECRET_FILE)
     found["pairwise_secret"] = found["pairwise_secret"] or found["secret_key"]
+    found["partner_secrets_key"] = found["partner_secrets_key"] or found["secret_key"]
 
 
 def _check_session_source(found: dict[str, Any]) -> Iterator[Finding]:
@@ -314,6 +317,7 @@ _READERS: dict[str, tuple[Callable[[str], Any], str | None]] = {
     "instance_dir": (_read_path, "instance"),
     "secret_key": (_read_secret, None),
     "pairwise_secret": (_read_secret, None),
+    "partner_secrets_key": (_read_secret, None),
     "session_source": (_read_choice("demo", "jwt", "introspection"), None),
     "session_jwks": (str, None),
     "session_issuer": (str, None),

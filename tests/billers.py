@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from saml_bridge.config import load_file, resolve_metadata
 from saml_bridge.document import Biller, Link, Partner
@@ -43,6 +47,42 @@ billers:
         icon: droplet
         visible_when: {field: account.type, in: [residential, commercial]}
 """
+
+PARTNERS = {
+    "oidc": """\
+client_id: iedr
+redirect_uris: [https://iedr.example/callback, https://iedr.example/other]
+secret: iedr-client
+jwks_uri: null
+initiate_login_uri: https://iedr.example/login
+subject: {type: pairwise, from: payer.id}
+scopes: [{name: usage, claims: [accountNumber, meters]}]
+post_logout_redirect_uris: [https://iedr.example/signed-out]
+frontchannel_logout_uri: https://iedr.example/frontchannel
+backchannel_logout_uri: https://iedr.example/backchannel
+""",
+    "jwt": """\
+url: https://help.example/jwt
+audience: help
+parameters: {tenant: riverton}
+""",
+    "encrypted_token": """\
+url: https://shop.example/login
+key_management: dir
+secret: shop
+parameters: {tenant: riverton}
+""",
+    "backchannel_token": """\
+url: https://itron.example/LoginSSO
+headers: {X-Utility: riverton}
+username: riverton
+secret: itron-service
+token_at: /token
+landing_url: https://itron.example/portal
+callback_in_body: returnUrl
+""",
+}
+"""Settings of a partner of each protocol but SAML, as YAML."""
 
 ENTITY_ID = "https://sp.example.com/metadata"
 ACS = "https://sp.example.com/acs"
@@ -81,6 +121,26 @@ def make_biller(metadata: bytes, *, slug: str = "riverton-water") -> Biller:
 
 def publication(biller: Biller, based_on: int, *metadata: bytes) -> Publication:
     return Publication(biller, based_on, {digest(content): content for content in metadata})
+
+
+def make_partner(protocol: str, settings: str | None = None) -> dict[str, Any]:
+    """A partner as it stands in a file; `settings` are those of `PARTNERS` unless they are given."""
+    read = yaml.safe_load(PARTNERS[protocol] if settings is None else settings)
+    return {"slug": protocol.replace("_", "-"), "name": protocol.title(), "protocol": protocol, protocol: read}
+
+
+def write_partners(*partners: dict[str, Any], callback: str | None = "https://partner.example/usage") -> str:
+    """A file of one biller with these partners, and one link to the first."""
+    data = yaml.safe_load(SHORT_FILE)
+    biller = data["billers"][0]
+    biller["partners"] = list(partners)
+    biller["links"][0] |= {"partner": partners[0]["slug"], "callback_uri": callback, "callback_allow": []}
+    return json.dumps(data)
+
+
+def load_partner(partner: dict[str, Any]) -> Biller:
+    """A biller with this partner alone, and one link to it."""
+    return load_file(write_partners(partner)).billers[0].biller
 
 
 def with_link(biller: Biller, **changes: object) -> Biller:

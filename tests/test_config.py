@@ -182,7 +182,7 @@ def test_unknown_keys_are_refused_with_the_nearest(path: str, nearest: str | Non
         ("portal/return_parameter", "a&b", "query parameter"),
         ("idp", {"keys": {"current": "../default"}}, "lower-case letters"),
         ("idp", {"entity_id": "urn:with space"}, "without spaces"),
-        ("partners/0/protocol", "oidc", "expected saml"),
+        ("partners/0/protocol", "openid", "one of saml, oidc, jwt, encrypted_token, backchannel_token"),
         ("partners/0/origins", ["https://a.example/"], "not even a slash"),
         ("partners/0/origins", ["https://*.example"], "host or port"),
         ("partners/0/origins", ["https://a.example; script-src *"], "spaces"),
@@ -506,6 +506,11 @@ def test_the_normal_form_writes_every_default_in_one_order(biller: Biller) -> No
         "        previous: null\n"
         "      logo: null\n"
         "      contacts: []\n"
+        "    tokens:\n"
+        "      keys:\n"
+        "        current: tokens\n"
+        "        next: null\n"
+        "        previous: null\n"
         "    partners:\n"
         "      - slug: aquahawk\n"
         "        name: AquaHawk\n"

@@ -5,14 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from saml_bridge.changes import Change, describe_condition, plan
-from saml_bridge.document import Biller, Condition, Idp, IdpContact, IdpLogo, KeyNames, Partner, Rule, TransformCall
+from saml_bridge.document import (
+    Biller,
+    Condition,
+    Idp,
+    IdpContact,
+    IdpLogo,
+    KeyNames,
+    Partner,
+    Protocol,
+    Rule,
+    SubjectSettings,
+    TransformCall,
+)
 from saml_bridge.transforms import TRANSFORMS
-from tests.billers import make_biller, make_metadata, with_link, with_partner, with_saml
+from tests.billers import (
+    PARTNERS,
+    load_partner,
+    make_biller,
+    make_metadata,
+    make_partner,
+    with_link,
+    with_partner,
+    with_saml,
+)
 
 
 @pytest.fixture
@@ -259,9 +280,16 @@ def test_long_values_and_line_breaks_stay_on_one_short_line(biller: Biller) -> N
     assert len(change.what) < 300
 
 
-OTHER: dict[type, Any] = {str: "another", int: 123, bool: True, type(None): "set", tuple: (), dict: {"es": "otro"}}
+OTHER: dict[type, Any] = {
+    str: "another",
+    int: 123,
+    bool: True,
+    type(None): "set",
+    tuple: ("https://another.example/",),
+    dict: {"es": "otro"},
+}
 SPECIAL = {
-    "protocol": "oidc",
+    "value_type": "integer",
     "visible_when": Condition(field="payer.email", exists=True),
     "when": Condition(field="payer.email", exists=True),
     "origins": ("https://a.example",),
@@ -279,8 +307,9 @@ def variants(value: Any, name: str = "") -> Iterator[Any]:
                 yield replace(value, **{one.name: changed})
     elif isinstance(value, tuple) and value and is_dataclass(value[0]) and name not in SPECIAL:
         yield value[1:]
-        for changed in variants(value[0]):
-            yield (changed, *value[1:])
+        for at, item in enumerate(value if isinstance(value[0], Partner) else value[:1]):
+            for changed in variants(item):
+                yield (*value[:at], changed, *value[at + 1 :])
     elif name in SPECIAL:
         yield SPECIAL[name]
     elif isinstance(value, bool):
@@ -290,11 +319,107 @@ def variants(value: Any, name: str = "") -> Iterator[Any]:
 
 
 def test_no_difference_goes_unmentioned(biller: Biller) -> None:
+    others = [load_partner(make_partner(protocol)).partners[0] for protocol in PARTNERS]
+    biller = replace(biller, partners=(*biller.partners, *others))
+    assert {one.protocol for one in biller.partners} == set(get_args(Protocol))
     every = [one for one in variants(biller) if one.slug == biller.slug]
-    assert len(every) >= 50
+    assert len(every) >= 150
     for changed in every:
         assert changed != biller
         assert plan(biller, changed), f"nothing is said about {changed}"
+
+
+ADDED = {
+    "oidc": "signs on by OpenID Connect, redirect URIs https://iedr.example/callback, https://iedr.example/other",
+    "jwt": "payers go to https://help.example/jwt with a signed link (RS256)",
+    "encrypted_token": "payers go to https://shop.example/login with an encrypted token (jwe, dir)",
+    "backchannel_token": (
+        "a token is asked for at https://itron.example/LoginSSO, and payers go to https://itron.example/portal with it"
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", PARTNERS)
+def test_a_partner_that_comes_is_told_with_what_its_protocol_will_do(biller: Biller, protocol: str) -> None:
+    partner = load_partner(make_partner(protocol)).partners[0]
+    expected = ADDED[protocol]
+    two = replace(biller, partners=(*biller.partners, partner))
+    name = f"partner {partner.slug} of riverton-water"
+    assert words(biller, two) == [f"{name}: added: {partner.name}, {expected}"]
+
+
+@pytest.mark.parametrize("protocol", PARTNERS)
+def test_another_protocol_is_told_with_what_it_will_do(biller: Biller, protocol: str) -> None:
+    partner = load_partner(make_partner(protocol)).partners[0]
+    expected = ADDED[protocol]
+    new = with_partner(biller, protocol=protocol, settings=partner.settings)
+    assert [change.what for change in plan(biller, new)] == [
+        f"protocol changes from saml to {protocol}",
+        f"now {expected}",
+    ]
+    back = [change.what for change in plan(new, biller, find_acs=lambda _: "https://a.example/acs")]
+    assert back == [f"protocol changes from {protocol} to saml", "now responses go to https://a.example/acs"]
+
+
+def test_an_address_that_is_asked_for(biller: Biller) -> None:
+    settings = "{url: 'https://a.example/sso', username: a, secret: b, url_at: /url, carry: redirect}"
+    partner = {**make_partner("backchannel_token", settings), "origins": ["https://b.example"]}
+    [_, told, *_] = words(None, load_partner(partner))
+    assert told.endswith("an address is asked for at https://a.example/sso, and payers go there")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "changes", "expected"),
+    [
+        ("oidc", {"client_auth": "none"}, "client authentication changes from client_secret_basic to none"),
+        ("oidc", {"require_nonce": True}, "demand for a nonce changes from false to true"),
+        ("oidc", {"jwks": "x" * 9999}, "public keys change from none to sha256:bc4319530206"),
+        (
+            "oidc",
+            {"redirect_uris": ("https://iedr.example/callback",)},
+            "redirect URI https://iedr.example/other removed",
+        ),
+        ("oidc", {"subject": SubjectSettings("public")}, "subject type changes from pairwise to public"),
+        ("oidc", {"scopes": ()}, "scope usage removed"),
+        ("jwt", {"subject": None}, "the subject is no longer sent"),
+        ("jwt", {"parameters": {}}, "parameter tenant changes from riverton to none"),
+        (
+            "encrypted_token",
+            {"encryption_key": "x"},
+            "public key that tokens are encrypted to changes from none to sha256:2d711642b726",
+        ),
+        ("backchannel_token", {"headers": {"X-Utility": "o"}}, "header X-Utility changes from riverton to o"),
+        ("backchannel_token", {"secret": "other"}, "secret's name changes from itron-service to other"),
+    ],
+)
+def test_settings_of_other_protocols(protocol: str, changes: dict[str, Any], expected: str) -> None:
+    old = load_partner(make_partner(protocol))
+    new = with_partner(old, settings=replace(old.partners[0].settings, **changes))
+    assert [change.what for change in plan(old, new)] == [expected]
+
+
+def test_a_header_that_may_hold_a_secret_is_not_shown() -> None:
+    old = load_partner(make_partner("backchannel_token"))
+    changes: list[dict[str, Any]] = [{"headers": one} for one in ({}, {"X-Api-Key": "first"}, {"X-Api-Key": "second"})]
+    none, first, second = (with_partner(old, settings=replace(old.partners[0].settings, **one)) for one in changes)
+    told = [plan(before, after)[0].what for before, after in ((none, first), (first, second), (second, none))]
+    assert told == ["header X-Api-Key added", "header X-Api-Key changes", "header X-Api-Key removed"]
+
+
+def test_the_keys_of_tokens_are_told(biller: Biller) -> None:
+    new = replace(biller, tokens=replace(biller.tokens, keys=replace(biller.tokens.keys, next="tokens-2027")))
+    assert words(biller, new) == ["tokens of riverton-water: next key changes from none to tokens-2027"]
+
+
+def test_types_and_lists_of_rules(biller: Biller) -> None:
+    [typed] = words(biller, with_rule(biller, 0, value_type="integer"))
+    assert typed.endswith(": accountNumber is now a whole number instead of text")
+    [listed] = words(biller, with_rule(biller, 2, as_list=True))
+    assert listed.endswith(": meters is now always a list")
+    rule = Rule("gas", from_="account.custom.gas", value_type="boolean", as_list=True)
+    new = replace(biller.mappings[0], rules=(*biller.mappings[0].rules, rule))
+    [added] = words(biller, replace(biller, mappings=(new,)))
+    assert added.endswith(": gas is now sent: the field account.custom.gas, as true or false, always as a list")
 
 
 def test_a_change_knows_its_place(biller: Biller) -> None:

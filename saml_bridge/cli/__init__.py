@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from saml_bridge.cli import audit, configuration, keys, launching, metadata, portal_keys, service
+from saml_bridge.cli import audit, configuration, keys, launching, metadata, portal_keys, secrets, service
 from saml_bridge.cli.group import cli, explain_os, show_error
 from saml_bridge.db import DATABASE_FIX, explain_failure
 from saml_bridge.errors import BridgeError
@@ -20,7 +20,7 @@ from saml_bridge.terminal import clean
 
 __all__ = ["cli", "main"]
 
-SUBJECTS = (audit, configuration, keys, launching, metadata, portal_keys, service)
+SUBJECTS = (audit, configuration, keys, launching, metadata, portal_keys, secrets, service)
 """Importing them puts their commands on the group."""
 
 
@@ -43,9 +43,3 @@ def main() -> NoReturn:
         click.echo(f"saml-bridge: {clean(explain_os(error))}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _gone_explain_os(error: OSError) -> str:
-    """The file and what the system says of it."""
-    what = error.strerror or str(error)
-    return what if error.filename is None else f"{error.filename}: {what}"

@@ -21,7 +21,10 @@ from typing import Any, BinaryIO, Final
 
 from marshmallow import Schema, ValidationError
 
-from saml_bridge.config.checks import check_parts, check_unique
+from saml_bridge.config.checks import check_parts
+from saml_bridge.config.key_texts import FIELDS as KEY_SETTINGS
+from saml_bridge.config.key_texts import check_key_text, is_key_text, normalize_key_text
+from saml_bridge.config.parts import check_unique
 from saml_bridge.config.schemas import BillerSchema, FiledBiller, FileSchema, Problem
 from saml_bridge.config.yaml_text import Lines, read_yaml, write_yaml
 from saml_bridge.document import Biller, Partner, SamlSettings
@@ -104,6 +107,7 @@ def check_biller(biller: Biller, *, allow_http: bool = False) -> tuple[Finding, 
     findings += check_parts(loaded, where="", allow_http=allow_http)
     for position, partner in enumerate(biller.partners):
         if not partner.speaks_saml:
+            findings += check_key_text(partner.settings, f"partners[{position}].{partner.protocol}")
             continue
         if not partner.saml.metadata.startswith(HASH_PREFIX):
             message = f"expected sha256: and 64 hexadecimal digits, found {partner.saml.metadata[:60]!r}"
@@ -142,19 +146,19 @@ def resolve_metadata(
     `open_file` gets a path as written and may raise OSError; of a file that is too large to be kept as a whole, the
     partner's entity is taken. `fetch` gives the metadata of a partner that names an address
     and no file, by its hash, and with its content unless that is stored already; it may raise BridgeError. Paths of
-    pinned signers are replaced by their certificates. Raises ConfigInvalid with a finding a file.
+    pinned signers are replaced by their certificates, and paths of partners' public keys by those. Raises ConfigInvalid
+    with a finding a file.
     """
     contents: dict[Sha256Hex, bytes] = {}
     findings: list[Finding] = []
     partners: list[Partner] = []
     for position, partner in enumerate(biller.partners):
-        if not partner.speaks_saml:
-            partners.append(partner)
-            continue
-        place = f"{biller.slug}: partners[{position}].saml"
-        settings = partner.saml
+        place = f"{biller.slug}: partners[{position}].{partner.protocol}"
         try:
-            settings = _resolve_signer(settings, open_file, place)
+            if not partner.speaks_saml:
+                partners.append(_resolve_keys(partner, open_file, place))
+                continue
+            settings = _resolve_signer(partner.saml, open_file, place)
             if settings.metadata == "" and fetch is not None:
                 digest, content = _fetch(replace(partner, settings=settings), fetch, place)
             elif not settings.metadata.startswith(HASH_PREFIX):
@@ -219,6 +223,25 @@ def _resolve_signer(settings: SamlSettings, open_file: Callable[[str], BinaryIO]
     findings = list(check_signer(settings, f"{place}.metadata_signer"))
     _raise_refusals(findings)
     return replace(settings, metadata_signer=base64.b64encode(parse_certificate_text(text).der).decode("ascii"))
+
+
+def _resolve_keys(partner: Partner, open_file: Callable[[str], BinaryIO], place: str) -> Partner:
+    """With the public keys themselves, in the one form that documents keep."""
+    name = KEY_SETTINGS.get(type(partner.settings))
+    text = getattr(partner.settings, name) if name else None
+    if name is None or text is None:
+        return partner
+    if not is_key_text(text) and _may_be_path(text):
+        with _open_named(text, open_file, name, place) as file:
+            text = file.read(METADATA_LIMITS.max_bytes).decode("utf-8", "replace")
+    findings = list(check_key_text(_set(partner, name, text).settings, place))
+    _raise_refusals(findings)
+    return _set(partner, name, normalize_key_text(partner.settings, text))
+
+
+def _set(partner: Partner, name: str, value: str) -> Partner:
+    changes: dict[str, Any] = {name: value}
+    return replace(partner, settings=replace(partner.settings, **changes))
 
 
 def _may_be_path(text: str) -> bool:

@@ -10,6 +10,7 @@ path. What could be read in spite of errors stays in `valid_data`, with None for
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ MAX_NAME: Final = 200
 MAX_URL: Final = 2048
 MAX_ENTITY_ID: Final = 1024
 MAX_CERTIFICATE: Final = 16_384
+MAX_KEYS: Final = 65_536
 RELAY_STATE_IDENTIFIER: Final = "identifier:"
 
 _SLUG = re.compile(r"[a-z0-9-]{1,64}")
@@ -407,14 +409,20 @@ class Pointer(Matching):
 
 
 class KeyText(Text):
-    """Public keys: JSON Web Keys or PEM."""
+    """Public keys: JSON Web Keys, as text or as the mapping that they are, or PEM, or their file's path in a file."""
 
-    allowed = f"text of up to {MAX_CERTIFICATE} characters: public keys, as JSON Web Keys or PEM"
+    allowed = (
+        f"text of up to {MAX_KEYS} characters: public keys, as JSON Web Keys or PEM,"
+        " or the path of such a file beside this one"
+    )
 
     def read(self, value: Any) -> str:
-        text = super().read(value)
-        if not 0 < len(text) <= MAX_CERTIFICATE or "PRIVATE KEY" in text:
-            self.refuse("PRIVATE KEY" if "PRIVATE KEY" in text else value)
+        text = super().read(json.dumps(value, separators=(",", ":")) if isinstance(value, Mapping) else value)
+        if "PRIVATE KEY" in text:
+            fix = "Give the public key alone; a private key that was sent around is no longer safe to use."
+            _complain("config-value", "expected public keys, found a private one", fix)
+        if not 0 < len(text) <= MAX_KEYS or text.startswith("/"):
+            self.refuse(value)
         return text
 
 

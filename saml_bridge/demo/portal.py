@@ -40,7 +40,7 @@ BillerReader = Callable[[str], Biller]
 ListTrusted = Callable[[], Iterator[Trusted]]
 """The billers whose word ends a session here."""
 
-RETURN_PATHS: Final = ("/launch/", "/saml/", "/demo/")
+RETURN_PATHS: Final = ("/launch/", "/saml/", "/oidc/", "/demo/")
 
 
 def check_next(text: str | None) -> str | None:

@@ -9,15 +9,19 @@ partner of each biller, `PartnersServer`.
 | `billers.yaml` | the demo configuration with this demo's addresses |
 | `metadata/SLUG.xml` | each partner's metadata, named by `billers.yaml` |
 | `keys/` | the partners' keys, 0600 |
+| `oidc/SLUG.json`, `accounts/SLUG.json` | what a partner and the bridge agreed on, with a secret, 0600 |
 | `idp/SLUG/BILLER.xml` | the bridge's metadata for a biller, as a partner has registered it |
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import secrets
 import socket
 import threading
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -48,10 +52,31 @@ def register_idp(instance_dir: Path, *, partner: str, biller: str, metadata: byt
     _write(instance_dir / "demo" / "idp" / partner / f"{biller}.xml", metadata)
 
 
-def _write(path: Path, content: bytes) -> None:
+def share_secrets(instance_dir: Path, *, bridge_url: str, keep: Callable[[str, str], None]) -> None:
+    """Agree on secrets with those demo partners that need one; `keep` takes each by its name, for riverton-water.
+
+    A new one at each start: what the partners keep of them are files that their owner alone may read.
+    """
+    state_dir, biller = instance_dir / "demo", "riverton-water"
+    client_secret, password = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    registration = {
+        "issuer": f"{bridge_url}/oidc/{biller}",
+        "name": "Riverton Water",
+        "client_id": "iedr",
+        "client_secret": client_secret,
+    }
+    account = {"username": biller, "password": password, "utility": f"{bridge_url}/ ({biller})"}
+    _write(state_dir / "oidc" / "iedr.json", json.dumps(registration).encode(), mode=0o600)
+    _write(state_dir / "accounts" / "itron.json", json.dumps(account).encode(), mode=0o600)
+    keep("iedr-client", client_secret)
+    keep("itron-service", password)
+
+
+def _write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Replace a file at once, so that no reader sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.new")
+    beside.touch(mode=mode)
     beside.write_bytes(content)
     os.replace(beside, path)
 

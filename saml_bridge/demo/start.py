@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
 
 from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.demo.payers import load_payers
-from saml_bridge.demo.run import PartnersServer, prepare, register_idp
+from saml_bridge.demo.run import PartnersServer, prepare, register_idp, share_secrets
 from saml_bridge.errors import BridgeError
 from saml_bridge.identity import IdentityProvider
 from saml_bridge.installation import initialise
@@ -99,6 +99,13 @@ def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
     file = prepare(settings.instance_dir, bridge_url=settings.base_url, partners_url=partners_url)
     identity = IdentityProvider(bridge.registry, base_url=settings.base_url)
     now = datetime.now(UTC)
+    share_secrets(
+        settings.instance_dir,
+        bridge_url=settings.base_url,
+        keep=lambda name, value: bridge.partner_secrets.add(
+            "riverton-water", name, value, now=now, overlap=timedelta()
+        ),
+    )
     planned = plan_file(bridge.registry, file, now=now)
     published = apply_plan(
         bridge.registry,
@@ -111,7 +118,7 @@ def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
     )
     for slug, number in published.revisions.items():
         say(f"biller    {slug}, revision {number}")
-        for partner in bridge.registry.load_document(slug).partners:
+        for partner in bridge.registry.load_document(slug).saml_partners:
             metadata = identity.find_metadata(slug, now=now, partner=partner.slug)
             register_idp(settings.instance_dir, partner=partner.slug, biller=slug, metadata=metadata.xml)
 
@@ -157,7 +164,7 @@ def _welcome(say: Say, bridge_url: str, partners_url: str) -> None:
         say(f"            {payer.title}: {payer.about}")
     say("Click     View my water usage")
     say("Or begin  at a partner, which offers to sign in with the utility; signing out anywhere signs out everywhere")
-    say(f"Partners  {partners_url}/aquahawk/ /eyeonwater/ /my360/ /sensus/")
+    say(f"Partners  {partners_url}/aquahawk/ /eyeonwater/ /my360/ /sensus/ /iedr/ /itron/")
     say("Commands  work on the demo in another terminal, after")
     say(f"            export {' '.join(f'{name}={value}' for name, value in _list_own_settings(bridge_url).items())}")
     say("Stop      Ctrl-C")

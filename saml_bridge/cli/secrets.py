@@ -1,0 +1,114 @@
+"""Commands about the secrets that we share with partners."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import secrets
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import click
+
+from saml_bridge.app import Bridge
+from saml_bridge.audit import Entry, Kind
+from saml_bridge.cli.group import FILE, Instant, cli, now, opened
+from saml_bridge.partner_secrets import DEFAULT_OVERLAP, SecretState
+from saml_bridge.terminal import make_console, make_table
+from saml_bridge.web.launch import new_trace_id
+
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+class Duration(click.ParamType[timedelta]):
+    """A whole number of minutes, hours or days: 30m, 12h, 7d."""
+
+    name = "DURATION"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([0-9]{1,4})([mhd])", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no duration; write it like 30m, 12h or 7d", param, ctx)
+        return int(found[1]) * _UNITS[found[2]]
+
+
+@cli.group("secrets")
+def partner_secrets() -> None:
+    """Set, list and revoke the secrets that are shared with partners; a value is never shown again."""
+
+
+@partner_secrets.command("set")
+@click.argument("biller")
+@click.argument("name")
+@click.option("--file", "file", type=FILE, help="Read the secret from this file; a line break at its end is dropped.")
+@click.option("--generate", is_flag=True, help="Make one of 32 random bytes in base64url, and print it once.")
+@click.option("--starts", type=Instant(), default=None, help="Begin to use it then, not now.")
+@click.option("--overlap", type=Duration(), default=DEFAULT_OVERLAP, help="How long the one before stays good (7d).")
+def secrets_set(
+    biller: str, name: str, file: Path | None, generate: bool, starts: datetime | None, overlap: timedelta
+) -> None:
+    """Set the secret NAME of BILLER, which the configuration names as a partner's 'secret'.
+
+    It is asked for without being shown, or read from standard input. The biller need not be there yet.
+    """
+    if file is not None and generate:
+        raise click.UsageError("say either --file or --generate")
+    value = secrets.token_urlsafe(32) if generate else _read(file)
+    with opened() as bridge:
+        at = now()
+        bridge.partner_secrets.add(biller, name, value, now=at, starts_at=starts, overlap=overlap)
+        detail = name if starts is None else f"{name}, from {starts.isoformat()}"
+        _record(bridge, Kind.SECRET_SET, biller, detail, at)
+    click.echo(
+        f"{biller}: the secret {name} is set" + ("" if starts is None else f", to be used from {starts}"), err=True
+    )
+    if generate:
+        click.echo(value)
+
+
+def _read(file: Path | None) -> str:
+    if file is not None:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    if sys.stdin.isatty():
+        return str(click.prompt("Secret", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.read().rstrip("\r\n")
+
+
+@partner_secrets.command("list")
+@click.argument("biller")
+def secrets_list(biller: str) -> None:
+    """Show the secrets of BILLER by name, without their values."""
+    with opened() as bridge:
+        states, at = bridge.partner_secrets.list_states(biller), now()
+        if not states:
+            click.echo(f"{biller} has no secrets")
+            return
+        table = make_table("name", "set", "state")
+        for state in states:
+            table.add_row(state.name, f"{state.created_at:%Y-%m-%d %H:%M}", _describe(state, at))
+        make_console().print(table)
+
+
+def _describe(state: SecretState, at: datetime) -> str:
+    if state.ends_at is not None:
+        return f"{'ended' if state.ends_at <= at else 'good until'} {state.ends_at:%Y-%m-%d %H:%M}"
+    return "in use" if state.starts_at <= at else f"to be used from {state.starts_at:%Y-%m-%d %H:%M}"
+
+
+@partner_secrets.command("revoke")
+@click.argument("biller")
+@click.argument("name")
+def secrets_revoke(biller: str, name: str) -> None:
+    """Remove the secret NAME of BILLER at once, with the one before it; launches that need it are refused then."""
+    with opened() as bridge:
+        count = bridge.partner_secrets.revoke(biller, name)
+        _record(bridge, Kind.SECRET_REVOKED, biller, name, now())
+    click.echo(f"{biller}: {count} secret{'s' if count > 1 else ''} of the name {name} removed")
+
+
+def _record(bridge: Bridge, kind: Kind, biller: str, detail: str, at: datetime) -> None:
+    trace_id = new_trace_id(bridge.launcher)
+    bridge.audit.record(Entry(kind, at, trace_id, biller, detail=detail, actor=getpass.getuser()))
