@@ -19,7 +19,7 @@ from werkzeug.http import parse_accept_header
 from saml_bridge.callback import origin_of
 from saml_bridge.document import Biller
 from saml_bridge.errors import BridgeError
-from saml_bridge.launch import Launched
+from saml_bridge.launch import RETURNED, Launched
 from saml_bridge.values import FormPost, Redirect, TraceId
 
 LANGUAGES = ("en", "es")
@@ -90,7 +90,9 @@ def is_from_here(base_url: str) -> bool:
 def answer_launch(launched: Launched) -> Response:
     """The page that posts the reply to the partner, at once by script, else by its button; or a redirect there."""
     if isinstance(launched.reply, Redirect):
-        return answer_redirect(launched.reply)
+        return answer_redirect(
+            launched.reply, biller_name=launched.biller.name, partner_name=launched.route.partner.name
+        )
     return answer_post(
         reply=launched.reply,
         origins=launched.origins,
@@ -99,11 +101,20 @@ def answer_launch(launched: Launched) -> Response:
     )
 
 
-def answer_redirect(reply: Redirect) -> Response:
-    """The browser goes to the partner; what its URL carries must not be kept by anybody on the way."""
-    response = Response(status=303, headers=[("Location", reply.url), *_HEADERS])
-    del response.headers["Content-Type"]
-    return response
+def answer_redirect(reply: Redirect, *, biller_name: str, partner_name: str) -> Response:
+    """The browser goes to the partner; what its URL carries must not be kept by anybody on the way.
+
+    Where a form may have led here (the portal's sign-in, or a launch that it posts), a page of ours stands between: the
+    form's page says by its policy where it may lead, browsers apply that to redirects too, and no portal knows partners.
+    """
+    if request.method != "POST" and RETURNED not in request.args:
+        headers = _HEADERS + _HTTPS_HEADERS if is_https() else _HEADERS
+        response = Response(status=303, headers=[("Location", reply.url), *headers])
+        del response.headers["Content-Type"]
+        return response
+    names = {"biller_name": biller_name, "partner_name": partner_name, "url": reply.url}
+    page = render_template("opening.html", lang=choose_language(), static=STATIC, **names)
+    return Response(page, content_type="text/html; charset=utf-8", headers={"Refresh": f"0; url={reply.url}"})
 
 
 def answer_post(

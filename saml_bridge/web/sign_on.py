@@ -88,7 +88,7 @@ def _answer(launcher: Launcher, answer: Answer) -> Response:
 
 def _decline(declined: Declined) -> Response:
     if isinstance(declined.reply, Redirect):
-        return answer_redirect(declined.reply)
+        return answer_redirect(declined.reply, biller_name=declined.biller.name, partner_name=declined.partner.name)
     return answer_post(
         reply=declined.reply,
         origins=declined.origins,
