@@ -192,9 +192,9 @@ def _check_relying_parties(biller: Any, where: str) -> Iterator[Finding]:
         links = _list_links(biller, get(partner, "slug"))
         enabled = [link.slug for link in links if link.enabled]
         if enabled and oidc.initiate_login_uri is None:
-            message = f"initiate_login_uri: is missing, and the link {enabled[0]!r} cannot start a sign-on without it"
-            fix = "Name the address at the partner that starts a sign-on, such as its login page, or disable the link."
-            yield refuse("config-missing", message, fix, f"{place}.initiate_login_uri")
+            message = f"initiate_login_uri: is missing, so the link {enabled[0]!r} serves only what the partner starts"
+            fix = "Name the address at the partner that starts a sign-on, such as its login page; or leave it so."
+            yield warn("initiate-login-missing", message, fix, f"{place}.initiate_login_uri")
         if len(enabled) > 1 and oidc.default_link is None:
             message = f"default_link: is missing, and sign-ons that the partner starts could use {', '.join(enabled)}"
             fix = "Name one of them; until then such sign-ons are refused."

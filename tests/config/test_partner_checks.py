@@ -115,7 +115,7 @@ ORIGINS = ["https://app.itron.example"]
             {"frontchannel_logout_uri": "https://iedr.example/?sid=1"},
             {"frontchannel_logout_uri": "parameter-twice"},
         ),
-        ("oidc", {"initiate_login_uri": None}, {"initiate_login_uri": "config-missing"}),
+        ("oidc", {"initiate_login_uri": None}, {"initiate_login_uri": "initiate-login-missing"}),
         ("oidc", {"default_link": "usge"}, {"default_link": "config-reference"}),
         ("oidc", {"default_link": "usage"}, {}),
         # scopes
