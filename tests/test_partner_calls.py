@@ -1,4 +1,4 @@
-"""Calls of partners' servers over real connections: asked once, within bounds, and left alone when they keep failing."""
+"""Calls of partners' servers over real connections: asked once, within bounds, left alone when they keep failing."""
 
 from __future__ import annotations
 
