@@ -214,8 +214,8 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A reply. `begun` is None where the partner cannot be told of a logout; `document` is what was signed, for the
-    command line; `waits` is what the browser needs a cookie for.
+    """A reply. `begun` is None where no session begins that a logout has to know of; `document` is what was signed, for
+    the command line; `waits` is what the browser needs a cookie for.
     """
 
     reply: Reply
