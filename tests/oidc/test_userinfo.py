@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
-from werkzeug.test import TestResponse
 
-from tests.oidc.conftest import ISSUER, OTHER, Service
-from tests.world import BASE_URL, BILLER
+from tests.oidc.conftest import ISSUER, OTHER, Answer, Service
+from tests.world import BILLER
 
 CLAIMS = {"email": "ada@pay.example", "address": {"postal_code": "00100"}, "meters": ["1", "2"], "sub": "another"}
 
@@ -27,11 +26,11 @@ def get_token(service: Service, slug: str = "iedr", **changes: Any) -> str:
     return found
 
 
-def ask(service: Service, token: str, **how: Any) -> TestResponse:
+def ask(service: Service, token: str, **how: Any) -> Answer:
     return service.get("userinfo", Authorization=f"Bearer {token}", **how)
 
 
-def check_refused(response: TestResponse, error: str, status: int) -> None:
+def check_refused(response: Answer, error: str, status: int) -> None:
     assert response.status_code == status, response.text
     assert f'error="{error}"' in response.headers["WWW-Authenticate"]
     assert response.headers["WWW-Authenticate"].startswith("Bearer ")
@@ -67,9 +66,9 @@ def test_rfc6750_3_1_without_a_token_there_is_no_error_s_name(service: Service) 
         assert response.headers["WWW-Authenticate"] == 'Bearer realm="userinfo"'
 
 
-@pytest.mark.parametrize("changed", ["x", "", "a" * 4096, "ü"])
-def test_rfc6750_3_1_an_unknown_token_is_invalid(service: Service, token: str, changed: str) -> None:
-    check_refused(ask(service, changed and token + changed), "invalid_token", 401)
+def test_rfc6750_3_1_an_unknown_token_is_invalid(service: Service, token: str) -> None:
+    for changed in ["x", "", "a" * 4096, "ü"]:
+        check_refused(ask(service, changed and token + changed), "invalid_token", 401)
 
 
 def test_rfc6750_2_two_tokens_at_once_are_refused(service: Service, token: str) -> None:
@@ -84,7 +83,7 @@ def test_rfc6750_2_3_a_token_in_the_address_is_refused(service: Service, token: 
     check_refused(ask_with_query(service, token), "invalid_request", 400)
 
 
-def ask_with_query(service: Service, token: str) -> TestResponse:
+def ask_with_query(service: Service, token: str) -> Answer:
     return service.get("userinfo?access_token=x", Authorization=f"Bearer {token}")
 
 
@@ -133,7 +132,7 @@ def test_p30_what_a_mapping_calls_like_a_claim_of_the_protocol_is_not_released(s
     assert ask(service, granted).json == {"email": "a@pay.example", "sub": "subject-1"}
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
-def test_rfc9110_15_5_6_other_methods_are_refused(service: Service, method: str) -> None:
-    response = service.client.open(f"/oidc/{BILLER}/userinfo", base_url=BASE_URL, method=method)
-    assert (response.status_code, response.json["error"]) == (405, "invalid_request")
+def test_rfc9110_15_5_6_other_methods_are_refused(service: Service) -> None:
+    for method in ["PUT", "DELETE", "PATCH"]:
+        response = service.get("userinfo", method=method)
+        assert (response.status_code, response.json["error"]) == (405, "invalid_request")
