@@ -202,7 +202,7 @@ def test_core_3_1_2_5_a_signed_in_payer_goes_back_with_a_code(payer: Payer) -> N
     assert set(userinfo) == {"sub", "email"}
 
 
-def test_form_post_mode_2_p23_the_code_may_go_by_a_form_that_posts_itself(payer: Payer) -> None:
+def test_p23_form_post_mode_2_the_code_may_go_by_a_form_that_posts_itself(payer: Payer) -> None:
     payer.sign_in()
     answer = payer.ask({"response_mode": "form_post"})
     assert answer.status_code == 200
