@@ -1,0 +1,187 @@
+"""A template of the catalog put into a biller's configuration file.
+
+Owns: what is added for a template, the comments that go with it, and that nothing of the file is lost or overwritten.
+Does not own: templates (`__init__.py`), where text goes (`config/insertion.py`), files (`cli/`). Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from saml_bridge.catalog import CatalogRefused, Parts, Template, check_values, fill_template
+from saml_bridge.catalog.schemas import Blank
+from saml_bridge.config.blanks import fill_blanks, find_blanks
+from saml_bridge.config.insertion import insert_item
+from saml_bridge.config.yaml_text import Path, read_yaml, write_yaml
+from saml_bridge.values import Finding, Severity
+
+WIDTH: Final = 100
+
+_URL = r"https?://\S+"
+BILLER_BLANKS: Final = (
+    Blank("biller_name", "The biller's name, as payers read it.", "Riverton Water", r"\S(?:.{0,198}\S)?"),
+    Blank("sign_in_url", "Where a payer without a session goes.", "https://pay.example/riverton/sign-in", _URL),
+    Blank("home_url", "The bill portal's first page.", "https://pay.example/riverton/", _URL),
+)
+"""What a file that does not have the biller yet needs to know of it."""
+
+_NEW_FILE: Final = "version: 1\nbillers:\n"
+_NEW_BILLER: Final = {"name": "{{biller_name}}", "portal": {"sign_in_url": "{{sign_in_url}}", "home_url": "{{home_url}}"}}
+_LISTS: Final = ("partners", "mappings", "links")
+_SLUG: Final = re.compile(r"[a-z0-9-]{1,64}")
+EVIDENCE_WORDS: Final = {
+    "documented": "documented by the vendor, as far as its evidence says",
+    "observed": "observed, not documented: agree on it with the vendor",
+    "unverified": "UNVERIFIED: a starting point, not the vendor's specification",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A file with a template in it. `blanks` are those of it that are still to be filled."""
+
+    content: bytes
+    parts: Parts
+    blanks: tuple[Blank, ...]
+    made_biller: bool
+
+
+def use_template(
+    content: bytes | None,
+    template: Template,
+    *,
+    biller: str,
+    slug: str | None = None,
+    values: Mapping[str, str] | None = None,
+) -> Used:
+    """The content of a configuration file, or of a new one (None), with the template for this biller (a slug).
+
+    The biller is made where the file has none of this slug. Everything that stands in the file stays, to the byte,
+    except a list that is empty. Raises ConfigInvalid for a file that cannot be read, CatalogRefused for a slug that is
+    taken (slug-taken), values that do not fit (blank-unknown, blank-unfit), a file that nothing can be added to as text
+    (file-unfit: its finding has the text to add by hand).
+    """
+    name, values = slug or template.slug, values or {}
+    for text in (biller, name):
+        if not _SLUG.fullmatch(text):
+            raise _refuse("slug-unfit", f"{text[:100]!r} is no slug", "Use small letters, digits and hyphens.")
+    text, bom = _read(content)
+    data = read_yaml(text)[0]
+    if data is None:
+        text, data = _end_line(text) + _NEW_FILE, {"version": 1, "billers": None}
+    position = _find_biller(data, biller)
+    blanks = template.blanks if position is not None else (*BILLER_BLANKS, *template.blanks)
+    check_values(blanks, values)
+    own = {one.name for one in template.blanks}
+    parts = fill_template(template, {key: value for key, value in values.items() if key in own}, slug=name)
+    additions: list[tuple[Path, Any, list[str]]] = []
+    if position is None:
+        position = len(data["billers"] or ())
+        made = {"slug": biller, **fill_blanks(_NEW_BILLER, values)}
+        additions.append((("billers",), made, list(_describe_blanks(made, blanks, set()))))
+        in_force: dict[str, Any] = {}
+    else:
+        in_force = data["billers"][position]
+    _check_free(in_force, name, biller)
+    additions += _list_additions(template, parts, blanks, ("billers", position))
+    added = _add(text, data, additions)
+    left = {found for _, item, _ in additions for _, found in find_blanks(item)}
+    made_biller = len(additions) > len(_LISTS)
+    return Used(bom + added.encode(), parts, tuple(one for one in blanks if one.name in left), made_biller)
+
+
+def _read(content: bytes | None) -> tuple[str, bytes]:
+    """The text, and the byte order mark that stood before it."""
+    raw = content or b""
+    bom = b"\xef\xbb\xbf" if raw.startswith(b"\xef\xbb\xbf") else b""
+    read_yaml(raw)  # refuses what is not UTF-8, too large or no YAML
+    return raw.removeprefix(bom).decode(), bom
+
+
+def _end_line(text: str) -> str:
+    return text if not text or text.endswith("\n") else f"{text}\n"
+
+
+def _find_biller(data: Any, slug: str) -> int | None:
+    """The position of the biller in the file. Raises CatalogRefused for a file that is no configuration."""
+    billers = data.get("billers") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or "billers" not in data or not isinstance(billers, list | None):
+        fix = "Name a file that has 'version: 1' and 'billers:', or one that is not there yet."
+        raise _refuse("file-unfit", "the file is no configuration file", fix)
+    found = [at for at, one in enumerate(billers or ()) if isinstance(one, Mapping) and one.get("slug") == slug]
+    if len(found) > 1:
+        raise _refuse("file-unfit", f"the biller {slug!r} stands twice in the file", "Remove one.")
+    return found[0] if found else None
+
+
+def _check_free(biller: Mapping[str, Any], slug: str, name: str) -> None:
+    """Nothing of this slug is there yet. Raises CatalogRefused (slug-taken)."""
+    taken = [
+        kind.removesuffix("s")
+        for kind in _LISTS
+        for one in biller.get(kind) or ()
+        if isinstance(one, Mapping) and one.get("slug") == slug
+    ]
+    if taken:
+        message = f"{name} has a {' and a '.join(taken)} {slug!r} already, and nothing is overwritten"
+        fix = f"Choose another name with --slug, such as --slug {slug}-2, or remove what stands there."
+        raise _refuse("slug-taken", message, fix)
+
+
+def _list_additions(
+    template: Template, parts: Parts, blanks: Sequence[Blank], biller: Path
+) -> Iterator[tuple[Path, Any, list[str]]]:
+    """Where each part goes, and the comment above it; each blank is explained once."""
+    explained: set[str] = set()
+    source = f"From the catalog: {template.slug}. {EVIDENCE_WORDS[template.evidence]}."
+    source = source.replace("..", ".")
+    hint = f"'saml-bridge catalog show {template.slug}' says what is known, and what to ask {template.vendor}."
+    for kind, part in zip(_LISTS, (parts.partner, parts.mapping, parts.link), strict=True):
+        head = _wrap(f"{source} {hint}") if kind == "partners" else []
+        yield (*biller, kind), part, [*head, *_describe_blanks(part, blanks, explained)]
+
+
+def _describe_blanks(part: Any, blanks: Sequence[Blank], explained: set[str]) -> Iterator[str]:
+    known = {one.name: one for one in blanks}
+    for _, name in find_blanks(part):
+        if name not in explained:
+            explained.add(name)
+            yield from _wrap(f"{{{{{name}}}}}: {known[name].about} For example: {known[name].example}")
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _add(text: str, data: Any, additions: Sequence[tuple[Path, Any, list[str]]]) -> str:
+    """The text with the additions. It is read again and must say what was there and what is added, nothing else."""
+    expected, added = data, text
+    try:
+        for path, item, comment in additions:
+            added = insert_item(added, path, item, comment=comment)
+            expected = _with_item(expected, path, item)
+    except ValueError:
+        added = text
+    if added == text or read_yaml(added)[0] != expected:
+        by_hand = write_yaml({str(path[-1]): [item] for path, item, _ in additions})
+        message = "the file is written in a way that nothing can be added to without writing all of it anew"
+        raise _refuse("file-unfit", message, f"Nothing was changed. Add this by hand to the biller:\n{by_hand}")
+    return added
+
+
+def _with_item(data: Any, path: Path, item: Any) -> Any:
+    """The data with an item more in the list at a path."""
+    step, *rest = path
+    if not rest:
+        return {**data, step: [*(data.get(step) or ()), item]}
+    if isinstance(step, int):
+        return [_with_item(one, tuple(rest), item) if at == step else one for at, one in enumerate(data)]
+    return {**data, step: _with_item(data[step], tuple(rest), item)}
+
+
+def _refuse(code: str, message: str, fix: str) -> CatalogRefused:
+    return CatalogRefused(message, code=code, findings=[Finding(code, Severity.ERROR, message, fix)])
