@@ -23,7 +23,7 @@ from saml_bridge.fetching import Fetcher
 from saml_bridge.grants import Grants
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
-from saml_bridge.logout import SignOut
+from saml_bridge.logout import RpInitiated, SignOut
 from saml_bridge.logout.sign_out import DEADLINE_SECONDS
 from saml_bridge.logs import set_up_logs
 from saml_bridge.partner_calls import PartnerCalls
@@ -48,8 +48,9 @@ from saml_bridge.token_exchange import TokenExchange
 from saml_bridge.web.authorize import create_authorize_views
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.logout import create_logout_views
-from saml_bridge.web.metrics import SourceMetrics
+from saml_bridge.web.metrics import PartnerCallMetrics, SourceMetrics
 from saml_bridge.web.oidc import answer_error, answer_no_endpoint, create_oidc_views
+from saml_bridge.web.oidc_logout import create_oidc_logout_views
 from saml_bridge.web.operations import create_operation_views
 from saml_bridge.web.pages import STATIC, init_pages, render_error
 from saml_bridge.web.portal import PortalGate, answer_no_call, create_portal_views
@@ -131,7 +132,7 @@ def open_bridge(settings: Settings) -> Bridge:
         services=replace(
             NO_SERVICES,
             find_secret=partner_secrets.find,
-            call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS)).call,
+            call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS, connect=2), watcher=PartnerCallMetrics()).call,
             hold_hint=hints.hold,
             keep_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
         ),
@@ -152,6 +153,7 @@ def open_bridge(settings: Settings) -> Bridge:
         audit=audit,
         exchanges=exchanges,
         sessions=partner_sessions,
+        grants=grants,
         fetcher=_make_fetcher(settings, DEADLINE_SECONDS),
         base_url=settings.base_url,
         clock=launcher.clock,
@@ -185,8 +187,13 @@ def open_bridge(settings: Settings) -> Bridge:
     )
 
 
-def _make_fetcher(settings: Settings, seconds: float) -> Fetcher:
-    return Fetcher(allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=seconds)
+def _make_fetcher(settings: Settings, seconds: float, *, connect: float = 5) -> Fetcher:
+    return Fetcher(
+        allow=settings.fetch_allow,
+        allow_http=settings.allow_http_acs,
+        connect_seconds=connect,
+        deadline_seconds=seconds,
+    )
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -209,6 +216,8 @@ def _create_service(settings: Settings) -> Bridge:
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, sources))
     app.register_blueprint(create_authorize_views(bridge.authorization, sources))
     app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, sources, gate))
+    rp_initiated = RpInitiated(bridge.sign_out, secret=settings.secret_key.encode())
+    app.register_blueprint(create_oidc_logout_views(rp_initiated, bridge.launcher, sources))
     app.register_blueprint(create_portal_views(gate, tickets, sources))
     exchange = TokenExchange(bridge.provider, grants=bridge.grants, audit=bridge.audit, clock=bridge.launcher.clock)
     app.register_blueprint(create_oidc_views(exchange, bridge.authorization, bridge.launcher))

@@ -29,7 +29,8 @@ from saml_bridge.errors import (
     SignatureRefused,
 )
 from saml_bridge.logout import GoTo, Noted, PostTo, SignedOut, Soap, Step, Watch
-from saml_bridge.logout.callback import EVENT, build_logout_token
+from saml_bridge.logout.callback import build_callback_token
+from saml_bridge.logout.logout_token import EVENT
 from saml_bridge.logout.sign_out import MOST_LEGS, WAIT
 from saml_bridge.partner_sessions import UNSPECIFIED_FORMAT
 from saml_bridge.saml.verify import MESSAGE_PROFILE, verify_enveloped
@@ -708,7 +709,7 @@ def test_the_portal_is_told_by_a_signed_token(open_town: OpenTown) -> None:
 @pytest.mark.parametrize(("name", "algorithm"), [("idp-p256", "ES256"), ("idp-p384", "ES384"), ("idp-rsa", "RS256")])
 def test_the_token_s_algorithm_is_that_of_the_key(name: str, algorithm: str) -> None:
     key = load_key(name)
-    token = build_logout_token(
+    token = build_callback_token(
         issuer="i", audience="a", payer_id="p", sid="s", token_id="t", now=datetime.now(UTC), key=key
     )
     public = (RSAKey if key.kind == "rsa" else ECKey).import_key(key.public_key)  # type: ignore[arg-type]

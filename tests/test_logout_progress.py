@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -21,25 +22,29 @@ def make(*legs: Leg, **changes: object) -> Progress:
     return Progress("trace", "payer", None, legs, **changes)  # type: ignore[arg-type]  # a test's own changes
 
 
+EVENTS = ["asked", "answered", "failed", "handed_on", "end"]
 TABLE = [
     (Step.WAITING, "asked", Step.ASKED, ""),
     (Step.WAITING, "answered", Step.WAITING, ""),
     (Step.WAITING, "failed", Step.FAILED, "code"),
+    (Step.WAITING, "handed_on", Step.WAITING, ""),
+    (Step.ASKED, "handed_on", Step.ASKED, ""),
     (Step.WAITING, "end", Step.FAILED, "not-asked"),
     (Step.ASKED, "asked", Step.ASKED, ""),
     (Step.ASKED, "answered", Step.DONE, ""),
     (Step.ASKED, "failed", Step.FAILED, "code"),
     (Step.ASKED, "end", Step.FAILED, "no-answer"),
-    *((Step.DONE, event, Step.DONE, "") for event in ("asked", "answered", "failed", "end")),
-    *((Step.FAILED, event, Step.FAILED, "first") for event in ("asked", "answered", "failed", "end")),
+    *((Step.DONE, event, Step.DONE, "") for event in EVENTS),
+    *((Step.FAILED, event, Step.FAILED, "first") for event in EVENTS),
 ]
 
 
 def apply(progress: Progress, event: str, request_id: str = "_1") -> Progress:
     if event == "end":
         return progress.end()
-    if event == "failed":
-        return progress.failed(request_id, "code")
+    if event in ("failed", "handed_on"):
+        moved: Progress = getattr(progress, event)(request_id, "code")
+        return moved
     changed: Progress = getattr(progress, event)(request_id)
     return changed
 
@@ -54,18 +59,23 @@ def test_every_event_in_every_state(before: Step, event: str, after: Step, code:
     assert end.ended == (event == "end")
 
 
+SAME = {("waiting", "handed_on"), ("asked", "asked")}
+"""Events that are something although the state stays what it is."""
+
+
 def test_the_table_of_the_module_says_what_the_code_does() -> None:
     rows = re.findall(r"^\| (waiting|asked) \| (\w+)[^|]*\| (\w+)", states.__doc__ or "", re.M)
     said = {(before, "end" if event == "ended" else event, after) for before, event, after in rows}
+    assert {(before, event) for before, event, after in said if before == after} == SAME
     changing = {
         (str(before), event, str(after))
         for before, event, after, _ in TABLE
-        if before in (Step.WAITING, Step.ASKED) and (before is not after or event == "asked")
+        if before in (Step.WAITING, Step.ASKED) and (before is not after or (before, event) in SAME)
     }
     assert said == changing
 
 
-@given(st.lists(st.sampled_from(["asked", "answered", "failed", "end"]), max_size=12), st.integers(0, 12))
+@given(st.lists(st.sampled_from(EVENTS), max_size=12), st.integers(0, 12))
 def test_what_has_ended_changes_no_more(events: list[str], place: int) -> None:
     progress, ended = make(make_leg(1), make_leg(2)), None
     for number, event in enumerate([*events[:place], "end", *events[place:]]):
@@ -93,9 +103,42 @@ def test_l8_complete_is_only_what_was_done_everywhere(
     assert (progress.is_settled, progress.is_complete) == (settled, complete)
 
 
+def test_l8_who_cannot_answer_is_never_done() -> None:
+    silent = replace(make_leg(1), silent=True)
+    seen = make(silent).asked("_1").end()
+    assert (seen.legs[0].step, seen.legs[0].code) == (Step.FAILED, "unconfirmed")
+    assert (seen.is_complete, seen.has_failures) == (False, False)
+    unseen = make(silent).end()
+    assert (unseen.legs[0].code, unseen.has_failures) == ("not-asked", True)
+
+
+def test_both_failures_of_one_partner_are_told() -> None:
+    progress = make(replace(make_leg(1), silent=True)).handed_on("_1", "fetch-status").asked("_1")
+    assert progress.describe() == "p1: asked (fetch-status)"
+    assert progress.end().describe() == "p1: failed (fetch-status, unconfirmed)"
+    assert make(make_leg(1)).handed_on("_1", "fetch-status").asked("_1").answered("_1").legs[0].step is Step.DONE
+
+
+@pytest.mark.parametrize(
+    ("steps", "portal", "failures"),
+    [
+        ((Step.DONE,), Portal.TOLD, False),
+        ((Step.DONE,), Portal.FAILED, True),
+        ((Step.DONE, Step.FAILED), Portal.NONE, True),
+        ((Step.ASKED,), Portal.NONE, True),
+    ],
+)
+def test_l8_failures_are_what_could_have_been_confirmed(
+    steps: tuple[Step, ...], portal: Portal, failures: bool
+) -> None:
+    progress = make(*(make_leg(number, step) for number, step in enumerate(steps)), portal=portal)
+    assert progress.has_failures is failures
+
+
 def test_it_comes_back_from_json_as_it_went() -> None:
-    asker = Asker("aquahawk", "_asked", "binding", "relay state")
+    asker = Asker("aquahawk", "_asked", "binding", "relay state", "https://aquahawk.example/out")
     for progress in (
+        make(replace(make_leg(1), silent=True)).handed_on("_1", "fetch-status"),
         make(make_leg(1, Step.FAILED, "code"), make_leg(2, Step.DONE), portal=Portal.TOLD, ended=True),
         Progress("trace", None, asker, ()),
     ):

@@ -3,16 +3,20 @@
 Owns: the order of the checks of a partner's message, which sessions a logout ends, that its own side ends first, the
 server-to-server part with its one deadline, the answers, and one audit record for each logout.
 Does not own: messages (`saml/logout.py`), the way to one partner (`voice.py`), the states of a logout (`progress.py`),
-memory (`exchanges.py`, `partner_sessions.py`), pages and cookies (`web/logout.py`).
+what a relying party may ask (`rp_initiated.py`), memory (`exchanges.py`, `partner_sessions.py`, `grants.py`), pages and
+cookies (`web/logout.py`).
 
-A logout goes on in this order. The portal is told, and the partners that can be asked over SOAP are, all at once. The
-sessions at the partner that asks are forgotten; not before, because a request that failed on the way would find nothing
-when it is repeated, and the portal would never hear of it. The others are asked by way of the browser, one after the
-other, each on an address of its own (`ask_partner`); their answers come back to `receive`. `finish` closes the matter:
-what is still open has failed, the record is written, and the partner that asked gets its answer. What a logout could
-not end stays remembered until its own end, so the next sign-out tries it again.
+A logout goes on in this order. What relying parties were given for these portal sessions is taken back: from then on no
+code and no access token of theirs is good for anything. The portal is told, and the partners whose servers can be asked
+are (SOAP, back-channel logout), all at once. The sessions at the partner that asks are forgotten; not before, because a
+request that failed on the way would find nothing when it is repeated, and the portal would never hear of it. The others
+are asked by way of the browser, one after the other, each on an address of its own (`ask_partner`); the answers of
+those that give one come back to `receive`. `finish` closes the matter: what is still open has failed, the record is
+written, and the partner that asked gets its answer. What a logout could not end stays remembered until its own end, so
+the next sign-out tries it again.
 
-Specification: SAML 2.0 Core, 3.7.3; Profiles, 4.4.
+Specification: SAML 2.0 Core, 3.7.3; Profiles, 4.4. What relying parties are told: OpenID Connect Back-Channel Logout
+1.0 and Front-Channel Logout 1.0.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ from saml_bridge.errors import (
 )
 from saml_bridge.exchanges import Exchanges
 from saml_bridge.fetching import Fetcher
-from saml_bridge.logout.callback import CONTENT_TYPE, build_callback_form, build_logout_token
+from saml_bridge.grants import Grants
+from saml_bridge.logout.callback import build_callback_token
+from saml_bridge.logout.logout_token import CONTENT_TYPE, MOST_ANSWER_BYTES, build_logout_form
 from saml_bridge.logout.progress import (
     NEEDS_BROWSER,
     NO_ANSWER,
@@ -51,8 +57,11 @@ from saml_bridge.logout.progress import (
     Progress,
     Step,
 )
+from saml_bridge.logout.saml_voice import SamlVoice, find_saml_voice
 from saml_bridge.logout.together import call_together
-from saml_bridge.logout.voice import GoTo, PostTo, Voice, find_voice
+from saml_bridge.logout.voice import GoTo, PostTo, Voice
+from saml_bridge.logout.voices import find_voice
+from saml_bridge.oidc.receiver import SUBJECT_FORMAT
 from saml_bridge.partner_sessions import PartnerSession, PartnerSessions
 from saml_bridge.registry import Registry, Snapshot
 from saml_bridge.saml.bindings import SOAP_BINDING, Received
@@ -67,7 +76,7 @@ from saml_bridge.saml.logout import (
 )
 from saml_bridge.saml.receiver import check_not_expired
 from saml_bridge.saml.requests import MAX_AGE, SKEW
-from saml_bridge.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
+from saml_bridge.saml.status import REQUESTER, UNKNOWN_PRINCIPAL
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Credentials, PortalSession, TraceId
 
@@ -83,7 +92,6 @@ MOST_LEGS = 40
 TOO_MANY = "too-many"
 PARTIAL = "partial-logout"
 UNKNOWN = "unknown-principal"
-MOST_CALLBACK_BYTES = 64 * 1024
 _ATTEMPTS = 50
 _MOST_ABANDONED = 2 * (MOST_LEGS + 1)  # more than one logout leaves, so that they cannot pile up
 _LOCAL = (NotRecorded, DatabaseUnavailable)
@@ -110,11 +118,23 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Onward:
+    """Where the payer goes on to: a URL of the partner of this name."""
+
+    url: str
+    partner_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignedOut:
-    """It is over: a page of ours says so. `progress` is None when nobody was signed in."""
+    """It is over: a page of ours says so. `progress` is None when nobody was signed in.
+
+    `onward` leads back to the partner that asked, where it could not be told that not everything ended.
+    """
 
     biller: Biller
     progress: Progress | None
+    onward: Onward | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +166,7 @@ class SignOut:
     audit: AuditTrail
     exchanges: Exchanges
     sessions: PartnerSessions
+    grants: Grants
     fetcher: Fetcher
     base_url: str
     clock: Callable[[], datetime]
@@ -159,7 +180,7 @@ class SignOut:
 
         Raises a BridgeError, which is recorded, for what must not be acted on and cannot be answered.
         """
-        with self._recording(biller, trace_id) as known:
+        with self.recording(biller, trace_id) as known:
             snapshot = self.registry.find_current(biller)
             received = read()
             if received.name == "SAMLResponse":
@@ -168,22 +189,36 @@ class SignOut:
         asker = Asker(voice.partner.slug, request.head.id, received.binding, received.relay_state)
         found = self._find_sessions(voice, request, biller)
         if not found:
-            self._record_refusal(biller, trace_id, UNKNOWN, "no such session at this partner", partner=asker.partner)
-            return self._answer(snapshot, asker, REQUESTER, UNKNOWN_PRINCIPAL)
-        together = self._find_together(biller, found)
+            self.record_refusal(biller, trace_id, UNKNOWN, "no such session at this partner", partner=asker.partner)
+            return self._refuse_unknown(voice, asker)
+        return self.sign_out_asked(
+            snapshot, found, asker=asker, trace_id=trace_id, by_browser=received.binding != SOAP_BINDING
+        )
+
+    def sign_out_asked(
+        self,
+        snapshot: Snapshot,
+        found: Sequence[PartnerSession],
+        *,
+        asker: Asker,
+        trace_id: TraceId,
+        by_browser: bool = True,
+    ) -> Outcome:
+        """Sign out of the portal sessions that these sessions of a partner hang on, which has ended them itself."""
+        together = self._find_together(snapshot.biller.slug, found)
         own = [one for one in together if one.partner == asker.partner]
         begun = self._begin(
             snapshot,
             [one for one in together if one.partner != asker.partner],
             asker=asker,
             payer_id=found[0].payer_id,
-            tell={one.sid: one.payer_id for one in found},
+            ending={one.sid: one.payer_id for one in found},
+            tells_portal=True,
             trace_id=trace_id,
-            by_browser=received.binding != SOAP_BINDING,
+            by_browser=by_browser,
         )
         self.sessions.end(one.id for one in (*found, *own))
-        outcome = self._go_on(begun)
-        return self._answer_end(begun.snapshot, outcome) if isinstance(outcome, SignedOut) else outcome
+        return self._answer_outcome(begun.snapshot, self._go_on(begun))
 
     def sign_out_browser(
         self, biller: str, credentials: Credentials, source: SessionSource, *, trace_id: TraceId
@@ -199,7 +234,13 @@ class SignOut:
             return SignedOut(snapshot.biller, None)
         if session.biller != biller:
             return SignedOut(snapshot.biller, None)
-        return self._sign_out_portal(snapshot, session, trace_id)
+        return self._go_on(self._begin_session(snapshot, session, None, trace_id))
+
+    def sign_out_session(
+        self, snapshot: Snapshot, session: PortalSession, *, asker: Asker | None, trace_id: TraceId
+    ) -> Outcome:
+        """Sign out of the portal session of a payer who has said so; `asker` gets the answer and is told as well."""
+        return self._answer_outcome(snapshot, self._go_on(self._begin_session(snapshot, session, asker, trace_id)))
 
     def sign_out_server(
         self, biller: str, *, sid: str | None = None, payer_id: str | None = None, trace_id: TraceId
@@ -215,22 +256,25 @@ class SignOut:
         else:
             found = self.sessions.find_by_payer(biller=biller, payer_id=payer_id or "", now=now)
         payer_id = payer_id or (found[0].payer_id if found else None)
-        begun = self._begin(snapshot, found, asker=None, payer_id=payer_id, tell={}, trace_id=trace_id, by_browser=True)
-        return self._go_on(begun)
-
-    def _sign_out_portal(self, snapshot: Snapshot, session: PortalSession, trace_id: TraceId) -> Watch | SignedOut:
-        biller, payer_id = snapshot.biller.slug, str(session.payer["id"])
-        found = self.sessions.find_by_session(biller=biller, sid=session.sid, now=self.clock())
+        ending = {one.sid: one.payer_id for one in found} | ({} if sid is None else {sid: payer_id or ""})
         begun = self._begin(
-            snapshot,
-            found,
-            asker=None,
-            payer_id=payer_id,
-            tell={session.sid: payer_id},
-            trace_id=trace_id,
-            by_browser=True,
+            snapshot, found, asker=None, payer_id=payer_id, ending=ending, tells_portal=False, trace_id=trace_id
         )
         return self._go_on(begun)
+
+    def _begin_session(
+        self, snapshot: Snapshot, session: PortalSession, asker: Asker | None, trace_id: TraceId
+    ) -> _Begun:
+        biller, payer_id = snapshot.biller.slug, str(session.payer["id"])
+        return self._begin(
+            snapshot,
+            self.sessions.find_by_session(biller=biller, sid=session.sid, now=self.clock()),
+            asker=asker,
+            payer_id=payer_id,
+            ending={session.sid: payer_id},
+            tells_portal=True,
+            trace_id=trace_id,
+        )
 
     # The browser's part
 
@@ -269,7 +313,7 @@ class SignOut:
 
     # A partner's request
 
-    def _verify(self, snapshot: Snapshot, received: Received, known: dict[str, str]) -> tuple[Voice, LogoutRequest]:
+    def _verify(self, snapshot: Snapshot, received: Received, known: dict[str, str]) -> tuple[SamlVoice, LogoutRequest]:
         """The cheap checks first, and nothing is believed before the signature (section 4.4.4.1 of the profiles)."""
         request = parse_logout_request(received)
         voice = self._find_issuer(snapshot, request.issuer, known)
@@ -290,15 +334,15 @@ class SignOut:
             raise LogoutRefused("a request with this ID was taken before", code="request-replayed")
         return voice, request
 
-    def _find_issuer(self, snapshot: Snapshot, issuer: str, known: dict[str, str]) -> Voice:
+    def _find_issuer(self, snapshot: Snapshot, issuer: str, known: dict[str, str]) -> SamlVoice:
         found = snapshot.find_partner_by_entity_id(issuer)
         if found is None:
             detail = f"the message's Issuer {quote_value(issuer)} is no partner of this biller"
             raise LogoutRefused(detail, code="issuer-unknown")
         known["partner"] = found[0].slug
-        return self._find_voice(snapshot, found[0].slug)
+        return self._find_saml_voice(snapshot, found[0].slug)
 
-    def _find_sessions(self, voice: Voice, request: LogoutRequest, biller: str) -> tuple[PartnerSession, ...]:
+    def _find_sessions(self, voice: SamlVoice, request: LogoutRequest, biller: str) -> tuple[PartnerSession, ...]:
         """The sessions that the request means: of this name ID at this very partner (Core 3.7.3.2)."""
         name_id = request.name_id
         foreign = name_id.sp_name_qualifier not in (None, "", voice.metadata.entity_id) or (
@@ -340,7 +384,7 @@ class SignOut:
         if leg is None or leg.step is Step.WAITING:
             raise LogoutRefused("the answer names a request that was not sent", code="request-in-response-to")
         known["partner"] = leg.partner
-        voice = self._find_voice(snapshot, leg.partner)
+        voice = self._find_saml_voice(snapshot, leg.partner)
         code = voice.judge(response, now=self.clock(), endpoint=self._find_endpoint(snapshot))
         changed = self._change(
             biller, token, lambda one: one.failed(request_id, code) if code else one.answered(request_id)
@@ -359,13 +403,18 @@ class SignOut:
         *,
         asker: Asker | None,
         payer_id: str | None,
-        tell: dict[str, str],
+        ending: dict[str, str],
+        tells_portal: bool,
         trace_id: TraceId,
-        by_browser: bool,
+        by_browser: bool = True,
     ) -> _Begun:
-        """Keep the logout, tell the portal of the sessions of `tell` (session to payer), and ask who can be at once."""
+        """Keep the logout, take back what was granted in the portal sessions `ending` (session to payer), tell the
+        portal of them if it did not ask itself, and ask who can be at once.
+        """
         biller, now = snapshot.biller.slug, self.clock()
         self._record_abandoned(now)
+        for sid in ending:
+            self.grants.revoke_session(biller, sid, now=now)
         progress = Progress(
             trace_id=trace_id,
             payer=None if payer_id is None else self.audit.hide_payer(biller, payer_id),
@@ -376,20 +425,25 @@ class SignOut:
         until = now + WAIT
         self.exchanges.open_logout(token=token, biller=biller, state=progress.to_json(), now=now, until=until)
         for leg in progress.legs:
-            if leg.step is Step.WAITING:
+            if leg.step is Step.WAITING and not leg.silent:
                 self.exchanges.open_logout(
                     token=leg.request_id, biller=biller, state={"of": token}, now=now, until=until
                 )
-        progress = self._call_servers(snapshot, token, progress, tell)
+        tell = ending if tells_portal else {}
+        progress = self._call_servers(snapshot, token, progress, tell, by_browser=by_browser)
+        self._forget_untold(snapshot, found)
         return _Begun(snapshot, token, progress)
 
     def _plan(self, snapshot: Snapshot, found: Sequence[PartnerSession], *, by_browser: bool) -> tuple[Leg, ...]:
-        """One request for each name ID at each partner, with the sessions that it means."""
-        grouped: dict[tuple[str, str, str], list[PartnerSession]] = {}
+        """One request for each name ID at each partner, with the sessions that it means; a relying party takes one."""
+        grouped: dict[tuple[str, str, str, str], list[PartnerSession]] = {}
         for one in found:
-            grouped.setdefault((one.partner, one.name_id, one.name_id_format), []).append(one)
+            single = one.session_index if one.name_id_format == SUBJECT_FORMAT else ""
+            grouped.setdefault((one.partner, one.name_id, one.name_id_format, single), []).append(one)
         legs: list[Leg] = []
-        for (slug, name_id, name_id_format), mine in grouped.items():
+        for (slug, name_id, name_id_format, _), mine in grouped.items():
+            if self._is_untold(snapshot, slug):
+                continue
             partner = snapshot.biller.find_partner(slug)
             for start in range(0, len(mine), MOST_SESSION_INDEXES):
                 part = mine[start : start + MOST_SESSION_INDEXES]
@@ -399,44 +453,63 @@ class SignOut:
                     request_id=self._make_id(),
                     name_id=name_id,
                     name_id_format=name_id_format,
-                    session_indexes=tuple(one.session_index for one in part),
+                    session_indexes=tuple(dict.fromkeys(one.session_index for one in part)),
                     rows=tuple(one.id for one in part),
+                    silent=name_id_format == SUBJECT_FORMAT,
                 )
-                code = TOO_MANY if len(legs) >= MOST_LEGS else self._find_obstacle(snapshot, slug, by_browser)
+                code = TOO_MANY if len(legs) >= MOST_LEGS else self._find_obstacle(snapshot, leg, by_browser)
                 legs.append(replace(leg, step=Step.FAILED, code=code) if code else leg)
         return tuple(legs)
 
-    def _find_obstacle(self, snapshot: Snapshot, slug: str, by_browser: bool) -> str:
+    def _find_obstacle(self, snapshot: Snapshot, leg: Leg, by_browser: bool) -> str:
         """Why a partner cannot be asked at all; empty when it can."""
         try:
-            voice = self._find_voice(snapshot, slug)
+            voice = self._find_voice(snapshot, leg.partner)
         except BridgeError as error:
             return error.code
-        if voice.soap is not None:
+        if not voice.knows(leg.name_id_format):
+            return NO_LOGOUT
+        if voice.asks_server:
             return ""
-        if voice.front is None:
+        if not voice.asks_browser:
             return NO_LOGOUT
         return "" if by_browser else NEEDS_BROWSER
 
-    def _call_servers(self, snapshot: Snapshot, token: str, progress: Progress, tell: dict[str, str]) -> Progress:
-        """Tell the portal and ask over SOAP, all at once, and keep what came of it."""
+    def _is_untold(self, snapshot: Snapshot, slug: str) -> bool:
+        """Whether the partner has no place to be told of a logout, which is no failure of this one."""
+        try:
+            voice = find_voice(snapshot, slug)
+        except BridgeError:
+            return False  # it has a place, and cannot be told now
+        return voice is not None and not voice.is_told
+
+    def _forget_untold(self, snapshot: Snapshot, found: Sequence[PartnerSession]) -> None:
+        self.sessions.end(one.id for one in found if self._is_untold(snapshot, one.partner))
+
+    def _call_servers(
+        self, snapshot: Snapshot, token: str, progress: Progress, tell: dict[str, str], *, by_browser: bool
+    ) -> Progress:
+        """Tell the portal and ask partners' servers, all at once, and keep what came of it."""
         callback = snapshot.biller.portal.logout_callback
         calls: dict[str, Callable[[], str]] = {}
+        next_by_browser: set[str] = set()
         if callback is not None:
             for sid, payer_id in tell.items():
                 calls[f"portal {sid}"] = functools.partial(self._tell_portal, snapshot, callback, sid, payer_id)
         for leg in progress.legs:
             if leg.step is Step.WAITING:
                 voice = self._find_voice(snapshot, leg.partner)
-                if voice.soap is not None:
-                    calls[leg.request_id] = functools.partial(
-                        voice.ask_server, leg, voice.soap, self.fetcher, now=self.clock()
-                    )
+                if voice.asks_server:
+                    calls[leg.request_id] = functools.partial(voice.ask_server, leg, self.fetcher, now=self.clock())
+                if by_browser and voice.tries_browser_next:
+                    next_by_browser.add(leg.request_id)
         codes = call_together(calls, seconds=self.deadline_seconds, late=NO_ANSWER)
-        return self._change(snapshot.biller.slug, token, lambda one: _note_codes(one, codes)) if codes else progress
+        if not codes:
+            return progress
+        return self._change(snapshot.biller.slug, token, lambda one: _note_codes(one, codes, next_by_browser))
 
     def _tell_portal(self, snapshot: Snapshot, callback: str, sid: str, payer_id: str) -> str:
-        token = build_logout_token(
+        token = build_callback_token(
             issuer=snapshot.issuer,
             audience=callback,
             payer_id=payer_id,
@@ -445,9 +518,7 @@ class SignOut:
             now=self.clock(),
             key=snapshot.key,
         )
-        self.fetcher.post(
-            callback, build_callback_form(token), content_type=CONTENT_TYPE, max_bytes=MOST_CALLBACK_BYTES
-        )
+        self.fetcher.post(callback, build_logout_form(token), content_type=CONTENT_TYPE, max_bytes=MOST_ANSWER_BYTES)
         return ""
 
     def _go_on(self, begun: _Begun) -> Watch | SignedOut:
@@ -466,20 +537,40 @@ class SignOut:
             return SignedOut(biller, progress)
         origins: list[str] = []
         for leg in progress.legs:
-            found = None if leg.is_final else begun.snapshot.find_partner(leg.partner)
-            if found is not None:
-                origins += self._find_voice(begun.snapshot, leg.partner).origins
+            voice = None if leg.is_final else find_voice(begun.snapshot, leg.partner)
+            if voice is not None:
+                origins += voice.origins
         return Watch(biller, begun.token, progress, tuple(dict.fromkeys(origins)))
 
+    def _answer_outcome(self, snapshot: Snapshot, outcome: Watch | SignedOut) -> Outcome:
+        return self._answer_end(snapshot, outcome) if isinstance(outcome, SignedOut) else outcome
+
     def _answer_end(self, snapshot: Snapshot, outcome: SignedOut) -> Outcome:
-        """The answer to the partner that asked, if one did and has a place for answers; else the payer's page."""
+        """The answer to the partner that asked, if one did and has a place for answers; else the payer's page.
+
+        A partner that cannot be told of failures gets the browser back only after the payer has read of them.
+        """
         progress = outcome.progress
         if progress is None or progress.asker is None:
             return outcome
+        answer = self.answer_asker(snapshot, progress.asker, is_complete=progress.is_complete)
+        if isinstance(answer, GoTo) and progress.has_failures:
+            voice = self._find_voice(snapshot, progress.asker.partner)
+            if not voice.hears_partial:
+                return replace(outcome, onward=Onward(answer.url, voice.partner.name))
+        return answer or outcome
+
+    def answer_asker(
+        self, snapshot: Snapshot, asker: Asker, *, is_complete: bool = True
+    ) -> GoTo | PostTo | Soap | None:
+        """The answer to the partner that asked; None when it has no place for one, or is none any more."""
         try:
-            return self._answer(snapshot, progress.asker, SUCCESS, None if progress.is_complete else PARTIAL_LOGOUT)
+            answer = self._find_voice(snapshot, asker.partner).answer_end(
+                asker, answer_id=self._make_id(), is_complete=is_complete, now=self.clock()
+            )
         except PartnerUnusable:
-            return outcome
+            return None
+        return Soap(answer) if isinstance(answer, bytes) else answer
 
     def _end(self, begun: _Begun) -> Progress:
         """Close and record, in one transaction; of several that try at once, one does."""
@@ -531,9 +622,10 @@ class SignOut:
 
         self.exchanges.take_abandoned_logouts(now=now, most=_MOST_ABANDONED, record=record)
 
-    def _answer(self, snapshot: Snapshot, asker: Asker, status: str, sub_status: str | None) -> Outcome:
-        answer = self._find_voice(snapshot, asker.partner).answer(
-            asker, response_id=self._make_id(), status=status, sub_status=sub_status, now=self.clock()
+    def _refuse_unknown(self, voice: SamlVoice, asker: Asker) -> Outcome:
+        """No such session, or not one of that partner's: it is told the same (Core 3.7.3.2)."""
+        answer = voice.answer(
+            asker, response_id=self._make_id(), status=REQUESTER, sub_status=UNKNOWN_PRINCIPAL, now=self.clock()
         )
         return Soap(answer) if isinstance(answer, bytes) else answer
 
@@ -543,6 +635,12 @@ class SignOut:
         voice = find_voice(snapshot, slug)
         if voice is None:
             raise PartnerUnusable(f"{slug} is no partner of {snapshot.biller.slug} any more", code=NO_LOGOUT)
+        return voice
+
+    def _find_saml_voice(self, snapshot: Snapshot, slug: str) -> SamlVoice:
+        voice = find_saml_voice(snapshot, slug)
+        if voice is None:
+            raise PartnerUnusable(f"{slug} is no SAML partner of {snapshot.biller.slug} any more", code=NO_LOGOUT)
         return voice
 
     def _find_endpoint(self, snapshot: Snapshot) -> str:
@@ -572,19 +670,21 @@ class SignOut:
         raise DatabaseUnavailable("one logout was changed again and again by others")
 
     @contextmanager
-    def _recording(self, biller: str, trace_id: TraceId) -> Iterator[dict[str, str]]:
+    def recording(self, biller: str, trace_id: TraceId) -> Iterator[dict[str, str]]:
+        """Record what the block refuses; what it puts into the dictionary (`partner`) stands in the record."""
         known: dict[str, str] = {}
         try:
             yield known
         except _LOCAL:
             raise
         except BridgeError as error:
-            self._record_refusal(biller, trace_id, error.code, error.diagnosis(), **known)
+            self.record_refusal(biller, trace_id, error.code, error.diagnosis(), **known)
             raise
 
-    def _record_refusal(
+    def record_refusal(
         self, biller: str, trace_id: TraceId, code: str, detail: str, *, partner: str | None = None
     ) -> None:
+        """Record a request that is not acted on as it stands."""
         self.audit.record(
             Entry(
                 kind=Kind.LOGOUT_REFUSED,
@@ -598,12 +698,17 @@ class SignOut:
         )
 
 
-def _note_codes(progress: Progress, codes: dict[str, str]) -> Progress:
-    """What came of the calls from server to server: of the portal's as a whole, and of each partner's."""
+def _note_codes(progress: Progress, codes: dict[str, str], next_by_browser: set[str]) -> Progress:
+    """What came of the calls from server to server: of the portal's as a whole, and of each partner's.
+
+    Those partners whose requests are `next_by_browser` are left to the browser when their servers failed.
+    """
     for name, code in codes.items():
         if name.startswith("portal "):
             failed = code or progress.portal is Portal.FAILED
             progress = replace(progress, portal=Portal.FAILED if failed else Portal.TOLD)
+        elif code and name in next_by_browser:
+            progress = progress.handed_on(name, code)
         else:
             progress = progress.asked(name)
             progress = progress.failed(name, code) if code else progress.answered(name)

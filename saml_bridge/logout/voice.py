@@ -1,48 +1,19 @@
-"""How we speak to one partner about sign-out: as whom, with which key, to which of its endpoints.
+"""The one seam between a logout and the protocols that partners speak.
 
-Owns: the choice of endpoints, signed messages in the form of their binding, the judgement of a partner's answer.
-Does not own: what stands in a message (`saml/logout.py`), and when one is sent (`sign_out.py`).
+Owns: what the way to one partner can do (`Voice`), and what a browser is sent with. Does not own: any way (one module
+each, listed in `voices.py`), and when a partner is asked (`sign_out.py`), which is the caller.
 """
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
-from saml_bridge.callback import origin_of
-from saml_bridge.document import Partner, SignatureAlgorithm
-from saml_bridge.errors import BridgeError, PartnerUnusable, RequestRefused
+from saml_bridge.document import Partner
 from saml_bridge.fetching import Fetcher
-from saml_bridge.logout.progress import ANSWER_REFUSED, PARTNER_PARTIAL, PARTNER_REFUSED, Asker, Leg
-from saml_bridge.registry import Snapshot
-from saml_bridge.saml.bindings import (
-    POST_BINDING,
-    REDIRECT_BINDING,
-    SOAP_BINDING,
-    MessageName,
-    build_redirect,
-    build_soap,
-    receive_soap,
-)
-from saml_bridge.saml.logout import (
-    LogoutResponse,
-    build_logout_request,
-    build_logout_response,
-    parse_logout_response,
-    verify_logout,
-)
-from saml_bridge.saml.metadata import Endpoint, SpMetadata
-from saml_bridge.saml.requests import NameIdValue, check_message
-from saml_bridge.saml.response import NAME_ID_FORMATS
-from saml_bridge.saml.sign import SigningKey, fit_algorithm, prepare_signer
-from saml_bridge.saml.status import SUCCESS
+from saml_bridge.logout.progress import Asker, Leg
 from saml_bridge.values import FormPost
-
-MOST_ANSWER_BYTES = 128 * 1024
-_FRONT = (REDIRECT_BINDING, POST_BINDING)
-_SOAP_HEADERS = {"SOAPAction": '"http://www.oasis-open.org/committees/security"'}
-_SOAP_TYPE = "text/xml; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,160 +32,55 @@ class PostTo:
     partner_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Voice:
+class Voice(Protocol):
     """We, as one partner knows us."""
 
-    partner: Partner
-    metadata: SpMetadata
-    issuer: str
-    key: SigningKey
-    algorithm: SignatureAlgorithm
+    @property
+    def partner(self) -> Partner:
+        """Whom this is the way to."""
 
     @property
-    def soap(self) -> Endpoint | None:
-        """Where the partner's server can be asked directly."""
-        return next((one for one in self.metadata.slo if one.binding == SOAP_BINDING), None)
+    def asks_server(self) -> bool:
+        """Whether the partner's server can be asked directly, which comes first."""
 
     @property
-    def front(self) -> Endpoint | None:
-        """Where the browser takes a request: by redirect if the partner takes that, since all are known to."""
-        return self._find_front(REDIRECT_BINDING)
+    def asks_browser(self) -> bool:
+        """Whether a browser can take a request there."""
+
+    @property
+    def tries_browser_next(self) -> bool:
+        """Whether the browser takes a request there after the server failed."""
+
+    @property
+    def browser_answers(self) -> bool:
+        """Whether we learn what came of a request that a browser took there."""
+
+    @property
+    def hears_partial(self) -> bool:
+        """Whether our answer to the partner's own request can say that not everything ended."""
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the partner is one to be told of a logout; what is remembered of another is just forgotten."""
 
     @property
     def origins(self) -> tuple[str, ...]:
         """Where a browser may come to while the partner answers a request."""
-        front = self.front
-        own = () if front is None else (origin_of(front.location),)
-        return tuple(dict.fromkeys((*own, *self.partner.origins)))
 
-    def _find_front(self, preferred: str) -> Endpoint | None:
-        offered = [one for one in self.metadata.slo if one.binding in _FRONT]
-        return next((one for one in offered if one.binding == preferred), offered[0] if offered else None)
-
-    def name(self, leg: Leg) -> NameIdValue:
-        """The name ID as the assertion had it (Core 8.3.7)."""
-        if leg.name_id_format != NAME_ID_FORMATS["persistent"]:
-            return NameIdValue(leg.name_id, leg.name_id_format, None, None)
-        return NameIdValue(leg.name_id, leg.name_id_format, self.issuer, self.metadata.entity_id)
+    def knows(self, name_id_format: str) -> bool:
+        """Whether a session with such a name ID can be one of this protocol's."""
 
     def ask(self, leg: Leg, *, now: datetime) -> GoTo | PostTo:
         """The request by way of the browser. Raises PartnerUnusable (no-logout) when there is no such way."""
-        front = self.front
-        if front is None:
-            raise PartnerUnusable(f"{self.partner.slug} offers no sign-out by way of the browser", code="no-logout")
-        xml = self._build_request(leg, front, now=now)
-        return self._send(front.binding, front.location, "SAMLRequest", xml, None)
 
-    def ask_server(self, leg: Leg, endpoint: Endpoint, fetcher: Fetcher, *, now: datetime) -> str:
-        """Ask over SOAP; the code of what it came to, empty for success. Raises FetchRefused, KeyRefused."""
-        request = build_soap(self._build_request(leg, endpoint, now=now))
-        _, body = fetcher.post(
-            endpoint.location,
-            request,
-            content_type=_SOAP_TYPE,
-            max_bytes=MOST_ANSWER_BYTES,
-            headers=_SOAP_HEADERS,
-        )
-        try:
-            response = parse_logout_response(receive_soap(body))
-            if response.in_response_to != leg.request_id:
-                raise RequestRefused("it answers another request", code="request-in-response-to")
-            return self.judge(response)
-        except BridgeError:
-            return ANSWER_REFUSED
+    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> str:
+        """Ask the partner's server; the code of what it came to, empty for success.
 
-    def judge(self, response: LogoutResponse, *, now: datetime | None = None, endpoint: str | None = None) -> str:
-        """What an answer comes to: empty for success.
-
-        With `now` and `endpoint`, also whether it was meant for us and is fresh: an answer that came by way of a
-        browser. Raises SignatureRefused, RequestRefused (`request-issuer` when it does not say whose it is).
+        Raises BridgeError, whose code counts.
         """
-        if response.head.issuer != self.metadata.entity_id:
-            raise RequestRefused(
-                "the answer's Issuer is another than the partner that was asked", code="request-issuer"
-            )
-        signed = verify_logout(response, self.metadata, allow_unsigned=self.partner.saml.allow_unsigned_logout)
-        if now is not None and endpoint is not None:
-            check_message(response, now=now, endpoint=endpoint, signed=signed)
-        if response.is_complete:
-            return ""
-        return PARTNER_PARTIAL if response.status == SUCCESS else PARTNER_REFUSED
 
-    def answer(
-        self, asker: Asker, *, response_id: str, status: str, sub_status: str | None, now: datetime
-    ) -> GoTo | PostTo | bytes:
-        """Our answer to the partner's request: the bytes of a SOAP envelope, or what the browser takes there.
+    def answer_end(self, asker: Asker, *, answer_id: str, is_complete: bool, now: datetime) -> GoTo | PostTo | bytes:
+        """Our answer to the partner that began the logout: the body of one over SOAP, or what the browser takes there.
 
-        It goes to the registered ResponseLocation, else Location, of the request's binding, else of the other one that
-        browsers use (Bindings 3.4.5, Metadata 2.2.2). Raises PartnerUnusable (no-logout) without any.
+        Raises PartnerUnusable (no-logout) when there is no place for it.
         """
-        if asker.binding == SOAP_BINDING:
-            return build_soap(self._build_response(asker, None, response_id, status, sub_status, now, signed=True))
-        endpoint = self._find_front(asker.binding)
-        if endpoint is None:
-            raise PartnerUnusable(f"{self.partner.slug} has no place to send an answer to", code="no-logout")
-        location = endpoint.response_location or endpoint.location
-        signed = endpoint.binding == POST_BINDING
-        xml = self._build_response(asker, location, response_id, status, sub_status, now, signed=signed)
-        return self._send(endpoint.binding, location, "SAMLResponse", xml, asker.relay_state)
-
-    def _build_request(self, leg: Leg, endpoint: Endpoint, *, now: datetime) -> bytes:
-        signed = endpoint.binding != REDIRECT_BINDING
-        return build_logout_request(
-            request_id=leg.request_id,
-            issued_at=now,
-            issuer=self.issuer,
-            destination=endpoint.location,
-            name_id=self.name(leg),
-            session_indexes=leg.session_indexes,
-            signer=prepare_signer(self.key, self.algorithm) if signed else None,
-        )
-
-    def _build_response(
-        self,
-        asker: Asker,
-        destination: str | None,
-        response_id: str,
-        status: str,
-        sub_status: str | None,
-        now: datetime,
-        *,
-        signed: bool,
-    ) -> bytes:
-        return build_logout_response(
-            response_id=response_id,
-            issued_at=now,
-            issuer=self.issuer,
-            destination=destination,
-            in_response_to=asker.request_id,
-            status=status,
-            sub_status=sub_status,
-            signer=prepare_signer(self.key, self.algorithm) if signed else None,
-        )
-
-    def _send(
-        self, binding: str, location: str, name: MessageName, xml: bytes, relay_state: str | None
-    ) -> GoTo | PostTo:
-        if binding == REDIRECT_BINDING:
-            url = build_redirect(location, name, xml, relay_state=relay_state, key=self.key, algorithm=self.algorithm)
-            return GoTo(url)
-        fields = [(str(name), base64.b64encode(xml).decode("ascii"))]
-        if relay_state is not None:
-            fields.append(("RelayState", relay_state))
-        origins = tuple(dict.fromkeys((origin_of(location), *self.partner.origins)))
-        return PostTo(FormPost(location, tuple(fields)), origins, self.partner.name)
-
-
-def find_voice(snapshot: Snapshot, slug: str) -> Voice | None:
-    """The voice for a partner of this biller; None when it or its metadata is not there any more.
-
-    Raises KeyRefused, and PartnerUnusable without the next key that is to sign for it.
-    """
-    found = snapshot.find_partner(slug)
-    if found is None:
-        return None
-    partner, metadata = found
-    key = snapshot.find_key(partner)
-    algorithm = fit_algorithm(partner.saml.signature_algorithm, key.kind)
-    return Voice(partner, metadata, snapshot.find_issuer(partner), key, algorithm)

@@ -139,8 +139,7 @@ class OidcReceiver:
         )
         code = ask.services.keep_grant(ask.biller, ask.partner, ask.session.sid, grant.to_json(), ask.now)
         reply = request.place.build_reply(self.issuer, {"code": code})
-        can_be_told = self.settings.frontchannel_logout_uri or self.settings.backchannel_logout_uri
-        return Built(reply, Begun(subject, SUBJECT_FORMAT, grant.sid) if can_be_told else None)
+        return Built(reply, Begun(subject, SUBJECT_FORMAT, grant.sid))
 
     def _find_sid(self, sid: str) -> str:
         """The session's ID at this partner: nobody finds the portal's by it, nor another partner's."""

@@ -1,7 +1,8 @@
 """Sign-out as partners, payers and the portal meet it: `/saml/{biller}/slo`, `/logout/{biller}` and the portal's API.
 
-Owns: turning a request into a call of the use case, and an outcome into a page, a redirect, a form that posts itself, a
-SOAP answer or JSON; who may frame what. Does not own: any decision about a logout (`logout/`).
+Owns: turning a request into a call of the use case, and which requests are a person's. Does not own: any decision about
+a logout (`logout/`), what an outcome becomes (`web/logout_answers.py`), and what relying parties ask
+(`web/oidc_logout.py`).
 
 | address | who comes | what it does |
 | --- | --- | --- |
@@ -16,57 +17,31 @@ SOAP answer or JSON; who may frame what. Does not own: any decision about a logo
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
-import structlog
-from flask import Blueprint, Response, jsonify, redirect, request
+from flask import Blueprint, Response, jsonify, request
 
-from saml_bridge.errors import (
-    BridgeError,
-    LogoutRefused,
-    LogoutUnasked,
-    RequestRefused,
-    SignatureRefused,
-    SourceUnavailable,
-    XmlRefused,
-)
-from saml_bridge.fields import SessionMalformed
+from saml_bridge.errors import BridgeError, LogoutRefused, LogoutUnasked
 from saml_bridge.launch import Launcher
-from saml_bridge.logout import (
-    GoTo,
-    Leg,
-    Noted,
-    Outcome,
-    PostTo,
-    Progress,
-    SignedOut,
-    SignOut,
-    Soap,
-    Step,
-    Watch,
-)
+from saml_bridge.logout import Leg, SignedOut, SignOut, Step, Watch
 from saml_bridge.saml.bindings import Received, build_soap, receive_post, receive_redirect, receive_soap
 from saml_bridge.sessions import SourceBook
 from saml_bridge.values import TraceId
-from saml_bridge.web.launch import find_biller, is_unseen, new_trace_id, read_launch_request
-from saml_bridge.web.pages import answer_post, is_from_here, is_https, render_error, render_page
+from saml_bridge.web.launch import is_unseen, read_launch_request
+from saml_bridge.web.logout_answers import LogoutAnswers, is_prefetch, render_progress, render_question
+from saml_bridge.web.pages import is_from_here
 from saml_bridge.web.portal import BodyRefused, PortalGate, answer_problem
 
 MAX_MESSAGE_BODY = 256 * 1024
 """A message of 64 KiB in base64, percent-encoded at worst."""
 
 MAX_API_BODY = 64 * 1024
-FRAME_SECONDS = 6
-"""How long the page waits for one partner."""
 
 _SOAP_TYPES = ("text/xml", "application/soap+xml")
 _FAULT = (
     b'<soap11:Fault xmlns:soap11="http://schemas.xmlsoap.org/soap/envelope/"><faultcode>soap11:%s</faultcode>'
     b"<faultstring>The logout request was not accepted.</faultstring></soap11:Fault>"
 )
-_REFUSALS = (RequestRefused, SignatureRefused, XmlRefused)
 
 
 def create_logout_views(sign_out: SignOut, launcher: Launcher, sources: SourceBook, gate: PortalGate) -> Blueprint:
@@ -88,22 +63,21 @@ class _Edge:
 
     def __init__(self, sign_out: SignOut, launcher: Launcher, sources: SourceBook, gate: PortalGate) -> None:
         self._sign_out = sign_out
-        self._launcher = launcher
+        self._answers = LogoutAnswers(sign_out, launcher)
         self._sources = sources
         self._gate = gate
-        self._log = structlog.get_logger().bind()
 
     def take_message(self, biller: str) -> Response:
         request.max_content_length = MAX_MESSAGE_BODY
         by_soap = request.method == "POST" and request.mimetype in _SOAP_TYPES
 
         def take(trace_id: TraceId) -> Response:
-            if _is_prefetch():
+            if is_prefetch():
                 raise LogoutUnasked("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
             outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), trace_id=trace_id)
-            return self._answer(biller, outcome)
+            return self._answers.answer(biller, outcome)
 
-        return self._run("logout-message", biller, take, fail=_answer_fault if by_soap else None)
+        return self._answers.run("logout-message", biller, take, fail=_answer_fault if by_soap else None)
 
     def begin(self, biller: str) -> Response:
         """A payer's own sign-out; an address that another site leads to, or may, ends nothing by itself."""
@@ -119,16 +93,16 @@ class _Edge:
             outcome = self._sign_out.sign_out_browser(
                 biller, credentials, self._sources.find(biller), trace_id=trace_id
             )
-            return self._answer(biller, outcome)
+            return self._answers.answer(biller, outcome)
 
-        return self._run("logout", biller, take)
+        return self._answers.run("logout", biller, take)
 
     def watch(self, biller: str, token: str) -> Response:
         def take(_: TraceId) -> Response:
             outcome = self._sign_out.watch(biller, token)
-            return _render_progress(outcome) if isinstance(outcome, Watch) else self._answer(biller, outcome)
+            return render_progress(outcome) if isinstance(outcome, Watch) else self._answers.answer(biller, outcome)
 
-        return self._run("logout-page", biller, take)
+        return self._answers.run("logout-page", biller, take)
 
     def tell_state(self, biller: str, token: str) -> Response:
         def take(_: TraceId) -> Response:
@@ -136,23 +110,23 @@ class _Edge:
             legs = () if progress is None else progress.legs
             return jsonify(partners=[leg.step for leg in legs], ended=progress is None or progress.ended)
 
-        return self._run("logout-state", biller, take)
+        return self._answers.run("logout-state", biller, take)
 
     def ask_partner(self, biller: str, token: str, number: int) -> Response:
         def take(_: TraceId) -> Response:
-            if _is_prefetch():
+            if is_prefetch():
                 raise LogoutUnasked("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
-            return self._answer(biller, self._sign_out.ask_partner(biller, token, number), framed=True)
+            return self._answers.answer(biller, self._sign_out.ask_partner(biller, token, number), framed=True)
 
-        return self._run("logout-step", biller, take)
+        return self._answers.run("logout-step", biller, take)
 
     def end(self, biller: str, token: str) -> Response:
         def take(_: TraceId) -> Response:
             if is_unseen(request):
                 raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
-            return self._answer(biller, self._sign_out.finish(biller, token))
+            return self._answers.answer(biller, self._sign_out.finish(biller, token))
 
-        return self._run("logout-end", biller, take)
+        return self._answers.run("logout-end", biller, take)
 
     def begin_by_api(self, biller: str) -> Response:
         def take(trace_id: TraceId) -> Response:
@@ -163,78 +137,11 @@ class _Edge:
             )
             return jsonify(self._describe(biller, outcome))
 
-        return self._run("logout-api", biller, take, fail=_answer_problem)
-
-    # What they share
-
-    def _run(
-        self,
-        event: str,
-        biller: str,
-        take: Callable[[TraceId], Response],
-        *,
-        fail: Callable[[BridgeError, TraceId], Response] | None = None,
-    ) -> Response:
-        """Answer, with one line of the log and the trace ID on it, however it ended."""
-        started, trace_id = time.perf_counter(), new_trace_id(self._launcher)
-        code, detail = "", ""
-        try:
-            response = take(trace_id)
-        except BridgeError as error:
-            code, detail = error.code, error.diagnosis()
-            response = fail(error, trace_id) if fail else self._render_error(error, trace_id, biller)
-        ms = round((time.perf_counter() - started) * 1000, 2)
-        self._log.info(event, trace_id=trace_id, biller=biller, code=code, detail=detail, ms=ms)
-        response.headers["X-Trace-Id"] = trace_id
-        return response
-
-    def _render_error(self, error: BridgeError, trace_id: TraceId, biller: str) -> Response:
-        """The payer's page; refusals that speak of a sign-in elsewhere speak of a sign-out here."""
-        if isinstance(error, _REFUSALS) and not isinstance(error, LogoutRefused):
-            error = LogoutRefused(error.detail, code=error.code)
-        can_retry = request.method == "GET" and isinstance(error, SourceUnavailable | SessionMalformed)
-        retry_url = f"/logout/{biller}" if can_retry else None
-        found = find_biller(self._sign_out.registry, biller)
-        page = render_error(error, trace_id=trace_id, biller=found, retry_url=retry_url)
-        return _let_us_frame(page) if request.headers.get("Sec-Fetch-Dest") == "iframe" else page
-
-    def _answer(self, biller: str, outcome: Outcome, *, framed: bool = False) -> Response:
-        if isinstance(outcome, Soap):
-            return Response(outcome.body, content_type="text/xml; charset=utf-8")
-        if isinstance(outcome, GoTo):
-            return _redirect(outcome.url)
-        if isinstance(outcome, PostTo):
-            return self._post(biller, outcome, framed=framed)
-        if isinstance(outcome, Watch):
-            return _redirect(f"/logout/{biller}/{outcome.token}")
-        if isinstance(outcome, Noted):
-            return self._note(biller, outcome)
-        return _render_signed_out(outcome)
-
-    def _post(self, biller: str, outcome: PostTo, *, framed: bool) -> Response:
-        found = self._sign_out.registry.find_snapshot(biller).biller
-        origins = (*outcome.origins, "'self'") if framed else outcome.origins  # the answer comes back to us
-        return answer_post(
-            reply=outcome.reply,
-            origins=origins,
-            biller_name=found.name,
-            partner_name=outcome.partner_name,
-            signs_out=True,
-            framed=framed,
-        )
-
-    def _note(self, biller: str, noted: Noted) -> Response:
-        """What a frame shows; a partner that broke out of it brings the whole page back."""
-        if request.headers.get("Sec-Fetch-Dest") == "document" and _reads_cookie(biller) == noted.token:
-            return _redirect(f"/logout/{biller}/{noted.token}")
-        page = render_page("logout_answered.html", biller=None, leg=noted.leg, done=noted.leg.step is Step.DONE)
-        return _let_us_frame(page)
+        return self._answers.run("logout-api", biller, take, fail=_answer_problem)
 
     def _confirm(self, biller: str) -> Response:
         found = self._sign_out.registry.find_current(biller).biller
-        page = render_page("logout_confirm.html", biller=found, action=f"/logout/{found.slug}")
-        page.headers["Content-Security-Policy"] = _policy("form-action 'self'", "frame-ancestors 'none'")
-        return page
+        return render_question(found, f"/logout/{found.slug}")
 
     def _describe(self, biller: str, outcome: Watch | SignedOut) -> dict[str, Any]:
         progress = outcome.progress
@@ -258,79 +165,6 @@ def _receive(by_soap: bool) -> Received:
     if request.mimetype != "application/x-www-form-urlencoded":
         raise LogoutRefused("the body is neither a form nor SOAP", code="request-content-type")
     return receive_post(request.form.items(multi=True))
-
-
-def _is_prefetch() -> bool:
-    """A message is taken once: what a browser fetches in advance, or asks about alone, must not use it up."""
-    headers = request.headers
-    return request.method == "HEAD" or "Sec-Purpose" in headers or headers.get("Purpose") == "prefetch"
-
-
-def _redirect(url: str) -> Response:
-    return redirect(url, code=303)  # type: ignore[return-value]  # werkzeug's class is Flask's base
-
-
-def _render_progress(outcome: Watch) -> Response:
-    """The page that drives a frame from partner to partner. Its frames may go where partners' metadata says, alone."""
-    path = f"/logout/{outcome.biller.slug}/{outcome.token}"
-    page = render_page(
-        "logout_progress.html",
-        biller=outcome.biller,
-        legs=outcome.progress.legs,
-        path=path,
-        seconds=FRAME_SECONDS,
-    )
-    frames = " ".join(("'self'", *outcome.origins))
-    page.headers["Content-Security-Policy"] = _policy(
-        "script-src 'self'", "connect-src 'self'", f"frame-src {frames}", "form-action 'none'", "frame-ancestors 'none'"
-    )
-    page.set_cookie(
-        _cookie_name(outcome.biller.slug),
-        outcome.token,
-        path=f"/saml/{outcome.biller.slug}/slo",
-        secure=is_https(),
-        httponly=True,
-        samesite="Lax",
-    )
-    return page
-
-
-def _cookie_name(biller: str) -> str:
-    return f"logout-{biller}"
-
-
-def _reads_cookie(biller: str) -> str | None:
-    return request.cookies.get(_cookie_name(biller))
-
-
-def _render_signed_out(outcome: SignedOut) -> Response:
-    progress = outcome.progress
-    return render_page(
-        "logout_done.html",
-        biller=outcome.biller,
-        missed=_list_missed(progress) if progress else [],
-        portal_missed=progress is not None and progress.portal == "failed",
-        reached=[] if progress is None else _list_reached(progress),
-    )
-
-
-def _list_missed(progress: Progress) -> list[str]:
-    return list(dict.fromkeys(leg.name for leg in progress.legs if leg.step is not Step.DONE))
-
-
-def _list_reached(progress: Progress) -> list[str]:
-    missed = _list_missed(progress)
-    return list(dict.fromkeys(leg.name for leg in progress.legs if leg.name not in missed))
-
-
-def _let_us_frame(page: Response) -> Response:
-    page.headers["X-Frame-Options"] = "SAMEORIGIN"
-    page.headers["Content-Security-Policy"] = _policy("form-action 'none'", "frame-ancestors 'self'")
-    return page
-
-
-def _policy(*rules: str) -> str:
-    return "; ".join(("default-src 'none'", "style-src 'self'", "img-src 'self'", *rules, "base-uri 'none'"))
 
 
 def _describe_leg(leg: Leg) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ import base64
 import hashlib
 from functools import lru_cache
 
-from flask import Flask, Response, current_app, render_template, request
+from flask import Flask, Response, current_app, g, render_template, request
 from flask_babel import Babel, force_locale, gettext
 from markupsafe import Markup, escape
 from werkzeug.datastructures import LanguageAccept
@@ -50,8 +50,15 @@ def init_pages(app: Flask) -> None:
 
 
 def choose_language() -> str:
-    """The best of our languages for this browser."""
-    return _match_language(request.headers.get("Accept-Language", ""))
+    """The best of our languages for this browser, or the one that `prefer_languages` found."""
+    preferred: str | None = g.get("preferred_language")
+    return preferred or _match_language(request.headers.get("Accept-Language", ""))
+
+
+def prefer_languages(tags: str) -> None:
+    """Answer this request in the first of our languages among these tags (OpenID Connect Core 3.1.2.1, ui_locales)."""
+    asked = (tag.partition("-")[0].lower() for tag in tags.split())
+    g.preferred_language = next((one for one in asked if one in LANGUAGES), None)
 
 
 @lru_cache(maxsize=1024)
@@ -105,7 +112,8 @@ def answer_redirect(reply: Redirect, *, biller_name: str, partner_name: str) -> 
     """The browser goes to the partner; what its URL carries must not be kept by anybody on the way.
 
     Where a form may have led here (the portal's sign-in, or a launch that it posts), a page of ours stands between: the
-    form's page says by its policy where it may lead, browsers apply that to redirects too, and no portal knows partners.
+    form's page says by its policy where it may lead, browsers apply that to redirects too, and no portal knows all
+    partners.
     """
     if request.method != "POST" and RETURNED not in request.args:
         headers = _HEADERS + _HTTPS_HEADERS if is_https() else _HEADERS

@@ -22,7 +22,7 @@ from joserfc.jwk import KeySet, RSAKey
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 from werkzeug.serving import make_server
 
-import saml_bridge.web.logout
+import saml_bridge.web.logout_answers
 from saml_bridge.app import create_app, open_bridge
 from saml_bridge.audit import Kind, Search
 from saml_bridge.db import find_database
@@ -116,7 +116,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path, chromium: Browser, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    monkeypatch.setattr(saml_bridge.web.logout, "FRAME_SECONDS", SECONDS)
+    monkeypatch.setattr(saml_bridge.web.logout_answers, "FRAME_SECONDS", SECONDS)
     database_url = f"sqlite:///{tmp_path / 'all.db'}"
     make_tables(database_url)
     port, ports = find_port(), {name.lower(): find_port() for name in NAMES}

@@ -1,4 +1,5 @@
-// Takes a hidden frame from partner to partner, and never waits for one longer than the page says.
+// Takes a hidden frame from partner to partner, and never waits for one longer than the page says. One that gives no
+// answer is left when its page has loaded.
 "use strict";
 
 (() => {
@@ -10,6 +11,7 @@
   const between = 1000;
   let current = -1;
   let since = 0;
+  let loaded = -1;
   let over = false;
 
   const isFinal = (step) => step === "done" || step === "failed";
@@ -64,6 +66,9 @@
           return;
         }
         state.partners.forEach((step, number) => isFinal(step) && show(number, step));
+        if (loaded === current && "silent" in partners[current].dataset && state.partners[current] === "asked") {
+          show(current, "failed");
+        }
       }
     } catch {
       // our own server did not answer this time: the time limit goes on by itself
@@ -72,7 +77,10 @@
   }
 
   document.documentElement.classList.add("scripted");
-  frame.addEventListener("load", look);
+  frame.addEventListener("load", () => {
+    loaded = current;
+    look();
+  });
   setInterval(look, between);
   setInterval(goOn, between / 4);
   next();
