@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from saml_bridge.catalog import CatalogRefused, Parts, Template, check_values, fill_template
+from saml_bridge.catalog import EVIDENCE_WORDS, Parts, Template, check_values, fill_template, refuse
 from saml_bridge.catalog.schemas import Blank
 from saml_bridge.config.blanks import fill_blanks, find_blanks
 from saml_bridge.config.insertion import insert_item
 from saml_bridge.config.yaml_text import Path, read_yaml, write_yaml
-from saml_bridge.values import Finding, Severity
 
 WIDTH: Final = 100
 
@@ -33,11 +32,6 @@ _NEW_FILE: Final = "version: 1\nbillers:\n"
 _NEW_BILLER: Final = {"name": "{{biller_name}}", "portal": {"sign_in_url": "{{sign_in_url}}", "home_url": "{{home_url}}"}}
 _LISTS: Final = ("partners", "mappings", "links")
 _SLUG: Final = re.compile(r"[a-z0-9-]{1,64}")
-EVIDENCE_WORDS: Final = {
-    "documented": "documented by the vendor, as far as its evidence says",
-    "observed": "observed, not documented: agree on it with the vendor",
-    "unverified": "UNVERIFIED: a starting point, not the vendor's specification",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +62,7 @@ def use_template(
     name, values = slug or template.slug, values or {}
     for text in (biller, name):
         if not _SLUG.fullmatch(text):
-            raise _refuse("slug-unfit", f"{text[:100]!r} is no slug", "Use small letters, digits and hyphens.")
+            raise refuse("slug-unfit", f"{text[:100]!r} is no slug", "Use small letters, digits and hyphens.")
     text, bom = _read(content)
     data = read_yaml(text)[0]
     if data is None:
@@ -111,10 +105,10 @@ def _find_biller(data: Any, slug: str) -> int | None:
     billers = data.get("billers") if isinstance(data, Mapping) else None
     if not isinstance(data, Mapping) or "billers" not in data or not isinstance(billers, list | None):
         fix = "Name a file that has 'version: 1' and 'billers:', or one that is not there yet."
-        raise _refuse("file-unfit", "the file is no configuration file", fix)
+        raise refuse("file-unfit", "the file is no configuration file", fix)
     found = [at for at, one in enumerate(billers or ()) if isinstance(one, Mapping) and one.get("slug") == slug]
     if len(found) > 1:
-        raise _refuse("file-unfit", f"the biller {slug!r} stands twice in the file", "Remove one.")
+        raise refuse("file-unfit", f"the biller {slug!r} stands twice in the file", "Remove one.")
     return found[0] if found else None
 
 
@@ -129,7 +123,7 @@ def _check_free(biller: Mapping[str, Any], slug: str, name: str) -> None:
     if taken:
         message = f"{name} has a {' and a '.join(taken)} {slug!r} already, and nothing is overwritten"
         fix = f"Choose another name with --slug, such as --slug {slug}-2, or remove what stands there."
-        raise _refuse("slug-taken", message, fix)
+        raise refuse("slug-taken", message, fix)
 
 
 def _list_additions(
@@ -137,12 +131,13 @@ def _list_additions(
 ) -> Iterator[tuple[Path, Any, list[str]]]:
     """Where each part goes, and the comment above it; each blank is explained once."""
     explained: set[str] = set()
-    source = f"From the catalog: {template.slug}. {EVIDENCE_WORDS[template.evidence]}."
-    source = source.replace("..", ".")
-    hint = f"'saml-bridge catalog show {template.slug}' says what is known, and what to ask {template.vendor}."
+    head = (
+        f"From the catalog: {template.slug}, {template.evidence}: {EVIDENCE_WORDS[template.evidence]}. "
+        f"'saml-bridge catalog show {template.slug}' says what is known, and what to ask the vendor before going live."
+    )
     for kind, part in zip(_LISTS, (parts.partner, parts.mapping, parts.link), strict=True):
-        head = _wrap(f"{source} {hint}") if kind == "partners" else []
-        yield (*biller, kind), part, [*head, *_describe_blanks(part, blanks, explained)]
+        about = _wrap(head) if kind == "partners" else []
+        yield (*biller, kind), part, [*about, *_describe_blanks(part, blanks, explained)]
 
 
 def _describe_blanks(part: Any, blanks: Sequence[Blank], explained: set[str]) -> Iterator[str]:
@@ -169,7 +164,7 @@ def _add(text: str, data: Any, additions: Sequence[tuple[Path, Any, list[str]]])
     if added == text or read_yaml(added)[0] != expected:
         by_hand = write_yaml({str(path[-1]): [item] for path, item, _ in additions})
         message = "the file is written in a way that nothing can be added to without writing all of it anew"
-        raise _refuse("file-unfit", message, f"Nothing was changed. Add this by hand to the biller:\n{by_hand}")
+        raise refuse("file-unfit", message, f"Nothing was changed. Add this by hand to the biller:\n{by_hand}")
     return added
 
 
@@ -181,7 +176,3 @@ def _with_item(data: Any, path: Path, item: Any) -> Any:
     if isinstance(step, int):
         return [_with_item(one, tuple(rest), item) if at == step else one for at, one in enumerate(data)]
     return {**data, step: _with_item(data[step], tuple(rest), item)}
-
-
-def _refuse(code: str, message: str, fix: str) -> CatalogRefused:
-    return CatalogRefused(message, code=code, findings=[Finding(code, Severity.ERROR, message, fix)])
