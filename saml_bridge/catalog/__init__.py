@@ -1,4 +1,4 @@
-"""The partner catalog: for each known partner what it wants, how sure that is, what to ask, and a template to start from.
+"""The partner catalog: for each known partner what it wants, how sure that is, what to ask, and a template to use.
 
 Owns: the templates beside this module (`*.yaml`), reading them, filling their blanks. Does not own: adding one to a
 configuration file (`using.py`), what a configuration may be (`config/`), how it is shown (`cli/`). Pure but for reading
@@ -52,9 +52,13 @@ EVIDENCE_WORDS: Final[Mapping[Evidence, str]] = {
 
 
 class CatalogRefused(BridgeError):
-    """A template that there is not, a value that does not fit a blank, or a file that nothing can be added to."""
+    """A template that there is not, a value that does not fit a blank, or a file that nothing can be added to.
+
+    `by_hand` is what the file would need, for a person to add.
+    """
 
     code = "catalog-refused"
+    by_hand = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ def _list_nearest(templates: Sequence[Template], text: str) -> list[str]:
 
 
 def read_template(slug: str, content: bytes) -> Template:
-    """Read a template. Raises ConfigInvalid for its shape, CatalogRefused (template-broken) for what must fit together."""
+    """Read a template. Raises ConfigInvalid for its shape, CatalogRefused (template-broken) for what does not fit."""
     document = read_document(content, TemplateSchema())
     template = Template(slug=slug, parts=document.pop("template"), **document)
     for complaint in _list_complaints(template):
@@ -144,20 +148,22 @@ def _list_complaints(template: Template) -> Iterator[str]:
 
 
 def check_values(blanks: Sequence[Blank], values: Mapping[str, str]) -> None:
-    """Whether each value is for one of these blanks, and fits it. Raises CatalogRefused (blank-unknown, blank-unfit)."""
+    """Whether each value is for one of these blanks, and fits. Raises CatalogRefused (blank-unknown, blank-unfit)."""
     known = {one.name: one for one in blanks}
     for name, value in values.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             nearest = f"; did you mean {close[0]}?" if close else ""
-            raise refuse("blank-unknown", f"there is no blank {name[:100]!r}{nearest}", f"There are: {', '.join(known)}.")
+            raise refuse(
+                "blank-unknown", f"there is no blank {name[:100]!r}{nearest}", f"There are: {', '.join(known)}."
+            )
         if not value.isprintable() or "{{" in value or not re.fullmatch(known[name].pattern, value):
             message = f"{name}: {value[:100]!r} does not fit; expected something like {known[name].example!r}"
             raise refuse("blank-unfit", message, known[name].about)
 
 
 def fill_template(template: Template, values: Mapping[str, str], *, slug: str | None = None) -> Parts:
-    """Partner, mapping and link under one slug (the template's own by default), with the blanks that have a value filled.
+    """Partner, mapping and link under one slug (the template's own by default), with the blanks that have a value.
 
     Raises CatalogRefused (blank-unknown, blank-unfit).
     """

@@ -85,7 +85,9 @@ class FactSchema(StrictSchema):
     says = Sentence(required=True)
     evidence = Choice(get_args(Evidence), required=True)
     source = Sentence(required=True)
-    as_of = Matching(re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])"), "text: a year and month such as 2026-01", required=True)
+    as_of = Matching(
+        re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])"), "text: a year and month such as 2026-01", required=True
+    )
     url = Url()
 
 

@@ -17,6 +17,7 @@ from saml_bridge.catalog.schemas import Blank
 from saml_bridge.config.blanks import fill_blanks, find_blanks
 from saml_bridge.config.insertion import insert_item
 from saml_bridge.config.yaml_text import Path, read_yaml, write_yaml
+from saml_bridge.errors import ConfigInvalid
 
 WIDTH: Final = 100
 
@@ -28,20 +29,34 @@ BILLER_BLANKS: Final = (
 )
 """What a file that does not have the biller yet needs to know of it."""
 
-_NEW_FILE: Final = "version: 1\nbillers:\n"
-_NEW_BILLER: Final = {"name": "{{biller_name}}", "portal": {"sign_in_url": "{{sign_in_url}}", "home_url": "{{home_url}}"}}
+_BOM: Final = b"\xef\xbb\xbf"
+_NEW_BILLER: Final = {
+    "name": "{{biller_name}}",
+    "portal": {"sign_in_url": "{{sign_in_url}}", "home_url": "{{home_url}}"},
+}
 _LISTS: Final = ("partners", "mappings", "links")
 _SLUG: Final = re.compile(r"[a-z0-9-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A file with a template in it. `blanks` are those of it that are still to be filled."""
+    """A file with a template in it. `blanks` are those that are still to be filled; `made_biller` says that the biller
+    was not in the file before.
+    """
 
     content: bytes
     parts: Parts
     blanks: tuple[Blank, ...]
     made_biller: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Addition:
+    """An item for the list at `path`, and the comment above it."""
+
+    path: Path
+    item: dict[str, Any]
+    comment: tuple[str, ...]
 
 
 def use_template(
@@ -56,44 +71,45 @@ def use_template(
 
     The biller is made where the file has none of this slug. Everything that stands in the file stays, to the byte,
     except a list that is empty. Raises ConfigInvalid for a file that cannot be read, CatalogRefused for a slug that is
-    taken (slug-taken), values that do not fit (blank-unknown, blank-unfit), a file that nothing can be added to as text
-    (file-unfit: its finding has the text to add by hand).
+    taken (slug-taken) or none (slug-unfit), values that do not fit (blank-unknown, blank-unfit), and a file that
+    nothing can be added to as text (file-unfit, with `by_hand`).
     """
     name, values = slug or template.slug, values or {}
-    for text in (biller, name):
-        if not _SLUG.fullmatch(text):
-            raise refuse("slug-unfit", f"{text[:100]!r} is no slug", "Use small letters, digits and hyphens.")
-    text, bom = _read(content)
-    data = read_yaml(text)[0]
-    if data is None:
-        text, data = _end_line(text) + _NEW_FILE, {"version": 1, "billers": None}
+    _check_slugs(biller, name)
+    bom, text, data = _read(content)
     position = _find_biller(data, biller)
-    blanks = template.blanks if position is not None else (*BILLER_BLANKS, *template.blanks)
+    is_new = position is None
+    blanks = (*BILLER_BLANKS, *template.blanks) if is_new else template.blanks
     check_values(blanks, values)
-    own = {one.name for one in template.blanks}
-    parts = fill_template(template, {key: value for key, value in values.items() if key in own}, slug=name)
-    additions: list[tuple[Path, Any, list[str]]] = []
+    own = {one.name: values[one.name] for one in template.blanks if one.name in values}
+    parts = fill_template(template, own, slug=name)
     if position is None:
-        position = len(data["billers"] or ())
-        made = {"slug": biller, **fill_blanks(_NEW_BILLER, values)}
-        additions.append((("billers",), made, list(_describe_blanks(made, blanks, set()))))
-        in_force: dict[str, Any] = {}
+        position, existing = len(data["billers"] or ()), {}
     else:
-        in_force = data["billers"][position]
-    _check_free(in_force, name, biller)
-    additions += _list_additions(template, parts, blanks, ("billers", position))
+        existing = data["billers"][position]
+    _check_free(existing, name, biller)
+    additions = [*_list_new(biller, values)] if is_new else []
+    additions += _list_additions(template, parts, ("billers", position))
+    left = {found for one in additions for _, found in find_blanks(one.item)}
     added = _add(text, data, additions)
-    left = {found for _, item, _ in additions for _, found in find_blanks(item)}
-    made_biller = len(additions) > len(_LISTS)
-    return Used(bom + added.encode(), parts, tuple(one for one in blanks if one.name in left), made_biller)
+    return Used(bom + added.encode(), parts, tuple(one for one in blanks if one.name in left), is_new)
 
 
-def _read(content: bytes | None) -> tuple[str, bytes]:
-    """The text, and the byte order mark that stood before it."""
+def _check_slugs(*slugs: str) -> None:
+    for text in slugs:
+        if not _SLUG.fullmatch(text):
+            raise refuse("slug-unfit", f"{text[:100]!r} is no slug", "Use 1 to 64 small letters, digits and hyphens.")
+
+
+def _read(content: bytes | None) -> tuple[bytes, str, Any]:
+    """The byte order mark, the text after it, and its data; of a file without data, those of a new one."""
     raw = content or b""
-    bom = b"\xef\xbb\xbf" if raw.startswith(b"\xef\xbb\xbf") else b""
-    read_yaml(raw)  # refuses what is not UTF-8, too large or no YAML
-    return raw.removeprefix(bom).decode(), bom
+    data = read_yaml(raw)[0]  # refuses what is not UTF-8, too large or no YAML
+    bom = _BOM if raw.startswith(_BOM) else b""
+    text = raw.removeprefix(bom).decode()
+    if data is None:
+        text, data = f"{_end_line(text)}version: 1\nbillers:\n", {"version": 1, "billers": None}
+    return bom, text, data
 
 
 def _end_line(text: str) -> str:
@@ -115,29 +131,33 @@ def _find_biller(data: Any, slug: str) -> int | None:
 def _check_free(biller: Mapping[str, Any], slug: str, name: str) -> None:
     """Nothing of this slug is there yet. Raises CatalogRefused (slug-taken)."""
     taken = [
-        kind.removesuffix("s")
+        f"a {kind.removesuffix('s')}"
         for kind in _LISTS
         for one in biller.get(kind) or ()
         if isinstance(one, Mapping) and one.get("slug") == slug
     ]
     if taken:
-        message = f"{name} has a {' and a '.join(taken)} {slug!r} already, and nothing is overwritten"
+        message = f"{name} has {' and '.join(taken)} {slug!r} already, and nothing is overwritten"
         fix = f"Choose another name with --slug, such as --slug {slug}-2, or remove what stands there."
         raise refuse("slug-taken", message, fix)
 
 
-def _list_additions(
-    template: Template, parts: Parts, blanks: Sequence[Blank], biller: Path
-) -> Iterator[tuple[Path, Any, list[str]]]:
-    """Where each part goes, and the comment above it; each blank is explained once."""
+def _list_new(biller: str, values: Mapping[str, str]) -> Iterator[_Addition]:
+    item = {"slug": biller, **fill_blanks(_NEW_BILLER, values)}
+    yield _Addition(("billers",), item, tuple(_describe_blanks(item, BILLER_BLANKS, set())))
+
+
+def _list_additions(template: Template, parts: Parts, biller: Path) -> Iterator[_Addition]:
+    """Where each part goes; each blank is explained once."""
     explained: set[str] = set()
-    head = (
+    about = _wrap(
         f"From the catalog: {template.slug}, {template.evidence}: {EVIDENCE_WORDS[template.evidence]}. "
         f"'saml-bridge catalog show {template.slug}' says what is known, and what to ask the vendor before going live."
     )
     for kind, part in zip(_LISTS, (parts.partner, parts.mapping, parts.link), strict=True):
-        about = _wrap(head) if kind == "partners" else []
-        yield (*biller, kind), part, [*about, *_describe_blanks(part, blanks, explained)]
+        comment = (*about, *_describe_blanks(part, template.blanks, explained))
+        yield _Addition((*biller, kind), part, comment)
+        about = []
 
 
 def _describe_blanks(part: Any, blanks: Sequence[Blank], explained: set[str]) -> Iterator[str]:
@@ -152,19 +172,21 @@ def _wrap(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _add(text: str, data: Any, additions: Sequence[tuple[Path, Any, list[str]]]) -> str:
-    """The text with the additions. It is read again and must say what was there and what is added, nothing else."""
+def _add(text: str, data: Any, additions: Sequence[_Addition]) -> str:
+    """The text with the additions. Raises CatalogRefused when it would say anything else than both together."""
     expected, added = data, text
     try:
-        for path, item, comment in additions:
-            added = insert_item(added, path, item, comment=comment)
-            expected = _with_item(expected, path, item)
-    except ValueError:
-        added = text
-    if added == text or read_yaml(added)[0] != expected:
-        by_hand = write_yaml({str(path[-1]): [item] for path, item, _ in additions})
+        for one in additions:
+            added = insert_item(added, one.path, one.item, comment=one.comment)
+            expected = _with_item(expected, one.path, one.item)
+        says_both = read_yaml(added)[0] == expected
+    except (ValueError, ConfigInvalid):
+        says_both = False
+    if not says_both:
         message = "the file is written in a way that nothing can be added to without writing all of it anew"
-        raise refuse("file-unfit", message, f"Nothing was changed. Add this by hand to the biller:\n{by_hand}")
+        refused = refuse("file-unfit", message, "Nothing was changed. Add to it by hand what is printed here.")
+        refused.by_hand = write_yaml({str(one.path[-1]): [one.item] for one in additions})
+        raise refused
     return added
 
 

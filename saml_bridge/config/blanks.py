@@ -1,7 +1,7 @@
 """Blanks: what stands in a configuration in place of a value that nobody has filled in yet, such as {{district}}.
 
-Owns: what a blank is, where one can stand, filling it, and the finding that refuses it. Does not own: which blanks there
-are (`catalog/`). Pure.
+Owns: what a blank is, where one can stand, filling it, and the finding that refuses it. Does not own: which blanks
+there are (`catalog/`). Pure.
 
 In a rule's template and after the origin of a callback URI, double braces stand for braces; no blank can stand there.
 """

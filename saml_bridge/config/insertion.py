@@ -27,7 +27,10 @@ def insert_item(text: str, path: Path, item: Any, *, comment: Sequence[str] = ()
     Raises ValueError.
     """
     *above, key = path
-    holder = _find(yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), above)
+    try:
+        holder = _find(yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), above)
+    except yaml.YAMLError as error:
+        raise ValueError("the text is no YAML") from error
     if not isinstance(holder, yaml.MappingNode) or not holder.value:
         raise ValueError("the list has no place to stand in")
     pair = next(((name, node) for name, node in holder.value if name.value == key), None)
@@ -62,7 +65,7 @@ def _find(node: Any, path: Sequence[str | int]) -> Any:
 def _is_empty(node: Any) -> bool:
     """An empty list, or nothing at all where a list could stand."""
     if isinstance(node, yaml.ScalarNode):
-        return node.style is None and node.value in ("", "~", "null", "Null", "NULL")
+        return node.style in (None, "") and node.value in ("", "~", "null", "Null", "NULL")
     return isinstance(node, yaml.SequenceNode) and not node.value
 
 
