@@ -147,6 +147,28 @@ def test_rfc6901_the_token_may_stand_deep_in_the_answer(partner: Partner) -> Non
     assert reply == Redirect(f"{LANDING}?token=T-2")
 
 
+@pytest.mark.parametrize("pointer", ["/00", "/01", "/-", "/2", "/1e0", "/9999999999999", "/0/x", "/x"])
+def test_rfc6901_what_is_no_element_of_the_answer_is_no_token(partner: Partner, pointer: str) -> None:
+    partner.body = b'["T-1", "T-2"]'
+    refuse(partner, "answer-without-token", token_at=pointer)
+
+
+@pytest.mark.parametrize("name", ["Accept", "accept"])
+def test_the_partners_own_kind_of_json_may_be_asked_for(partner: Partner, name: str) -> None:
+    go(partner, headers={name: "application/vnd.partner+json"})
+    accepted = [value for one, value in partner.asked[0][2].items() if one.lower() == "accept"]
+    assert accepted == ["application/vnd.partner+json"]
+
+
+def test_a_secret_that_no_header_carries_is_said_before_anything_is_sent(partner: Partner) -> None:
+    biller = make_biller("backchannel_token", settings(partner, auth="bearer", username=None))
+    with pytest.raises(PartnerUnusable) as caught:
+        launch(biller, secret="påssword-4711", call=make_calls().call)
+    assert caught.value.code == "secret-unfit"
+    assert "4711" not in caught.value.diagnosis()
+    assert partner.asked == []
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -188,6 +210,12 @@ def test_a_url_on_the_partners_origin_is_followed(partner: Partner) -> None:
         ("https://app.partner.example@evil.example/", "answer-url-unfit"),
         ("javascript:alert(1)", "answer-url-unfit"),
         ("//app.partner.example/", "answer-url-unfit"),
+        ("https://evil.example#https://app.partner.example/", "answer-url-unfit"),
+        ("https://app.partner.example/#/s", "answer-url-unfit"),
+        ("https:\\\\app.partner.example/", "answer-url-unfit"),
+        ("https://app.partner.example\\@evil.example/", "answer-url-unfit"),
+        (" https://app.partner.example/", "answer-url-unfit"),
+        ("", "answer-without-url"),
         ("https://app.partner.example/" + "x" * 5000, "answer-url-unfit"),
     ],
 )
