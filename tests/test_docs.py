@@ -32,6 +32,7 @@ PAGES = [
         "docs/integrate-your-portal.md",
         "docs/session-sources.md",
         "docs/sign-out.md",
+        "docs/openid-provider.md",
         "docs/decisions/README.md",
     )
 ]

@@ -114,6 +114,10 @@ def _check_oidc(partner: Partner, where: str) -> Iterator[Finding]:
     if not oidc.redirect_uris:
         message = "redirect_uris: is empty; expected the address at the partner that codes are sent to"
         yield refuse("config-missing", message, "Add the partner's redirect URI.", f"{where}.redirect_uris")
+    if oidc.userinfo_algorithm not in (None, oidc.id_token_algorithm):
+        message = f"userinfo_algorithm: expected null or {oidc.id_token_algorithm}, which the one key signs with"
+        fix = "Set it to the algorithm of ID tokens, or to null."
+        yield refuse("config-value", message, fix, f"{where}.userinfo_algorithm")
     yield from _check_sector(oidc, where)
     yield from _check_frontchannel(oidc, where)
     yield from _check_scopes(oidc, where)

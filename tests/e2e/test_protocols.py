@@ -1,4 +1,4 @@
-"""Partners that speak another protocol than SAML, walked in chromium: from the sidebar, partner first, out again."""
+"""Partners that speak another protocol than SAML, walked in chromium: from the sidebar, partner first, and out."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ OTHER = "lakeside-power"
 ISSUER = f"{BASE_URL}/oidc/{BILLER}"
 VERIFIER = "a" * 43
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
-SECRET = "s3cret:/+ ü%"
+SECRET = "a s3cret:/+ü% of a client"
 JWT_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JWT_CLIENT = "https://rp.example/jwt"
 
@@ -57,6 +57,7 @@ PARTNERS: list[dict[str, Any]] = [
         "oidc": {
             "client_id": "iedr:1",
             "redirect_uris": ["https://iedr.example/cb"],
+            "initiate_login_uri": "https://iedr.example/login",
             "secret": "iedr",
             "scopes": [{"name": "meters", "claims": ["meters"]}],
         },
@@ -65,7 +66,12 @@ PARTNERS: list[dict[str, Any]] = [
         "slug": "page",
         "name": "A page",
         "protocol": "oidc",
-        "oidc": {"client_id": "page", "redirect_uris": ["https://page.example/cb"], "client_auth": "none"},
+        "oidc": {
+            "client_id": "page",
+            "redirect_uris": ["https://page.example/cb"],
+            "initiate_login_uri": "https://page.example/login",
+            "client_auth": "none",
+        },
     },
     {
         "slug": "post",
@@ -74,6 +80,7 @@ PARTNERS: list[dict[str, Any]] = [
         "oidc": {
             "client_id": "post",
             "redirect_uris": ["https://post.example/cb"],
+            "initiate_login_uri": "https://post.example/login",
             "client_auth": "client_secret_post",
             "secret": "iedr",
             "key": "tokens-ec",
@@ -88,6 +95,7 @@ PARTNERS: list[dict[str, Any]] = [
         "oidc": {
             "client_id": JWT_CLIENT,
             "redirect_uris": ["https://asserts.example/cb"],
+            "initiate_login_uri": "https://asserts.example/login",
             "client_auth": "private_key_jwt",
             "jwks": JWKS,
         },
@@ -118,7 +126,6 @@ class Service:
 
     world: World
     bridge: Bridge
-    secrets: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"iedr": (SECRET,)})
 
     @property
     def client(self) -> FlaskClient:
@@ -126,10 +133,9 @@ class Service:
         return FlaskClient(self.bridge.app, Answer, use_cookies=False)
 
     def restart(self) -> None:
-        """Have another process of the service answer, which reads keys and secrets anew."""
+        """Have another process of the service answer, which reads keys anew."""
         find_database(self.bridge.app).dispose()
         self.bridge = start(self.world)
-        self.bridge.provider._list_secrets = lambda _biller, name, _now: self.secrets.get(name, ())
 
     def settings(self, slug: str) -> dict[str, Any]:
         """The settings of a partner, to be changed and published again."""
@@ -252,7 +258,8 @@ def copy_keys(certs: Path) -> None:
 @pytest.fixture
 def service(world: World, tmp_path: Path) -> Iterator[Service]:
     copy_keys(tmp_path / "certs")
-    world.bridge.registry._has_secret = lambda *_: True
+    for biller in (BILLER, OTHER):
+        world.bridge.partner_secrets.add(biller, "iedr", SECRET, now=datetime.now(UTC))
     world.biller["partners"] += json.loads(json.dumps(PARTNERS))
     world.biller["mappings"].append(MAPPING)
     world.biller["links"] += json.loads(json.dumps(LINKS))
@@ -261,7 +268,6 @@ def service(world: World, tmp_path: Path) -> Iterator[Service]:
     world.document["billers"].append(other)
     world.publish()
     made = Service(world, start(world))
-    made.restart()
     yield made
     find_database(made.bridge.app).dispose()
 

@@ -372,17 +372,24 @@ def test_p14_a_wrong_secret_is_refused(service: Service) -> None:
 
 
 def test_p14_a_client_whose_secret_is_not_set_is_refused(service: Service) -> None:
-    service.secrets = {}
+    service.bridge.partner_secrets.revoke(BILLER, "iedr")
     form = service.form(service.grant())
-    refuse_client(service.post(form, Authorization=basic("iedr:1", SECRET)), challenged=True)
-    service.secrets = {"iedr": ("",)}
-    refuse_client(service.post(form, Authorization=basic("iedr:1", "")), challenged=True)
+    for secret in (SECRET, ""):
+        refuse_client(service.post(form, Authorization=basic("iedr:1", secret)), challenged=True)
 
 
 def test_k7_of_several_valid_secrets_each_is_taken(service: Service) -> None:
-    service.secrets = {"iedr": ("old", "new")}
-    for secret in ("old", "new"):
+    newer = "another secret of the client"
+    service.bridge.partner_secrets.add(BILLER, "iedr", newer, now=datetime.now(UTC))
+    for secret in (SECRET, newer):
         read_tokens(service.post(service.form(service.grant()), Authorization=basic("iedr:1", secret)))
+
+
+def test_p14_another_biller_s_secret_of_the_same_name_is_not_taken(service: Service) -> None:
+    theirs = "a secret of the other biller"
+    service.bridge.partner_secrets.revoke(OTHER, "iedr")
+    service.bridge.partner_secrets.add(OTHER, "iedr", theirs, now=datetime.now(UTC))
+    refuse_client(service.post(service.form(service.grant()), Authorization=basic("iedr:1", theirs)), challenged=True)
 
 
 # Audit
