@@ -48,7 +48,7 @@ from saml_bridge.token_exchange import TokenExchange
 from saml_bridge.web.authorize import create_authorize_views
 from saml_bridge.web.launch import create_launch_views, new_trace_id
 from saml_bridge.web.logout import create_logout_views
-from saml_bridge.web.metrics import SourceMetrics
+from saml_bridge.web.metrics import PartnerCallMetrics, SourceMetrics
 from saml_bridge.web.oidc import answer_error, answer_no_endpoint, create_oidc_views
 from saml_bridge.web.oidc_logout import create_oidc_logout_views
 from saml_bridge.web.operations import create_operation_views
@@ -132,7 +132,7 @@ def open_bridge(settings: Settings) -> Bridge:
         services=replace(
             NO_SERVICES,
             find_secret=partner_secrets.find,
-            call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS)).call,
+            call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS, connect=2), watcher=PartnerCallMetrics()).call,
             hold_hint=hints.hold,
             keep_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
         ),
@@ -187,8 +187,13 @@ def open_bridge(settings: Settings) -> Bridge:
     )
 
 
-def _make_fetcher(settings: Settings, seconds: float) -> Fetcher:
-    return Fetcher(allow=settings.fetch_allow, allow_http=settings.allow_http_acs, deadline_seconds=seconds)
+def _make_fetcher(settings: Settings, seconds: float, *, connect: float = 5) -> Fetcher:
+    return Fetcher(
+        allow=settings.fetch_allow,
+        allow_http=settings.allow_http_acs,
+        connect_seconds=connect,
+        deadline_seconds=seconds,
+    )
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -280,7 +285,7 @@ def _register_errors(bridge: Bridge) -> None:
     def answer_http(error: HTTPException) -> Response | HTTPException:
         if request.path.startswith("/api/"):
             return answer_no_call(error, new_trace_id(bridge.launcher))
-        if request.path.startswith("/oidc/"):
+        if request.path.startswith("/oidc/") and not request.path.endswith("/authorize"):
             return answer_no_endpoint(error, new_trace_id(bridge.launcher))
         if error.code != 404:
             return error

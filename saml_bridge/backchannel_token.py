@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,8 @@ from saml_bridge.values import Attribute, Finding, FormPost, JsonObject, PortalS
 
 LONGEST_TOKEN: Final = 4096
 LONGEST_URL: Final = 4096
+_POSITION: Final = re.compile(r"0|[1-9][0-9]{0,5}")
+"""Of an array's element: no leading zeros (RFC 6901, section 4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,9 @@ class BackchannelReceiver:
     def _read_reply(self, answer: bytes, callback: str | None) -> Reply:
         settings = self.settings
         if settings.url_at is not None:
-            return Redirect(self._check_url(_read_text(answer, settings.url_at)))
-        fields = [(settings.token_parameter, _check_token(_read_text(answer, settings.token_at or "")))]
+            return Redirect(self._check_url(_read_text(answer, settings.url_at, code="answer-without-url")))
+        token = _check_token(_read_text(answer, settings.token_at or "", code="answer-without-token"))
+        fields = [(settings.token_parameter, token)]
         if settings.callback_parameter is not None and callback is not None:
             fields.append((settings.callback_parameter, callback))
         landing = settings.landing_url or settings.url
@@ -97,7 +101,8 @@ def build_request(
     settings: BackchannelSettings, attributes: Sequence[Attribute], *, callback: str | None, secret: str | None
 ) -> tuple[str, dict[str, str], bytes | None]:
     """URL, headers and body of the call. `secret` is None where `auth` is none. Raises ValueRefused."""
-    headers = {**settings.headers, "Accept": "application/json", **_authorize(settings, secret)}
+    own = {} if any(name.lower() == "accept" for name in settings.headers) else {"Accept": "application/json"}
+    headers = {**settings.headers, **own, **_authorize(settings, secret)}
     content = _build_content(settings, attributes, callback)
     if settings.method == "GET":
         return add_to_query(settings.url, _flatten(content)), headers, None
@@ -135,13 +140,18 @@ def _authorize(settings: BackchannelSettings, secret: str | None) -> dict[str, s
     if settings.auth == "basic":
         pair = f"{settings.username or ''}:{secret}".encode()
         return {"Authorization": f"Basic {base64.b64encode(pair).decode('ascii')}"}
+    if not secret.isascii():
+        raise PartnerUnusable(f"the secret {settings.secret!r} is not ASCII, as a header must be", code="secret-unfit")
     if settings.auth == "bearer":
         return {"Authorization": f"Bearer {secret}"}
     return {settings.auth_header or "Authorization": secret}
 
 
-def _read_text(answer: bytes, pointer: str) -> str:
-    """The text at a JSON Pointer (RFC 6901, section 4). Raises PartnerUnusable, without anything of the answer."""
+def _read_text(answer: bytes, pointer: str, *, code: str) -> str:
+    """The text at a JSON Pointer (RFC 6901, section 4).
+
+    Raises PartnerUnusable, without anything of the answer; with this code when there is no text.
+    """
     try:
         value = parse_json(answer)
     except JsonRefused as refused:
@@ -150,12 +160,12 @@ def _read_text(answer: bytes, pointer: str) -> str:
         name = step.replace("~1", "/").replace("~0", "~")
         if isinstance(value, dict) and name in value:
             value = value[name]
-        elif isinstance(value, list) and name.isascii() and name.isdigit() and int(name) < len(value):
+        elif isinstance(value, list) and _POSITION.fullmatch(name) and int(name) < len(value):
             value = value[int(name)]
         else:
-            _refuse("answer-incomplete", f"the partner's answer has nothing at {pointer}")
+            _refuse(code, f"the partner's answer has nothing at {pointer}")
     if not isinstance(value, str) or not value:
-        _refuse("answer-incomplete", f"the partner's answer has no text at {pointer}")
+        _refuse(code, f"the partner's answer has no text at {pointer}")
     return value
 
 

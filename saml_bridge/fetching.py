@@ -1,8 +1,9 @@
-"""Requests of ours to addresses that a biller or a partner names: metadata to fetch, messages to deliver.
+"""Requests of ours to addresses that a biller or a partner names: metadata to fetch, messages to deliver, calls.
 
 Owns: which addresses may be reached, and within which bounds of time, size and redirects. Does not own: what an answer
 means, and the portal's own address, which the operator alone names (`sessions.py`).
-Called by: `refreshing.py` for partner metadata, the logout for messages that go from server to server.
+Called by: `refreshing.py` for partner metadata, the logout for messages that go from server to server,
+`partner_calls.py` in the middle of a launch.
 
 Whoever names a URL could name one of our own machines, so a name is looked up once, every address of it is checked
 against a closed list of networks, and the connection goes to exactly the address that was checked. The name still
@@ -198,7 +199,8 @@ class Fetcher:
         deadline = _Deadline(deadline_seconds or self._deadline_seconds)
         with self._ask(method, _read_place(url), headers=headers, deadline=deadline, body=body) as reply:
             if reply.status in _REDIRECTS:
-                _refuse("fetch-redirect", reply.place.host, f"answered a {method} with a redirect.", _FINAL_FIX)
+                what = f"answered a {method} with a redirect."
+                _refuse("fetch-redirect", reply.place.host, what, _FINAL_FIX, status=reply.status)
             if not 200 <= reply.status < 300:
                 reply.refuse_status()
             return reply.describe(), b"".join(reply.read_body(max_bytes))
@@ -219,7 +221,8 @@ class Fetcher:
         try:
             with deadline.hanging_up(connection):
                 with _explaining(place, deadline):
-                    sent = {**headers, **_OWN_HEADERS, "Host": place.netloc}
+                    sent = {name: value for name, value in headers.items() if name.lower() not in _SET_HERE}
+                    sent |= {**_OWN_HEADERS, "Host": place.netloc}
                     connection.request(
                         method, place.target, body=body, headers=sent, preload_content=False, decode_content=False
                     )
@@ -295,6 +298,7 @@ class Fetcher:
 
 
 _OWN_HEADERS: Final = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Connection": "close"}
+_SET_HERE: Final = frozenset({name.lower() for name in _OWN_HEADERS} | {"host"})
 _FINAL_FIX: Final = "Use the address that the redirects lead to."
 _NAME_FIX: Final = "Check the host's name, and the name service of this machine."
 
@@ -305,8 +309,10 @@ def _load_public_authorities() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
 
 
-def _refuse(code: str, host: str, what: str, fix: str = "") -> NoReturn:
-    raise FetchRefused(f"{host} {what} {fix}".strip(), code=code)
+def _refuse(code: str, host: str, what: str, fix: str = "", *, status: int | None = None) -> NoReturn:
+    refused = FetchRefused(f"{host} {what} {fix}".strip(), code=code)
+    refused.status = status
+    raise refused
 
 
 def _find_denial(address: Address) -> str | None:
@@ -423,11 +429,8 @@ class _Reply:
         fix = "Check the address." if self.status in (404, 410) else ""
         if self.status in (401, 403, 407):
             fix = "It must be open to everybody, because no user name is sent."
-        try:
-            _refuse("fetch-status", self.place.host, f"answered with status {self.status}.", fix)
-        except FetchRefused as refused:
-            refused.status = self.status
-            raise
+        what = f"answered with status {self.status}."
+        _refuse("fetch-status", self.place.host, what, fix, status=self.status)
 
     def find_next_place(self) -> _Place:
         """Where a redirect leads, if it may lead there."""

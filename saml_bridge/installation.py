@@ -15,7 +15,7 @@ from pathlib import Path
 from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.config import check_signer
 from saml_bridge.db import check_schema, upgrade_database
-from saml_bridge.document import KeyNames, TokenKeys
+from saml_bridge.document import Biller, KeyNames, TokenKeys
 from saml_bridge.errors import BridgeError, ConfigInvalid, SettingsInvalid
 from saml_bridge.keys import check_private, write_private
 from saml_bridge.refreshes import SourceState
@@ -146,7 +146,7 @@ def _examine_keys(bridge: Bridge, now: datetime) -> Iterator[Finding]:
 
 
 def _examine_named_keys(bridge: Bridge) -> Iterator[Finding]:
-    """Keys that billers name and that are not in the folder; those that are there are examined already."""
+    """Keys and secrets that billers name and that are not there; the keys that are there are examined already."""
     there = bridge.keys.list_names()
     for slug in bridge.registry.list_billers():
         try:
@@ -159,6 +159,16 @@ def _examine_named_keys(bridge: Bridge) -> Iterator[Finding]:
                     message = f"There is no key {name!r}, which it names, in {bridge.keys.folder}."
                     fix = "Bring its files back, or have another take over: see docs/keys.md."
                     yield Finding("key-absent", Severity.ERROR, message, fix, slug)
+            yield from _examine_secrets(bridge, biller)
+
+
+def _examine_secrets(bridge: Bridge, biller: Biller) -> Iterator[Finding]:
+    for partner in biller.partners:
+        name = getattr(partner.settings, "secret", None)
+        if name is not None and not bridge.partner_secrets.has(biller.slug, name):
+            message = f"There is no secret {name!r}, which it names, or none that can be opened."
+            fix = f"Set it with 'saml-bridge secrets set {biller.slug} {name}'."
+            yield Finding("secret-missing", Severity.ERROR, message, fix, f"{biller.slug}/{partner.slug}")
 
 
 def _examine_partner(partner: IndexedPartner, now: datetime) -> Iterator[Finding]:

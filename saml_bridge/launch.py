@@ -157,8 +157,9 @@ class Launcher:
         with it: when another came into force in the meantime, everything is decided again. Raises a BridgeError for a
         refusal; NotRecorded when the record could not be committed, and then nothing leaves.
         """
+        services = self.services.for_one_launch()
         for _ in range(_ATTEMPTS):
-            attempt = _Attempt(self, request, source, self.clock())
+            attempt = _Attempt(self, request, source, services, self.clock())
             try:
                 snapshot = self.registry.find_snapshot(request.biller)
             except BridgeError as error:
@@ -190,10 +191,13 @@ class Launcher:
 class _Attempt:
     """One evaluation of a launch under one snapshot; gathers what its record will say."""
 
-    def __init__(self, launcher: Launcher, request: LaunchRequest, source: SessionSource, now: datetime) -> None:
+    def __init__(
+        self, launcher: Launcher, request: LaunchRequest, source: SessionSource, services: Services, now: datetime
+    ) -> None:
         self._launcher = launcher
         self._request = request
         self._source = source
+        self._services = services
         self._now = now
         self._known: dict[str, Any] = {}
 
@@ -281,7 +285,7 @@ class _Attempt:
             callback=callback,
             now=self._now,
             random_bytes=launcher.random_bytes,
-            services=launcher.services,
+            services=self._services,
             request=self._request.asked,
             revision=snapshot.revision,
             vouched=self._request.vouched,
@@ -410,8 +414,8 @@ def find_origins(action: str, declared: tuple[str, ...], callback: str | None = 
 
 
 def find_location(reply: Reply) -> str:
-    """Where a reply takes the browser."""
-    return reply.action if isinstance(reply, FormPost) else reply.url
+    """Where a reply takes the browser: of a URL, which may carry a token, its origin alone."""
+    return reply.action if isinstance(reply, FormPost) else origin_of(reply.url)
 
 
 def _find_origin(callback: str | None) -> str | None:

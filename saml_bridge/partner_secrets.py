@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import BigInteger, Connection, Index, Integer, String, Text, delete, insert, select, update
+from sqlalchemy import BigInteger, Connection, Index, Integer, String, Text, delete, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.db import Base, Database, UtcDateTime
 from saml_bridge.errors import BridgeError, DatabaseUnavailable, PartnerUnusable
-from saml_bridge.sealing import Seal
+from saml_bridge.sealing import Seal, SealBroken
 
 LEAST_CHARACTERS: Final = 8
 MOST_CHARACTERS: Final = 4096
@@ -80,7 +80,9 @@ class SecretState:
 
 @dataclass(frozen=True, slots=True)
 class _Secret:
-    value: str = field(repr=False)
+    """`value` is None when it was sealed with another key, and cannot be opened."""
+
+    value: str | None = field(repr=False)
     starts_at: datetime
     ends_at: datetime | None
 
@@ -112,20 +114,19 @@ class PartnerSecrets:
         starts_at: datetime | None = None,
         overlap: timedelta = DEFAULT_OVERLAP,
     ) -> None:
-        """Keep a secret, good from `starts_at` (now) on; the one in use until then ends `overlap` after that.
+        """Keep a secret, good from `starts_at` (now) on; those before it end `overlap` after that, or as they would.
 
         One that was to start later, and has not, is replaced. Raises SecretRefused.
         """
-        _check(name, value)
-        starts = starts_at or now
+        _check(biller, name, value)
+        starts = max(starts_at or now, now)
+        ends = starts + overlap
         same = (_TABLE.c.biller == biller, _TABLE.c.name == name)
-        in_use = select(_TABLE.c.id).where(*same).order_by(_TABLE.c.starts_at.desc(), _TABLE.c.id.desc()).limit(1)
+        lasts = or_(_TABLE.c.ends_at.is_(None), _TABLE.c.ends_at > ends)
         row = {"biller": biller, "name": name, "sealed": self._seal.seal(value), "created_at": now, "starts_at": starts}
         with self._writing() as connection:
             connection.execute(delete(_TABLE).where(*same, _TABLE.c.starts_at > now))
-            connection.execute(
-                update(_TABLE).where(_TABLE.c.id.in_(in_use.scalar_subquery())).values(ends_at=starts + overlap)
-            )
+            connection.execute(update(_TABLE).where(*same, lasts).values(ends_at=ends))
             connection.execute(delete(_TABLE).where(*same, _TABLE.c.ends_at <= now))
             connection.execute(insert(_TABLE).values(**row, ends_at=None))
         self._forget(biller, name)
@@ -133,23 +134,26 @@ class PartnerSecrets:
     def find(self, biller: str, name: str, now: datetime) -> str:
         """The secret for what we send now: of the good ones that which started last.
 
-        Raises PartnerUnusable (secret-missing), SealBroken.
+        Raises PartnerUnusable: secret-missing, or secret-sealed when it was sealed with another key.
         """
         good = [one for one in self._list(biller, name) if one.starts_at <= now and not one.is_over(now)]
-        if not good:
-            detail = f"{biller} has no secret {name!r}: set it with 'saml-bridge secrets set {biller} {name}'"
-            raise PartnerUnusable(detail, code="secret-missing")
-        return max(good, key=lambda one: one.starts_at).value
+        for one in reversed(good):
+            if one.value is not None:
+                return one.value
+        command = f"'saml-bridge secrets set {biller} {name}'"
+        if good:
+            detail = f"the secret {name!r} of {biller} cannot be opened: was SAML_BRIDGE_PARTNER_SECRETS_KEY changed?"
+            raise PartnerUnusable(f"{detail} Set it again with {command}.", code="secret-sealed")
+        raise PartnerUnusable(f"{biller} has no secret {name!r}: set it with {command}", code="secret-missing")
 
     def list_valid(self, biller: str, name: str, now: datetime) -> tuple[str, ...]:
         """The secrets to take for what comes in, the newest first; one that is to start is taken already."""
-        good = [one for one in self._list(biller, name) if not one.is_over(now)]
-        return tuple(one.value for one in sorted(good, key=lambda one: one.starts_at, reverse=True))
+        good = [one.value for one in self._list(biller, name) if not one.is_over(now)]
+        return tuple(value for value in reversed(good) if value is not None)
 
     def has(self, biller: str, name: str) -> bool:
-        """Whether there is a secret of this name that has not ended."""
-        now = datetime.now(UTC)
-        return any(not one.is_over(now) for one in self._list(biller, name))
+        """Whether there is a secret of this name that can be opened and has not ended, or is to start."""
+        return bool(self.list_valid(biller, name, datetime.now(UTC)))
 
     def list_states(self, biller: str) -> tuple[SecretState, ...]:
         """All secrets of a biller, without their values, by name and start."""
@@ -168,6 +172,7 @@ class PartnerSecrets:
         return gone
 
     def _list(self, biller: str, name: str) -> tuple[_Secret, ...]:
+        """By their start; of those that start at once the one that was set last is the last."""
         now = self._clock()
         kept = self._read.get((biller, name))
         if kept is not None and now - kept[0] < CACHE_SECONDS:
@@ -183,8 +188,14 @@ class PartnerSecrets:
         columns = (_TABLE.c.sealed, _TABLE.c.starts_at, _TABLE.c.ends_at)
         chosen = select(*columns).where(_TABLE.c.biller == biller, _TABLE.c.name == name)
         with self._reading() as connection:
-            rows = connection.execute(chosen).all()
-        return tuple(_Secret(self._seal.open(sealed), starts_at, ends_at) for sealed, starts_at, ends_at in rows)
+            rows = connection.execute(chosen.order_by(_TABLE.c.starts_at, _TABLE.c.id)).all()
+        return tuple(_Secret(self._open(sealed), starts_at, ends_at) for sealed, starts_at, ends_at in rows)
+
+    def _open(self, sealed: str) -> str | None:
+        try:
+            return str(self._seal.open(sealed))
+        except SealBroken:
+            return None
 
     def _forget(self, biller: str, name: str) -> None:
         with self._lock:
@@ -209,7 +220,9 @@ def _explaining() -> Iterator[None]:
         raise DatabaseUnavailable(f"the secrets cannot be read or kept: {type(error).__name__}") from error
 
 
-def _check(name: str, value: str) -> None:
+def _check(biller: str, name: str, value: str) -> None:
+    if not _NAME.fullmatch(biller):
+        raise SecretRefused(f"{biller[:80]!r} is no biller: use up to 64 lower-case letters, digits and hyphens")
     if not _NAME.fullmatch(name):
         raise SecretRefused(
             f"{name[:80]!r} is no name of a secret: use up to 64 lower-case letters, digits and hyphens"

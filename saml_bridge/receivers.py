@@ -11,7 +11,7 @@ Pure: what reaches outside is passed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -90,13 +90,16 @@ class PartnerRequest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PartnerCall:
-    """One call of a partner's server. `target` names the partner for the breaker: biller and slug."""
+    """One call of a partner's server. `target` names the partner for the breaker: biller and slug.
+
+    What may hold a payer's value or a credential does not stand in its `repr`.
+    """
 
     target: tuple[str, str]
     method: str
-    url: str
-    headers: Mapping[str, str]
-    body: bytes | None
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(repr=False)
     total_seconds: float
 
 
@@ -136,6 +139,37 @@ class Services:
     call: Callable[[PartnerCall], bytes]
     hold_hint: Callable[[Hint, datetime], Waits]
     keep_grant: Callable[[str, str, str, Mapping[str, Any], datetime], str]
+
+    def for_one_launch(self) -> Services:
+        """The same, where the very same call of a partner is made once and then answered as it was.
+
+        A launch is decided anew when the configuration changes meanwhile. What the partner is asked may be the same
+        then, and asking may have changed something there; a call that differs is made.
+        """
+        return replace(self, call=_CallOnce(self.call))
+
+
+class _CallOnce:
+    """The calls of one launch, and what became of each. For one thread."""
+
+    def __init__(self, call: Callable[[PartnerCall], bytes]) -> None:
+        self._call = call
+        self._made: list[tuple[PartnerCall, bytes | PartnerUnusable]] = []
+
+    def __call__(self, call: PartnerCall) -> bytes:
+        answer = next((answer for made, answer in self._made if made == call), None)
+        if answer is None:
+            answer = self._ask(call)
+            self._made.append((call, answer))
+        if isinstance(answer, PartnerUnusable):
+            raise answer
+        return answer
+
+    def _ask(self, call: PartnerCall) -> bytes | PartnerUnusable:
+        try:
+            return self._call(call)
+        except PartnerUnusable as refusal:
+            return refusal
 
 
 def _refuse_service(*_: Any) -> Any:

@@ -309,7 +309,8 @@ def _list_places(biller: Biller) -> Iterator[tuple[str, str]]:
 def check_biller_keys(biller: Biller, find_published: Callable[[str], PublishedKey]) -> Iterator[Finding]:
     """Whether the biller's keys for tokens are there, as far as no partner's own check asks, and for tokens alone.
 
-    A key that signs both XML and tokens would let what was made for one be passed off as the other.
+    A key that signs both XML and tokens would let what was made for one be passed off as the other. One name for both
+    is refused with the document alone (`config/`); this finds one key under two names.
     """
     needed = list_needed_keys(biller)
     for use in ("next", "previous"):
@@ -319,8 +320,7 @@ def check_biller_keys(biller: Biller, find_published: Callable[[str], PublishedK
     for name, where in _list_places(biller):
         twin = _find_twin(name, biller.idp.keys.published, find_published)
         if twin is not None:
-            same = "" if twin == name else f" is the key {twin!r} by another name, which"
-            message = f"key: {name!r}{same or ','} signs this biller's XML messages (idp.keys), and is to sign tokens"
+            message = f"key: {name!r} is the key {twin!r} by another name, which signs SAML messages (idp.keys)"
             fix = "Make another key for tokens with 'saml-bridge keys create', and name it here."
             yield Finding("key-shared", Severity.ERROR, message, fix, where)
 
@@ -337,10 +337,9 @@ def _check_published(name: str, use: str, find_published: Callable[[str], Publis
 def _find_twin(name: str, others: Iterable[str], find_published: Callable[[str], PublishedKey]) -> str | None:
     """Which of the other names is the same key; one that cannot be read is nobody's twin."""
     public = _read_public(name, find_published)
-    for other in others:
-        if other == name or (public is not None and public == _read_public(other, find_published)):
-            return other
-    return None
+    if public is None:
+        return None
+    return next((one for one in others if one != name and _read_public(one, find_published) == public), None)
 
 
 def _read_public(name: str, find_published: Callable[[str], PublishedKey]) -> PublicKey | None:

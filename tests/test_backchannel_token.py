@@ -147,6 +147,28 @@ def test_rfc6901_the_token_may_stand_deep_in_the_answer(partner: Partner) -> Non
     assert reply == Redirect(f"{LANDING}?token=T-2")
 
 
+@pytest.mark.parametrize("pointer", ["/00", "/01", "/-", "/2", "/1e0", "/9999999999999", "/0/x", "/x"])
+def test_rfc6901_what_is_no_element_of_the_answer_is_no_token(partner: Partner, pointer: str) -> None:
+    partner.body = b'["T-1", "T-2"]'
+    refuse(partner, "answer-without-token", token_at=pointer)
+
+
+@pytest.mark.parametrize("name", ["Accept", "accept"])
+def test_the_partners_own_kind_of_json_may_be_asked_for(partner: Partner, name: str) -> None:
+    go(partner, headers={name: "application/vnd.partner+json"})
+    accepted = [value for one, value in partner.asked[0][2].items() if one.lower() == "accept"]
+    assert accepted == ["application/vnd.partner+json"]
+
+
+def test_a_secret_that_no_header_carries_is_said_before_anything_is_sent(partner: Partner) -> None:
+    biller = make_biller("backchannel_token", settings(partner, auth="bearer", username=None))
+    with pytest.raises(PartnerUnusable) as caught:
+        launch(biller, secret="påssword-4711", call=make_calls().call)
+    assert caught.value.code == "secret-unfit"
+    assert "4711" not in caught.value.diagnosis()
+    assert partner.asked == []
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -154,14 +176,16 @@ def test_rfc6901_the_token_may_stand_deep_in_the_answer(partner: Partner) -> Non
         (b'{"sessionToken": "a", "sessionToken": "b"}', "answer-unreadable"),
         (b"\xff", "answer-unreadable"),
         (b"[" * 30_000, "answer-unreadable"),
-        (b"{}", "answer-incomplete"),
-        (b'{"sessionToken": ""}', "answer-incomplete"),
-        (b'{"sessionToken": null}', "answer-incomplete"),
-        (b'{"sessionToken": {"a": 1}}', "answer-incomplete"),
+        (b"{}", "answer-without-token"),
+        (b'["sessionToken"]', "answer-without-token"),
+        (b'{"sessionToken": ""}', "answer-without-token"),
+        (b'{"sessionToken": null}', "answer-without-token"),
+        (b'{"sessionToken": 17}', "answer-without-token"),
+        (b'{"sessionToken": {"a": 1}}', "answer-without-token"),
         (b'{"sessionToken": "a b"}', "answer-token-unfit"),
         (b'{"sessionToken": "a\\n"}', "answer-token-unfit"),
         (b'{"sessionToken": "' + b"x" * (LONGEST_TOKEN + 1) + b'"}', "answer-token-unfit"),
-        (b'{"sessionToken": "' + b"x" * 70_000 + b'"}', "partner-unreachable"),
+        (b'{"sessionToken": "' + b"x" * 70_000 + b'"}', "answer-unreadable"),
     ],
 )
 def test_an_answer_that_cannot_be_taken_signs_nobody_in(partner: Partner, body: bytes, code: str) -> None:
@@ -186,6 +210,12 @@ def test_a_url_on_the_partners_origin_is_followed(partner: Partner) -> None:
         ("https://app.partner.example@evil.example/", "answer-url-unfit"),
         ("javascript:alert(1)", "answer-url-unfit"),
         ("//app.partner.example/", "answer-url-unfit"),
+        ("https://evil.example#https://app.partner.example/", "answer-url-unfit"),
+        ("https://app.partner.example/#/s", "answer-url-unfit"),
+        ("https:\\\\app.partner.example/", "answer-url-unfit"),
+        ("https://app.partner.example\\@evil.example/", "answer-url-unfit"),
+        (" https://app.partner.example/", "answer-url-unfit"),
+        ("", "answer-without-url"),
         ("https://app.partner.example/" + "x" * 5000, "answer-url-unfit"),
     ],
 )
@@ -198,8 +228,8 @@ def test_b14_a_url_elsewhere_is_not_followed(partner: Partner, url: str, code: s
 @pytest.mark.parametrize("status", [302, 401, 404, 500])
 def test_an_error_of_the_partner_is_said_by_its_status(partner: Partner, status: int) -> None:
     partner.status, partner.headers = status, {"Location": "http://127.0.0.1:1/"}
-    code = "partner-unreachable" if status == 302 else "partner-status"
-    refused = refuse(partner, code)
+    refused = refuse(partner, "partner-status")
+    assert str(status) in refused.detail
     assert len(partner.asked) == 1
     if status == 401:
         assert "saml-bridge secrets set" in refused.detail

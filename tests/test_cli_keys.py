@@ -183,6 +183,7 @@ def test_k1_a_service_does_not_start_with_a_key_that_others_can_read(published: 
     assert f"chmod 600 {path}" in published.run("serve", code=1).stderr
     path.chmod(0o600)
     path.write_text("broken")
+    (path.parent / "tokens.key.pem").unlink()
     assert "default" in published.run("serve", code=1).stderr, "there is no key left that could sign"
 
 

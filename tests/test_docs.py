@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,12 @@ import yaml
 
 from saml_bridge.cli import cli
 from saml_bridge.config import load_file
+from saml_bridge.config.schemas import PROTOCOL_SCHEMAS
 from saml_bridge.fields import FIELDS, Field, build_example
 from saml_bridge.settings import Settings
 from saml_bridge.transforms import TRANSFORMS
 from saml_bridge.web.portal import find_script
+from tests.billers import write_partners
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -25,10 +27,12 @@ PAGES = [
         "README.md",
         "CONTRIBUTING.md",
         "docs/configuration.md",
+        "docs/protocols.md",
         "docs/partner-metadata.md",
         "docs/integrate-your-portal.md",
         "docs/session-sources.md",
         "docs/sign-out.md",
+        "docs/openid-provider.md",
         "docs/decisions/README.md",
     )
 ]
@@ -64,7 +68,51 @@ def test_the_example_of_the_configuration_is_one() -> None:
     assert {one.name for one in fields(filed.biller.partners[0].saml)} == set(
         yaml.safe_load(example)["billers"][0]["partners"][0]["saml"]
     )
+    assert set(yaml.safe_load(example)["billers"][0]["tokens"]) == {one.name for one in fields(filed.biller.tokens)}
     assert {one.name for one in fields(filed.biller.links[0])} == set(yaml.safe_load(example)["billers"][0]["links"][0])
+
+
+@pytest.mark.parametrize("protocol", [name for name in PROTOCOL_SCHEMAS if name != "saml"])
+def test_every_setting_of_a_protocol_is_described_with_its_default(protocol: str) -> None:
+    schema = PROTOCOL_SCHEMAS[protocol]()
+    section = CONFIGURATION.split(f"\n### `{protocol}`")[1].split("\n#")[0]
+    described = dict(re.findall(r"^\| `([a-z_]+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", section, re.M))
+    defaults = {}
+    for one in fields(schema.makes):
+        value = one.default if one.default_factory is MISSING else one.default_factory()
+        written = "required" if value is MISSING else schema.fields[one.name].serialize("x", {"x": value})
+        defaults[one.name] = written
+    assert list(described) == list(defaults)
+    shown = {name: text if text == "required" else yaml.safe_load(text.strip("`")) for name, text in described.items()}
+    assert shown == json.loads(json.dumps(defaults))
+
+
+PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PROTOCOLS, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: re.findall(r"slug: (\S+)", example)[0])
+def test_every_example_of_a_protocol_can_be_applied(example: str) -> None:
+    [partner] = yaml.safe_load(example)["partners"]
+    document = load_file(write_partners(partner))
+    expected = {"multipass-weaker"} if "format: multipass" in example else set()
+    assert {one.code for one in document.findings} == expected
+
+
+def test_every_protocol_has_a_section_with_an_example() -> None:
+    sections = re.findall(r"^## `([a-z_]+)`.*?\n```yaml\n(.*?)```", PROTOCOLS, re.M | re.DOTALL)
+    assert [name for name, _ in sections] == list(PROTOCOL_SCHEMAS)
+    assert all(f"protocol: {name}\n" in example for name, example in sections)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_places_within_pages_are_there(page: Path) -> None:
+    for target, place in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+        text = (page.parent / target if target else page).read_text(encoding="utf-8")
+        headings = [
+            re.sub(r"[^a-z0-9_ -]", "", one.lower()).replace(" ", "-") for one in re.findall("^#+ (.*)$", text, re.M)
+        ]
+        assert place in headings, f"{page.name} points at {target}#{place}"
 
 
 def test_every_threat_that_a_test_names_is_listed_and_every_listed_one_is_tested() -> None:

@@ -17,7 +17,18 @@ from sqlalchemy import text
 from saml_bridge.audit import AuditTrail, Entry, Kind, Outcome, Search
 from saml_bridge.config import dump_biller, load_file
 from saml_bridge.db import Database
-from saml_bridge.document import Biller, Condition, Idp, KeyNames, Rule, TokenKeys, Tokens, TransformCall
+from saml_bridge.document import (
+    Biller,
+    Condition,
+    Idp,
+    JwtSettings,
+    KeyNames,
+    Partner,
+    Rule,
+    TokenKeys,
+    Tokens,
+    TransformCall,
+)
 from saml_bridge.errors import (
     BillerUnknown,
     ConfigConflict,
@@ -703,6 +714,46 @@ def test_k6_a_key_under_another_name_is_the_same_key(world: World, certs: Path) 
     found = world.refused(world.biller)
     assert set(found) == {"key-shared"}
     assert "'tokens' is the key 'default' by another name" in found["key-shared"].message
+
+
+JWT = Partner("itron", "Itron", "jwt", JwtSettings("https://itron.example/in"), ("https://itron.example",))
+
+
+def with_jwt(biller: Biller, **changes: object) -> Biller:
+    """With a partner whose tokens a key of the ring signs."""
+    settings = replace(JwtSettings("https://itron.example/in"), **changes)  # type: ignore[arg-type]
+    return replace(biller, partners=(*biller.partners, replace(JWT, settings=settings)))
+
+
+def test_keys_for_tokens_must_be_there_where_a_partner_needs_them(world: World) -> None:
+    biller = with_jwt(world.biller)
+    assert {code: one.where for code, one in world.refused(biller).items()} == {
+        "key-refused": "riverton-water: partners[1].jwt.key"
+    }
+    world.keys.create("tokens", kind="rsa-2048", now=NOW)
+    found = world.refused(replace(biller, tokens=Tokens(TokenKeys(next="absent"))))
+    assert {code: one.where for code, one in found.items()} == {"key-refused": "riverton-water: tokens.keys.next"}
+    assert set(world.refused(with_jwt(world.biller, algorithm="ES256"))) == {"key-kind"}
+    world.publish(replace(biller, tokens=Tokens(TokenKeys(previous="curve"))))
+    assert [key.name for key in world.registry.find_snapshot("riverton-water").find_token_keys()] == ["tokens", "curve"]
+
+
+def test_k6_a_partners_own_key_under_another_name_is_the_same_key(world: World, certs: Path) -> None:
+    for part in ("key", "cert"):
+        shutil.copy(certs / f"default.{part}.pem", certs / f"itron.{part}.pem")
+    found = world.refused(with_jwt(world.biller, key="itron"))
+    assert found["key-shared"].where == "riverton-water: partners[1].jwt.key"
+
+
+def test_a_locked_key_for_tokens_is_published_without_a_passphrase(world: World, certs: Path) -> None:
+    KeyRing(certs, "a passphrase").create("winter", kind="ec-p256", now=NOW, encrypt=True)
+    world.keys.create("own", kind="ed25519", now=NOW)
+    biller = with_jwt(world.biller, key="own", algorithm="EdDSA")
+    service = world.open_another(find_published=KeyRing(certs).find_published)
+    change = publication(replace(biller, tokens=Tokens(TokenKeys(next="winter"))), 0, world.metadata)
+    service.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
+    keys = service.find_snapshot("riverton-water").find_token_keys()
+    assert [key.name for key in keys] == ["winter", "own"], "'tokens' is not there, and nobody needs it"
 
 
 def test_keys_for_tokens_need_not_be_there_where_no_partner_needs_them(world: World) -> None:

@@ -20,6 +20,15 @@ def test_defaults_need_only_a_secret() -> None:
     assert settings.base_url == "http://localhost:8700"
     assert settings.database_url == f"sqlite:///{Path.cwd() / 'instance' / 'saml_bridge.db'}"
     assert settings.pairwise_secret == SECRET
+    assert settings.partner_secrets_key == SECRET
+
+
+def test_the_secrets_of_partners_may_be_sealed_with_a_key_of_their_own() -> None:
+    own = "another-secret-" * 3
+    settings = read(SECRET_KEY=SECRET, PARTNER_SECRETS_KEY=own)
+    assert (settings.partner_secrets_key, settings.pairwise_secret) == (own, SECRET)
+    assert own not in repr(settings)
+    assert "at least 32" in refuse(SECRET_KEY=SECRET, PARTNER_SECRETS_KEY="short")
 
 
 def test_the_secret_may_come_from_the_instance_folder(tmp_path: Path) -> None:

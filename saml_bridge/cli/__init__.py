@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from saml_bridge.cli import audit, configuration, keys, launching, metadata, portal_keys, secrets, service
+from saml_bridge.cli import audit, catalog, configuration, keys, launching, metadata, portal_keys, secrets, service
 from saml_bridge.cli.group import cli, explain_os, show_error
 from saml_bridge.db import DATABASE_FIX, explain_failure
 from saml_bridge.errors import BridgeError
@@ -20,7 +20,7 @@ from saml_bridge.terminal import clean
 
 __all__ = ["cli", "main"]
 
-SUBJECTS = (audit, configuration, keys, launching, metadata, portal_keys, secrets, service)
+SUBJECTS = (audit, catalog, configuration, keys, launching, metadata, portal_keys, secrets, service)
 """Importing them puts their commands on the group."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 import secrets
 import sys
@@ -14,9 +13,13 @@ import click
 from saml_bridge.app import Bridge
 from saml_bridge.audit import Entry, Kind
 from saml_bridge.cli.group import FILE, Instant, cli, now, opened
-from saml_bridge.partner_secrets import DEFAULT_OVERLAP, SecretState
+from saml_bridge.installation import name_operator
+from saml_bridge.partner_secrets import DEFAULT_OVERLAP, MOST_CHARACTERS, SecretRefused, SecretState
 from saml_bridge.terminal import make_console, make_table
 from saml_bridge.web.launch import new_trace_id
+
+_MOST_READ = 4 * MOST_CHARACTERS + 16
+"""Enough to see that a longer text is too long."""
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
@@ -63,7 +66,9 @@ def secrets_set(
         detail = name if starts is None else f"{name}, from {starts.isoformat()}"
         _record(bridge, Kind.SECRET_SET, biller, detail, at)
     click.echo(
-        f"{biller}: the secret {name} is set" + ("" if starts is None else f", to be used from {starts}"), err=True
+        f"{biller}: the secret {name} is set"
+        + ("" if starts is None else f", to be used from {starts:%Y-%m-%d %H:%M}"),
+        err=True,
     )
     if generate:
         click.echo(value)
@@ -71,10 +76,20 @@ def secrets_set(
 
 def _read(file: Path | None) -> str:
     if file is not None:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
+        with file.open("rb") as content:
+            return _decode(content.read(_MOST_READ))
     if sys.stdin.isatty():
         return str(click.prompt("Secret", hide_input=True, confirmation_prompt=True))
-    return sys.stdin.read().rstrip("\r\n")
+    return _decode(sys.stdin.buffer.read(_MOST_READ))
+
+
+def _decode(content: bytes) -> str:
+    """The text, without one line break at its end."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise SecretRefused("the secret is no UTF-8 text: give bytes in base64url or hexadecimal") from None
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 @partner_secrets.command("list")
@@ -111,4 +126,4 @@ def secrets_revoke(biller: str, name: str) -> None:
 
 def _record(bridge: Bridge, kind: Kind, biller: str, detail: str, at: datetime) -> None:
     trace_id = new_trace_id(bridge.launcher)
-    bridge.audit.record(Entry(kind, at, trace_id, biller, detail=detail, actor=getpass.getuser()))
+    bridge.audit.record(Entry(kind, at, trace_id, biller, detail=detail, actor=name_operator()))

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Final
 
 from marshmallow import Schema, ValidationError
 
+from saml_bridge.config.blanks import check_blanks, leave_out_filled_later
 from saml_bridge.config.checks import check_parts
 from saml_bridge.config.key_texts import FIELDS as KEY_SETTINGS
 from saml_bridge.config.key_texts import check_key_text, is_key_text, normalize_key_text
@@ -42,6 +43,7 @@ __all__ = [
     "dump_biller",
     "from_json",
     "load_file",
+    "read_document",
     "read_signer",
     "resolve_metadata",
     "to_json",
@@ -74,9 +76,18 @@ def load_file(content: bytes | str, *, allow_http: bool = False) -> FileDocument
     findings += check_unique(read, "slug", where="billers")
     for position, biller in read:
         findings += check_parts(biller, where=f"billers[{position}].", allow_http=allow_http)
-    findings = [replace(one, where=where) for _, where, one in sorted(_place(findings, lines), key=lambda row: row[0])]
+    blank = list(check_blanks(data))
+    findings = _sort(blank + leave_out_filled_later(findings, blank), lines)
     _raise_refusals(findings)
     return FileDocument(tuple(item for _, item in billers), tuple(findings))
+
+
+def read_document(content: bytes | str, schema: Schema) -> Any:
+    """A YAML document of another kind, as its schema loads it. Raises ConfigInvalid with every finding, each placed."""
+    data, lines = read_yaml(content)
+    loaded, findings = _load(schema, data, "")
+    _raise_refusals(_sort(findings, lines))
+    return loaded
 
 
 def dump_biller(biller: Biller, revision: int | None = None) -> str:
@@ -103,8 +114,11 @@ def from_json(text: str) -> Biller:
 
 def check_biller(biller: Biller, *, allow_http: bool = False) -> tuple[Finding, ...]:
     """Everything that can be said of a document alone. Metadata must be named by its hash here."""
-    loaded, findings = _load(_BILLER, _dump(biller), "")
+    written = _dump(biller)
+    loaded, findings = _load(_BILLER, written, "")
     findings += check_parts(loaded, where="", allow_http=allow_http)
+    blank = list(check_blanks(written))
+    findings = blank + leave_out_filled_later(findings, blank)
     for position, partner in enumerate(biller.partners):
         if not partner.speaks_saml:
             findings += check_key_text(partner.settings, f"partners[{position}].{partner.protocol}")
@@ -282,6 +296,11 @@ def _read_problems(messages: Any, where: str) -> Iterator[Finding]:
 def _to_finding(problem: Problem, where: str) -> Finding:
     name = re.split(r"[.]", where)[-1] or "the file"
     return Finding(problem.code, Severity.ERROR, f"{name}: {problem.message}", problem.fix, where)
+
+
+def _sort(findings: Iterable[Finding], lines: Lines) -> list[Finding]:
+    """In the order of their lines, which their places then name."""
+    return [replace(one, where=where) for _, where, one in sorted(_place(findings, lines), key=lambda row: row[0])]
 
 
 def _place(findings: Iterable[Finding], lines: Lines) -> Iterator[tuple[int, str, Finding]]:

@@ -43,7 +43,7 @@ JWT_CLAIMS: Final = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
 OWN_HEADERS: Final = frozenset(
     {
         *("authorization", "host", "content-length", "content-type", "cookie", "connection", "transfer-encoding"),
-        *("te", "trailer", "upgrade", "expect", "proxy-authorization", "accept-encoding"),
+        *("te", "trailer", "upgrade", "expect", "proxy-authorization", "accept", "accept-encoding"),
     }
 )
 """Headers that the call itself sets, or that say how it is carried (RFC 9110, 7.6.1)."""
@@ -62,10 +62,8 @@ def check_partners(biller: Any, where: str) -> Iterator[Finding]:
         yield from _check_redirect_uris(find_settings(partner, "oidc"), f"{place}.oidc")
         if isinstance(partner, Partner) and (check := _CHECKS.get(type(partner.settings))):
             yield from check(partner, f"{place}.{partner.protocol}")
-            yield from _check_own_key(biller, partner.settings, f"{place}.{partner.protocol}")
     yield from _check_client_ids(biller, where)
     yield from _check_shared_secrets(biller, where)
-    yield from _check_token_keys(biller, where)
     yield from _check_relying_parties(biller, where)
     yield from _check_dropped_callbacks(biller, where)
 
@@ -116,6 +114,10 @@ def _check_oidc(partner: Partner, where: str) -> Iterator[Finding]:
     if not oidc.redirect_uris:
         message = "redirect_uris: is empty; expected the address at the partner that codes are sent to"
         yield refuse("config-missing", message, "Add the partner's redirect URI.", f"{where}.redirect_uris")
+    if oidc.userinfo_algorithm not in (None, oidc.id_token_algorithm):
+        message = f"userinfo_algorithm: expected null or {oidc.id_token_algorithm}, which the one key signs with"
+        fix = "Set it to the algorithm of ID tokens, or to null."
+        yield refuse("config-value", message, fix, f"{where}.userinfo_algorithm")
     yield from _check_sector(oidc, where)
     yield from _check_frontchannel(oidc, where)
     yield from _check_scopes(oidc, where)
@@ -190,9 +192,9 @@ def _check_relying_parties(biller: Any, where: str) -> Iterator[Finding]:
         links = _list_links(biller, get(partner, "slug"))
         enabled = [link.slug for link in links if link.enabled]
         if enabled and oidc.initiate_login_uri is None:
-            message = f"initiate_login_uri: is missing, and the link {enabled[0]!r} cannot start a sign-on without it"
-            fix = "Name the address at the partner that starts a sign-on, such as its login page, or disable the link."
-            yield refuse("config-missing", message, fix, f"{place}.initiate_login_uri")
+            message = f"initiate_login_uri: is missing, so the link {enabled[0]!r} serves only what the partner starts"
+            fix = "Name the address at the partner that starts a sign-on, such as its login page; or leave it so."
+            yield warn("initiate-login-missing", message, fix, f"{place}.initiate_login_uri")
         if len(enabled) > 1 and oidc.default_link is None:
             message = f"default_link: is missing, and sign-ons that the partner starts could use {', '.join(enabled)}"
             fix = "Name one of them; until then such sign-ons are refused."
@@ -238,9 +240,8 @@ def _check_jwt(partner: Partner, where: str) -> Iterator[Finding]:
 def _check_encrypted_token(partner: Partner, where: str) -> Iterator[Finding]:
     token: Any = partner.settings
     if token.format == "multipass":
-        yield from _check_presence(
-            token, where, "format multipass", needed=("secret",), unwanted=("encryption_key", "key")
-        )
+        unwanted = ("encryption_key", "key", "issuer", "audience")
+        yield from _check_presence(token, where, "format multipass", needed=("secret",), unwanted=unwanted)
         message = "format: multipass has keys of 128 bits out of one shared secret, and no issuer, audience or end"
         yield warn("multipass-weaker", message, "Use jwe, unless the partner takes nothing else.", f"{where}.format")
     elif token.key_management == "dir":
@@ -254,7 +255,7 @@ def _check_encrypted_token(partner: Partner, where: str) -> Iterator[Finding]:
         message = f"url: {token.url[:200]!r} has a query, and with carry path the token is appended to it"
         yield refuse("config-value", message, "Remove the query, or carry the token otherwise.", f"{where}.url")
     yield from _check_carrying(token, where, token.url)
-    own = JWT_CLAIMS if token.format == "jwe" else frozenset({"created_at"})
+    own = JWT_CLAIMS if token.format == "jwe" else frozenset({"created_at", "sub"})
     yield from _check_callback_claim(token, where, own)
 
 
@@ -326,7 +327,7 @@ def _check_answer(partner: Partner, call: BackchannelSettings, where: str) -> It
         if call.carry != "redirect":
             message = f"carry: expected redirect, since url_at gives an address to go to, found {call.carry!r}"
             yield refuse("config-value", message, "Set carry to redirect.", f"{where}.carry")
-        yield from _check_presence(call, where, "url_at", unwanted=("landing_url",))
+        yield from _check_presence(call, where, "url_at", unwanted=("landing_url", "callback_parameter"))
         if not partner.origins:
             message = "origins: is empty, and the address in the answer must be on one of the partner's origins"
             fix = "Add the origins that the partner's answers lead to, such as https://sso.example.com."
@@ -402,43 +403,24 @@ def _check_shared_secrets(biller: Any, where: str) -> Iterator[Finding]:
             first[name] = partner.slug
 
 
-def _check_token_keys(biller: Any, where: str) -> Iterator[Finding]:
-    """Keys that sign XML sign nothing else."""
-    for use in ("current", "next", "previous"):
-        name = get(get(get(biller, "tokens"), "keys"), use)
-        yield from _check_not_for_xml(biller, name, use, f"{where}tokens.keys.{use}")
-
-
-def _check_own_key(biller: Any, settings: Any, where: str) -> Iterator[Finding]:
-    yield from _check_not_for_xml(biller, get(settings, "key"), "key", f"{where}.key")
-
-
-def _check_not_for_xml(biller: Any, name: str | None, key: str, where: str) -> Iterator[Finding]:
-    names = get(get(biller, "idp"), "keys")
-    if name is not None and name in [get(names, use) for use in ("current", "next", "previous")]:
-        message = f"{key}: {name!r} signs SAML messages already (idp.keys), and a key has one use"
-        fix = "Make another with 'saml-bridge keys create', and name it."
-        yield refuse("key-shared", message, fix, where)
-
-
 def _check_dropped_callbacks(biller: Any, where: str) -> Iterator[Finding]:
     """A callback URI that the partner's settings carry nowhere."""
-    carriers = {
-        get(partner, "slug"): names
-        for _, partner in list_items(biller, "partners")
-        if isinstance(partner, Partner) and (names := _CALLBACK_CARRIERS.get(type(partner.settings)))
-        if all(get(partner.settings, name) is None for name in names)
-    }
+    dropping: dict[str, tuple[str, ...]] = {}
+    for _, partner in list_items(biller, "partners"):
+        names = _list_callback_carriers(partner.settings) if isinstance(partner, Partner) else ()
+        if names and all(get(partner.settings, name) is None for name in names):
+            dropping[partner.slug] = names
     for position, link in list_items(biller, "links"):
-        names = carriers.get(get(link, "partner"))
-        if names and get(link, "callback_uri") is not None:
+        if get(link, "callback_uri") is not None and (names := dropping.get(get(link, "partner"), ())):
             message = f"callback_uri is not sent, since the partner's settings have no {' and no '.join(names)}"
             fix = f"Set {' or '.join(names)}, or remove the callback URI."
             yield warn("callback-unused", message, fix, f"{where}links[{position}].callback_uri")
 
 
-_CALLBACK_CARRIERS: Final[Mapping[type, tuple[str, ...]]] = {
-    JwtSettings: ("callback_parameter", "callback_claim"),
-    EncryptedTokenSettings: ("callback_parameter", "callback_claim"),
-    BackchannelSettings: ("callback_parameter", "callback_in_body"),
-}
+def _list_callback_carriers(settings: Any) -> tuple[str, ...]:
+    """The settings that could say where a callback URI stands; none where the protocol always says it."""
+    if isinstance(settings, JwtSettings | EncryptedTokenSettings):
+        return ("callback_parameter", "callback_claim")
+    if isinstance(settings, BackchannelSettings):
+        return ("callback_in_body",) if settings.url_at is not None else ("callback_parameter", "callback_in_body")
+    return ()

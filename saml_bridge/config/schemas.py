@@ -510,7 +510,7 @@ class Part(fields.Nested):
         return ValidationError([Problem("config-type", "expected a mapping, found nothing")])
 
 
-class _Schema(Schema):
+class StrictSchema(Schema):
     """Base of all schemas: unknown keys are refused with the nearest that exists; loads a dataclass."""
 
     error_messages = {"unknown": "unknown", "type": "type"}  # noqa: RUF012 marshmallow types it as an instance's
@@ -542,7 +542,7 @@ class _Schema(Schema):
         return {key: value for key, value in data.items() if value is not None or key not in self.only_when_given}
 
 
-class ConditionSchema(_Schema):
+class ConditionSchema(StrictSchema):
     makes = Condition
     only_when_given = frozenset({"field", "in", "equals", "exists", "all", "any", "not"})
 
@@ -555,7 +555,7 @@ class ConditionSchema(_Schema):
     not_ = Part(lambda: ConditionSchema(), data_key="not", allow_none=True)
 
 
-class RuleSchema(_Schema):
+class RuleSchema(StrictSchema):
     makes = Rule
     only_when_given = frozenset({"each", "from", "template", "constant"})
 
@@ -573,21 +573,21 @@ class RuleSchema(_Schema):
     as_list = Flag(data_key="list")
 
 
-class MappingSchema(_Schema):
+class MappingSchema(StrictSchema):
     makes = AttributeMapping
 
     slug = Slug(required=True)
     rules = ListOf(Part(RuleSchema), required=True)
 
 
-class NameIdSchema(_Schema):
+class NameIdSchema(StrictSchema):
     makes = NameIdSettings
 
     format = Choice(get_args(NameIdFormat))
     from_ = Text(data_key="from")
 
 
-class SamlSchema(_Schema):
+class SamlSchema(StrictSchema):
     makes = SamlSettings
 
     metadata = MetadataReference()
@@ -612,21 +612,21 @@ class SamlSchema(_Schema):
     signing_key = Choice(("current", "next"))
 
 
-class SubjectSchema(_Schema):
+class SubjectSchema(StrictSchema):
     makes = SubjectSettings
 
     type = Choice(get_args(SubjectType))
     from_ = Text(data_key="from")
 
 
-class ScopeSchema(_Schema):
+class ScopeSchema(StrictSchema):
     makes = Scope
 
     name = Matching(_SCOPE, "text: a scope, of visible characters without quotes and backslashes", required=True)
     claims = ListOf(Text(), most=100, required=True)
 
 
-class OidcSchema(_Schema):
+class OidcSchema(StrictSchema):
     makes = OidcSettings
 
     client_id = Matching(_CLIENT_ID, "text of 1 to 255 visible characters without spaces", required=True)
@@ -653,7 +653,7 @@ class OidcSchema(_Schema):
     default_link = Slug(allow_none=True)
 
 
-class JwtSchema(_Schema):
+class JwtSchema(StrictSchema):
     makes = JwtSettings
 
     url = ReturnUrl(required=True)
@@ -671,7 +671,7 @@ class JwtSchema(_Schema):
     lifetime_seconds = WholeNumber(10, 300)
 
 
-class EncryptedTokenSchema(_Schema):
+class EncryptedTokenSchema(StrictSchema):
     makes = EncryptedTokenSettings
 
     url = ReturnUrl(required=True)
@@ -692,7 +692,7 @@ class EncryptedTokenSchema(_Schema):
     lifetime_seconds = WholeNumber(10, 300)
 
 
-class BackchannelSchema(_Schema):
+class BackchannelSchema(StrictSchema):
     makes = BackchannelSettings
 
     url = Url(required=True)
@@ -713,7 +713,7 @@ class BackchannelSchema(_Schema):
     total_seconds = WholeNumber(1, 10)
 
 
-PROTOCOL_SCHEMAS: Final[Mapping[str, type[_Schema]]] = {
+PROTOCOL_SCHEMAS: Final[Mapping[str, type[StrictSchema]]] = {
     "saml": SamlSchema,
     "oidc": OidcSchema,
     "jwt": JwtSchema,
@@ -722,7 +722,7 @@ PROTOCOL_SCHEMAS: Final[Mapping[str, type[_Schema]]] = {
 }
 
 
-class PartnerSchema(_Schema):
+class PartnerSchema(StrictSchema):
     """The settings of a partner's protocol stand under its name; those of another protocol are refused."""
 
     makes = Partner
@@ -766,7 +766,7 @@ class PartnerSchema(_Schema):
         return super().get_attribute(obj, attr, default)
 
 
-class LinkSchema(_Schema):
+class LinkSchema(StrictSchema):
     makes = Link
 
     slug = Slug(required=True)
@@ -783,7 +783,7 @@ class LinkSchema(_Schema):
     enabled = Flag()
 
 
-class PortalSchema(_Schema):
+class PortalSchema(StrictSchema):
     makes = Portal
 
     sign_in_url = ReturnUrl(required=True)
@@ -793,7 +793,7 @@ class PortalSchema(_Schema):
     origins = ListOf(Origin(), most=50)
 
 
-class KeyNamesSchema(_Schema):
+class KeyNamesSchema(StrictSchema):
     makes = KeyNames
 
     current = Slug()
@@ -801,7 +801,7 @@ class KeyNamesSchema(_Schema):
     previous = Slug(allow_none=True)
 
 
-class LogoSchema(_Schema):
+class LogoSchema(StrictSchema):
     makes = IdpLogo
 
     url = Url(required=True)
@@ -809,7 +809,7 @@ class LogoSchema(_Schema):
     height = WholeNumber(1, 10_000, required=True)
 
 
-class ContactSchema(_Schema):
+class ContactSchema(StrictSchema):
     makes = IdpContact
 
     type = Choice(("technical", "support", "administrative", "billing", "other"), required=True)
@@ -817,7 +817,7 @@ class ContactSchema(_Schema):
     name = Label(allow_none=True)
 
 
-class IdpSchema(_Schema):
+class IdpSchema(StrictSchema):
     makes = Idp
 
     entity_id = EntityId(allow_none=True)
@@ -830,13 +830,13 @@ class TokenKeysSchema(KeyNamesSchema):
     makes = TokenKeys
 
 
-class TokensSchema(_Schema):
+class TokensSchema(StrictSchema):
     makes = Tokens
 
     keys = Part(TokenKeysSchema)
 
 
-class BillerSchema(_Schema):
+class BillerSchema(StrictSchema):
     makes = Biller
 
     slug = Slug(required=True)
@@ -868,7 +868,7 @@ class FiledBillerSchema(BillerSchema):
         return FiledBiller(Biller(**rest), data.get("revision"))
 
 
-class FileSchema(_Schema):
+class FileSchema(StrictSchema):
     """A configuration file."""
 
     makes = dict

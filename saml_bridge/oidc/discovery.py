@@ -15,8 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from saml_bridge.claims import split_name
 from saml_bridge.document import Biller, OidcSettings
 from saml_bridge.oidc.clients import ALGORITHMS, METHODS
+from saml_bridge.saml.response import AUTHN_CONTEXTS
 
 STANDARD_SCOPES: Final[Mapping[str, frozenset[str]]] = {
     "profile": frozenset(
@@ -89,7 +91,8 @@ def build_discovery(biller: Biller, *, issuer: str) -> dict[str, Any]:
         **_describe_signed_userinfo(parties),
         "claim_types_supported": ["normal"],
         "claims_supported": [*_PROTOCOL_CLAIMS, *sorted(claims.difference(_PROTOCOL_CLAIMS))],
-        "prompt_values_supported": ["none", "login"],
+        "acr_values_supported": [uri for _, uri in AUTHN_CONTEXTS],
+        "prompt_values_supported": ["none", "login", "select_account"],
         "claims_parameter_supported": True,
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,
@@ -119,7 +122,7 @@ def _list_claims(biller: Biller) -> Iterator[str]:
     for link in biller.links:
         mapping = biller.find_mapping(link.mapping)
         if link.partner in slugs and mapping is not None:
-            yield from (rule.attribute.partition(".")[0] for rule in mapping.rules)
+            yield from (split_name(rule.attribute)[0] for rule in mapping.rules)
 
 
 def _list_scopes(parties: list[OidcSettings], claims: set[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """A circuit breaker: stops asking a server that keeps failing, and finds out by single questions when it is back.
 
-Owns: when to ask. Does not own: what a failure is. Called by `introspection.py`.
+Owns: when to ask. Does not own: what a failure is. Called by `introspection.py` and
+`partner_calls.py`.
 """
 
 from __future__ import annotations

@@ -41,6 +41,19 @@ _CIRCUITS = Gauge(
 )
 
 
+_PARTNER_CALLS = Counter("saml_bridge_partner_calls", "Calls of partners' servers by result", ["result"])
+_PARTNER_CALL_SECONDS = Histogram(
+    "saml_bridge_partner_call_seconds",
+    "Time of a call of a partner's server, in seconds",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+_PARTNER_CIRCUITS = Gauge(
+    "saml_bridge_partner_circuits_open",
+    "Partners that are left alone because their servers keep failing, counted in each process",
+    multiprocess_mode="livesum",
+)
+
+
 @lru_cache(maxsize=256)
 def _launches(outcome: str, code: str) -> Counter:
     """The labelled child, kept: making one costs more than counting."""
@@ -74,6 +87,24 @@ class SourceMetrics:
     def note_circuit(self, source: str, is_open: bool) -> None:
         """Note that a circuit opened or closed."""
         _CIRCUITS.labels(source).set(1 if is_open else 0)
+
+
+class PartnerCallMetrics:
+    """Counts what becomes of calls of partners' servers, and how many circuits are open."""
+
+    def note_call(self, result: str, seconds: float) -> None:
+        """Count one call; `result` comes from a closed set."""
+        _partner_calls(result).inc()
+        _PARTNER_CALL_SECONDS.observe(seconds)
+
+    def note_open_circuits(self, count: int) -> None:
+        """Note how many circuits of this process are open."""
+        _PARTNER_CIRCUITS.set(count)
+
+
+@lru_cache(maxsize=256)
+def _partner_calls(result: str) -> Counter:
+    return _PARTNER_CALLS.labels(result)
 
 
 @lru_cache(maxsize=256)

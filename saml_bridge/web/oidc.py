@@ -139,9 +139,11 @@ def answer_error(error: BridgeError, *, scheme: str = "Basic") -> Response:
         name, status, words = "server_error", 500, "something went wrong on our side"
     words = _NOT_IN_A_DESCRIPTION.sub("'", words)
     response = _answer_json({"error": name or "invalid_token", "error_description": words}, status=status)
+    response.headers["Cache-Control"] = "no-store"
     if status == 401 or (scheme == "Bearer" and isinstance(error, ClientRefused)):
-        told = f' error="{name}", error_description="{words}"' if name and scheme == "Bearer" else ' realm="token"'
-        response.headers["WWW-Authenticate"] = f"{scheme}{told}"
+        realm = "userinfo" if scheme == "Bearer" else "token"
+        told = f', error="{name}", error_description="{words}"' if name and scheme == "Bearer" else ""
+        response.headers["WWW-Authenticate"] = f'{scheme} realm="{realm}"{told}'
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_SECONDS)
     return response

@@ -112,7 +112,8 @@ def answer_redirect(reply: Redirect, *, biller_name: str, partner_name: str) -> 
     """The browser goes to the partner; what its URL carries must not be kept by anybody on the way.
 
     Where a form may have led here (the portal's sign-in, or a launch that it posts), a page of ours stands between: the
-    form's page says by its policy where it may lead, browsers apply that to redirects too, and no portal knows partners.
+    form's page says by its policy where it may lead, browsers apply that to redirects too, and no portal knows all
+    partners.
     """
     if request.method != "POST" and RETURNED not in request.args:
         headers = _HEADERS + _HTTPS_HEADERS if is_https() else _HEADERS

@@ -23,7 +23,7 @@ from saml_bridge.installation import initialise
 from saml_bridge.publishing import apply_plan, plan_file
 from saml_bridge.settings import Settings
 from saml_bridge.values import TraceId
-from tests.bench.world import NOW, PORTAL_AUDIENCE, PORTAL_ISSUER, biller_slug, write_billers
+from tests.bench.world import NOW, PORTAL_AUDIENCE, PORTAL_ISSUER, SAML_PARTNER, biller_slug, write_billers
 from tests.requester import encode_redirect, make_request
 
 SERVICE_CORE = 0
@@ -32,11 +32,12 @@ CLIENT_CORE = (os.cpu_count() or 1) - 1
 
 @dataclass(frozen=True)
 class Service:
-    """A running service; `workers` are its processes."""
+    """A running service; `workers` are its processes. `carries` is a name that stands in the page of a launch."""
 
     port: int
     workers: tuple[psutil.Process, ...]
     cookies: tuple[str, ...]
+    carries: bytes = b"SAMLResponse"
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far, by the kernel's CPU clock of each (clock_getcpuclockid(3))."""
@@ -61,7 +62,7 @@ class Service:
         connection.request("GET", address, headers=headers)
         answer = connection.getresponse()
         body = answer.read()
-        if answer.status != 200 or b"SAMLResponse" not in body:
+        if answer.status != 200 or self.carries not in body:
             raise RuntimeError(f"launch failed: {answer.status} {body[:500]!r}")
         return body
 
@@ -77,6 +78,7 @@ def run_service(
     settings: Mapping[str, str] | None = None,
     threads: int = 8,
     links: int = 1,
+    partner: str = SAML_PARTNER,
 ) -> Iterator[Service]:
     """Publish `billers` billers, start the service with one worker, and sign in at the first `used` of them.
 
@@ -100,7 +102,7 @@ def run_service(
     }
     list(initialise(environ))
     bridge = open_bridge(Settings.from_env(environ))
-    for path in write_billers(folder, billers, links=links):
+    for path in write_billers(folder, billers, links=links, partner=partner):
         planned = plan_file(bridge.registry, path, now=NOW)
         apply_plan(bridge.registry, planned, author="bench", comment="", now=NOW, trace_id=TraceId("bench"))
     cookies = tuple(_sign(key, biller_slug(at)) for at in range(used))

@@ -1,4 +1,4 @@
-"""The world of the measurements: billers that all use one service provider."""
+"""The world of the measurements: billers that all use one partner."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ NOW = datetime.now(UTC)
 PORTAL_ISSUER = "https://pay.example"
 PORTAL_AUDIENCE = "saml-bridge"
 
+SAML_PARTNER = "protocol: saml, saml: {{metadata: metadata/sp.xml, sign: {sign}, encrypt: never}}"
+JWT_PARTNER = 'protocol: jwt, jwt: {{url: "https://sp.example.com/sso/jwt", audience: "https://sp.example.com"}}'
+"""A partner that takes signed links in a form that posts itself; the rest as it is by default."""
+
 _BILLER = """
   - slug: {slug}
     name: Utility {slug}
     portal: {{sign_in_url: "https://pay.example/{slug}/sign-in", home_url: "https://pay.example/{slug}/"}}
     partners:
-      - slug: partner
-        name: Partner
-        protocol: saml
-        saml: {{metadata: metadata/sp.xml, sign: {sign}, encrypt: never}}
+      - {{slug: partner, name: Partner, {partner}}}
     mappings:
       - slug: usage
         rules:
@@ -44,17 +45,20 @@ def biller_slug(number: int) -> str:
     return f"utility-{number:05d}"
 
 
-def write_billers(folder: Path, count: int, *, sign: str = "assertion", links: int = 1) -> Iterator[Path]:
+def write_billers(
+    folder: Path, count: int, *, sign: str = "assertion", links: int = 1, partner: str = SAML_PARTNER
+) -> Iterator[Path]:
     """Write the configuration of `count` billers with eight attributes each, a thousand a file.
 
-    The first of their `links` is `usage`.
+    The first of their `links` is `usage`. `partner` is `SAML_PARTNER`, of which `sign` says what is signed, or another.
     """
+    chosen = partner.format(sign=sign)
     linked = "".join(_LINK.format(slug="usage" if number == 0 else f"usage-{number}") for number in range(links))
     (folder / "metadata").mkdir(parents=True, exist_ok=True)
     (folder / "metadata" / "sp.xml").write_bytes(sp_metadata())
     for start in range(0, count, 1000):
         numbers = range(start, min(start + 1000, count))
-        billers = "".join(_BILLER.format(slug=biller_slug(number), sign=sign) + linked for number in numbers)
+        billers = "".join(_BILLER.format(slug=biller_slug(number), partner=chosen) + linked for number in numbers)
         path = folder / f"billers-{start}.yaml"
         path.write_text(f"version: 1\nbillers:{billers}")
         yield path

@@ -79,6 +79,8 @@ ORIGINS = ["https://app.itron.example"]
             {"post_logout_redirect_uris": "parameter-twice"},
         ),
         ("oidc", {"initiate_login_uri": "https://iedr.example/?iss=1"}, {"initiate_login_uri": "parameter-twice"}),
+        ("oidc", {"userinfo_algorithm": "ES256"}, {"userinfo_algorithm": "config-value"}),
+        ("oidc", {"userinfo_algorithm": "ES256", "id_token_algorithm": "ES256"}, {}),
         # subjects
         (
             "oidc",
@@ -113,7 +115,7 @@ ORIGINS = ["https://app.itron.example"]
             {"frontchannel_logout_uri": "https://iedr.example/?sid=1"},
             {"frontchannel_logout_uri": "parameter-twice"},
         ),
-        ("oidc", {"initiate_login_uri": None}, {"initiate_login_uri": "config-missing"}),
+        ("oidc", {"initiate_login_uri": None}, {"initiate_login_uri": "initiate-login-missing"}),
         ("oidc", {"default_link": "usge"}, {"default_link": "config-reference"}),
         ("oidc", {"default_link": "usage"}, {}),
         # scopes
@@ -149,6 +151,11 @@ ORIGINS = ["https://app.itron.example"]
             {"format": "multipass-weaker", "secret": "config-missing"},
         ),
         ("encrypted_token", {"format": "multipass", "key": "a"}, {"format": "multipass-weaker", "key": "config-value"}),
+        (
+            "encrypted_token",
+            {"format": "multipass", "audience": "a"},
+            {"format": "multipass-weaker", "audience": "config-value"},
+        ),
         ("encrypted_token", {"callback_claim": "created_at"}, {}),
         (
             "encrypted_token",
@@ -204,6 +211,16 @@ def test_values_that_do_not_fit_together(protocol: str, changes: dict[str, Any],
     [
         ({"carry": "redirect"}, {"origins": ORIGINS}, {}),
         ({"carry": "redirect"}, {}, {"partners[0].origins": "config-missing"}),
+        (
+            {"carry": "redirect", "callback_in_body": None},
+            {"origins": ORIGINS},
+            {"links[0].callback_uri": "callback-unused"},
+        ),
+        (
+            {"carry": "redirect", "callback_parameter": "a"},
+            {"origins": ORIGINS},
+            {"callback_parameter": "config-value"},
+        ),
         ({}, {"origins": ORIGINS}, {"carry": "config-value"}),
         (
             {"carry": "redirect", "landing_url": "https://itron.example/"},
@@ -377,21 +394,6 @@ def test_a_callback_that_both_ways_of_a_token_leave_out_is_told() -> None:
     [(place, finding)] = check(write_partners(partner)).items()
     assert (place, finding.code) == ("links[0].callback_uri", "callback-unused")
     assert "callback_parameter and no callback_claim" in finding.message
-
-
-@pytest.mark.parametrize("use", ["current", "next", "previous"])
-def test_k6_a_key_that_signs_xml_signs_no_tokens(use: str) -> None:
-    def change_keys(biller: dict[str, Any]) -> None:
-        biller["idp"] = {"keys": {"current": "default", "next": "newer"}}
-        biller["tokens"] = {"keys": {"current": "tokens", use: "newer"}}
-
-    data = json.loads(write_partners(change("jwt", {"key": "default"})))
-    change_keys(data["billers"][0])
-    found = check(json.dumps(data))
-    assert {place: one.code for place, one in found.items()} == {
-        f"tokens.keys.{use}": "key-shared",
-        "partners[0].jwt.key": "key-shared",
-    }
 
 
 def test_a_value_that_cannot_be_read_hides_no_other_and_brings_no_second_finding() -> None:

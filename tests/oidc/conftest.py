@@ -7,10 +7,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote_plus, urlencode
 
 import pytest
@@ -23,14 +23,13 @@ from saml_bridge.app import Bridge, _create_service
 from saml_bridge.audit import Record, Search
 from saml_bridge.db import find_database
 from saml_bridge.oidc.grant import Grant
-from saml_bridge.protocols import PROTOCOLS, Speaks
 from tests.world import BASE_URL, BILLER, KEYS, World, make_settings
 
 OTHER = "lakeside-power"
 ISSUER = f"{BASE_URL}/oidc/{BILLER}"
 VERIFIER = "a" * 43
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
-SECRET = "s3cret:/+ ü%"
+SECRET = "a s3cret:/+ü% of a client"
 JWT_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 JWT_CLIENT = "https://rp.example/jwt"
 
@@ -58,6 +57,7 @@ PARTNERS: list[dict[str, Any]] = [
         "oidc": {
             "client_id": "iedr:1",
             "redirect_uris": ["https://iedr.example/cb"],
+            "initiate_login_uri": "https://iedr.example/login",
             "secret": "iedr",
             "scopes": [{"name": "meters", "claims": ["meters"]}],
         },
@@ -66,7 +66,12 @@ PARTNERS: list[dict[str, Any]] = [
         "slug": "page",
         "name": "A page",
         "protocol": "oidc",
-        "oidc": {"client_id": "page", "redirect_uris": ["https://page.example/cb"], "client_auth": "none"},
+        "oidc": {
+            "client_id": "page",
+            "redirect_uris": ["https://page.example/cb"],
+            "initiate_login_uri": "https://page.example/login",
+            "client_auth": "none",
+        },
     },
     {
         "slug": "post",
@@ -75,6 +80,7 @@ PARTNERS: list[dict[str, Any]] = [
         "oidc": {
             "client_id": "post",
             "redirect_uris": ["https://post.example/cb"],
+            "initiate_login_uri": "https://post.example/login",
             "client_auth": "client_secret_post",
             "secret": "iedr",
             "key": "tokens-ec",
@@ -89,6 +95,7 @@ PARTNERS: list[dict[str, Any]] = [
         "oidc": {
             "client_id": JWT_CLIENT,
             "redirect_uris": ["https://asserts.example/cb"],
+            "initiate_login_uri": "https://asserts.example/login",
             "client_auth": "private_key_jwt",
             "jwks": JWKS,
         },
@@ -105,24 +112,30 @@ MAPPING = {
 LINKS = [{"slug": one["slug"], "label": one["name"], "partner": one["slug"], "mapping": "claims"} for one in PARTNERS]
 
 
+class Answer(TestResponse):
+    """An answer, whose JSON is there or fails the test."""
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.data)
+
+
 @dataclass
 class Service:
     """The service as relying parties' servers meet it."""
 
     world: World
     bridge: Bridge
-    secrets: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"iedr": (SECRET,)})
 
     @property
     def client(self) -> FlaskClient:
         """A client without cookies."""
-        return self.bridge.app.test_client(use_cookies=False)
+        return FlaskClient(self.bridge.app, Answer, use_cookies=False)
 
     def restart(self) -> None:
-        """Have another process of the service answer, which reads keys and secrets anew."""
+        """Have another process of the service answer, which reads keys anew."""
         find_database(self.bridge.app).dispose()
         self.bridge = start(self.world)
-        self.bridge.provider._list_secrets = lambda _biller, name, _now: self.secrets.get(name, ())
 
     def settings(self, slug: str) -> dict[str, Any]:
         """The settings of a partner, to be changed and published again."""
@@ -153,19 +166,21 @@ class Service:
 
     def post(
         self, form: dict[str, str] | str, *, endpoint: str = "token", biller: str = BILLER, **headers: str
-    ) -> TestResponse:
+    ) -> Answer:
         """POST a form; headers' names are written with underscores."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.client.post(
+        found = self.client.post(
             f"/oidc/{biller}/{endpoint}",
             base_url=BASE_URL,
             data=form if isinstance(form, str) else urlencode(form),
             headers={"Content-Type": "application/x-www-form-urlencoded", **named},
         )
+        return cast(Answer, found)
 
-    def get(self, endpoint: str, *, biller: str = BILLER, method: str = "GET", **headers: str) -> TestResponse:
+    def get(self, endpoint: str, *, biller: str = BILLER, method: str = "GET", **headers: str) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.client.open(f"/oidc/{biller}/{endpoint}", base_url=BASE_URL, headers=named, method=method)
+        found = self.client.open(f"/oidc/{biller}/{endpoint}", base_url=BASE_URL, headers=named, method=method)
+        return cast(Answer, found)
 
     def form(self, code: str, slug: str = "iedr", **changes: str | None) -> dict[str, str]:
         """The form that exchanges a code; None leaves a parameter out."""
@@ -178,7 +193,7 @@ class Service:
         }
         return {name: value for name, value in whole.items() if value is not None}
 
-    def exchange(self, code: str | None = None, slug: str = "iedr", **changes: str | None) -> TestResponse:
+    def exchange(self, code: str | None = None, slug: str = "iedr", **changes: str | None) -> Answer:
         """Exchange a code (a new one by default) as this partner, by the method that it is registered with."""
         code = self.grant(slug) if code is None else code
         if slug == "iedr":
@@ -241,10 +256,10 @@ def copy_keys(certs: Path) -> None:
 
 
 @pytest.fixture
-def service(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    if "oidc" not in PROTOCOLS:
-        monkeypatch.setitem(PROTOCOLS, "oidc", Speaks(PROTOCOLS["saml"].compile, PROTOCOLS["saml"].check))  # type: ignore[index]
+def service(world: World, tmp_path: Path) -> Iterator[Service]:
     copy_keys(tmp_path / "certs")
+    for biller in (BILLER, OTHER):
+        world.bridge.partner_secrets.add(biller, "iedr", SECRET, now=datetime.now(UTC))
     world.biller["partners"] += json.loads(json.dumps(PARTNERS))
     world.biller["mappings"].append(MAPPING)
     world.biller["links"] += json.loads(json.dumps(LINKS))
@@ -253,7 +268,6 @@ def service(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     world.document["billers"].append(other)
     world.publish()
     made = Service(world, start(world))
-    made.restart()
     yield made
     find_database(made.bridge.app).dispose()
 
