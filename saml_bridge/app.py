@@ -285,7 +285,7 @@ def _register_errors(bridge: Bridge) -> None:
     def answer_http(error: HTTPException) -> Response | HTTPException:
         if request.path.startswith("/api/"):
             return answer_no_call(error, new_trace_id(bridge.launcher))
-        if request.path.startswith("/oidc/"):
+        if request.path.startswith("/oidc/") and not request.path.endswith("/authorize"):
             return answer_no_endpoint(error, new_trace_id(bridge.launcher))
         if error.code != 404:
             return error

@@ -42,16 +42,13 @@ class TokenClaims:
         """The claims of one token; the mapping's never stand in for the token's own. Raises what `check` raises."""
         issued = int(ask.now.timestamp())
         claims = self.build_content(ask)
-        own: dict[str, Any] = {"iss": self.issuer}
+        claims["iss"] = self.issuer
         if self.settings.audience is not None:
-            own["aud"] = self.settings.audience
-        return {
-            **claims,
-            **own,
-            "iat": issued,
-            "exp": issued + self.settings.lifetime_seconds,
-            "jti": ask.random_bytes(_TOKEN_ID_BYTES).hex(),
-        }
+            claims["aud"] = self.settings.audience
+        claims["iat"] = issued
+        claims["exp"] = issued + self.settings.lifetime_seconds
+        claims["jti"] = ask.random_bytes(_TOKEN_ID_BYTES).hex()
+        return claims
 
     def build_content(self, ask: Ask) -> dict[str, Any]:
         """The mapping's claims, the subject and the callback, without what makes one token differ from the next."""
@@ -93,11 +90,9 @@ def carry(settings: OneWaySettings, token: str, callback: str | None) -> Reply:
     if settings.carry == "path":
         return Redirect(add_to_query(f"{settings.url.rstrip('/')}/{token}", fields))
     fields.insert(0, (settings.token_parameter, token))
-    return (
-        FormPost(settings.url, tuple(fields))
-        if settings.carry == "post"
-        else Redirect(add_to_query(settings.url, fields))
-    )
+    if settings.carry == "post":
+        return FormPost(settings.url, tuple(fields))
+    return Redirect(add_to_query(settings.url, fields))
 
 
 def add_to_query(url: str, fields: Sequence[tuple[str, str]]) -> str:
@@ -108,12 +103,19 @@ def add_to_query(url: str, fields: Sequence[tuple[str, str]]) -> str:
     return f"{url.removesuffix('?')}{separator}{urlencode(fields)}"
 
 
-def check_content(context: PartnerContext, settings: OneWaySettings, where: str) -> Iterator[Finding]:
-    """The claims of every link to this partner, its subject, and a token in an address."""
-    reserved = JWT_CLAIMS | ({settings.callback_claim} if settings.callback_claim else set())
+def check_content(
+    context: PartnerContext, settings: OneWaySettings, where: str, *, own: frozenset[str] = JWT_CLAIMS
+) -> Iterator[Finding]:
+    """The claims of every link to this partner, its subject, and a token in an address.
+
+    `own` are the names that the token sets itself, beside the callback's.
+    """
+    reserved = own if settings.callback_claim is None else own | {settings.callback_claim}
     yield from check_mappings(context, reserved=reserved)
     if settings.subject is not None:
         yield from check_subject(settings.subject, where=f"{where}.subject")
     if settings.carry != "post":
         message = f"carry: {settings.carry} puts the token into an address, which histories and logs keep"
-        yield Finding("token-in-address", Severity.WARNING, message, "Use post if the partner takes it.", where)
+        yield Finding(
+            "token-in-address", Severity.WARNING, message, "Use post if the partner takes it.", f"{where}.carry"
+        )

@@ -10,15 +10,15 @@ is taken whole. Several values make an array; one value does where the rule says
 from __future__ import annotations
 
 import base64
-import hmac
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from saml_bridge.document import AttributeMapping, SubjectSettings
+from saml_bridge.document import AttributeMapping, Rule, SubjectSettings
 from saml_bridge.errors import LaunchRefused, ValueRefused
 from saml_bridge.fields import FieldUnknown, compile_path, is_multi_valued
+from saml_bridge.pairwise import compile_pairwise
 from saml_bridge.receivers import PartnerContext
 from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Severity
 
@@ -31,6 +31,9 @@ LONGEST_SUBJECT: Final = 255
 
 JWT_CLAIMS: Final = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
 """The names that a JWT has of its own (RFC 7519, 4.1)."""
+
+_UNSAFE_STEPS: Final = frozenset({"__proto__", "constructor", "prototype"})
+"""What a reader in JavaScript that copies values one by one takes for more than a name."""
 
 FindSubject = Callable[[PortalSession, JsonObject | None], str]
 
@@ -67,9 +70,9 @@ def _read_integer(name: str, text: str) -> int:
 
 
 def _read_number(name: str, text: str) -> int | float:
-    if not _NUMBER.fullmatch(text):
+    if not _NUMBER.fullmatch(text) or abs(float(text)) > LARGEST_INTEGER:
         raise _refuse_type(name, "a number")
-    return float(text) if "." in text else _read_integer(name, text)
+    return float(text) if "." in text else int(text)
 
 
 def _read_boolean(name: str, text: str) -> bool:
@@ -104,14 +107,29 @@ def check_claims(mapping: AttributeMapping, *, reserved: Collection[str], where:
             )
             yield _refuse("claim-name", message, "Write it as in address.postal_code.", place)
             continue
-        if path[0] in reserved or path[0].startswith("__"):
+        if path[0] in reserved:
             message = f"attribute: {path[0]!r} is set by the protocol itself, so no rule can set it"
             yield _refuse("claim-reserved", message, "Choose another name.", place)
+        if any(step in _UNSAFE_STEPS for step in path):
+            message = f"attribute: {rule.attribute!r} has a part that changes objects themselves in some readers"
+            yield _refuse("claim-name", message, "Choose another name.", place)
+        yield from _check_constant(rule, place)
         for other, name in paths.items():
             if other != path and other[: len(path)] == path[: len(other)]:
                 message = f"attribute: {rule.attribute!r} and {name!r} would be a value and an object of one name"
                 yield _refuse("claim-clash", message, "Rename one of them.", place)
         paths.setdefault(path, rule.attribute)
+
+
+def _check_constant(rule: Rule, where: str) -> Iterator[Finding]:
+    """A constant that is not of its rule's type would refuse every launch; what transforms make of it is not known."""
+    if rule.constant is None or rule.transforms:
+        return
+    try:
+        _CONVERT[rule.value_type](rule.attribute, rule.constant)
+    except ValueRefused:
+        message = f"attribute: the constant of {rule.attribute!r} is not of the type {rule.value_type}"
+        yield _refuse("claim-type", message, "Correct the constant, or the type.", where)
 
 
 def check_mappings(context: PartnerContext, *, reserved: Collection[str]) -> Iterator[Finding]:
@@ -155,18 +173,16 @@ def _check_public(value: str) -> str:
 
 
 def _compile_pairwise(biller: str, sector: str, secret: bytes) -> Callable[[str], str]:
-    start = b"".join(_frame(part) for part in (_DOMAIN, biller.encode(), sector.encode()))
+    find = compile_pairwise(_DOMAIN, biller=biller, sector=sector, secret=secret)
 
     def derive(value: str) -> str:
-        digest = hmac.digest(secret, start + _frame(value.encode("utf-8", "surrogatepass")), "sha256")
-        return base64.urlsafe_b64encode(digest).decode("ascii").rstrip("=")
+        try:
+            return base64.urlsafe_b64encode(find(value)).decode("ascii").rstrip("=")
+        except UnicodeEncodeError:
+            detail = "the subject comes from a value that is not valid Unicode"
+            raise LaunchRefused(detail, code="subject-unfit") from None
 
     return derive
-
-
-def _frame(part: bytes) -> bytes:
-    """A part after its length, so that no two lists of parts give the same bytes."""
-    return len(part).to_bytes(4, "big") + part
 
 
 def check_subject(settings: SubjectSettings, *, where: str) -> Iterator[Finding]:

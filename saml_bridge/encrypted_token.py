@@ -35,6 +35,7 @@ from joserfc.jwk import OctKey, RSAKey
 from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.carried_token import TokenClaims, carry, check_content, compile_claims
+from saml_bridge.claims import JWT_CLAIMS
 from saml_bridge.document import EncryptedTokenSettings
 from saml_bridge.errors import ConfigInvalid, PartnerUnusable
 from saml_bridge.receivers import Ask, Built, PartnerContext, check_secret
@@ -46,6 +47,10 @@ LEAST_RSA_BITS: Final = 2048
 DIRECT_KEY_BYTES: Final = 32
 _BLOCK_BYTES: Final = 16
 _ENCRYPTION: Final = "A256GCM"
+_KEY_ENCRYPTION: Final = "RSA-OAEP-256"
+_KEY_OPERATIONS: Final = frozenset({"encrypt", "wrapKey"})
+_MULTIPASS_NAMES: Final = frozenset({"created_at", "sub"})
+"""What a token of that family says itself."""
 
 
 class KeyUnfit(ValueError):
@@ -97,7 +102,7 @@ class EncryptedTokenReceiver:
             secret = ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now)
             return _encrypt(json.dumps(claims, separators=(",", ":")), "dir", _read_direct_key(secret), "JSON")
         signed = sign_jwt(self.key, claims, algorithm=self.settings.algorithm, typ="JWT")
-        return _encrypt(signed, "RSA-OAEP-256", self.recipient, "JWT")
+        return _encrypt(signed, _KEY_ENCRYPTION, self.recipient, "JWT")
 
 
 def build_multipass(secret: str, content: Mapping[str, Any], *, initialization_vector: bytes) -> str:
@@ -139,9 +144,21 @@ def read_recipient(text: str) -> RSAKey:
     key = RSAKey.import_key(_read_pem(text.encode())) if "-----BEGIN" in text else _read_jwk(text)
     if key.is_private:
         raise KeyUnfit("it is a private key, which only the partner may have")
-    if not isinstance(key.public_key, RSAPublicKey) or key.public_key.key_size < LEAST_RSA_BITS:
+    if key.public_key.key_size < LEAST_RSA_BITS:
         raise KeyUnfit(f"expected an RSA key of {LEAST_RSA_BITS} bits or more")
-    return key
+    _check_use(key)
+    return RSAKey.import_key(key.public_key, None if key.kid is None else {"kid": key.kid})
+
+
+def _check_use(key: RSAKey) -> None:
+    """What the partner says that its key is for (RFC 7517, 4.2 to 4.4)."""
+    if key.get("use", "enc") != "enc":
+        raise KeyUnfit("the partner says that it is not for encryption (use)")
+    if key.get("alg", _KEY_ENCRYPTION) != _KEY_ENCRYPTION:
+        raise KeyUnfit(f"the partner says that it is not for {_KEY_ENCRYPTION} (alg)")
+    operations = key.get("key_ops")
+    if operations is not None and not _KEY_OPERATIONS.intersection(operations):
+        raise KeyUnfit("the partner says that nothing is encrypted with it (key_ops)")
 
 
 def _read_pem(content: bytes) -> RSAPublicKey:
@@ -160,7 +177,7 @@ def _read_pem(content: bytes) -> RSAPublicKey:
 def _read_jwk(text: str) -> RSAKey:
     try:
         return RSAKey.import_key(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError, JoseError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, JoseError):
         raise KeyUnfit("it is no RSA key as JSON Web Key") from None
 
 
@@ -190,7 +207,8 @@ def check_partner(context: PartnerContext) -> Iterator[Finding]:
             yield Finding("encryption-key-unfit", Severity.ERROR, f"encryption_key: {unfit}", fix, where)
     else:
         yield from check_secret(context, settings.secret, "encrypted_token.secret")
-    yield from check_content(context, settings, "encrypted_token")
+    own = _MULTIPASS_NAMES if settings.format == "multipass" else JWT_CLAIMS
+    yield from check_content(context, settings, "encrypted_token", own=own)
 
 
 def _find_settings(context: PartnerContext) -> EncryptedTokenSettings:
@@ -201,4 +219,4 @@ def _find_settings(context: PartnerContext) -> EncryptedTokenSettings:
 
 
 def _is_public(settings: EncryptedTokenSettings) -> bool:
-    return settings.format == "jwe" and settings.key_management == "RSA-OAEP-256"
+    return settings.format == "jwe" and settings.key_management == _KEY_ENCRYPTION

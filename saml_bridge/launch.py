@@ -414,8 +414,8 @@ def find_origins(action: str, declared: tuple[str, ...], callback: str | None = 
 
 
 def find_location(reply: Reply) -> str:
-    """Where a reply takes the browser."""
-    return reply.action if isinstance(reply, FormPost) else reply.url
+    """Where a reply takes the browser: of a URL, which may carry a token, its origin alone."""
+    return reply.action if isinstance(reply, FormPost) else origin_of(reply.url)
 
 
 def _find_origin(callback: str | None) -> str | None:

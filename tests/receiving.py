@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from joserfc import jwt
+from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from saml_bridge.config import load_file
 from saml_bridge.document import Biller
@@ -21,6 +28,7 @@ from saml_bridge.saml.sign import SigningKey, load_signing_key
 from saml_bridge.values import Finding
 
 KEYS = Path(__file__).parent / "keys"
+GOLDEN = Path(__file__).parent / "golden"
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 SESSION = parse_session(build_example("riverton-water", now=int(NOW.timestamp())))
 BASE_URL = "https://sso.example.com"
@@ -106,3 +114,37 @@ def launch(
     )
     receiver.check(session=SESSION, account=account, attributes=attributes, callback=callback, now=NOW)
     return receiver.build(ask)
+
+
+def decode_part(part: str) -> bytes:
+    """Base64url without padding (RFC 7515, section 2), read as strictly as a partner should."""
+    content = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    assert base64.urlsafe_b64encode(content).decode().rstrip("=") == part
+    return content
+
+
+def read_jwt(token: str, algorithm: str, key: str) -> dict[str, Any]:
+    """The claims of a token, verified; `key` is a name as `find_key` takes it, or for HS256 the secret itself.
+
+    joserfc does it; EdDSA, which that library warns of by its old name, the key itself.
+    """
+    if algorithm == "HS256":
+        return dict(jwt.decode(token, OctKey.import_key(key), algorithms=[algorithm]).claims)
+    public = find_key(key).public_key
+    if isinstance(public, RSAPublicKey | EllipticCurvePublicKey):
+        kind = RSAKey if isinstance(public, RSAPublicKey) else ECKey
+        return dict(jwt.decode(token, kind.import_key(public), algorithms=[algorithm]).claims)
+    signed, _, signature = token.rpartition(".")
+    header, payload = (json.loads(decode_part(part)) for part in signed.split("."))
+    assert (header["alg"], algorithm) == ("EdDSA", "EdDSA")
+    public.verify(decode_part(signature), signed.encode())
+    return dict(payload)
+
+
+def check_golden(name: str, text: str) -> None:
+    """Compare with golden/NAME.txt. WRITE_GOLDEN=1 writes the file instead, to be read before it is committed."""
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("WRITE_GOLDEN") == "1":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n")
+    assert text + "\n" == path.read_text()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,6 +25,7 @@ from saml_bridge.sessions.breaker import FAILURES_TO_OPEN, OPEN_SECONDS
 from saml_bridge.values import FormPost, Redirect
 from tests.receiving import SESSION, launch, list_findings, make_biller
 
+ROOT = Path(__file__).parent.parent
 LANDING = "https://partner.example/enter"
 PASSWORD = "test-only-service-password"
 
@@ -147,6 +150,21 @@ def test_rfc6901_the_token_may_stand_deep_in_the_answer(partner: Partner) -> Non
     assert reply == Redirect(f"{LANDING}?token=T-2")
 
 
+@pytest.mark.parametrize("pointer", ["/00", "/01", "/-", "/2", "/1e0", "/9999999999999", "/0/x", "/x"])
+def test_rfc6901_what_is_no_element_of_the_answer_is_no_token(partner: Partner, pointer: str) -> None:
+    partner.body = b'["T-1", "T-2"]'
+    refuse(partner, "answer-without-token", token_at=pointer)
+
+
+def test_a_secret_that_no_header_carries_is_said_before_anything_is_sent(partner: Partner) -> None:
+    biller = make_biller("backchannel_token", settings(partner, auth="bearer", username=None))
+    with pytest.raises(PartnerUnusable) as caught:
+        launch(biller, secret="påssword-4711", call=make_calls().call)
+    assert caught.value.code == "secret-unfit"
+    assert "4711" not in caught.value.diagnosis()
+    assert partner.asked == []
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -188,6 +206,12 @@ def test_a_url_on_the_partners_origin_is_followed(partner: Partner) -> None:
         ("https://app.partner.example@evil.example/", "answer-url-unfit"),
         ("javascript:alert(1)", "answer-url-unfit"),
         ("//app.partner.example/", "answer-url-unfit"),
+        ("https://evil.example#https://app.partner.example/", "answer-url-unfit"),
+        ("https://app.partner.example/#/s", "answer-url-unfit"),
+        ("https:\\\\app.partner.example/", "answer-url-unfit"),
+        ("https://app.partner.example\\@evil.example/", "answer-url-unfit"),
+        (" https://app.partner.example/", "answer-url-unfit"),
+        ("", "answer-without-url"),
         ("https://app.partner.example/" + "x" * 5000, "answer-url-unfit"),
     ],
 )
@@ -283,3 +307,14 @@ def test_a_missing_secret_is_found_at_publication(partner: Partner) -> None:
     biller = make_biller("backchannel_token", settings(partner, secret="gone"))
     [found] = list_findings(biller)
     assert (found.code, found.where) == ("secret-missing", "backchannel_token.secret")
+
+
+def test_the_page_lists_every_code() -> None:
+    page = (ROOT / "docs" / "backchannel-token.md").read_text(encoding="utf-8")
+    listed = {code for row in re.findall(r"^\| (`.*?) \|", page, re.M) for code in re.findall(r"`([a-z-]+)`", row)}
+    sources = [
+        ROOT / "saml_bridge" / name for name in ("backchannel_token.py", "partner_calls.py", "partner_secrets.py")
+    ]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    codes = set(re.findall(r'(?:code=|: |, |refuse\()"((?:partner|answer|secret)-[a-z-]+)"', text))
+    assert listed == codes - {"partner-secret"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +17,7 @@ from saml_bridge.document import AttributeMapping, Rule, SubjectSettings
 from saml_bridge.errors import BridgeError, LaunchRefused, ValueRefused
 from saml_bridge.fields import build_example, parse_session
 from saml_bridge.mapping import compile_mapping
+from saml_bridge.pairwise import compile_pairwise
 from saml_bridge.values import Attribute
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -90,8 +94,41 @@ def test_what_cannot_stand_together_is_found_at_publication() -> None:
     assert findings("address", "address.city") == ["claim-clash"]
     assert findings("address.city", "address") == ["claim-clash"]
     assert findings("sub") == ["claim-reserved"]
-    assert findings("__proto__.x") == ["claim-reserved"]
+    assert findings("__proto__.x", "a.__proto__", "b.constructor.prototype") == ["claim-name"] * 3
     assert findings("a..b", ".a", "a.b.c.d.e.f") == ["claim-name"] * 3
+
+
+@given(st.text(max_size=24), st.sampled_from(["integer", "number", "boolean"]))
+def test_a_typed_value_says_what_its_text_said_or_is_refused(text: str, value_type: str) -> None:
+    try:
+        [made] = build_claims([attribute("x", text, value_type=value_type)]).values()
+    except ValueRefused:
+        return
+    read = json.loads(json.dumps(made))
+    assert (read, type(read)) == (made, type(made))
+    assert made == json.loads(text)
+
+
+@given(st.integers(-(2**54), 2**54))
+def test_rfc8259_6_integers_are_exact_or_refused(number: int) -> None:
+    if abs(number) >= 2**53:
+        with pytest.raises(ValueRefused):
+            build_claims([attribute("x", str(number), value_type="integer")])
+    else:
+        assert build_claims([attribute("x", str(number), value_type="integer")]) == {"x": number}
+
+
+@pytest.mark.parametrize(
+    ("value_type", "constant", "expected"),
+    [("integer", "5", []), ("integer", "five", ["claim-type"]), ("boolean", "yes", ["claim-type"]), ("text", "5", [])],
+)
+def test_a_constant_of_another_type_is_found_at_publication(
+    value_type: Any, constant: str, expected: list[str]
+) -> None:
+    rule = Rule("x", constant=constant, value_type=value_type)
+    found = list(check_claims(AttributeMapping("m", (rule,)), reserved=(), where="mappings[m]"))
+    assert [one.code for one in found] == expected
+    assert all(constant not in one.message for one in found)
 
 
 names = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4).map(".".join)
@@ -126,6 +163,29 @@ def test_oidc_core_8_1_p18_pairwise_subjects_differ_by_sector_and_biller_and_sta
     assert subject(settings) == subject(settings)
     assert not any(str(SESSION.payer["id"]) in one for one in made)
     assert all(len(one) == 43 and one.isascii() for one in made)
+
+
+def test_p18_a_subject_is_never_the_name_id_of_the_same_payer() -> None:
+    find = compile_pairwise(b"saml_bridge pairwise name ID, version 1", biller="b", sector="p", secret=SECRET)
+    name_id = find(SESSION.payer["id"])
+    made = compile_subject(SubjectSettings(), biller="b", sector="p", secret=SECRET)(SESSION, ACCOUNT)
+    assert base64.urlsafe_b64decode(made + "=") != name_id
+    assert made != name_id.hex()
+
+
+@given(st.lists(st.text(max_size=6), min_size=2, max_size=2), st.lists(st.text(max_size=6), min_size=2, max_size=2))
+def test_no_two_lists_of_parts_give_one_identifier(one: list[str], other: list[str]) -> None:
+    made = [compile_pairwise(b"d", biller=b, sector=s, secret=SECRET)("value") for b, s in (one, other)]
+    assert (made[0] == made[1]) == (one == other)
+
+
+def test_a_subject_that_is_not_unicode_refuses() -> None:
+    broken = replace(SESSION, payer={**SESSION.payer, "id": "P-\ud800"})
+    for settings in (SubjectSettings(), SubjectSettings("public")):
+        with pytest.raises(LaunchRefused) as caught:
+            compile_subject(settings, biller="b", sector="p", secret=SECRET)(broken, ACCOUNT)
+        assert caught.value.code == "subject-unfit"
+        assert "P-" not in caught.value.diagnosis()
 
 
 def test_a_public_subject_is_the_field() -> None:

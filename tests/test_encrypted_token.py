@@ -11,12 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from joserfc import jwe, jwt
-from joserfc.jwk import OctKey, RSAKey
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from joserfc.jwk import RSAKey
 
-from saml_bridge.errors import PartnerUnusable
+from saml_bridge.errors import PartnerUnusable, ValueRefused
 from saml_bridge.values import FormPost, Redirect
-from tests.receiving import KEYS, NOW, SESSION, find_key, launch, list_findings, make_biller
+from tests.receiving import (
+    KEYS,
+    NOW,
+    RULES,
+    SESSION,
+    check_golden,
+    decode_part,
+    launch,
+    list_findings,
+    make_biller,
+    read_jwt,
+)
 
 URL = "https://partner.example/sso/token"
 SECRET = "test-only-shared-secret"
@@ -28,6 +44,22 @@ def token_of(biller: Any, **more: Any) -> str:
     reply = launch(biller, **more).reply
     assert isinstance(reply, FormPost)
     return dict(reply.fields)["token"]
+
+
+def open_jwe(token: str, find_key: Any) -> tuple[dict[str, Any], bytes]:
+    """Header and content of a JWE with A256GCM (RFC 7516, 5.2); `find_key` opens the encrypted key."""
+    header, encrypted_key, *rest = token.split(".")
+    vector, ciphertext, tag = map(decode_part, rest)
+    assert (len(vector), len(tag)) == (12, 16)
+    key = find_key(decode_part(encrypted_key))
+    content = AESGCM(key).decrypt(vector, ciphertext + tag, header.encode())
+    return json.loads(decode_part(header)), content
+
+
+def open_with_private_key(encrypted_key: bytes) -> bytes:
+    key = load_pem_private_key((KEYS / "sp-encryption.key.pem").read_bytes(), None)
+    assert isinstance(key, RSAPrivateKey)
+    return key.decrypt(encrypted_key, padding.OAEP(padding.MGF1(SHA256()), SHA256(), None))
 
 
 def test_multipass_is_opened_with_the_halves_of_the_secrets_hash(tmp_path: Path) -> None:
@@ -48,12 +80,22 @@ def test_multipass_is_opened_with_the_halves_of_the_secrets_hash(tmp_path: Path)
     assert len(content["sub"]) == 43
 
 
-def test_multipass_is_the_same_for_the_same_randomness() -> None:
+def test_golden_multipass() -> None:
     settings = {"url": URL, "format": "multipass", "secret": "shared"}
-    biller = make_biller("encrypted_token", settings)
-    first, second = token_of(biller, secret=SECRET), token_of(biller, secret=SECRET)
-    assert first == second
-    assert first != token_of(biller, secret=SECRET, random_bytes=lambda count: b"q" * count)
+    token = token_of(make_biller("encrypted_token", settings), secret=SECRET)
+    check_golden("multipass", token)
+    assert token != token_of(
+        make_biller("encrypted_token", settings), secret=SECRET, random_bytes=lambda count: b"q" * count
+    )
+
+
+def test_multipass_leaves_names_of_a_jwt_to_the_mapping_and_keeps_its_own() -> None:
+    settings = {"url": URL, "format": "multipass", "secret": "shared"}
+    rules = [{"attribute": name, "from": "payer.id"} for name in ("iss", "created_at", "sub", "return_to")]
+    found = list_findings(make_biller("encrypted_token", settings, rules=rules))
+    assert [(one.code, one.where) for one in found] == [
+        ("claim-reserved", f"mappings[usage].rules[{position}].attribute") for position in (1, 2, 3)
+    ]
 
 
 def test_multipass_goes_into_the_path_where_it_is_wanted() -> None:
@@ -65,26 +107,51 @@ def test_multipass_goes_into_the_path_where_it_is_wanted() -> None:
     assert base64.urlsafe_b64decode(token)
 
 
-def test_rfc7516_dir_is_opened_with_the_secret_itself() -> None:
+def test_rfc7516_5_2_dir_is_opened_with_the_secret_itself() -> None:
     settings = {"url": URL, "key_management": "dir", "secret": "shared", "audience": "partner"}
     token = token_of(make_biller("encrypted_token", settings), secret=DIRECT)
-    opened = jwe.decrypt_compact(token, OctKey.import_key(b"d" * 32), algorithms=["dir", "A256GCM"])
-    assert opened.headers() == {"alg": "dir", "enc": "A256GCM", "typ": "JWT"}
-    claims = json.loads(opened.plaintext or b"")
-    assert (claims["aud"], claims["exp"] - claims["iat"]) == ("partner", 120)
+
+    def find_direct(encrypted_key: bytes) -> bytes:
+        assert encrypted_key == b""
+        return b"d" * 32
+
+    header, content = open_jwe(token, find_direct)
+    assert header == {"alg": "dir", "enc": "A256GCM", "typ": "JWT"}
+    claims = json.loads(content)
+    assert claims.pop("sub") not in ("", SESSION.payer["id"])
+    assert claims == {
+        "account_number": SESSION.accounts[0]["number"],
+        "name": f"{SESSION.payer['given_name']} {SESSION.payer['family_name']}",
+        "address": {"postal_code": SESSION.accounts[0]["service_address"]["postal_code"]},
+        "return_to": "https://partner.example/usage",
+        "iss": "https://sso.example.com/oidc/riverton-water",
+        "aud": "partner",
+        "iat": int(NOW.timestamp()),
+        "exp": int(NOW.timestamp()) + 120,
+        "jti": "72" * 20,
+    }
 
 
-def test_rfc7519_11_2_what_is_encrypted_to_a_public_key_is_signed_inside() -> None:
-    settings = {"url": URL, "encryption_key": RECIPIENT}
-    token = token_of(make_biller("encrypted_token", settings))
-    private = RSAKey.import_key((KEYS / "sp-encryption.key.pem").read_bytes())
-    opened = jwe.decrypt_compact(token, private, algorithms=["RSA-OAEP-256", "A256GCM"])
-    assert opened.headers()["cty"] == "JWT"
-    signed = (opened.plaintext or b"").decode()
-    ours = RSAKey.import_key(find_key("tokens").public_key)  # type: ignore[arg-type]  # it is an RSA key
-    claims = jwt.decode(signed, ours, algorithms=["RS256"]).claims
-    assert claims["iat"] == int(NOW.timestamp())
-    assert claims["iss"] == "https://sso.example.com/oidc/riverton-water"
+def test_rfc7516_9_no_two_tokens_share_an_initialization_vector() -> None:
+    settings = {"url": URL, "key_management": "dir", "secret": "shared"}
+    biller = make_biller("encrypted_token", settings)
+    vectors = {token_of(biller, secret=DIRECT).split(".")[2] for _ in range(20)}
+    assert len(vectors) == 20
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "key"), [("RS256", "tokens"), ("ES256", "idp-p256"), ("EdDSA", "portal-ed25519")]
+)
+def test_rfc7519_11_2_what_is_encrypted_to_a_public_key_is_signed_inside(algorithm: str, key: str) -> None:
+    settings = {"url": URL, "encryption_key": RECIPIENT, "algorithm": algorithm, "key": key}
+    biller = make_biller("encrypted_token", settings)
+    header, content = open_jwe(token_of(biller), open_with_private_key)
+    assert header == {"alg": "RSA-OAEP-256", "enc": "A256GCM", "typ": "JWT", "cty": "JWT"}
+    payload = read_jwt(content.decode(), algorithm, key)
+    assert payload["iat"] == int(NOW.timestamp())
+    assert payload["iss"] == "https://sso.example.com/oidc/riverton-water"
+    with pytest.raises(InvalidTag):
+        open_jwe(token_of(biller), lambda _: b"x" * 32)
 
 
 def test_a_secret_of_another_size_encrypts_nothing() -> None:
@@ -112,6 +179,51 @@ def test_a_public_jwk_may_be_given_and_a_private_one_is_refused() -> None:
 def test_what_is_no_key_is_said(text: str) -> None:
     [found] = list_findings(make_biller("encrypted_token", {"url": URL, "encryption_key": text}))
     assert found.code == "encryption-key-unfit"
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_taken"),
+    [
+        ({}, True),
+        ({"kid": "2026", "use": "enc", "alg": "RSA-OAEP-256"}, True),
+        ({"key_ops": ["wrapKey"]}, True),
+        ({"use": "sig"}, False),
+        ({"alg": "RSA-OAEP"}, False),
+        ({"key_ops": ["verify"]}, False),
+    ],
+)
+def test_rfc7517_4_a_key_is_used_for_what_the_partner_made_it_for(changes: dict[str, Any], is_taken: bool) -> None:
+    key = RSAKey.import_key((KEYS / "sp-encryption.key.pem").read_bytes()).as_dict(private=False)
+    biller = make_biller("encrypted_token", {"url": URL, "encryption_key": json.dumps({**key, **changes})})
+    codes = [one.code for one in list_findings(biller)]
+    assert codes == ([] if is_taken else ["encryption-key-unfit"])
+    if is_taken:
+        header, _ = open_jwe(token_of(biller), open_with_private_key)
+        assert header.get("kid") == changes.get("kid")
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"key": "gone"}, "key-refused"),
+        ({"algorithm": "ES256"}, "key-kind"),
+        ({"subject": {"from": "payer.idd"}}, "subject-field-unknown"),
+        ({"carry": "path"}, "token-in-address"),
+        ({"callback_claim": "name"}, "claim-reserved"),
+    ],
+)
+def test_what_cannot_work_is_found_at_publication(settings: dict[str, Any], code: str) -> None:
+    biller = make_biller("encrypted_token", {"url": URL, "encryption_key": RECIPIENT, **settings})
+    assert [one.code for one in list_findings(biller)] == [code]
+
+
+def test_a_rule_that_would_be_no_claim_refuses_the_launch_without_its_value() -> None:
+    rules = [*RULES, {"attribute": "meters", "from": "payer.given_name", "type": "integer"}]
+    settings = {"url": URL, "encryption_key": RECIPIENT}
+    with pytest.raises(ValueRefused) as caught:
+        launch(make_biller("encrypted_token", settings, rules=rules))
+    assert caught.value.code == "value-type"
+    assert SESSION.payer["given_name"] not in caught.value.diagnosis()
 
 
 def test_a_missing_secret_is_said_with_the_command_that_sets_it() -> None:

@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
             "protocols",
             "json_text",
             "claims",
+            "pairwise",
             "carried_token",
             "signed_link",
             "encrypted_token",

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from joserfc import jwt
-from joserfc.jwk import ECKey, OctKey, RSAKey
-from joserfc.util import urlsafe_b64decode
+from hypothesis import given
+from hypothesis import strategies as st
 
+from saml_bridge.carried_token import add_to_query
 from saml_bridge.errors import PartnerUnusable
 from saml_bridge.values import FormPost, Redirect
-from tests.receiving import NOW, SESSION, find_key, launch, list_findings, make_biller
+from tests.receiving import (
+    NOW,
+    SESSION,
+    check_golden,
+    launch,
+    list_findings,
+    make_biller,
+    read_jwt,
+)
 
 URL = "https://partner.example/sso/jwt"
 SECRET = "test-only-shared-secret-of-40-characters"
-READERS = {"RS256": RSAKey, "ES256": ECKey}
-
-
-def read(token: str, algorithm: str, key_name: str) -> dict[str, Any]:
-    """The claims, verified by joserfc; EdDSA, which that library warns of by its old name, by the key itself."""
-    if algorithm == "EdDSA":
-        signed, _, signature = token.rpartition(".")
-        find_key(key_name).public_key.verify(urlsafe_b64decode(signature.encode()), signed.encode())  # type: ignore[call-arg, arg-type]  # Ed25519's
-        return dict(json.loads(urlsafe_b64decode(signed.partition(".")[2].encode())))
-    key = (
-        OctKey.import_key(SECRET)
-        if algorithm == "HS256"
-        else READERS[algorithm].import_key(
-            find_key(key_name).public_key  # type: ignore[arg-type]  # one of the two kinds
-        )
-    )
-    return dict(jwt.decode(token, key, algorithms=[algorithm]).claims)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +39,7 @@ def test_rfc7519_4_1_the_token_says_who_for_how_long_and_once(algorithm: str, ke
     fields = dict(built.reply.fields)
     assert (built.reply.action, fields["return_to"]) == (URL, "https://partner.example/usage")
     assert fields["jwt"].encode() == built.document
-    claims = read(fields["jwt"], algorithm, key)
+    claims = read_jwt(fields["jwt"], algorithm, SECRET if algorithm == "HS256" else key)
     assert claims.pop("sub") not in ("", SESSION.payer["id"])
     assert claims == {
         "account_number": SESSION.accounts[0]["number"],
@@ -64,9 +54,20 @@ def test_rfc7519_4_1_the_token_says_who_for_how_long_and_once(algorithm: str, ke
     assert built.begun is None
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [("RS256", {}), ("EdDSA", {"key": "portal-ed25519"}), ("HS256", {"secret": "shared"})],
+)
+def test_golden_signed_link(algorithm: str, settings: dict[str, Any]) -> None:
+    built = launch(make_biller("jwt", {"url": URL, "algorithm": algorithm, **settings}), secret=SECRET)
+    check_golden(f"signed-link-{algorithm.lower()}", built.document.decode())
+
+
 def test_two_launches_are_two_tokens() -> None:
     biller = make_biller("jwt", {"url": URL})
-    tokens = {read(launch(biller, random_bytes=os.urandom).document.decode(), "RS256", "tokens")["jti"] for _ in "ab"}
+    tokens = {
+        read_jwt(launch(biller, random_bytes=os.urandom).document.decode(), "RS256", "tokens")["jti"] for _ in "ab"
+    }
     assert len(tokens) == 2
 
 
@@ -84,7 +85,7 @@ def test_the_callback_may_stand_in_the_token() -> None:
     built = launch(make_biller("jwt", settings))
     assert isinstance(built.reply, FormPost)
     assert [name for name, _ in built.reply.fields] == ["jwt"]
-    claims = read(built.document.decode(), "RS256", "tokens")
+    claims = read_jwt(built.document.decode(), "RS256", "tokens")
     assert claims["return_to"] == "https://partner.example/usage"
     assert "sub" not in claims
 
@@ -110,6 +111,34 @@ def test_rfc7518_3_2_a_short_secret_signs_nothing() -> None:
 )
 def test_what_cannot_work_is_found_at_publication(settings: dict[str, Any], code: str) -> None:
     assert [one.code for one in list_findings(make_biller("jwt", {"url": URL, **settings}))] == [code]
+
+
+@pytest.mark.parametrize(
+    ("url", "start"),
+    [
+        (URL, f"{URL}?"),
+        (f"{URL}?", f"{URL}?"),
+        (f"{URL}?a=1", f"{URL}?a=1&"),
+        (f"{URL}?a=%26b&a=2", f"{URL}?a=%26b&a=2&"),
+    ],
+)
+@given(st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1, max_size=5))
+def test_what_is_added_to_a_query_is_read_back(url: str, start: str, fields: list[tuple[str, str]]) -> None:
+    made = add_to_query(url, fields)
+    assert made.startswith(start)
+    assert made.isascii()
+    assert not set(" #\"'<>").intersection(made)
+    assert parse_qsl(made.removeprefix(start), keep_blank_values=True, strict_parsing=True) == fields
+
+
+def test_rfc7519_4_1_nothing_of_the_mapping_replaces_what_the_token_says() -> None:
+    """Also where nobody has checked the mapping before."""
+    names = ("iss", "aud", "sub", "iat", "exp", "jti", "return_to")
+    rules = [{"attribute": name, "constant": "9999999999"} for name in names]
+    settings = {"url": URL, "audience": "partner", "callback_claim": "return_to"}
+    claims = read_jwt(launch(make_biller("jwt", settings, rules=rules)).document.decode(), "RS256", "tokens")
+    assert set(claims) == set(names)
+    assert "9999999999" not in map(str, claims.values())
 
 
 def test_a_rule_cannot_set_what_the_token_says_itself() -> None:

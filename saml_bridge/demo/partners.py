@@ -156,8 +156,8 @@ PORTALS: Final = {
         PartnerPortal(
             slug="itron",
             name="Itron",
-            line="Your meter, hour by hour",
-            heading="Hour by hour",
+            line="Your meter, day by day",
+            heading="Your daily use",
             wants=None,
             account="accountIds",
             full_name=("firstName", "lastName"),

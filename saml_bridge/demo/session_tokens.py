@@ -113,7 +113,7 @@ class SessionTokens:
 def _read_customer(body: bytes) -> dict[str, Any]:
     try:
         given = json.loads(body.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CallRefused(400, "the body is no JSON") from None
     if not isinstance(given, dict):
         raise CallRefused(400, "the body is no JSON object")

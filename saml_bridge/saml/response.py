@@ -14,7 +14,6 @@ own until then, so that it declares each namespace that it uses and can be taken
 from __future__ import annotations
 
 import copy
-import hmac
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from saml2.saml import (
 from saml_bridge.document import NameIdFormat, SamlSettings
 from saml_bridge.errors import LaunchRefused, MetadataRefused, PartnerUnusable, ValueRefused
 from saml_bridge.fields import FieldReader, FieldUnknown, compile_path, is_multi_valued
+from saml_bridge.pairwise import compile_pairwise
 from saml_bridge.saml.encrypt import RSA_1_5, RSA_OAEP_MGF1P, Recipient, find_cipher_uri, prepare_recipient
 from saml_bridge.saml.metadata import Endpoint, SpMetadata, choose_acs
 from saml_bridge.saml.sign import EnvelopedSigner, SigningKey, find_key_kind, prepare_signer
@@ -374,24 +374,16 @@ def _compile_name_id(
 
 
 def _compile_pairwise(*, biller: str, partner: str, secret: bytes) -> Callable[[str], str]:
-    """An opaque, stable identifier that differs between billers and partners: 64 hexadecimal digits.
-
-    HMAC-SHA256 over the parts, each preceded by its length, so that no two lists of parts give the same bytes.
-    """
-    start = b"".join(_frame(part) for part in (_PAIRWISE_DOMAIN, biller.encode(), partner.encode()))
+    """An opaque, stable identifier that differs between billers and partners: 64 hexadecimal digits."""
+    find = compile_pairwise(_PAIRWISE_DOMAIN, biller=biller, sector=partner, secret=secret)
 
     def derive(source: str) -> str:
         try:
-            encoded = source.encode()
+            return find(source).hex()
         except UnicodeEncodeError:
             raise _refuse_value("NameID", "has a source that is not valid Unicode") from None
-        return hmac.digest(secret, start + _frame(encoded), "sha256").hex()
 
     return derive
-
-
-def _frame(part: bytes) -> bytes:
-    return len(part).to_bytes(4, "big") + part
 
 
 def _read_one(read: FieldReader, session: PortalSession, account: JsonObject | None) -> str:

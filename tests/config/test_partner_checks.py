@@ -79,6 +79,8 @@ ORIGINS = ["https://app.itron.example"]
             {"post_logout_redirect_uris": "parameter-twice"},
         ),
         ("oidc", {"initiate_login_uri": "https://iedr.example/?iss=1"}, {"initiate_login_uri": "parameter-twice"}),
+        ("oidc", {"userinfo_algorithm": "ES256"}, {"userinfo_algorithm": "config-value"}),
+        ("oidc", {"userinfo_algorithm": "ES256", "id_token_algorithm": "ES256"}, {}),
         # subjects
         (
             "oidc",

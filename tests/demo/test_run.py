@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import stat
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from saml_bridge.demo.run import PartnersServer, prepare, register_idp
+from saml_bridge.demo.run import PartnersServer, prepare, register_idp, share_secrets
 from tests.demo.issuer import Issuer
 
 URLS = {"bridge_url": "http://localhost:8000", "partners_url": "http://127.0.0.1:8001"}
@@ -55,6 +56,23 @@ def test_the_portals_are_served_and_stopped(tmp_path: Path, issuer: Issuer) -> N
 def test_a_taken_port_is_said_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         PartnersServer(tmp_path, host="127.0.0.1", port=taken.getsockname()[1])
+
+
+def test_secrets_are_shared_anew_at_each_start_and_are_the_owners_alone(tmp_path: Path) -> None:
+    kept: list[tuple[str, str]] = []
+    for _ in range(2):
+        share_secrets(tmp_path, bridge_url="http://localhost:8000", keep=lambda *one: kept.append(one))
+    assert [name for name, _ in kept] == ["iedr-client", "itron-service"] * 2
+    assert len({value for _, value in kept}) == 4
+    file = tmp_path / "demo" / "accounts" / "itron.json"
+    assert json.loads(file.read_text()) == {
+        "username": "riverton-water",
+        "password": kept[3][1],
+        "utility": "http://localhost:8000/ (riverton-water)",
+    }
+    for path in (file, tmp_path / "demo" / "oidc" / "iedr.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not list((tmp_path / "demo").rglob("*.new"))
 
 
 def _find_port() -> int:

@@ -19,7 +19,7 @@ RIVERTON = {
     "See my consumption": "my360",
     "All my meters": "sensus",
 }
-SIDEBAR = (*RIVERTON, "See my use by the hour", "Share my energy data")
+SIDEBAR = (*RIVERTON, "See my daily use", "Share my energy data")
 """Everything that Riverton Water's sidebar has; the last two lead to partners that do not speak SAML."""
 
 TRACE_ID = re.compile(r"[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}")

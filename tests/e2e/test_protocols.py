@@ -1,4 +1,4 @@
-"""Partners that speak another protocol than SAML, walked in chromium: from the sidebar, partner first, and out again."""
+"""Partners that speak another protocol than SAML, walked in chromium: from the sidebar, partner first, and out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.test_partner_first import ask, open_partner
 
 pytestmark = pytest.mark.e2e
 
-LINKS = {"Share my energy data": "iedr", "See my use by the hour": "itron"}
+LINKS = {"Share my energy data": "iedr", "See my daily use": "itron"}
 
 
 def read_facts(page: Page) -> str:
@@ -88,6 +88,30 @@ def test_b7_without_javascript_it_works_as_well(watched: OpenContext, demo: Demo
     page.get_by_role("button", name="Ada Marsh").first.click()
     page.wait_for_url(f"{demo.partners}/{partner}/usage?days=14")
     expect(page.get_by_text("Signed in as")).to_be_visible()
+
+
+def test_b7_without_javascript_a_button_carries_the_token(watched: OpenContext, demo: Demo) -> None:
+    page = sign_in(watched(java_script_enabled=False, viewport=PHONE), demo, "Ada Marsh")
+    opened = follow(page, "See my daily use")
+    opened.get_by_role("button", name="Continue to Itron").click()
+    opened.wait_for_url(f"{demo.partners}/itron/usage")
+    expect(opened.get_by_text("Signed in as")).to_be_visible()
+
+
+def test_o21_going_back_never_carries_the_same_token_again(watched: OpenContext, demo: Demo) -> None:
+    page = sign_in(watched(), demo, "Ada Marsh")
+    sent: list[str] = []
+    page.context.on(
+        "request", lambda request: sent.append(request.post_data or "") if "/enter" in request.url else None
+    )
+    opened = follow(page, "See my daily use")
+    expect_usage(opened, demo, "itron", "000123456")
+    opened.goto(f"{demo.portal}/launch/riverton-water/daily-use")
+    expect_usage(opened, demo, "itron", "000123456")
+    opened.go_back()
+    expect_usage(opened, demo, "itron", "000123456")
+    assert len(sent) >= 2
+    assert len(set(sent)) == len(sent)
 
 
 def open_both(watched: OpenContext, demo: Demo) -> tuple[BrowserContext, Page, Page]:

@@ -57,6 +57,7 @@ PARTNERS: list[dict[str, Any]] = [
         "oidc": {
             "client_id": "iedr:1",
             "redirect_uris": ["https://iedr.example/cb"],
+            "initiate_login_uri": "https://iedr.example/login",
             "secret": "iedr",
             "scopes": [{"name": "meters", "claims": ["meters"]}],
         },
@@ -65,7 +66,12 @@ PARTNERS: list[dict[str, Any]] = [
         "slug": "page",
         "name": "A page",
         "protocol": "oidc",
-        "oidc": {"client_id": "page", "redirect_uris": ["https://page.example/cb"], "client_auth": "none"},
+        "oidc": {
+            "client_id": "page",
+            "redirect_uris": ["https://page.example/cb"],
+            "initiate_login_uri": "https://page.example/login",
+            "client_auth": "none",
+        },
     },
     {
         "slug": "post",
@@ -74,6 +80,7 @@ PARTNERS: list[dict[str, Any]] = [
         "oidc": {
             "client_id": "post",
             "redirect_uris": ["https://post.example/cb"],
+            "initiate_login_uri": "https://post.example/login",
             "client_auth": "client_secret_post",
             "secret": "iedr",
             "key": "tokens-ec",
@@ -88,6 +95,7 @@ PARTNERS: list[dict[str, Any]] = [
         "oidc": {
             "client_id": JWT_CLIENT,
             "redirect_uris": ["https://asserts.example/cb"],
+            "initiate_login_uri": "https://asserts.example/login",
             "client_auth": "private_key_jwt",
             "jwks": JWKS,
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,20 +44,29 @@ class Browser:
         return self.client.get(path, base_url=BASE_URL, headers=named)
 
 
-@pytest.fixture
-def browser(world: World, keys_dir: Path, tmp_path: Path) -> Iterator[Browser]:
+@contextmanager
+def open_browser(world: World, keys_dir: Path, **changes: str) -> Iterator[Browser]:
+    """A browser at a service with these settings beside its own."""
+    folder = world.folder
     pem = (keys_dir / "portal-rsa.key.pem").read_text()
     key = RSAKey.import_key(pem, {"kid": "portal", "use": "sig", "alg": "RS256"})
-    (tmp_path / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
+    (folder / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
     settings = make_settings(
-        tmp_path,
+        folder,
         world.settings.database_url,
         SESSION_SOURCE="jwt",
-        SESSION_JWKS=str(tmp_path / "jwks.json"),
+        SESSION_JWKS=str(folder / "jwks.json"),
         SESSION_ISSUER=ISSUER,
         SESSION_AUDIENCE=AUDIENCE,
         METRICS_TOKEN="m" * 40,
+        **changes,
     )
     app = create_app(settings)
     yield Browser(app.test_client(), world, key)
     find_database(app).dispose()
+
+
+@pytest.fixture
+def browser(world: World, keys_dir: Path) -> Iterator[Browser]:
+    with open_browser(world, keys_dir) as opened:
+        yield opened
