@@ -127,6 +127,8 @@ def test_what_is_not_verified_is_never_called_the_vendors(name: str) -> None:
         assert "unverified" in {one.evidence for one in template.facts}
     comment = use(None, name).split("partners:")[1].split("- slug:")[0].replace("\n      #", "")
     assert f"catalog: {name}, {template.evidence}:" in comment
+    for attribute in template.open_attributes:
+        assert attribute in comment.split("Unverified are the attributes ")[1].split(".")[0].split(", ")
     assert ("not the vendor's specification" in comment) == (template.evidence == "unverified")
 
 
