@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from saml_bridge.catalog import list_templates
 from saml_bridge.cli import cli
 from saml_bridge.config import load_file
 from saml_bridge.config.schemas import PROTOCOL_SCHEMAS
@@ -28,6 +29,7 @@ PAGES = [
         "CONTRIBUTING.md",
         "docs/configuration.md",
         "docs/protocols.md",
+        "docs/catalog.md",
         "docs/partner-metadata.md",
         "docs/integrate-your-portal.md",
         "docs/session-sources.md",
@@ -124,6 +126,12 @@ def test_every_threat_that_a_test_names_is_listed_and_every_listed_one_is_tested
             named |= {one.upper() for one in ids.split("_") if one}
     assert len(named) > 100
     assert sorted(listed) == sorted(named)
+
+
+def test_every_template_of_the_catalog_is_listed_with_its_evidence() -> None:
+    catalog = (ROOT / "docs" / "catalog.md").read_text(encoding="utf-8")
+    rows = [f"| `{one.slug}` | {one.title} | `{one.protocol}` | {one.evidence} |" for one in list_templates()]
+    assert re.findall(r"^\| `.*$", catalog, re.M) == rows
 
 
 def test_commands_in_the_readme_exist() -> None:
