@@ -58,8 +58,11 @@ def check_partners(biller: Any, where: str) -> Iterator[Finding]:
         yield from _check_redirect_uris(find_settings(partner, "oidc"), f"{place}.oidc")
         if isinstance(partner, Partner) and (check := _CHECKS.get(type(partner.settings))):
             yield from check(partner, f"{place}.{partner.protocol}")
+            name = get(partner.settings, "key")
+            yield from _check_not_for_xml(biller, name, "key", f"{place}.{partner.protocol}.key")
     yield from _check_client_ids(biller, where)
     yield from _check_shared_secrets(biller, where)
+    yield from _check_token_keys(biller, where)
     yield from _check_relying_parties(biller, where)
     yield from _check_dropped_callbacks(biller, where)
 
@@ -397,6 +400,20 @@ def _check_shared_secrets(biller: Any, where: str) -> Iterator[Finding]:
             yield warn("secret-shared", message, "Agree on a secret of its own with each partner.", place)
         elif name is not None:
             first[name] = partner.slug
+
+
+def _check_token_keys(biller: Any, where: str) -> Iterator[Finding]:
+    """Keys that sign XML sign nothing else; one key under two names is found where keys are read (`token_keys.py`)."""
+    for use in ("current", "next", "previous"):
+        name = get(get(get(biller, "tokens"), "keys"), use)
+        yield from _check_not_for_xml(biller, name, use, f"{where}tokens.keys.{use}")
+
+
+def _check_not_for_xml(biller: Any, name: str | None, key: str, where: str) -> Iterator[Finding]:
+    names = get(get(biller, "idp"), "keys")
+    if name is not None and name in [get(names, use) for use in ("current", "next", "previous")]:
+        message = f"{key}: {name!r} signs SAML messages already (idp.keys), and a key has one use"
+        yield refuse("key-shared", message, "Make another with 'saml-bridge keys create', and name it.", where)
 
 
 def _check_dropped_callbacks(biller: Any, where: str) -> Iterator[Finding]:

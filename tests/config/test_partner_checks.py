@@ -396,6 +396,17 @@ def test_a_callback_that_both_ways_of_a_token_leave_out_is_told() -> None:
     assert "callback_parameter and no callback_claim" in finding.message
 
 
+@pytest.mark.parametrize("use", ["current", "next", "previous"])
+def test_k6_a_name_of_a_key_stands_for_xml_or_for_tokens(use: str) -> None:
+    data = json.loads(write_partners(change("jwt", {"key": "default"})))
+    data["billers"][0] |= {"idp": {"keys": {"next": "newer"}}, "tokens": {"keys": {use: "newer"}}}
+    found = check(json.dumps(data))
+    assert {place: one.code for place, one in found.items()} == {
+        f"tokens.keys.{use}": "key-shared",
+        "partners[0].jwt.key": "key-shared",
+    }
+
+
 def test_a_value_that_cannot_be_read_hides_no_other_and_brings_no_second_finding() -> None:
     settings = {"client_auth": "private_key_jwtt", "secret": None, "redirect_uris": ["https://a.example/"] * 2}
     found = say("oidc", settings)
