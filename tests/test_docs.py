@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from saml_bridge.catalog import list_templates
 from saml_bridge.cli import cli
 from saml_bridge.config import load_file
 from saml_bridge.config.schemas import PROTOCOL_SCHEMAS
@@ -28,9 +29,11 @@ PAGES = [
         "CONTRIBUTING.md",
         "docs/configuration.md",
         "docs/protocols.md",
+        "docs/catalog.md",
         "docs/partner-metadata.md",
         "docs/integrate-your-portal.md",
         "docs/session-sources.md",
+        "docs/signed-links.md",
         "docs/sign-out.md",
         "docs/openid-provider.md",
         "docs/decisions/README.md",
@@ -125,6 +128,12 @@ def test_every_threat_that_a_test_names_is_listed_and_every_listed_one_is_tested
     assert sorted(listed) == sorted(named)
 
 
+def test_every_template_of_the_catalog_is_listed_with_its_evidence() -> None:
+    catalog = (ROOT / "docs" / "catalog.md").read_text(encoding="utf-8")
+    rows = [f"| `{one.slug}` | {one.title} | `{one.protocol}` | {one.evidence} |" for one in list_templates()]
+    assert re.findall(r"^\| `.*$", catalog, re.M) == rows
+
+
 def test_commands_in_the_readme_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     used = set(re.findall(r"saml-bridge ([a-z-]+)", readme))
@@ -166,3 +175,12 @@ def test_the_snippet_of_the_element_holds_the_hash_of_the_script() -> None:
 def test_every_custom_property_of_the_element_is_described() -> None:
     used = set(re.findall(r"--saml-bridge-[a-z]+", find_script().content.decode()))
     assert used == set(re.findall(r"--saml-bridge-[a-z]+", INTEGRATION))
+
+
+def test_every_code_that_partners_read_of_is_one() -> None:
+    page = (ROOT / "docs" / "signed-links.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", page.split("## When a launch is refused")[1], re.M))
+    names = ("claims", "signed_link", "encrypted_token", "partner_secrets")
+    sources = [(ROOT / "saml_bridge" / f"{name}.py").read_text(encoding="utf-8") for name in names]
+    raised = {code for source in sources for code in re.findall(r'code="((?:secret|subject|value)-[a-z]+)"', source)}
+    assert listed == raised

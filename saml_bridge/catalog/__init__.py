@@ -45,8 +45,8 @@ SLUG: Final = "slug"
 """The one blank that is always filled: the slug of partner, mapping and link."""
 
 EVIDENCE_WORDS: Final[Mapping[Evidence, str]] = {
-    "documented": "the vendor's own pages describe it; what they leave open is marked",
-    "observed": "somebody saw it on the wire; the vendor does not document it",
+    "documented": "the vendor's own pages describe it, except what is marked unverified",
+    "observed": "somebody saw it on the wire, except what is marked unverified; the vendor does not document it",
     "unverified": "a starting point to be agreed with the vendor, not the vendor's specification",
 }
 
@@ -91,6 +91,11 @@ class Template:
         """The partner's settings, those of its protocol, with blanks."""
         found: Mapping[str, Any] = self.parts.partner[self.protocol]
         return found
+
+    @property
+    def open_attributes(self) -> tuple[str, ...]:
+        """Those whose names or values nobody has verified."""
+        return tuple(one.attribute for one in self.attributes if one.evidence == "unverified")
 
     def find_rule(self, attribute: str) -> Mapping[str, Any]:
         """The rule of the mapping that makes an attribute."""

@@ -150,8 +150,11 @@ def _list_new(biller: str, values: Mapping[str, str]) -> Iterator[_Addition]:
 def _list_additions(template: Template, parts: Parts, biller: Path) -> Iterator[_Addition]:
     """Where each part goes; each blank is explained once."""
     explained: set[str] = set()
+    unsure = (
+        f"Unverified are the attributes {', '.join(template.open_attributes)}. " if template.open_attributes else ""
+    )
     about = _wrap(
-        f"From the catalog: {template.slug}, {template.evidence}: {EVIDENCE_WORDS[template.evidence]}. "
+        f"From the catalog: {template.slug}, {template.evidence}: {EVIDENCE_WORDS[template.evidence]}. {unsure}"
         f"'saml-bridge catalog show {template.slug}' says what is known, and what to ask the vendor before going live."
     )
     for kind, part in zip(_LISTS, (parts.partner, parts.mapping, parts.link), strict=True):

@@ -41,8 +41,7 @@ def insert_item(text: str, path: Path, item: Any, *, comment: Sequence[str] = ()
     name, node = pair
     column = name.start_mark.column
     if _is_empty(node):
-        start, end = node.start_mark.index, node.end_mark.index
-        text = text[:start] + text[end:]
+        text = text[: node.start_mark.index].rstrip(" ") + text[node.end_mark.index :]
         at = _find_line_after(text, name.end_mark.index, deeper_than=column)
         return _insert_lines(text, at, _build_lines(item, comment, column + INDENT))
     if not isinstance(node, yaml.SequenceNode):

@@ -83,11 +83,8 @@ def town(open_town: OpenTown) -> Town:
     return made
 
 
-class Absent:
-    """A session source: nobody is signed in."""
-
-    def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:
-        return FileSource(KEYS / "no-such-file").find_session(credentials, now=now)
+ABSENT = FileSource(KEYS / "no-such-file")
+"""Nobody is signed in."""
 
 
 class Down:
@@ -106,13 +103,13 @@ def ask(town: Town, source: Any = None, *, biller: str = BILLER, **parameters: s
     """A relying party's request, as the browser brings it."""
     encoded = urlencode(parameters).encode()
     return RpInitiated(town.sign_out, secret=SECRET).receive(
-        biller, lambda: read_end_session(encoded), Credentials(), source or Absent(), trace_id=TRACE
+        biller, lambda: read_end_session(encoded), Credentials(), source or ABSENT, trace_id=TRACE
     )
 
 
 def confirm(town: Town, question: Question, source: Any = None, *, biller: str = BILLER) -> Any:
     return RpInitiated(town.sign_out, secret=SECRET).confirm(
-        biller, question.token, Credentials(), source or Absent(), trace_id=TRACE
+        biller, question.token, Credentials(), source or ABSENT, trace_id=TRACE
     )
 
 
@@ -349,7 +346,7 @@ def test_rp_initiated_2_another_session_in_the_browser_is_asked_about(town: Town
     assert (town.list_open(), town.list_open(sid="S-2")) == (["iedr"], [])
 
 
-@pytest.mark.parametrize("source", [Absent(), Down()])
+@pytest.mark.parametrize("source", [ABSENT, Down()])
 def test_rp_initiated_2_a_browser_that_shows_no_session_proves_nothing_against_the_hint(
     town: Town, source: Any
 ) -> None:
@@ -395,7 +392,7 @@ def test_l3_a_hint_names_one_session_of_one_subject(town: Town, changes: dict[st
     ],
 )
 def test_l7_rp_initiated_2_without_a_hint_the_payer_is_asked(town: Town, parameters: dict[str, str]) -> None:
-    for source in (sign_in(town), Absent(), Down()):
+    for source in (sign_in(town), ABSENT, Down()):
         assert isinstance(ask(town, source, **parameters), Question)
     assert town.list_open() == ["iedr"]
     assert not list_records(town)
