@@ -163,7 +163,8 @@ def _welcome(say: Say, bridge_url: str, partners_url: str) -> None:
     for payer in load_payers().values():
         say(f"            {payer.title}: {payer.about}")
     say("Click     View my water usage")
-    say("Or begin  at a partner, which offers to sign in with the utility; signing out anywhere signs out everywhere")
+    say("Or begin  at a partner, which offers to sign in with the utility; signing out anywhere signs out everywhere,")
+    say("            but at Itron: its way of signing on has neither")
     say(f"Partners  {partners_url}/aquahawk/ /eyeonwater/ /my360/ /sensus/ /iedr/ /itron/")
     say("Commands  work on the demo in another terminal, after")
     say(f"            export {' '.join(f'{name}={value}' for name, value in _list_own_settings(bridge_url).items())}")
