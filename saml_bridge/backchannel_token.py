@@ -101,8 +101,7 @@ def build_request(
     settings: BackchannelSettings, attributes: Sequence[Attribute], *, callback: str | None, secret: str | None
 ) -> tuple[str, dict[str, str], bytes | None]:
     """URL, headers and body of the call. `secret` is None where `auth` is none. Raises ValueRefused."""
-    own = {} if any(name.lower() == "accept" for name in settings.headers) else {"Accept": "application/json"}
-    headers = {**settings.headers, **own, **_authorize(settings, secret)}
+    headers = {**settings.headers, "Accept": "application/json", **_authorize(settings, secret)}
     content = _build_content(settings, attributes, callback)
     if settings.method == "GET":
         return add_to_query(settings.url, _flatten(content)), headers, None

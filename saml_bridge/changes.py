@@ -179,8 +179,6 @@ _SAML_LABELS: Final = {
     "signing_key": "signing key",
 }
 _NAME_ID_LABELS: Final = {"format": "name ID format", "from_": "name ID field"}
-
-
 _OIDC_LABELS: Final = {
     "client_id": "client ID",
     "client_auth": "client authentication",
@@ -254,10 +252,9 @@ def _describe_settings(partner: Partner, find_acs: FindAcs) -> str:
             kind = f"jwe, {management}" if form == "jwe" else form
             return f"payers go to {_show(url)} with an encrypted token ({kind})"
         case BackchannelSettings(url=url, landing_url=landing, carry=carry):
-            what, then = ("an address", ", and payers go there")
-            if carry != "redirect":
-                what, then = ("a token", f", and payers go to {_show(landing)} with it")
-            return f"{what} is asked for at {_show(url)}{then}"
+            if carry == "redirect":
+                return f"an address is asked for at {_show(url)}, and payers go there"
+            return f"a token is asked for at {_show(url)}, and payers go to {_show(landing)} with it"
         case _:
             location = find_acs(partner)
             return f"responses go to {location}" if location else ""
@@ -327,11 +324,14 @@ def _compare_scopes(old: Sequence[Scope], new: Sequence[Scope]) -> Iterator[str]
     yield from (f"scope {name} removed" for name in before if name not in after)
     for name, claims in after.items():
         if name not in before:
-            yield f"scope {name} added: {', '.join(claims) or 'no claims'}"
+            yield f"scope {name} added: {_name_claims(claims)}"
         elif before[name] != claims:
-            shown = [", ".join(one) or "no claims" for one in (claims, before[name])]
-            yield f"scope {name} gives {shown[0]} instead of {shown[1]}"
+            yield f"scope {name} gives {_name_claims(claims)} instead of {_name_claims(before[name])}"
     yield from _compare_order("scopes", list(before), list(after))
+
+
+def _name_claims(claims: Sequence[str]) -> str:
+    return _cut(", ".join(claims)) or "no claims"
 
 
 def _diff_texts(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,6 +25,7 @@ from saml_bridge.sessions.breaker import FAILURES_TO_OPEN, OPEN_SECONDS
 from saml_bridge.values import FormPost, Redirect
 from tests.receiving import SESSION, launch, list_findings, make_biller
 
+ROOT = Path(__file__).parent.parent
 LANDING = "https://partner.example/enter"
 PASSWORD = "test-only-service-password"
 
@@ -151,13 +154,6 @@ def test_rfc6901_the_token_may_stand_deep_in_the_answer(partner: Partner) -> Non
 def test_rfc6901_what_is_no_element_of_the_answer_is_no_token(partner: Partner, pointer: str) -> None:
     partner.body = b'["T-1", "T-2"]'
     refuse(partner, "answer-without-token", token_at=pointer)
-
-
-@pytest.mark.parametrize("name", ["Accept", "accept"])
-def test_the_partners_own_kind_of_json_may_be_asked_for(partner: Partner, name: str) -> None:
-    go(partner, headers={name: "application/vnd.partner+json"})
-    accepted = [value for one, value in partner.asked[0][2].items() if one.lower() == "accept"]
-    assert accepted == ["application/vnd.partner+json"]
 
 
 def test_a_secret_that_no_header_carries_is_said_before_anything_is_sent(partner: Partner) -> None:
@@ -311,3 +307,14 @@ def test_a_missing_secret_is_found_at_publication(partner: Partner) -> None:
     biller = make_biller("backchannel_token", settings(partner, secret="gone"))
     [found] = list_findings(biller)
     assert (found.code, found.where) == ("secret-missing", "backchannel_token.secret")
+
+
+def test_the_page_lists_every_code() -> None:
+    page = (ROOT / "docs" / "backchannel-token.md").read_text(encoding="utf-8")
+    listed = {code for row in re.findall(r"^\| (`.*?) \|", page, re.M) for code in re.findall(r"`([a-z-]+)`", row)}
+    sources = [
+        ROOT / "saml_bridge" / name for name in ("backchannel_token.py", "partner_calls.py", "partner_secrets.py")
+    ]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    codes = set(re.findall(r'(?:code=|: |, |refuse\()"((?:partner|answer|secret)-[a-z-]+)"', text))
+    assert listed == codes - {"partner-secret"}

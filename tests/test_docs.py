@@ -31,6 +31,7 @@ PAGES = [
         "docs/partner-metadata.md",
         "docs/integrate-your-portal.md",
         "docs/session-sources.md",
+        "docs/signed-links.md",
         "docs/sign-out.md",
         "docs/openid-provider.md",
         "docs/decisions/README.md",
@@ -166,3 +167,12 @@ def test_the_snippet_of_the_element_holds_the_hash_of_the_script() -> None:
 def test_every_custom_property_of_the_element_is_described() -> None:
     used = set(re.findall(r"--saml-bridge-[a-z]+", find_script().content.decode()))
     assert used == set(re.findall(r"--saml-bridge-[a-z]+", INTEGRATION))
+
+
+def test_every_code_that_partners_read_of_is_one() -> None:
+    page = (ROOT / "docs" / "signed-links.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", page.split("## When a launch is refused")[1], re.M))
+    names = ("claims", "signed_link", "encrypted_token", "partner_secrets")
+    sources = [(ROOT / "saml_bridge" / f"{name}.py").read_text(encoding="utf-8") for name in names]
+    raised = {code for source in sources for code in re.findall(r'code="((?:secret|subject|value)-[a-z]+)"', source)}
+    assert listed == raised

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
+from saml_bridge.claims import JWT_CLAIMS
 from saml_bridge.config.parts import check_unique, find_settings, get, list_items, refuse, warn
 from saml_bridge.document import (
     AttributeMapping,
@@ -25,20 +26,15 @@ from saml_bridge.document import (
     Partner,
     holds_secret,
 )
+from saml_bridge.oidc.discovery import STANDARD_SCOPES
 from saml_bridge.values import Finding, Severity
 
-OPENID_SCOPES: Final = {
+OPENID_SCOPES: Final[Mapping[str, str]] = {
     "openid": "asks for a sign-on by OpenID Connect",
     "offline_access": "asks for refresh tokens, which are not given",
-    "profile": "asks for the claims of a profile",
-    "email": "asks for email and email_verified",
-    "address": "asks for address",
-    "phone": "asks for phone_number and phone_number_verified",
+    **{name: f"asks for {', '.join(sorted(claims)[:3])}" for name, claims in STANDARD_SCOPES.items()},
 }
-"""The scopes of OpenID Connect's own (Core 1.0, 5.4 and 11)."""
-
-JWT_CLAIMS: Final = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
-"""The names that a JWT has of its own (RFC 7519, 4.1)."""
+"""The scopes of OpenID Connect's own (Core 1.0, 3.1.2.1, 5.4 and 11)."""
 
 OWN_HEADERS: Final = frozenset(
     {

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import psutil
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
-from saml_bridge.app import open_bridge
+from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.fields import build_example
 from saml_bridge.installation import initialise
 from saml_bridge.publishing import apply_plan, plan_file
@@ -79,10 +79,12 @@ def run_service(
     threads: int = 8,
     links: int = 1,
     partner: str = SAML_PARTNER,
+    prepare: Callable[[Bridge], None] = lambda _: None,
 ) -> Iterator[Service]:
     """Publish `billers` billers, start the service with one worker, and sign in at the first `used` of them.
 
-    `settings` replace those that have it take tokens which the portal signs; the tokens are made nevertheless.
+    `prepare` is called before anything is published. `settings` replace those that have it take tokens which the portal
+    signs; the tokens are made nevertheless.
     """
     key = RSAKey.generate_key(2048, {"kid": "portal", "use": "sig", "alg": "RS256"})
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +104,7 @@ def run_service(
     }
     list(initialise(environ))
     bridge = open_bridge(Settings.from_env(environ))
+    prepare(bridge)
     for path in write_billers(folder, billers, links=links, partner=partner):
         planned = plan_file(bridge.registry, path, now=NOW)
         apply_plan(bridge.registry, planned, author="bench", comment="", now=NOW, trace_id=TraceId("bench"))

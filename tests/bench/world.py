@@ -16,6 +16,11 @@ SAML_PARTNER = "protocol: saml, saml: {{metadata: metadata/sp.xml, sign: {sign},
 JWT_PARTNER = 'protocol: jwt, jwt: {{url: "https://sp.example.com/sso/jwt", audience: "https://sp.example.com"}}'
 """A partner that takes signed links in a form that posts itself; the rest as it is by default."""
 
+OIDC_PARTNER = """protocol: oidc, oidc: {{client_id: rp, client_auth: client_secret_post, secret: rp,
+         redirect_uris: ["https://sp.example.com/callback"], initiate_login_uri: "https://sp.example.com/login",
+         id_token_algorithm: {algorithm}, key: {key}}}"""
+"""A relying party; `algorithm` and `key` are filled in first."""
+
 _BILLER = """
   - slug: {slug}
     name: Utility {slug}

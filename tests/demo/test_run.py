@@ -72,7 +72,7 @@ def test_secrets_are_shared_anew_at_each_start_and_are_the_owners_alone(tmp_path
     }
     for path in (file, tmp_path / "demo" / "oidc" / "iedr.json"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert not [path for path in (tmp_path / "demo").rglob("*.new")]
+    assert not list((tmp_path / "demo").rglob("*.new"))
 
 
 def _find_port() -> int:
