@@ -14,8 +14,10 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 import requests
+from authlib.integrations.flask_client import OAuth
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oidc.core import CodeIDToken
+from flask import Flask
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from werkzeug.serving import make_server
@@ -33,6 +35,7 @@ SECRET = "of-48-characters-that-no-client-encodes-wrongly-"
 CALLBACK = "https://iedr.example/cb"
 INITIATE = "https://iedr.example/start"
 USAGE = "https://iedr.example/usage"
+OUT = "https://iedr.example/signed-out"
 
 
 @dataclass
@@ -79,7 +82,7 @@ def scene(world: World) -> Iterator[Scene]:
         SESSION_AUDIENCE="saml-bridge",
     )
     partner, link = (json.loads(json.dumps(one[0])) for one in (PARTNERS, LINKS))
-    partner["oidc"] |= {"client_id": CLIENT_ID, "initiate_login_uri": INITIATE}
+    partner["oidc"] |= {"client_id": CLIENT_ID, "initiate_login_uri": INITIATE, "post_logout_redirect_uris": [OUT]}
     world.biller["partners"].append(partner)
     world.biller["mappings"].append(MAPPING)
     world.biller["links"].append({**link, "callback_uri": USAGE})
@@ -187,3 +190,18 @@ def test_rfc9126_2_a_request_that_is_pushed_first(scene: Scene) -> None:
     name = pushed.json()["request_uri"]
     landed = scene.go(f"{client.told['authorization_endpoint']}?client_id=iedr&request_uri={quote(name)}")
     assert client.finish(landed)[1]["email"]
+
+
+def test_rp_initiated_2_authlib_signs_the_payer_out(scene: Scene) -> None:
+    scene.sign_in()
+    client = Client(scene)
+    client.finish(scene.go(client.start()))
+    party = Flask("iedr")
+    found = OAuth(party).register(
+        "iedr", client_id=CLIENT_ID, server_metadata_url=f"{scene.issuer}/.well-known/openid-configuration"
+    )
+    with party.app_context():
+        asked = found.create_logout_url(post_logout_redirect_uri=OUT, id_token_hint=client.session.token["id_token"])
+    assert asked["url"].startswith(f"{client.told['end_session_endpoint']}?")
+    assert scene.go(asked["url"]) == f"{OUT}?state={asked['state']}"
+    assert client.session.get(client.told["userinfo_endpoint"], timeout=10).status_code == 401
