@@ -417,6 +417,9 @@ def test_a_slug_that_is_taken_is_not_overwritten(kind: str) -> None:
         "version: 1\nbillers: [{slug: riverton-water}, {slug: riverton-water}]",
         "version: 1\nbillers:\n  - slug: riverton-water\n    partners: no list",
         "version: 1\nbillers:\n  - slug: riverton-water\n    partners: {a: 1}",
+        "version: 1\nbillers:\n  - slug: riverton-water\n    partners: 7",
+        "version: 1\nbillers:\n  - slug: riverton-water\n    partners: 0",
+        "version: 1\nbillers:\n  - slug: riverton-water\n    links: ''",
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused(content: str) -> None:

@@ -133,8 +133,8 @@ def _check_free(biller: Mapping[str, Any], slug: str, name: str) -> None:
     taken = [
         f"a {kind.removesuffix('s')}"
         for kind in _LISTS
-        for one in biller.get(kind) or ()
-        if isinstance(one, Mapping) and one.get("slug") == slug
+        if isinstance(items := biller.get(kind), list)
+        if any(isinstance(one, Mapping) and one.get("slug") == slug for one in items)
     ]
     if taken:
         message = f"{name} has {' and '.join(taken)} {slug!r} already, and nothing is overwritten"
