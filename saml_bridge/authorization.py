@@ -25,6 +25,7 @@ from saml_bridge.exchanges import Exchanges, HeldSession
 from saml_bridge.grants import PUSHED_SECONDS, Grants
 from saml_bridge.launch import Launcher
 from saml_bridge.oidc.asked import OidcAsked, dump_hint, load_hint
+from saml_bridge.oidc.logout import is_id_token
 from saml_bridge.oidc.parameters import read_form
 from saml_bridge.oidc.requests import (
     PUSHED_PREFIX,
@@ -92,7 +93,10 @@ class Hints:
         if browser is None:
             return None
         held = self._exchanges.take_session(token=token, browser=browser, now=now)
-        return None if held is None or held.biller != biller else load_hint(held.state)
+        if held is None or held.biller != biller:
+            return None
+        hint = load_hint(held.state)
+        return None if hint.vouched and self._exchanges.has_ended(hint.session, now=now) else hint
 
     def _make_token(self) -> str:
         return base64.urlsafe_b64encode(self._random_bytes(_HINT_BYTES)).rstrip(b"=").decode()
@@ -294,7 +298,14 @@ class Authorization:
                 code="id-token-hint",
                 description="id_token_hint: is no ID token of ours for this client",
             ) from error
-        return str(claims.get("sub"))
+        if not is_id_token(claims):
+            raise AuthorizationRefused(
+                "id_token_hint: is signed by us, and no ID token",
+                error="invalid_request",
+                code="id-token-hint",
+                description="id_token_hint: is no ID token of ours for this client",
+            )
+        return str(claims["sub"])
 
     def _settle(
         self, partner: Partner, asked: OidcAsked, snapshot: Snapshot, visit: Visit, find_cookie: FindCookie

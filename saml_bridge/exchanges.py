@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Integer, String, Table, Text, bindparam, delete, func, select, update
@@ -26,9 +26,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, make_instant_writer
 from saml_bridge.errors import DatabaseUnavailable, RequestRefused
 from saml_bridge.sealing import Seal, SealBroken
+from saml_bridge.values import PortalSession
 
 MOST_PENDING = 5_000
 CALLS_BETWEEN_PURGES = 256
+ENDED_IS_KEPT = timedelta(minutes=20)
+"""Longer than anything waits that brings a portal session of its own."""
 
 
 class PendingSignOnRow(Base):
@@ -204,6 +207,29 @@ class Exchanges:
             ).one_or_none()
         return None if row is None else HeldSession(row.biller, row.link, self._session_seal.open(row.sealed))
 
+    # Portal sessions that have ended
+
+    def note_ended(self, *, biller: str, now: datetime, sid: str | None = None, payer_id: str | None = None) -> None:
+        """A portal session, or each of a payer's until now, has ended: nothing that waits may begin in it any more.
+
+        Kept for as long as anything waits that brings a session of its own (tickets, choices of an account, launches on
+        their way).
+        """
+        marks = [_mark_session(biller, sid)] if sid is not None else []
+        marks += [_mark_payer(biller, payer_id)] if payer_id is not None else []
+        with self._using() as connection:
+            connection.execute(delete(_SEEN).where(_SEEN.c.digest.in_(marks)))
+        for mark in marks:
+            self._insert(_SEEN, {"digest": mark, "expires_at": now + ENDED_IS_KEPT})
+
+    def has_ended(self, session: PortalSession, *, now: datetime) -> bool:
+        """Whether a portal session that waited here was ended in the meantime."""
+        mine, payers = _mark_session(session.biller, session.sid), _mark_payer(session.biller, str(session.payer["id"]))
+        wanted = (_SEEN.c.digest.in_([mine, payers]), _SEEN.c.expires_at > now)
+        with self._using() as connection:
+            rows = connection.execute(select(_SEEN.c.digest, _SEEN.c.expires_at).where(*wanted)).all()
+        return any(row.digest == mine or session.auth_time <= row.expires_at - ENDED_IS_KEPT for row in rows)
+
     # Logouts under way
 
     def open_logout(self, *, token: str, biller: str, state: Any, now: datetime, until: datetime) -> None:
@@ -300,6 +326,14 @@ def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
 def hash_token(token: str) -> str:
     """What stands in the database for a token: it cannot be turned back, and is long enough to need no salt."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _mark_session(biller: str, sid: str) -> str:
+    return hash_token("\0".join((biller, "", "ended session", sid)))
+
+
+def _mark_payer(biller: str, payer_id: str) -> str:
+    return hash_token("\0".join((biller, "", "ended payer", payer_id)))
 
 
 def _hash_browser(browser: str | None) -> str:

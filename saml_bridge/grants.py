@@ -134,12 +134,15 @@ class Grants:
         _run(self._insert_grant, values)
         return code
 
-    def redeem(self, code: str, *, biller: str, now: datetime, judge: Callable[[str, Grant], int]) -> Redeemed:
+    def redeem(
+        self, code: str, *, biller: str, now: datetime, judge: Callable[[str, Grant], int], caller: str | None = None
+    ) -> Redeemed:
         """Exchange a code for an access token: of any number of exchanges at once one succeeds, in whatever process.
 
         `judge` is given the partner's slug and the grant; it raises ClientRefused for whoever must not have it, and
         gives the seconds for which the access token is good. Raises ClientRefused (`invalid_grant`) with the codes
-        `code-unknown` (another biller's, too), `code-used` (what the code gave is revoked then), `code-revoked` (the
+        `code-unknown` (another biller's, too), `code-used` (what the code gave is revoked then, unless `caller`, the
+        slug of the partner that brings it, is another than the one that it was given to), `code-revoked` (the
         payer has signed out) and `code-expired`. Raises SealBroken. RFC 6749 4.1.3, 5.2 and 10.5.
         """
         self._tidy(now)
@@ -149,6 +152,8 @@ class Grants:
             if row is None:
                 raise _refuse("code-unknown", "the code is not one of ours, or it ended long ago")
             if row.redeemed_at is not None:
+                if caller not in (None, row.partner):
+                    raise _refuse("code-used", "the code was used before, by another client than this one")
                 raise self._revoke_used(connection, hash_token(code), now)
             if row.revoked_at is not None:
                 raise _refuse("code-revoked", "the payer has signed out since the code was given")

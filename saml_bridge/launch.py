@@ -79,7 +79,7 @@ class LaunchRequest:
             path = self.asked.find_resume_path(self.biller)
         query = {
             "resume": self.resume,
-            "account": choose or self.account,
+            "account": choose or (self.account if self.resume is None or self.chosen else None),
             "callback": self.callback,
             HELD: self.held,
             CHOSEN: "1" if choose or self.chosen else None,

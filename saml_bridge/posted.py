@@ -105,6 +105,8 @@ class PostedSession:
         )
         if not is_new:
             raise PostRefused("a token with this jti was taken before", code="post-replayed")
+        if self._exchanges.has_ended(posted.session, now=now):
+            raise SessionAbsent("the payer has signed out since the token was made")
         return posted.session
 
 

@@ -133,6 +133,8 @@ class Tickets:
             raise TicketRefused("nothing is kept under this token: used, too old, or another browser's")
         state = held.state
         session = parse_session(state["session"])
+        if self._exchanges.has_ended(session, now=self.launcher.clock()):
+            raise TicketRefused("the payer has signed out since the session was kept")
         return Waiting(held.biller, held.link, session, account=state["account"], callback=state["callback"])
 
     def _check(self, asked: TicketRequest, now: datetime) -> None:

@@ -176,7 +176,11 @@ class TokenExchange:
             raise ClientRefused("code: is missing", error="invalid_request", code="code-missing")
         seconds = signer.party.settings.access_token_seconds
         redeemed = self._grants.redeem(
-            code, biller=signer.biller, now=now, judge=lambda *found: _judge(exchange, seconds, now, *found)
+            code,
+            biller=signer.biller,
+            now=now,
+            judge=lambda *found: _judge(exchange, seconds, now, *found),
+            caller=signer.party.slug,
         )
         grant = redeemed.grant
         id_token = signer.sign_id_token(grant, redeemed.access_token, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,8 @@ from sqlalchemy import Connection, func, select
 import saml_bridge.exchanges
 from saml_bridge.db import Database
 from saml_bridge.errors import DatabaseUnavailable, NotRecorded, RequestRefused
-from saml_bridge.exchanges import Exchanges, LogoutRow, PendingSignOn, PendingSignOnRow, SeenMessageRow
+from saml_bridge.exchanges import ENDED_IS_KEPT, Exchanges, LogoutRow, PendingSignOn, PendingSignOnRow, SeenMessageRow
+from saml_bridge.fields import build_example, parse_session
 from saml_bridge.sealing import SealBroken
 from tests.databases import open_database
 
@@ -194,3 +196,26 @@ def test_a_state_sealed_with_another_secret_is_refused(exchanges: Exchanges, dat
 def test_a_database_without_tables_is_said_in_our_words(empty_database_url: str) -> None:
     with open_database(empty_database_url) as database, pytest.raises(DatabaseUnavailable):
         note(Exchanges(database, secret=SECRET))
+
+
+def make_session(*, sid: str = "S-1", payer: str = "P-1", biller: str = "riverton", signed_in: datetime = NOW) -> Any:
+    session = parse_session(build_example(biller, now=int(signed_in.timestamp())))
+    return replace(session, sid=sid, payer={**session.payer, "id": payer}, auth_time=signed_in)
+
+
+def test_a_session_that_has_ended_is_known_for_as_long_as_it_may_wait(exchanges: Exchanges) -> None:
+    exchanges.note_ended(biller="riverton", sid="S-1", now=NOW)
+    assert exchanges.has_ended(make_session(), now=NOW)
+    assert exchanges.has_ended(make_session(), now=NOW + ENDED_IS_KEPT - timedelta(seconds=1))
+    assert not exchanges.has_ended(make_session(sid="S-2"), now=NOW)
+    assert not exchanges.has_ended(make_session(biller="lakeside"), now=NOW)
+
+
+def test_a_payers_sessions_end_up_to_now_and_a_later_sign_in_counts(exchanges: Exchanges) -> None:
+    exchanges.note_ended(biller="riverton", payer_id="P-1", now=NOW)
+    earlier, later = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
+    assert exchanges.has_ended(make_session(signed_in=earlier), now=later)
+    assert not exchanges.has_ended(make_session(signed_in=later), now=later)
+    assert not exchanges.has_ended(make_session(payer="P-2", signed_in=earlier), now=later)
+    exchanges.note_ended(biller="riverton", payer_id="P-1", now=later)
+    assert exchanges.has_ended(make_session(signed_in=later), now=later)

@@ -87,6 +87,15 @@ def test_p4_a_code_used_again_by_another_takes_away_the_access_token(grants: Gra
     assert grants.find_by_token(given.access_token, biller="riverton", now=NOW) is None
 
 
+def test_p4_another_client_than_the_codes_own_takes_nothing_away(grants: Grants) -> None:
+    code = keep(grants)
+    given = redeem(grants, code)
+    assert find_refusal(grants, code, caller="page") == "code-used"
+    assert grants.find_by_token(given.access_token, biller="riverton", now=NOW) is not None
+    assert find_refusal(grants, code, caller="iedr") == "code-used"
+    assert grants.find_by_token(given.access_token, biller="riverton", now=NOW) is None
+
+
 def test_p4_of_many_exchanges_at_once_one_succeeds(grants: Grants, database_url: str) -> None:
     code = keep(grants)
     ready = threading.Barrier(50)

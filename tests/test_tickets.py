@@ -232,3 +232,22 @@ def test_what_is_past_its_end_is_removed(tickets: Tickets, world: World, clock: 
     world.bridge.exchanges.purge(clock.now + timedelta(minutes=11))
     with find_database(world.bridge.app).engine.connect() as connection:
         assert connection.execute(select(HeldSessionRow.__table__)).first() is None
+
+
+def test_a_ticket_of_a_session_that_was_signed_out_of_launches_nothing(
+    tickets: Tickets, world: World, clock: Clock
+) -> None:
+    token = issue(tickets, world)
+    session = parse_session(world.session())
+    world.bridge.exchanges.note_ended(biller=BILLER, sid=session.sid, now=clock())
+    with pytest.raises(TicketRefused):
+        tickets.redeem(token)
+
+
+def test_a_choice_that_waits_ends_with_the_sign_out(tickets: Tickets, world: World, clock: Clock) -> None:
+    session = parse_session(world.session())
+    ask_for = LaunchRequest(BILLER, "usage", Credentials(), TraceId("TEST-TRAC-E234"))
+    token, browser = tickets.hold(ask_for, session, browser=None)
+    world.bridge.exchanges.note_ended(biller=BILLER, payer_id=session.payer["id"], now=clock())
+    with pytest.raises(TicketRefused):
+        tickets.take_held(token, browser=browser, biller=BILLER, link="usage")

@@ -184,6 +184,20 @@ class Slug(Matching):
         super().__init__(_SLUG, "text of 1 to 64 lower-case letters, digits and hyphens", **kwargs)
 
 
+class SecretName(Slug):
+    """The name under which a secret is kept. A secret itself that was put here by mistake is not told again."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.allowed = "text of 1 to 64 lower-case letters, digits and hyphens: the name of a secret, not the secret"
+
+    def refuse(self, value: object, code: str = "config-value", fix: str = "") -> NoReturn:  # noqa: ARG002 not told
+        how = (
+            "Keep the secret by 'saml-bridge secrets set BILLER NAME' and write NAME here; replace one that stood here."
+        )
+        _complain(code, f"expected {self.allowed}", how)
+
+
 class Choice(Text):
     """One of a few words."""
 
@@ -194,7 +208,8 @@ class Choice(Text):
 
     def read(self, value: Any) -> str:
         if value not in self.words:
-            close = difflib.get_close_matches(str(value), self.words, n=1)
+            cases = [one for one in self.words if one.lower() == str(value).lower()]
+            close = cases or difflib.get_close_matches(str(value), self.words, n=1)
             self.refuse(value, fix=f"Did you mean {close[0]}?" if close else "")
         return str(value)
 
@@ -632,7 +647,7 @@ class OidcSchema(StrictSchema):
     client_id = Matching(_CLIENT_ID, "text of 1 to 255 visible characters without spaces", required=True)
     redirect_uris = ListOf(ReturnUrl(), most=20, required=True)
     client_auth = Choice(get_args(ClientAuth))
-    secret = Slug(allow_none=True)
+    secret = SecretName(allow_none=True)
     jwks = KeyText(allow_none=True)
     jwks_uri = Url(allow_none=True)
     initiate_login_uri = ReturnUrl(allow_none=True)
@@ -658,7 +673,7 @@ class JwtSchema(StrictSchema):
 
     url = ReturnUrl(required=True)
     algorithm = Choice(get_args(LinkAlgorithm))
-    secret = Slug(allow_none=True)
+    secret = SecretName(allow_none=True)
     key = Slug(allow_none=True)
     carry = Choice(get_args(Carry))
     token_parameter = Parameter()
@@ -678,7 +693,7 @@ class EncryptedTokenSchema(StrictSchema):
     format = Choice(get_args(TokenFormat))
     key_management = Choice(get_args(KeyManagement))
     encryption_key = KeyText(allow_none=True)
-    secret = Slug(allow_none=True)
+    secret = SecretName(allow_none=True)
     key = Slug(allow_none=True)
     algorithm = Choice(get_args(TokenAlgorithm))
     carry = Choice(("post", "query", "path"))
@@ -702,7 +717,7 @@ class BackchannelSchema(StrictSchema):
     auth = Choice(("none", "basic", "bearer", "header"))
     auth_header = Matching(_HEADER, "text: the name of a header", allow_none=True)
     username = Label(allow_none=True)
-    secret = Slug(allow_none=True)
+    secret = SecretName(allow_none=True)
     token_at = Pointer(allow_none=True)
     url_at = Pointer(allow_none=True)
     carry = Choice(("redirect", "post", "query"))

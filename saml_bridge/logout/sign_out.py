@@ -255,6 +255,7 @@ class SignOut:
             found = self.sessions.find_by_session(biller=biller, sid=sid, now=now)
         else:
             found = self.sessions.find_by_payer(biller=biller, payer_id=payer_id or "", now=now)
+            self.exchanges.note_ended(biller=biller, payer_id=payer_id, now=now)
         payer_id = payer_id or (found[0].payer_id if found else None)
         ending = {one.sid: one.payer_id for one in found} | ({} if sid is None else {sid: payer_id or ""})
         begun = self._begin(
@@ -415,6 +416,7 @@ class SignOut:
         self._record_abandoned(now)
         for sid in ending:
             self.grants.revoke_session(biller, sid, now=now)
+            self.exchanges.note_ended(biller=biller, sid=sid, now=now)
         progress = Progress(
             trace_id=trace_id,
             payer=None if payer_id is None else self.audit.hide_payer(biller, payer_id),

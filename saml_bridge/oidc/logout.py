@@ -109,12 +109,12 @@ def _judge_hint(hint: str, client_id: str | None, biller: Biller, issuer: str, k
         return Judged(fault=Fault("hint-audience", f"id_token_hint: {biller.slug} has no such client"))
     if client_id is not None and client_id != audience:
         return Judged(party, fault=Fault("client-mismatch", "client_id: is not the client that id_token_hint is for"))
-    if not _is_id_token(claims):
+    if not is_id_token(claims):
         return Judged(party, fault=Fault("hint-claims", "id_token_hint: is no ID token with a session"))
     return Judged(party, claims["sub"], claims["sid"])
 
 
-def _is_id_token(claims: Mapping[str, Any]) -> bool:
+def is_id_token(claims: Mapping[str, Any]) -> bool:
     """Whether these are an ID token's claims: not signed claims of UserInfo, nor a logout token."""
     texts = all(isinstance(claims.get(name), str) for name in ("sub", "sid"))
     times = all(isinstance(claims.get(name), int) for name in ("iat", "exp", "auth_time"))

@@ -38,6 +38,9 @@ PUSHED_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 """A SHA-256 in base64url (RFC 7636 4.2)."""
 
+MAX_NONCE: Final = 1024
+"""Characters: an ID token with it must stay small enough to come back as a hint."""
+
 _STATE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,4096}")
 _SCOPES: Final = re.compile(r"[!#-\[\]-~]+(?: +[!#-\[\]-~]+)*")
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
@@ -229,6 +232,8 @@ def _read_nonce(parameters: Parameters, settings: OidcSettings) -> str | None:
     nonce = parameters.get("nonce")
     if nonce is None and settings.require_nonce:
         _refuse("nonce-missing", "nonce: is missing, and this client must send one")
+    if nonce is not None and len(nonce) > MAX_NONCE:
+        _refuse("nonce-long", f"nonce: is longer than {MAX_NONCE} characters")
     return nonce
 
 
