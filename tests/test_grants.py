@@ -53,8 +53,16 @@ def refuse(partner: str, grant: Grant) -> int:
     raise ClientRefused("not yours", error="invalid_grant", code="code-not-yours")
 
 
-def redeem(grants: Grants, code: str, *, judge: Any = allow, at: datetime = NOW, biller: str = "riverton") -> Redeemed:
-    return grants.redeem(code, biller=biller, now=at, judge=judge)
+def redeem(
+    grants: Grants,
+    code: str,
+    *,
+    judge: Any = allow,
+    at: datetime = NOW,
+    biller: str = "riverton",
+    caller: str | None = None,
+) -> Redeemed:
+    return grants.redeem(code, biller=biller, now=at, judge=judge, caller=caller)
 
 
 def find_refusal(grants: Grants, code: str, **how: Any) -> str:

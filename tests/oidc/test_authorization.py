@@ -446,12 +446,13 @@ def test_core_3_1_2_1_an_id_token_hint_names_who_it_must_be_about(payer: Payer) 
 
 
 @pytest.mark.parametrize(
-    "forged", ["another client", "another issuer", "none", "HS256", "altered", "text", "of logout"]
+    "forged",
+    ["another client", "another issuer", "none", "HS256", "altered", "text", "of logout", "of UserInfo"],
 )
 def test_p9_p10_a_forged_id_token_hint_is_refused(payer: Payer, forged: str) -> None:
     payer.sign_in()
     key = payer.service.bridge.keys.find("tokens")
-    claims = {"iss": ISSUER, "aud": "iedr:1", "sub": "s", "exp": 0, "iat": 0}
+    claims = {"iss": ISSUER, "aud": "iedr:1", "sub": "s", "sid": "s", "exp": 0, "iat": 0, "auth_time": 0}
     good = sign_jwt(key, claims, algorithm="RS256")
     header, payload, signature = good.split(".")
     hints = {
@@ -461,6 +462,7 @@ def test_p9_p10_a_forged_id_token_hint_is_refused(payer: Payer, forged: str) -> 
         "HS256": f"eyJhbGciOiJIUzI1NiJ9.{payload}.{signature}",
         "altered": f"{header}.{payload[:-2]}AA.{signature}",
         "text": "x",
+        "of UserInfo": sign_jwt(key, {"iss": ISSUER, "aud": "iedr:1", "sub": "s"}, algorithm="RS256"),
         "of logout": sign_jwt(key, claims, algorithm="RS256", typ="logout+jwt"),
     }
     declined(payer, payer.ask({"id_token_hint": hints[forged]}), "invalid_request", "id-token-hint")

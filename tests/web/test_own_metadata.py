@@ -117,7 +117,7 @@ def test_metadata_lacks_no_key_that_it_must_hold(browser: Browser) -> None:
     world.bridge.keys.create("winter", kind="rsa-2048", now=datetime.now(UTC))
     world.biller["idp"] = {"keys": {"current": "default", "next": "winter"}}
     world.publish()
-    (world.bridge.keys.folder / "winter.key.pem").unlink()
+    (world.bridge.keys.folder / "winter.cert.pem").unlink()  # all that the document needs of it
     answer = browser.get("/saml/riverton-water/metadata")
     assert answer.status_code == 500
     assert "winter" not in answer.text
