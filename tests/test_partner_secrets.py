@@ -313,8 +313,11 @@ def find_set(shell: Shell) -> str:
 def test_an_export_has_the_name_of_a_secret_and_not_the_secret(installed: Shell) -> None:
     edit(installed, lambda biller: biller["partners"].append(ITRON))
     assert "itron-api" in installed.run("apply", "billers.yaml", code=1).stderr
-    set_secret(installed)
+    assert f"There is no biller {BILLER} yet." in set_secret(installed)
     assert "revision 1 published" in installed.run("apply", "billers.yaml").stdout
+    assert " yet." not in set_secret(installed)
+    other = installed.run("secrets", "set", BILLER, "itron-apy", "--generate").stderr
+    assert f"No partner of {BILLER} names itron-apy" in other
     exported = installed.run("export", BILLER).stdout
     assert OLD not in exported
     [partner] = [one for one in yaml.safe_load(exported)["billers"][0]["partners"] if one["slug"] == "itron"]

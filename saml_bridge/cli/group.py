@@ -45,7 +45,9 @@ def cli() -> None:
     First steps:
       saml-bridge demo                     everything at once, with a demo portal and demo partners
       saml-bridge init                     keys, secret and database for a service of your own
+      saml-bridge catalog list             partners to begin with, and how sure each is
       saml-bridge metadata check FILE      is this partner's metadata good?
+      saml-bridge secrets set BILLER NAME  keep a secret that is shared with a partner
       saml-bridge plan FILE                what would this configuration change?
       saml-bridge apply FILE               publish it
       saml-bridge serve                    start the service

@@ -54,7 +54,7 @@ def keys_list() -> None:
 @click.option("--kind", type=click.Choice(KEY_KINDS), default="rsa-2048", show_default=True)
 @click.option("--encrypt", is_flag=True, help="With the passphrase in SAML_BRIDGE_KEY_PASSPHRASE.")
 def keys_create(name: str, kind: KeyKind, encrypt: bool) -> None:
-    """Make a signing key NAME, for a biller's idp.keys."""
+    """Make a signing key NAME, for a biller's idp.keys (RSA, EC) or tokens.keys (Ed25519, too)."""
     with opened(need_tables=False) as bridge:
         for path in bridge.keys.create(name, kind=kind, now=now(), encrypt=encrypt):
             click.echo(f"made {path}")

@@ -13,6 +13,7 @@ import click
 from saml_bridge.app import Bridge
 from saml_bridge.audit import Entry, Kind
 from saml_bridge.cli.group import FILE, Instant, cli, now, opened
+from saml_bridge.errors import BillerUnknown
 from saml_bridge.installation import name_operator
 from saml_bridge.partner_secrets import DEFAULT_OVERLAP, MOST_CHARACTERS, SecretRefused, SecretState
 from saml_bridge.terminal import make_console, make_table
@@ -65,13 +66,27 @@ def secrets_set(
         bridge.partner_secrets.add(biller, name, value, now=at, starts_at=starts, overlap=overlap)
         detail = name if starts is None else f"{name}, from {starts.isoformat()}"
         _record(bridge, Kind.SECRET_SET, biller, detail, at)
+        note = _find_note(bridge, biller, name)
     click.echo(
         f"{biller}: the secret {name} is set"
         + ("" if starts is None else f", to be used from {starts:%Y-%m-%d %H:%M}"),
         err=True,
     )
+    if note is not None:
+        click.echo(note, err=True)
     if generate:
         click.echo(value)
+
+
+def _find_note(bridge: Bridge, biller: str, name: str) -> str | None:
+    """What tells a mistyped name from one that is set before the configuration names it."""
+    try:
+        document, _ = bridge.registry.load_in_force(biller)
+    except BillerUnknown:
+        return f"There is no biller {biller} yet."
+    if any(getattr(partner.settings, "secret", None) == name for partner in document.partners):
+        return None
+    return f"No partner of {biller} names {name} as its secret yet."
 
 
 def _read(file: Path | None) -> str:

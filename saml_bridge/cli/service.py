@@ -121,7 +121,7 @@ def doctor() -> int:
 @click.option("--port", type=click.IntRange(1, 65535), default=8700, show_default=True, help="Bridge and demo portal.")
 @click.option("--partners-port", type=click.IntRange(1, 65535), default=8701, show_default=True, help="Demo partners.")
 def demo(port: int, partners_port: int) -> int:
-    """Start a demo portal, the bridge and four demo partner portals on this machine. Ctrl-C stops everything."""
+    """Start a demo portal, the bridge and six demo partner portals on this machine. Ctrl-C stops everything."""
     from saml_bridge.demo.start import run_demo  # loads pysaml2's client, which no other command needs
 
     return run_demo(port=port, partners_port=partners_port, say=click.echo)
