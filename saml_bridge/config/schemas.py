@@ -319,31 +319,49 @@ class Origin(Url):
         return complaint
 
 
-class Labels(_Value):
-    """A label in further languages, by language tag (RFC 5646: language, and a region where it matters)."""
+class Texts(_Value):
+    """Names and their fixed texts."""
 
-    allowed = "a mapping from languages such as es or fr-CA to texts"
+    allowed = "a mapping from names to texts"
+    counted = "entries"
     most: Final = 50
 
     def read(self, value: Any) -> dict[str, str]:
         if not isinstance(value, Mapping):
             self.refuse(value, "config-type")
         if len(value) > self.most:
-            _complain("config-size", f"expected at most {self.most} languages, found {len(value)}")
+            _complain("config-size", f"expected at most {self.most} {self.counted}, found {len(value)}")
         errors: dict[Any, Any] = {}
-        for tag, text in value.items():
+        for name, text in value.items():
             try:
-                if not isinstance(tag, str) or not _LANGUAGE.fullmatch(tag):
-                    _complain("config-value", f"expected a language such as es or fr-CA, found {show(tag)}")
-                Label().read(text)
+                self.check(name, text)
             except ValidationError as error:
-                errors[str(tag)] = error.messages
+                errors[str(name)] = error.messages
         if errors:
             raise ValidationError(errors)
         return dict(value)
 
+    def check(self, name: Any, text: Any) -> None:
+        """One name and its text. Raises ValidationError."""
+        if not isinstance(name, str) or not _HEADER.fullmatch(name):
+            _complain("config-value", f"expected a name of letters, digits and -_.~, found {show(name)}")
+        if not isinstance(text, str) or len(text) > MAX_URL or not text.isprintable():
+            _complain("config-value", f"expected text on one line, found {show(text)}")
+
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # noqa: ARG002 marshmallow's
         return dict(value)
+
+
+class Labels(Texts):
+    """A label in further languages, by language tag (RFC 5646: language, and a region where it matters)."""
+
+    allowed = "a mapping from languages such as es or fr-CA to texts"
+    counted = "languages"
+
+    def check(self, name: Any, text: Any) -> None:
+        if not isinstance(name, str) or not _LANGUAGE.fullmatch(name):
+            _complain("config-value", f"expected a language such as es or fr-CA, found {show(name)}")
+        Label().read(text)
 
 
 class EntityId(Matching):
@@ -439,34 +457,6 @@ class KeyText(Text):
         if not 0 < len(text) <= MAX_KEYS or text.startswith("/"):
             self.refuse(value)
         return text
-
-
-class Texts(_Value):
-    """Names and their fixed texts."""
-
-    allowed = "a mapping from names to texts"
-    most: Final = 50
-
-    def read(self, value: Any) -> dict[str, str]:
-        if not isinstance(value, Mapping):
-            self.refuse(value, "config-type")
-        if len(value) > self.most:
-            _complain("config-size", f"expected at most {self.most} entries, found {len(value)}")
-        errors: dict[Any, Any] = {}
-        for name, text in value.items():
-            try:
-                if not isinstance(name, str) or not _HEADER.fullmatch(name):
-                    _complain("config-value", f"expected a name of letters, digits and -_.~, found {show(name)}")
-                if not isinstance(text, str) or len(text) > MAX_URL or not text.isprintable():
-                    _complain("config-value", f"expected text on one line, found {show(text)}")
-            except ValidationError as error:
-                errors[str(name)] = error.messages
-        if errors:
-            raise ValidationError(errors)
-        return dict(value)
-
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # noqa: ARG002 marshmallow's
-        return dict(value)
 
 
 class TransformField(_Value):
