@@ -65,10 +65,10 @@ class BackchannelReceiver:
         self,
         *,
         session: PortalSession,  # noqa: ARG002 the mapping alone is sent
-        account: JsonObject | None,  # noqa: ARG002
+        account: JsonObject | None,  # noqa: ARG002 the mapping has read it
         attributes: Sequence[Attribute],
         callback: str | None,
-        now: datetime,  # noqa: ARG002
+        now: datetime,  # noqa: ARG002 nothing of the request depends on the time
     ) -> None:
         """Raises ValueRefused."""
         _build_content(self.settings, attributes, callback)

@@ -1,6 +1,6 @@
 """JSON, read strictly: what two readers could understand differently is refused.
 
-Called by whatever reads what the portal or a partner says. Pure.
+Called by whatever reads what the portal or a partner says, and tokens and keys. Pure.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from saml_bridge.document import (
     TokenAlgorithm,
 )
 from saml_bridge.errors import BridgeError, KeyRefused
+from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.receivers import PartnerContext
 from saml_bridge.saml.sign import PublicKey, PublishedKey, SignatureFault, SigningKey, make_signature
 from saml_bridge.values import Finding, Severity
@@ -192,8 +193,8 @@ def _split(token: str) -> tuple[bytes, bytes, bytes, bytes]:
 
 def _read_object(content: bytes, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError):
+        value = parse_json(content)
+    except JsonRefused:
         value = None
     if not isinstance(value, dict):
         raise TokenRefused(f"the token's {what} is no JSON object", code="token-malformed")

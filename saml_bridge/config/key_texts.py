@@ -23,6 +23,7 @@ from joserfc.util import base64_to_int
 
 from saml_bridge.config.parts import refuse
 from saml_bridge.document import EncryptedTokenSettings, OidcSettings, ProtocolSettings
+from saml_bridge.json_text import parse_json
 from saml_bridge.values import Finding
 
 MIN_RSA_BITS: Final = 2048
@@ -118,19 +119,12 @@ def _read_pem(text: str) -> rsa.RSAPublicKey:
 
 def _read_object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, object_pairs_hook=_build_object)
-    except (ValueError, RecursionError):
+        value = parse_json(text.encode())
+    except ValueError:  # JsonRefused is one, and so is a text that is not Unicode
         value = None
     if not isinstance(value, dict):
         raise KeyTextBroken("is no JSON object with names that are there once")
     return value
-
-
-def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found
 
 
 def _find_problem(entry: Any) -> str | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.document import ClientAuth
 from saml_bridge.errors import ClientRefused
+from saml_bridge.json_text import JsonRefused, parse_json
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_ASSERTION_BYTES: Final = 16 * 1024
@@ -214,19 +214,12 @@ def _read_header(header: Mapping[str, Any]) -> tuple[str, str | None]:
 def _read_object(content: bytes, what: str) -> dict[str, Any]:
     """A JSON object in which no name is there twice (RFC 7519 4)."""
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=_build_object)
-    except (ValueError, RecursionError):
+        value = parse_json(content)
+    except JsonRefused:
         value = None
     if not isinstance(value, dict):
         raise _refuse_assertion(f"the {what} is no JSON object with names that are there once")
     return value
-
-
-def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found
 
 
 def _check_claims(claims: Mapping[str, Any], client_id: str, audiences: Collection[str], now: float) -> Proof:

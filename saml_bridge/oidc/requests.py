@@ -14,7 +14,6 @@ Form Post Response Mode; RFC 9207.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from urllib.parse import urlencode, urlsplit
 
 from saml_bridge.document import Biller, OidcSettings, Partner
 from saml_bridge.errors import AuthorizationRefused, ClientRefused, RequestRefused
+from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.oidc.parameters import read_pairs
 from saml_bridge.receivers import Reply
 from saml_bridge.values import FormPost, Redirect
@@ -281,8 +281,8 @@ def _read_claims(text: str | None) -> RequestedClaims:
     if len(text.encode()) > MAX_CLAIMS_BYTES:
         _refuse("claims-form", f"claims: is larger than {MAX_CLAIMS_BYTES} bytes")
     try:
-        asked = json.loads(text, object_pairs_hook=_build_object)
-    except (ValueError, RecursionError):
+        asked = parse_json(text.encode())
+    except JsonRefused:
         asked = None
     if not isinstance(asked, dict) or _is_deep(asked, MAX_CLAIMS_DEPTH):
         _refuse("claims-form", f"claims: is no JSON object of at most {MAX_CLAIMS_DEPTH} levels with unique names")
@@ -293,13 +293,6 @@ def _read_claims(text: str | None) -> RequestedClaims:
         subject=_read_subject(userinfo, id_token),
         acr=_read_acr(id_token),
     )
-
-
-def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found
 
 
 def _is_deep(value: object, levels: int) -> bool:
