@@ -21,21 +21,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from cryptography.x509 import load_pem_x509_certificate
 from joserfc import jwe
-from joserfc.errors import JoseError
 from joserfc.jwk import OctKey, RSAKey
 from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.carried_token import TokenClaims, carry, check_content, compile_claims
 from saml_bridge.claims import JWT_CLAIMS
+from saml_bridge.config.key_texts import KeyTextBroken, normalize_encryption_key
 from saml_bridge.document import EncryptedTokenSettings
 from saml_bridge.errors import ConfigInvalid, PartnerUnusable
 from saml_bridge.receivers import Ask, Built, PartnerContext, check_secret
@@ -43,7 +39,6 @@ from saml_bridge.saml.sign import SigningKey
 from saml_bridge.token_keys import check_token_key, sign_jwt
 from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Severity
 
-LEAST_RSA_BITS: Final = 2048
 DIRECT_KEY_BYTES: Final = 32
 _BLOCK_BYTES: Final = 16
 _ENCRYPTION: Final = "A256GCM"
@@ -141,13 +136,17 @@ def _read_direct_key(secret: str) -> OctKey:
 
 def read_recipient(text: str) -> RSAKey:
     """A partner's public key: an RSA JWK, or a PEM public key or certificate. Raises KeyUnfit."""
-    key = RSAKey.import_key(_read_pem(text.encode())) if "-----BEGIN" in text else _read_jwk(text)
-    if key.is_private:
-        raise KeyUnfit("it is a private key, which only the partner may have")
-    if key.public_key.key_size < LEAST_RSA_BITS:
-        raise KeyUnfit(f"expected an RSA key of {LEAST_RSA_BITS} bits or more")
+    try:
+        key = RSAKey.import_key(_load(normalize_encryption_key(text)))
+    except KeyTextBroken as broken:
+        raise KeyUnfit(str(broken)) from broken
     _check_use(key)
     return RSAKey.import_key(key.public_key, None if key.kid is None else {"kid": key.kid})
+
+
+def _load(text: str) -> Any:
+    """The normal form as joserfc takes it."""
+    return json.loads(text) if text.startswith("{") else text
 
 
 def _check_use(key: RSAKey) -> None:
@@ -159,26 +158,6 @@ def _check_use(key: RSAKey) -> None:
     operations = key.get("key_ops")
     if operations is not None and not _KEY_OPERATIONS.intersection(operations):
         raise KeyUnfit("the partner says that nothing is encrypted with it (key_ops)")
-
-
-def _read_pem(content: bytes) -> RSAPublicKey:
-    try:
-        if b"CERTIFICATE" in content:
-            key = load_pem_x509_certificate(content).public_key()
-        else:
-            key = load_pem_public_key(content)  # type: ignore[assignment]  # the two name different unions
-    except (ValueError, UnsupportedAlgorithm):
-        raise KeyUnfit("it is no public key in PEM form") from None
-    if not isinstance(key, RSAPublicKey):
-        raise KeyUnfit("it is no RSA key")
-    return key
-
-
-def _read_jwk(text: str) -> RSAKey:
-    try:
-        return RSAKey.import_key(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, JoseError):
-        raise KeyUnfit("it is no RSA key as JSON Web Key") from None
 
 
 def compile_receiver(context: PartnerContext) -> EncryptedTokenReceiver:

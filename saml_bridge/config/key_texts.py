@@ -1,7 +1,8 @@
 """Partners' public keys as a document holds them: a set of JSON Web Keys, or one RSA key to encrypt to.
 
 Owns: which texts are such keys, and the one form that they are kept in. Does not own: files (`config/__init__.py`),
-keys that are fetched, and what is done with a key. Called by `config/__init__.py` alone.
+keys that are fetched, and what is done with a key. Called by `config/__init__.py`, and by `encrypted_token.py` for the
+key that it encrypts to.
 
 A text with a private key is refused, and never quoted: whoever sent it has to make another. Specification: RFC 7517,
 4 and 5; RFC 7518, 3.3 and 6.
