@@ -31,7 +31,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
-from saml_bridge.errors import SettingsInvalid
+from saml_bridge.errors import DatabaseUnavailable, SettingsInvalid
 from saml_bridge.values import Finding, Severity
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -97,6 +97,15 @@ class Database:
         """Close every pooled connection; the engines stay usable."""
         self.engine.dispose()
         self.autocommit.dispose()
+
+
+@contextmanager
+def explaining(what: str) -> Iterator[None]:
+    """Has a failure of the database in the block raise DatabaseUnavailable, whose detail begins with `what`."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise DatabaseUnavailable(f"{what}: {type(error).__name__}") from error
 
 
 class StatementFailed(Exception):

@@ -20,15 +20,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Integer, String, Table, Text, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, make_instant_writer
+from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, explaining, make_instant_writer
 from saml_bridge.errors import DatabaseUnavailable, RequestRefused
 from saml_bridge.sealing import Seal, SealBroken
 from saml_bridge.values import PortalSession
 
 MOST_PENDING = 5_000
+_FAILED = "the exchange cannot be kept"
 CALLS_BETWEEN_PURGES = 256
 ENDED_IS_KEPT = timedelta(minutes=20)
 """Longer than anything waits that brings a portal session of its own."""
@@ -256,14 +256,11 @@ class Exchanges:
         """As `write_logout`, and `record` writes in the same transaction: either both are there, or neither is."""
         mine = (_LOGOUT.c.token == hash_token(token), _LOGOUT.c.version == version)
         changed = update(_LOGOUT).where(*mine).values(version=version + 1, state=self._seal.seal(state))
-        try:
-            with self._database.begin() as connection:
-                if connection.execute(changed).rowcount != 1:
-                    return False
-                record(connection)
-                return True
-        except SQLAlchemyError as error:
-            raise _unavailable(error) from error
+        with explaining(_FAILED), self._database.begin() as connection:
+            if connection.execute(changed).rowcount != 1:
+                return False
+            record(connection)
+            return True
 
     def take_abandoned_logouts(
         self, *, now: datetime, most: int, record: Callable[[Connection, str, Any], None]
@@ -277,13 +274,10 @@ class Exchanges:
         with self._using() as reading:
             if reading.execute(old.limit(1)).first() is None:
                 return
-        try:
-            with self._database.begin() as connection:
-                for row in connection.execute(taken).all():
-                    with suppress(SealBroken):  # sealed with a secret that is gone: nobody can read it any more
-                        record(connection, row.biller, self._seal.open(row.state))
-        except SQLAlchemyError as error:
-            raise _unavailable(error) from error
+        with explaining(_FAILED), self._database.begin() as connection:
+            for row in connection.execute(taken).all():
+                with suppress(SealBroken):  # sealed with a secret that is gone: nobody can read it any more
+                    record(connection, row.biller, self._seal.open(row.state))
 
     def purge(self, now: datetime) -> None:
         """Remove everything that is past its end, but for logouts: those are recorded first (`logout/`)."""
@@ -312,15 +306,8 @@ class Exchanges:
 
     @contextmanager
     def _using(self) -> Iterator[Connection]:
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise _unavailable(error) from error
-
-
-def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
-    return DatabaseUnavailable(f"the exchange cannot be kept: {type(error).__name__}")
+        with explaining(_FAILED), self._engine.connect() as connection:
+            yield connection
 
 
 def hash_token(token: str) -> str:

@@ -22,10 +22,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Index, String, Text, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, make_instant_writer
+from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, explaining, make_instant_writer
 from saml_bridge.errors import ClientRefused, DatabaseUnavailable
 from saml_bridge.exchanges import hash_token
 from saml_bridge.oidc.grant import Grant
@@ -270,11 +269,8 @@ class Grants:
 
     @contextmanager
     def _using(self) -> Iterator[Connection]:
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"the grant cannot be kept: {type(error).__name__}") from error
+        with explaining("the grant cannot be kept"), self._engine.connect() as connection:
+            yield connection
 
 
 def _run(statement: DriverInsert, values: dict[str, Any]) -> None:

@@ -16,16 +16,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import BigInteger, Connection, Index, Integer, String, Text, delete, insert, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, Database, UtcDateTime
-from saml_bridge.errors import BridgeError, DatabaseUnavailable, PartnerUnusable
+from saml_bridge.db import Base, Database, UtcDateTime, explaining
+from saml_bridge.errors import BridgeError, PartnerUnusable
 from saml_bridge.sealing import Seal, SealBroken
 
 LEAST_CHARACTERS: Final = 8
 MOST_CHARACTERS: Final = 4096
 DEFAULT_OVERLAP: Final = timedelta(days=7)
+_FAILED: Final = "the secrets cannot be read or kept"
 CACHE_SECONDS: Final = 5.0
 """How long a process may go on with what it has read: a secret that was revoked is gone everywhere after that."""
 
@@ -203,21 +203,13 @@ class PartnerSecrets:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _explaining(), self._engine.connect() as connection:
+        with explaining(_FAILED), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with _explaining(), self._database.begin() as connection:
+        with explaining(_FAILED), self._database.begin() as connection:
             yield connection
-
-
-@contextmanager
-def _explaining() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise DatabaseUnavailable(f"the secrets cannot be read or kept: {type(error).__name__}") from error
 
 
 def _check(biller: str, name: str, value: str) -> None:

@@ -29,10 +29,9 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, make_instant_writer
+from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, explaining, make_instant_writer
 from saml_bridge.errors import DatabaseUnavailable
 from saml_bridge.sealing import Seal
 
@@ -210,8 +209,5 @@ class PartnerSessions:
 
     @contextmanager
     def _using(self) -> Iterator[Connection]:
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"partner sessions cannot be read or ended: {type(error).__name__}") from error
+        with explaining("partner sessions cannot be read or ended"), self._engine.connect() as connection:
+            yield connection

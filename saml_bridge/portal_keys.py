@@ -26,11 +26,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, get_args
 
 from sqlalchemy import BigInteger, Connection, Integer, RowMapping, String, Text, case, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, Database, UtcDateTime
-from saml_bridge.errors import BridgeError, DatabaseUnavailable
+from saml_bridge.db import Base, Database, UtcDateTime, explaining
+from saml_bridge.errors import BridgeError
 
 Call = Literal["links", "tickets", "logouts"]
 CALLS: Final[tuple[Call, ...]] = get_args(Call)
@@ -276,19 +275,13 @@ class PortalKeys:
 
     @contextmanager
     def _using(self) -> Iterator[Connection]:
-        try:
-            with self._database.autocommit.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"portal keys cannot be read: {type(error).__name__}") from error
+        with explaining("portal keys cannot be read"), self._database.autocommit.connect() as connection:
+            yield connection
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
-        try:
-            with self._database.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"portal keys cannot be written: {type(error).__name__}") from error
+        with explaining("portal keys cannot be written"), self._database.begin() as connection:
+            yield connection
 
 
 def looks_like_key(text: str) -> bool:

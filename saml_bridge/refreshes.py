@@ -16,11 +16,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, RowMapping, String, Text, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, Database, UtcDateTime
-from saml_bridge.errors import DatabaseUnavailable
+from saml_bridge.db import Base, Database, UtcDateTime, explaining
 from saml_bridge.values import Sha256Hex
 
 State = Literal["held", "accepted", "rejected"]
@@ -204,20 +202,14 @@ class Refreshes:
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
         """A connection where every statement stands for itself."""
-        try:
-            with self._database.autocommit.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"fetched metadata cannot be looked after: {type(error).__name__}") from error
+        with explaining("fetched metadata cannot be looked after"), self._database.autocommit.connect() as connection:
+            yield connection
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
         """A transaction."""
-        try:
-            with self._database.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"fetched metadata cannot be looked after: {type(error).__name__}") from error
+        with explaining("fetched metadata cannot be looked after"), self._database.begin() as connection:
+            yield connection
 
 
 def _drop_held(connection: Connection, biller: str, partner: str) -> None:

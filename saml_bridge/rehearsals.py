@@ -14,12 +14,11 @@ from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import Connection, Index, RowMapping, String, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.audit import LONGEST_ACTOR, AuditTrail, Entry
-from saml_bridge.db import Base, Database, UtcDateTime
-from saml_bridge.errors import DatabaseUnavailable, NotFound
+from saml_bridge.db import Base, Database, UtcDateTime, explaining
+from saml_bridge.errors import NotFound
 from saml_bridge.values import Sha256Hex
 
 Step = Literal["invited", "sent", "accepted", "refused"]
@@ -129,19 +128,13 @@ class Rehearsals:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        try:
-            with self._database.autocommit.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"rehearsals cannot be read: {type(error).__name__}") from error
+        with explaining("rehearsals cannot be read"), self._database.autocommit.connect() as connection:
+            yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        try:
-            with self._database.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"the rehearsal was not kept: {type(error).__name__}") from error
+        with explaining("the rehearsal was not kept"), self._database.begin() as connection:
+            yield connection
 
 
 def _hash(token: str) -> str:

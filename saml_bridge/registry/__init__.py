@@ -27,7 +27,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from saml_bridge.audit import AuditTrail, Entry, Kind
 from saml_bridge.changes import plan
 from saml_bridge.config import from_json, to_json
-from saml_bridge.db import Base, Database
+from saml_bridge.db import Base, Database, explaining
 from saml_bridge.document import Biller, SamlSettings
 from saml_bridge.errors import (
     BillerUnknown,
@@ -445,11 +445,8 @@ class Registry:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         """A connection where every statement stands for itself. Raises DatabaseUnavailable."""
-        try:
-            with self._database.autocommit.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"the configuration cannot be read: {type(error).__name__}") from error
+        with explaining("the configuration cannot be read"), self._database.autocommit.connect() as connection:
+            yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
