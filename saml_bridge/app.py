@@ -94,12 +94,7 @@ class Bridge:
 def open_bridge(settings: Settings) -> Bridge:
     """Wire the bridge. The database may still be without tables. Raises BridgeError for what cannot work."""
     check_libraries()
-    app = Flask(__name__, static_folder="web/static", static_url_path=STATIC, template_folder="web/templates")
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.url_map.merge_slashes = False  # it redirects to whatever host the browser named
-    app.config["PREFERRED_URL_SCHEME"] = settings.base_url.partition(":")[0]
-    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    init_pages(app)
+    app = _make_flask(settings)
     if settings.database_url.startswith("sqlite:///"):
         settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = init_database(app, settings.database_url)
@@ -185,6 +180,16 @@ def open_bridge(settings: Settings) -> Bridge:
         provider=provider,
         authorization=open_authorization(launcher, exchanges, hints=hints, provider=provider, grants=grants),
     )
+
+
+def _make_flask(settings: Settings) -> Flask:
+    app = Flask(__name__, static_folder="web/static", static_url_path=STATIC, template_folder="web/templates")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.merge_slashes = False  # it redirects to whatever host the browser named
+    app.config["PREFERRED_URL_SCHEME"] = settings.base_url.partition(":")[0]
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    init_pages(app)
+    return app
 
 
 def _make_fetcher(settings: Settings, seconds: float, *, connect: float = 5) -> Fetcher:
