@@ -8,14 +8,12 @@ document and the JWKS. Does not own: how a client proves itself (`oidc/clients.p
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from saml_bridge.document import Biller, OidcSettings, Partner
+from saml_bridge.document import Biller
 from saml_bridge.errors import ClientRefused, FetchRefused, SessionAbsent, SourceUnavailable
 from saml_bridge.exchanges import Exchanges
 from saml_bridge.fetching import Fetcher
@@ -28,6 +26,7 @@ from saml_bridge.oidc.clients import (
     read_client,
 )
 from saml_bridge.oidc.discovery import Endpoints, build_discovery
+from saml_bridge.oidc.parties import RelyingParty, find_relying_party
 from saml_bridge.receivers import find_token_issuer
 from saml_bridge.registry import Registry
 from saml_bridge.sessions import MAX_JWKS_BYTES, Jwks
@@ -40,41 +39,6 @@ ASSERTION: Final = "client-assertion"
 """The kind of message of which an assertion's `jti` is taken once."""
 
 _KEY_SETS_KEPT: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class RelyingParty:
-    """A partner that speaks OpenID Connect, with its settings."""
-
-    partner: Partner
-    settings: OidcSettings
-
-    @property
-    def slug(self) -> str:
-        return self.partner.slug
-
-    @property
-    def is_public(self) -> bool:
-        """Whether it keeps no secret: a page or an app."""
-        return self.settings.client_auth == "none"
-
-
-def list_relying_parties(biller: Biller) -> Iterator[RelyingParty]:
-    """The biller's partners that speak OpenID Connect."""
-    for partner in biller.partners:
-        if isinstance(partner.settings, OidcSettings):
-            yield RelyingParty(partner, partner.settings)
-
-
-def find_relying_party(biller: Biller, client_id: str) -> RelyingParty | None:
-    """The biller's relying party of exactly this client ID."""
-    return next((one for one in list_relying_parties(biller) if one.settings.client_id == client_id), None)
-
-
-def list_public_origins(biller: Biller) -> frozenset[str]:
-    """The origins (RFC 6454) of the pages of public clients: they alone call us from within a browser."""
-    uris = (uri for one in list_relying_parties(biller) if one.is_public for uri in one.settings.redirect_uris)
-    return frozenset(f"{parts.scheme}://{parts.netloc}".lower() for parts in map(urlsplit, uris))
 
 
 class Provider:

@@ -28,7 +28,8 @@ from saml_bridge.oidc.code_exchange import CodeExchange
 from saml_bridge.oidc.grant import Grant
 from saml_bridge.oidc.id_token import build_id_token, build_signed_userinfo, build_userinfo
 from saml_bridge.oidc.parameters import read_form
-from saml_bridge.provider import Provider, RelyingParty, find_relying_party
+from saml_bridge.oidc.parties import RelyingParty, find_relying_party
+from saml_bridge.provider import Provider
 from saml_bridge.registry import Snapshot
 from saml_bridge.saml.sign import SigningKey
 from saml_bridge.token_keys import sign_jwt

@@ -24,6 +24,7 @@ from saml_bridge.document import Biller, OidcSettings, Partner
 from saml_bridge.errors import AuthorizationRefused, ClientRefused, RequestRefused
 from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.oidc.parameters import read_pairs
+from saml_bridge.oidc.parties import find_relying_party
 from saml_bridge.receivers import Reply
 from saml_bridge.values import FormPost, Redirect
 
@@ -135,11 +136,10 @@ def find_client(parameters: Parameters, biller: Biller) -> tuple[Partner, OidcSe
     Raises RequestRefused (`client-unknown`): whoever it is, it is told nothing (RFC 6749 4.1.2.1).
     """
     client_id = parameters.get("client_id")
-    for partner in biller.partners:
-        settings = partner.settings
-        if isinstance(settings, OidcSettings) and settings.client_id == client_id:
-            return partner, settings
-    raise RequestRefused("client_id: is missing, there twice, or no client of this biller", code="client-unknown")
+    party = None if client_id is None else find_relying_party(biller, client_id)
+    if party is None:
+        raise RequestRefused("client_id: is missing, there twice, or no client of this biller", code="client-unknown")
+    return party.partner, party.settings
 
 
 def find_place(parameters: Parameters, settings: OidcSettings) -> ReturnPlace:

@@ -33,7 +33,8 @@ from saml_bridge.authorization import Authorization, Pushed
 from saml_bridge.errors import BridgeError, ClientRefused, NotFound
 from saml_bridge.launch import Launcher
 from saml_bridge.oidc.parameters import MAX_FORM_BYTES, read_form, read_parameters
-from saml_bridge.provider import Provider, list_public_origins
+from saml_bridge.oidc.parties import list_public_origins
+from saml_bridge.provider import Provider
 from saml_bridge.token_exchange import Call, TokenExchange, Tokens, UserInfo
 from saml_bridge.values import TraceId
 from saml_bridge.web import metrics
