@@ -18,6 +18,7 @@ from typing import Any, Final
 from saml_bridge.claims import split_name
 from saml_bridge.document import Biller, OidcSettings
 from saml_bridge.oidc.clients import ALGORITHMS, METHODS
+from saml_bridge.oidc.parties import list_relying_parties
 from saml_bridge.saml.response import AUTHN_CONTEXTS
 
 STANDARD_SCOPES: Final[Mapping[str, frozenset[str]]] = {
@@ -111,9 +112,8 @@ def _describe_signed_userinfo(parties: list[OidcSettings]) -> dict[str, Any]:
 
 def _list_parties(biller: Biller) -> Iterator[tuple[OidcSettings, str]]:
     """The settings and slug of each relying party."""
-    for partner in biller.partners:
-        if isinstance(partner.settings, OidcSettings):
-            yield partner.settings, partner.slug
+    for party in list_relying_parties(biller):
+        yield party.settings, party.slug
 
 
 def _list_claims(biller: Biller) -> Iterator[str]:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from saml_bridge.document import Biller, OidcSettings, Partner
 from saml_bridge.oidc.parameters import read_parameters
+from saml_bridge.oidc.parties import RelyingParty, find_relying_party
 from saml_bridge.oidc.requests import add_query
 from saml_bridge.saml.sign import PublishedKey
 from saml_bridge.token_keys import TokenRefused, verify_own_jwt
@@ -91,7 +92,7 @@ def build_return_url(settings: OidcSettings, return_to: str | None, state: str |
 def _judge_client(client_id: str | None, biller: Biller) -> Judged:
     if client_id is None:
         return Judged()
-    party = _find_party(biller, client_id)
+    party = _partner_of(find_relying_party(biller, client_id))
     if party is None:
         return Judged(fault=Fault("client-unknown", f"client_id: {biller.slug} has no such client"))
     return Judged(party)
@@ -104,7 +105,7 @@ def _judge_hint(hint: str, client_id: str | None, biller: Biller, issuer: str, k
     except TokenRefused as error:
         return Judged(fault=Fault(error.code, f"id_token_hint: {error.detail}"))
     audience = claims.get("aud")
-    party = _find_party(biller, audience) if isinstance(audience, str) else None
+    party = _partner_of(find_relying_party(biller, audience)) if isinstance(audience, str) else None
     if party is None:
         return Judged(fault=Fault("hint-audience", f"id_token_hint: {biller.slug} has no such client"))
     if client_id is not None and client_id != audience:
@@ -146,13 +147,5 @@ def _read_settings(partner: Partner) -> OidcSettings:
     return partner.settings
 
 
-def _find_party(biller: Biller, client_id: str) -> Partner | None:
-    """The biller's relying party of exactly this client ID."""
-    return next(
-        (
-            one
-            for one in biller.partners
-            if isinstance(one.settings, OidcSettings) and one.settings.client_id == client_id
-        ),
-        None,
-    )
+def _partner_of(party: RelyingParty | None) -> Partner | None:
+    return None if party is None else party.partner
