@@ -1,6 +1,7 @@
 # Every target works in .venv, which is made from the lock file at first need.
 SHELL := /bin/bash
-PYTHON ?= python3.11
+# which Python makes .venv; left empty, tools/make-venv chooses
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
@@ -14,6 +15,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME)  ## set everything up and start the bridge with a demo portal and demo partners
+	@echo "Starting the demo; what it keeps is in instance-demo/."
 	@$(BIN)/saml-bridge demo
 
 check: lint type test  ## what CI runs: lint, types, all tests
@@ -42,19 +44,22 @@ lock: $(DEV)  ## resolve the newest versions into the lock files
 
 translations: $(DEV)  ## compile the payer's texts after a change to messages.po
 	$(BIN)/pybabel compile -d saml_bridge/web/translations
+	$(BIN)/pybabel compile -d saml_bridge/demo/translations
 
-clean:  ## remove the environment and everything that was built
+clean:  ## remove the environment and everything that was built; keys and data stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
-	@tools/make-venv $(PYTHON) $(VENV)
+	@tools/make-venv "$(PYTHON)" $(VENV)
 
 $(RUNTIME): requirements/runtime.lock setup.cfg | $(BIN)/python
+	@test -e $(DEV) || echo "Installing what saml_bridge needs into $(VENV): half a minute or more, this once."
 	@test -e $(DEV) || $(PIP) install --require-hashes -r requirements/runtime.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): requirements/dev.lock setup.cfg | $(BIN)/python
+	@echo "Installing what saml_bridge and its tests need into $(VENV): a minute or more, this once."
 	@$(PIP) install --require-hashes -r requirements/dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(RUNTIME) $@

@@ -17,15 +17,16 @@ from werkzeug.exceptions import HTTPException
 from saml_bridge.audit import AuditTrail
 from saml_bridge.authorization import Authorization, Hints, open_authorization
 from saml_bridge.db import check_schema, init_database
+from saml_bridge.ended_sessions import EndedSessions
 from saml_bridge.errors import BridgeError, KeyRefused, NotFound
 from saml_bridge.exchanges import Exchanges
-from saml_bridge.fetching import Fetcher
+from saml_bridge.fetching import AddressRule, Fetcher
 from saml_bridge.grants import Grants
 from saml_bridge.keys import KeyRing
 from saml_bridge.launch import Launcher
 from saml_bridge.logout import RpInitiated, SignOut
 from saml_bridge.logout.sign_out import DEADLINE_SECONDS
-from saml_bridge.logs import set_up_logs
+from saml_bridge.logs import find_level, set_up_logs
 from saml_bridge.partner_calls import PartnerCalls
 from saml_bridge.partner_secrets import PartnerSecrets
 from saml_bridge.partner_sessions import PartnerSessions
@@ -38,6 +39,7 @@ from saml_bridge.registry import Registry
 from saml_bridge.rehearsals import Rehearsals
 from saml_bridge.rollover import Rollover
 from saml_bridge.saml.libraries import check_libraries
+from saml_bridge.saml.xml import load_schemas
 from saml_bridge.saml_sign_on import open_saml_sign_on
 from saml_bridge.schedule import RefreshSchedule
 from saml_bridge.sessions import SourceBook
@@ -46,14 +48,16 @@ from saml_bridge.sources import open_sources
 from saml_bridge.tickets import Tickets
 from saml_bridge.token_exchange import TokenExchange
 from saml_bridge.web.authorize import create_authorize_views
-from saml_bridge.web.launch import create_launch_views, new_trace_id
+from saml_bridge.web.faults import answer_as_refusal
+from saml_bridge.web.header_bounds import bound_headers
+from saml_bridge.web.launch import create_launch_views, find_biller, new_trace_id
 from saml_bridge.web.logout import create_logout_views
 from saml_bridge.web.metrics import PartnerCallMetrics, SourceMetrics
 from saml_bridge.web.oidc import answer_error, answer_no_endpoint, create_oidc_views
 from saml_bridge.web.oidc_logout import create_oidc_logout_views
 from saml_bridge.web.operations import create_operation_views
-from saml_bridge.web.pages import STATIC, init_pages, render_error
-from saml_bridge.web.portal import PortalGate, answer_no_call, create_portal_views
+from saml_bridge.web.pages import STATIC, build_pages, init_pages, render_error
+from saml_bridge.web.portal import PortalGate, answer_no_call, answer_problem, create_portal_views
 from saml_bridge.web.rehearsal import create_rehearsal_views
 from saml_bridge.web.saml import create_saml_views
 
@@ -111,14 +115,16 @@ def open_bridge(settings: Settings) -> Bridge:
         base_url=settings.base_url,
         pairwise_secret=settings.pairwise_secret.encode(),
         allow_http=settings.allow_http_acs,
+        find_address_fault=AddressRule(settings.fetch_allow, allow_http=settings.allow_http_acs).find_fault,
         cache_size=settings.snapshot_cache,
     )
     partner_sessions = PartnerSessions(database, secret=secret)
     exchanges, grants = Exchanges(database, secret=secret), Grants(database, secret=secret)
-    hints = Hints(exchanges, os.urandom)
+    hints, ended_sessions = Hints(exchanges, os.urandom), EndedSessions(database, secret=secret)
     launcher = Launcher(
         registry=registry,
         audit=audit,
+        ended_sessions=ended_sessions,
         partner_sessions=partner_sessions,
         base_url=settings.base_url,
         secret=secret,
@@ -147,6 +153,7 @@ def open_bridge(settings: Settings) -> Bridge:
         registry=registry,
         audit=audit,
         exchanges=exchanges,
+        ended_sessions=ended_sessions,
         sessions=partner_sessions,
         grants=grants,
         fetcher=_make_fetcher(settings, DEADLINE_SECONDS),
@@ -203,10 +210,11 @@ def _make_fetcher(settings: Settings, seconds: float, *, connect: float = 5) -> 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The web service, ready to be served. Raises BridgeError for settings, keys or a database that cannot work."""
-    return _create_service(settings or Settings.from_env()).app
+    return create_service(settings or Settings.from_env()).app
 
 
-def _create_service(settings: Settings) -> Bridge:
+def create_service(settings: Settings) -> Bridge:
+    """As `create_app`, with what is below the web service, too."""
     set_up_logs(settings.log_format)
     bridge = open_bridge(settings)
     app = bridge.app
@@ -228,6 +236,8 @@ def _create_service(settings: Settings) -> Bridge:
     app.register_blueprint(create_oidc_views(exchange, bridge.authorization, bridge.launcher))
     app.register_blueprint(create_operation_views(app, settings.metrics_token, list_problems=sources.list_problems))
     _register_errors(bridge)
+    load_schemas()
+    build_pages(app)
     return bridge
 
 
@@ -237,7 +247,7 @@ def create_served_app() -> Flask:
     What was made at the start stays, so the garbage collector never looks at it again, and looks less often at all.
     """
     settings = Settings.from_env()
-    bridge = _create_service(settings)
+    bridge = create_service(settings)
     app = bridge.app
     if settings.metadata_refresh_minutes:
         RefreshSchedule(bridge.refresher, every=timedelta(minutes=settings.metadata_refresh_minutes)).start()
@@ -276,14 +286,18 @@ def _open_sources(bridge: Bridge) -> SourceBook:
 
 
 def _register_errors(bridge: Bridge) -> None:
-    """The one place that turns errors into pages; an unexpected one is logged whole and shown as a number alone."""
+    """What becomes of errors that no view answers; an unexpected one ends as it does in a view (`web/faults.py`)."""
+
+    bridge.app.before_request(lambda: bound_headers(request.environ))
 
     @bridge.app.errorhandler(BridgeError)
     def answer_refusal(error: BridgeError) -> Response:
         trace_id = new_trace_id(bridge.launcher)
-        log.warning("refused", trace_id=trace_id, code=error.code, detail=error.diagnosis())
+        log.log(find_level(error), "refused", trace_id=trace_id, code=error.code, detail=error.diagnosis())
         if request.blueprint == "oidc":
             return answer_error(error)
+        if request.path.startswith("/api/"):
+            return answer_problem(error, trace_id, explain=False)
         return render_error(error, trace_id=trace_id)
 
     @bridge.app.errorhandler(HTTPException)
@@ -299,7 +313,13 @@ def _register_errors(bridge: Bridge) -> None:
     @bridge.app.errorhandler(Exception)
     def answer_fault(error: Exception) -> Response:
         trace_id = new_trace_id(bridge.launcher)
-        log.error("fault", trace_id=trace_id, exc_info=error)
-        if request.blueprint == "oidc":
-            return answer_error(BridgeError("fault"))
-        return render_error(BridgeError("fault"), trace_id=trace_id)
+        biller = str((request.view_args or {}).get("biller", ""))
+        fault = answer_as_refusal(bridge.launcher, error, biller=biller, trace_id=trace_id)
+        if request.path.startswith("/api/"):
+            response = answer_problem(fault, trace_id, explain=False)
+        elif request.blueprint == "oidc":
+            response = answer_error(fault)
+        else:
+            response = render_error(fault, trace_id=trace_id, biller=find_biller(bridge.registry, biller))
+        response.headers["X-Trace-Id"] = trace_id
+        return response

@@ -4,14 +4,14 @@ Owns: the kinds of records, their one table, which nothing may change or delete 
 Does not own: the log (`web/`), and what is worth recording (the launch, the registry).
 Called by: the launch, the registry, `saml-bridge audit`, the console.
 
-A record never holds a field's value. Payer and account stand in it as pseudonyms: keyed, so that a reader of the table
-cannot try names, and the same for the same payer, so that whoever has the key can search.
+A record never holds a field's value. Payer, account and portal session stand in it as pseudonyms: keyed, so that a
+reader of the table cannot try names, and the same for the same payer, so that whoever has the key can search.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -30,6 +30,7 @@ from sqlalchemy import (
     bindparam,
     column,
     insert,
+    not_,
     or_,
     select,
     table,
@@ -37,14 +38,26 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, make_instant_writer
+from saml_bridge.db import (
+    Base,
+    Database,
+    DriverInsert,
+    StatementFailed,
+    UtcDateTime,
+    explain_failure,
+    explaining,
+    make_instant_writer,
+)
+from saml_bridge.ended_sessions import NO_SESSION, Marks, has_ended, name_parameters
 from saml_bridge.errors import NotRecorded
+from saml_bridge.oidc.grant import find_grant_id
 from saml_bridge.values import TraceId
 
 LONGEST_NAME = 64
 LONGEST_ACTOR = 255
 LONGEST_DETAIL = 4_000
 PSEUDONYM_DIGITS = 32
+MOST_LAUNCHES = 500
 
 
 class Kind(StrEnum):
@@ -73,6 +86,7 @@ class Kind(StrEnum):
     KEY_JUDGED = "ops:key:judged"
     TOKEN_ISSUED = "partner:token:issued"
     TOKEN_REFUSED = "partner:token:refused"
+    REQUEST_REFUSED = "service:request:refused"
     SECRET_SET = "ops:partner-secret:set"
     SECRET_REVOKED = "ops:partner-secret:revoked"
 
@@ -87,7 +101,10 @@ class Entry:
     """One record. `at` is aware UTC; `payer` and `account` are pseudonyms; `code` is an error's, empty when done.
 
     `biller`, `link` and `partner` are slugs, as asked for when they do not exist; `key` is a name in the key ring;
-    `actor` is who published, or the agent who acts for a payer, as a pseudonym. `detail` never holds a field's value.
+    `actor` is who published, or the agent who acts for a payer, as a pseudonym; so is `session`, the portal session.
+    `detail` never holds a field's value. `response_id` is the ID of SAML's response, `assertion_id` that of its
+    assertion, a token's `jti`, or the ID of what an authorization code stands for: the names by which a partner asks
+    for a launch.
     """
 
     kind: Kind
@@ -103,6 +120,9 @@ class Entry:
     code: str = ""
     detail: str = ""
     actor: str | None = None
+    response_id: str | None = None
+    assertion_id: str | None = None
+    session: str | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -121,7 +141,8 @@ class Record:
 class Search:
     """What to look for; None means any. `payer` and `account` are given in clear and need `biller`.
 
-    `since` is included, `until` is not; `kind` may be a start (`payer:launch`).
+    `since` is included, `until` is not; `kind` may be a start (`payer:launch`). `message_id` is what a partner names:
+    the ID of a response or an assertion, a token's `jti`, or an authorization code.
     """
 
     biller: str | None = None
@@ -131,6 +152,7 @@ class Search:
     outcome: Outcome | None = None
     code: str | None = None
     trace_id: str | None = None
+    message_id: str | None = None
     payer: str | None = None
     account: str | None = None
     since: datetime | None = None
@@ -139,7 +161,7 @@ class Search:
 
 
 class AuditRow(Base):
-    """Append-only: triggers refuse UPDATE and DELETE."""
+    """Append-only: triggers refuse UPDATE and DELETE, and on SQLite a number that is not the next."""
 
     __tablename__ = "audit"
 
@@ -158,11 +180,15 @@ class AuditRow(Base):
     code: Mapped[str] = mapped_column(String(64))
     detail: Mapped[str] = mapped_column(Text)
     actor: Mapped[str | None] = mapped_column(String(LONGEST_ACTOR))
+    response_id: Mapped[str | None] = mapped_column(String(64))
+    assertion_id: Mapped[str | None] = mapped_column(String(64))
+    session: Mapped[str | None] = mapped_column(String(64), index=True)
 
     __table_args__ = (Index(None, "biller", "id"), Index(None, "payer", "id"))
 
 
 _AUDIT = Base.metadata.tables["audit"]
+_ISSUED = (Kind.LAUNCH_ISSUED.value, Kind.SIGN_ON_ISSUED.value)
 _NAMES = tuple(one.name for one in _AUDIT.columns if one.name != "id")
 
 
@@ -190,14 +216,20 @@ class AuditTrail:
         """The pseudonym of an account."""
         return pseudonym(self._secret, biller=biller, kind="account", value=number)
 
-    def record_launch(self, entry: Entry, *, fence: tuple[str, int]) -> bool:
-        """Record an issued launch if `fence` (biller, revision) is the configuration in force; False if it is not.
+    def hide_session(self, biller: str, sid: str) -> str:
+        """The pseudonym of a portal session."""
+        return pseudonym(self._secret, biller=biller, kind="session", value=sid)
 
-        One statement, committed when this returns: nothing can be published between the question and the record.
-        Raises NotRecorded.
+    def record_launch(self, entry: Entry, *, fence: tuple[str, int], session: Marks = NO_SESSION) -> bool:
+        """Record a launch if `fence` (biller, revision) is in force, and `session` is of no session that has ended.
+
+        False, and nothing is recorded, if one of the two does not hold. One statement, committed when this returns:
+        nothing can be published or ended between the question and the record. Raises NotRecorded.
         """
         parameters = self._read_parameters(entry)
         parameters["fence_biller"], parameters["fence_revision"] = fence
+        for name, value in name_parameters(session, entry.at).items():
+            parameters[name] = self._write_instant(value) if isinstance(value, datetime) else value
         return self._execute(self._fenced, parameters) == 1
 
     def record(self, entry: Entry) -> None:
@@ -222,12 +254,39 @@ class AuditTrail:
         with self._engine.connect() as connection:
             return tuple(_read_record(row) for row in connection.execute(statement).mappings())
 
+    def list_opened(
+        self, biller: str, *, sids: Collection[str], payer_id: str | None = None, since: datetime
+    ) -> tuple[str, ...]:
+        """The slugs of the partners to which these portal sessions, or this payer's, were launched since then.
+
+        Read from the newest MOST_LAUNCHES records of each session, and of the payer: one by one, since SQLite reads all
+        records of the biller for several at once. Raises DatabaseUnavailable.
+        """
+        mine: list[ColumnElement[bool]] = [_AUDIT.c.session == self.hide_session(biller, sid) for sid in sids]
+        mine += [] if payer_id is None else [_AUDIT.c.payer == self.hide_payer(biller, payer_id)]
+        found: list[str] = []
+        with explaining("the audit trail cannot be read"), self._engine.connect() as connection:
+            for condition in mine:
+                wanted = (_AUDIT.c.biller == biller, condition, _AUDIT.c.kind.in_(_ISSUED), _AUDIT.c.at >= since)
+                newest = select(_AUDIT.c.partner).where(*wanted).order_by(_AUDIT.c.id.desc()).limit(MOST_LAUNCHES)
+                found += connection.execute(newest).scalars()
+        return tuple(dict.fromkeys(filter(None, reversed(found))))
+
+    def list_codes(self) -> tuple[str, ...]:
+        """Every code that a record has."""
+        statement = select(_AUDIT.c.code).where(_AUDIT.c.code != "").distinct().order_by(_AUDIT.c.code)
+        with self._engine.connect() as connection:
+            return tuple(connection.execute(statement).scalars())
+
     def _list_conditions(self, wanted: Search) -> Iterator[ColumnElement[bool]]:
         for name in ("biller", "link", "partner", "outcome", "code", "trace_id"):
             if (value := getattr(wanted, name)) is not None:
                 yield _AUDIT.c[name] == value
         if wanted.kind is not None:
             yield or_(_AUDIT.c.kind == wanted.kind, _AUDIT.c.kind.startswith(f"{wanted.kind}:", autoescape=True))
+        if wanted.message_id is not None:
+            named = (_AUDIT.c.response_id == wanted.message_id, _AUDIT.c.assertion_id == wanted.message_id)
+            yield or_(*named, _AUDIT.c.assertion_id == find_grant_id(wanted.message_id))
         if wanted.since is not None:
             yield _AUDIT.c.at >= wanted.since
         if wanted.until is not None:
@@ -252,7 +311,9 @@ def _build_fenced_insert() -> Insert:
     biller = table("biller", column("slug", String), column("revision", Integer))
     values = select(*(bindparam(name, type_=_AUDIT.c[name].type) for name in _NAMES))
     in_force = values.select_from(biller).where(
-        biller.c.slug == bindparam("fence_biller"), biller.c.revision == bindparam("fence_revision")
+        biller.c.slug == bindparam("fence_biller"),
+        biller.c.revision == bindparam("fence_revision"),
+        not_(has_ended()),
     )
     return insert(_AUDIT).from_select(_NAMES, in_force)
 
@@ -271,6 +332,9 @@ def _read_texts(entry: Entry) -> dict[str, Any]:
         "code": entry.code,
         "detail": _tidy(entry.detail, LONGEST_DETAIL),
         "actor": _tidy(entry.actor, LONGEST_ACTOR),
+        "response_id": entry.response_id,
+        "assertion_id": entry.assertion_id,
+        "session": entry.session,
     }
 
 
@@ -296,9 +360,12 @@ def _read_record(row: RowMapping) -> Record:
         code=row["code"],
         detail=row["detail"],
         actor=row["actor"],
+        response_id=row["response_id"],
+        assertion_id=row["assertion_id"],
+        session=row["session"],
     )
     return Record(row["id"], entry)
 
 
 def _not_recorded(error: Exception) -> NotRecorded:
-    return NotRecorded(f"the audit record could not be committed: {type(error).__name__}")
+    return NotRecorded(f"the audit record could not be committed: {explain_failure(error)}")

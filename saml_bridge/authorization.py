@@ -19,15 +19,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from saml_bridge.callback import is_allowed
+from saml_bridge.comparisons import compare
 from saml_bridge.document import OidcSettings, Partner
 from saml_bridge.errors import AuthorizationRefused, BridgeError, ClientRefused, RequestRefused, SignOnOver
-from saml_bridge.exchanges import Exchanges, HeldSession
+from saml_bridge.exchanges import Exchanges, HeldSession, Purpose
 from saml_bridge.grants import PUSHED_SECONDS, Grants
 from saml_bridge.launch import Launcher
 from saml_bridge.oidc.asked import OidcAsked, dump_hint, load_hint
-from saml_bridge.oidc.logout import is_id_token
+from saml_bridge.oidc.id_token import TYPE, is_id_token
 from saml_bridge.oidc.parameters import read_form
 from saml_bridge.oidc.requests import (
+    KEPT,
     PUSHED_PREFIX,
     AuthorizationRequest,
     Parameters,
@@ -54,7 +56,6 @@ HINT_PREFIX: Final = "launch."
 """What tells a hint of ours from any other `login_hint`."""
 
 _HINT_BYTES: Final = 32
-_CREDENTIALS: Final = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +82,19 @@ class Hints:
     def hold(self, hint: Hint, now: datetime) -> Waits:
         """Keep a hint, for the one browser that is given the cookie. Raises DatabaseUnavailable."""
         waits = Waits(HINT_PREFIX + self._make_token(), self._make_token())
-        held, until = (
-            HeldSession(hint.biller, hint.link, dump_hint(hint)),
-            min(now + HINT_WAIT, hint.session.expires_at),
-        )
-        self._exchanges.hold_session(token=waits.token, browser=waits.browser, held=held, now=now, until=until)
+        held = HeldSession(hint.biller, hint.link, dump_hint(hint), min(now + HINT_WAIT, hint.session.expires_at))
+        self._exchanges.hold_session(Purpose.HINT, token=waits.token, browser=waits.browser, held=held, now=now)
         return waits
 
     def take(self, token: str, *, browser: str | None, biller: str, now: datetime) -> Hint | None:
-        """The hint, once; None, and nothing is used up, for another browser. Raises SealBroken, DatabaseUnavailable."""
+        """The hint, once; None, and nothing is used up, for another browser or biller.
+
+        Raises SealBroken, DatabaseUnavailable.
+        """
         if browser is None:
             return None
-        held = self._exchanges.take_session(token=token, browser=browser, now=now)
-        if held is None or held.biller != biller:
-            return None
-        hint = load_hint(held.state)
-        return None if hint.vouched and self._exchanges.has_ended(hint.session, now=now) else hint
+        held = self._exchanges.take_session(Purpose.HINT, token=token, browser=browser, now=now, biller=biller)
+        return None if held is None else load_hint(held.state)
 
     def _make_token(self) -> str:
         return base64.urlsafe_b64encode(self._random_bytes(_HINT_BYTES)).rstrip(b"=").decode()
@@ -138,6 +136,7 @@ class OidcDialect:
     """How a sign-on goes on, and is refused, in OpenID Connect."""
 
     refusal = AuthorizationRefused
+    purpose = Purpose.OIDC_SIGN_ON
 
     def speaks(self, partner: Partner) -> bool:
         return isinstance(partner.settings, OidcSettings)
@@ -247,7 +246,7 @@ class Authorization:
             raise ClientRefused(
                 "a pushed request is in the body, and names no other", error="invalid_request", code="pushed-form"
             )
-        pushed = {name: value for name, value in form.items() if name not in _CREDENTIALS}
+        pushed = {name: value for name, value in form.items() if name in KEPT}
         pushed["client_id"] = party.settings.client_id
         try:
             parameters = collect(pushed.items())
@@ -289,7 +288,7 @@ class Authorization:
         issuer = find_token_issuer(self.launcher.base_url, snapshot.biller.slug)
         try:
             claims = verify_own_jwt(
-                request.id_token_hint, snapshot.find_token_keys(), issuer=issuer, audience=request.client_id
+                request.id_token_hint, snapshot.find_token_keys(), issuer=issuer, typ=TYPE, audience=request.client_id
             )
         except TokenRefused as error:
             raise AuthorizationRefused(
@@ -317,7 +316,8 @@ class Authorization:
             return Taken(partner, self.sign_on.find_link(snapshot.biller, partner), asked)
         link = snapshot.biller.find_link(hint.link)
         if link is None or link.partner != partner.slug:
-            raise _refuse_hint(asked, "the login_hint is for another partner than the one that sends it")
+            sides = compare(partner.slug, *(() if link is None else (link.partner,)))
+            raise _refuse_hint(asked, f"the login_hint is for another partner than the one that sends it: {sides}")
         callback = hint.callback if hint.callback and is_allowed(hint.callback, link.callback_allow) else None
         return Taken(partner, link.slug, asked, hint.account, callback)
 

@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 from saml_bridge.callback import origin_of
 from saml_bridge.carried_token import add_to_query
 from saml_bridge.claims import build_claims, check_mappings
+from saml_bridge.comparisons import compare
 from saml_bridge.document import BackchannelSettings
 from saml_bridge.errors import PartnerUnusable
 from saml_bridge.json_text import JsonRefused, parse_json
@@ -90,7 +91,9 @@ class BackchannelReceiver:
         if len(url) > LONGEST_URL or (fault is not None and not (fault.code == "http" and self._may_be_http(url))):
             _refuse("answer-url-unfit", "the URL of the partner's answer is none that a browser may be sent to")
         if origin_of(url) not in self.origins:
-            _refuse("answer-url-not-allowed", "the URL of the partner's answer is on none of the partner's origins")
+            sides = compare(origin_of(url), *sorted(self.origins))
+            detail = f"the URL of the partner's answer is on none of the partner's origins: {sides}"
+            _refuse("answer-url-not-allowed", detail)
         return url
 
     def _may_be_http(self, url: str) -> bool:
@@ -170,7 +173,8 @@ def _read_text(answer: bytes, pointer: str, *, code: str) -> str:
 
 def _check_token(token: str) -> str:
     if len(token) > LONGEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        _refuse("answer-token-unfit", f"the partner's token is not up to {LONGEST_TOKEN} visible ASCII characters")
+        found = f"the partner's token, of {len(token):,} characters,"
+        _refuse("answer-token-unfit", f"{found} is not up to {LONGEST_TOKEN:,} visible ASCII characters")
     return token
 
 

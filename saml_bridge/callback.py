@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from saml_bridge.characters import CharacterRefused, is_blank, release
+from saml_bridge.comparisons import compare, find_closest, show
 from saml_bridge.errors import ConfigInvalid, LaunchRefused
 from saml_bridge.fields import FieldReader, FieldUnknown, compile_path, is_multi_valued
 from saml_bridge.mapping import parse_template
@@ -102,14 +104,15 @@ class CallbackTemplate:
         """
         if not self._readers:
             return self._parsed.literals[0]
-        values = []
+        values: list[str] = []
         for path, read in zip(self._parsed.paths, self._readers, strict=True):
             found = read(session, account)
-            if len(found) != 1 or not found[0]:
+            if len(found) != 1 or is_blank(found[0]):
                 raise _refuse_field(path, "has several values" if len(found) > 1 else "has no value", "for this payer")
-            if found[0] != found[0].encode("utf-8", "ignore").decode():
-                raise _refuse_field(path, "has a character", "that no URL can carry")
-            values.append(found[0])
+            try:
+                values += release(found, fold=True)
+            except CharacterRefused as refused:
+                raise _refuse_field(path, f"has {refused}", "which no message can carry") from None
         uri = self._parsed.fill(values)
         if len(uri) > _LONGEST or any(unquote(one) in (".", "..") for one in urlsplit(uri).path.split("/")):
             raise _refuse_field(" and ".join(dict.fromkeys(self._parsed.paths)), "would lead", "to another place")
@@ -133,10 +136,33 @@ def is_allowed(uri: str, prefixes: tuple[str, ...]) -> bool:
     return any(_is_below(parts, prefix) for prefix in map(_split, prefixes) if prefix is not None)
 
 
+def describe_refusal(uri: str, prefixes: tuple[str, ...]) -> str:
+    """Both sides of what `is_allowed` refuses.
+
+    Of what came no more stands there than was compared: the rest of a path, a query and a user name may tell of the
+    payer.
+    """
+    parts = _split(uri) if len(uri) <= _LONGEST and _PLAIN.fullmatch(uri) and "\\" not in uri else None
+    if parts is None:
+        return f"received {len(uri):,} characters that are no http or https URL, expected one below {_list(prefixes)}"
+    came, path = origin_of(uri), parts.path or "/"
+    if parts.username is not None or _CLIMBING.search(path):
+        odd = "a path that browsers read in two ways" if parts.username is None else "a user name"
+        return f"received {show(came)} with {odd}, expected one below {_list(prefixes)}"
+    allowed = urlsplit(find_closest(came + path, prefixes)) if prefixes else None
+    if allowed is not None and _origin(parts) == _origin(allowed):
+        came += "/".join(path.split("/")[: len((allowed.path or "/").rstrip("/").split("/"))])
+    return compare(came, *prefixes)
+
+
 def origin_of(uri: str) -> str:
     """Scheme, host and port of a URL that is known to be one, as a Content-Security-Policy source."""
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _list(prefixes: tuple[str, ...]) -> str:
+    return " or ".join(map(show, prefixes)) or "none"
 
 
 def _split(uri: str) -> SplitResult | None:

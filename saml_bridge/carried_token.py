@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from saml_bridge.claims import (
-    JWT_CLAIMS,
+    RESERVED_CLAIMS,
     FindSubject,
     build_claims,
     check_mappings,
@@ -24,6 +24,9 @@ from saml_bridge.claims import (
 from saml_bridge.document import EncryptedTokenSettings, JwtSettings
 from saml_bridge.receivers import Ask, PartnerContext, Reply
 from saml_bridge.values import Attribute, Finding, FormPost, JsonObject, PortalSession, Redirect, Severity
+
+TYPE: Final = "one-way+jwt"
+"""The header's type of such a JWT: no reader that looks at it takes one for an ID token (RFC 8725, 3.11)."""
 
 _TOKEN_ID_BYTES: Final = 20
 
@@ -41,7 +44,10 @@ class TokenClaims:
     def build(self, ask: Ask) -> dict[str, Any]:
         """The claims of one token; the mapping's never stand in for the token's own. Raises what `check` raises."""
         issued = int(ask.now.timestamp())
-        claims = self.build_content(ask)
+        content = self.build_content(ask)
+        claims = {name: one for name, one in content.items() if name not in RESERVED_CLAIMS}
+        if self.find_subject is not None:
+            claims["sub"] = content["sub"]
         claims["iss"] = self.issuer
         if self.settings.audience is not None:
             claims["aud"] = self.settings.audience
@@ -79,7 +85,7 @@ def compile_claims(context: PartnerContext, settings: OneWaySettings) -> TokenCl
         find_subject = compile_subject(
             subject, biller=context.biller.slug, sector=context.partner.slug, secret=context.pairwise_secret
         )
-    return TokenClaims(settings, settings.issuer or context.issuer, find_subject)
+    return TokenClaims(settings, settings.issuer or context.one_way_issuer, find_subject)
 
 
 def carry(settings: OneWaySettings, token: str, callback: str | None) -> Reply:
@@ -104,11 +110,11 @@ def add_to_query(url: str, fields: Sequence[tuple[str, str]]) -> str:
 
 
 def check_content(
-    context: PartnerContext, settings: OneWaySettings, where: str, *, own: frozenset[str] = JWT_CLAIMS
+    context: PartnerContext, settings: OneWaySettings, where: str, *, own: frozenset[str] = RESERVED_CLAIMS
 ) -> Iterator[Finding]:
     """The claims of every link to this partner, its subject, and a token in an address.
 
-    `own` are the names that the token sets itself, beside the callback's.
+    `own` are the names that no rule can set, beside the callback's.
     """
     reserved = own if settings.callback_claim is None else own | {settings.callback_claim}
     yield from check_mappings(context, reserved=reserved)

@@ -16,6 +16,7 @@ from saml_bridge.document import (
     AttributeMapping,
     BackchannelSettings,
     Biller,
+    CarriageReturn,
     Condition,
     EncryptedTokenSettings,
     Idp,
@@ -168,17 +169,18 @@ _SAML_LABELS: Final = {
     "sign": "signed part",
     "signature_algorithm": "signature algorithm",
     "encrypt": "encryption",
-    "encryption_algorithm": "encryption algorithm",
     "relay_state": "RelayState",
     "lifetime_seconds": "lifetime in seconds",
     "skew_seconds": "clock skew in seconds",
     "expired_metadata": "handling of expired metadata",
     "default_link": "link for sign-ons that the partner starts",
     "require_signed_requests": "demand for signed requests",
+    "name_id_policy": "treatment of the name ID format that requests ask for",
+    "requested_authn_context": "treatment of the authentication context that requests ask for",
     "allow_unsigned_logout": "acceptance of unsigned logout requests",
     "signing_key": "signing key",
 }
-_NAME_ID_LABELS: Final = {"format": "name ID format", "from_": "name ID field"}
+_NAME_ID_LABELS: Final = {"format": "name ID format", "from_": "name ID field", "template": "name ID template"}
 _OIDC_LABELS: Final = {
     "client_id": "client ID",
     "client_auth": "client authentication",
@@ -232,7 +234,7 @@ _BACKCHANNEL_LABELS: Final = {
     "callback_in_body": "callback URI's name in the body",
     "total_seconds": "time for the call in seconds",
 }
-_SUBJECT_LABELS: Final = {"type": "subject type", "from_": "subject field"}
+_SUBJECT_LABELS: Final = {"type": "subject type", "from_": "subject field", "template": "subject template"}
 
 
 def _added_partner(partner: Partner, find_acs: FindAcs) -> str:
@@ -313,10 +315,20 @@ def _name_keys(text: str | None) -> str:
 
 def _compare_subjects(old: SubjectSettings | None, new: SubjectSettings | None) -> Iterator[str]:
     if old is not None and new is not None:
-        yield from _diff(old, new, _SUBJECT_LABELS)
+        yield from _compare_identifiers("subject", old, new, _SUBJECT_LABELS)
     elif old != new:
-        shown = f"now sent: {new.type}, from {_show(new.from_)}" if new is not None else "no longer sent"
+        shown = (
+            f"now sent: {new.type}, from {_show(new.from_ or new.template)}" if new is not None else "no longer sent"
+        )
         yield f"the subject is {shown}"
+
+
+def _compare_identifiers(what: str, old: Any, new: Any, labels: Mapping[str, str]) -> Iterator[str]:
+    """Name IDs or subjects. A transient name ID is new at each launch, so that none is lost."""
+    yield from _diff(old, new, labels)
+    yield from (f"{what} {change}" for change in _compare_transforms(old.transforms, new.transforms))
+    if old != new and getattr(old, "format", None) != "transient":
+        yield f"every payer's {what} can change by this: the partner then takes payers whom it knows for new ones"
 
 
 def _compare_scopes(old: Sequence[Scope], new: Sequence[Scope]) -> Iterator[str]:
@@ -352,7 +364,10 @@ def _compare_saml(old: Partner, new: Partner, known: _Metadata) -> Iterator[str]
     if old.saml.metadata_signer != new.saml.metadata_signer:
         yield f"the pinned signer of its metadata is {'another' if new.saml.metadata_signer else 'no longer there'}"
     yield from _diff(old.saml, new.saml, _SAML_LABELS)
-    yield from _diff(old.saml.name_id, new.saml.name_id, _NAME_ID_LABELS)
+    before, after = (one.saml.encryption_algorithm or "the best that the partner lists" for one in (old, new))
+    if before != after:
+        yield f"encryption algorithm changes from {before} to {after}"
+    yield from _compare_identifiers("name ID", old.saml.name_id, new.saml.name_id, _NAME_ID_LABELS)
 
 
 def _compare_metadata(old: Partner, new: Partner, find_acs: FindAcs) -> Iterator[str]:
@@ -465,12 +480,20 @@ _TYPES: Final[Mapping[ValueType, str]] = {
 }
 
 
+_CARRIAGE_RETURNS: Final[Mapping[CarriageReturn, str]] = {
+    "fold": "sent with a space for each carriage return",
+    "refuse": "refused with a carriage return in it",
+}
+
+
 def _describe_rule(rule: Rule) -> str:
     words = [_describe_source(rule), *(_words(call) for call in rule.transforms)]
     if rule.value_type != "text":
         words.append(f"as {_TYPES[rule.value_type]}")
     if rule.as_list:
         words.append("always as a list")
+    if rule.carriage_return != "fold":
+        words.append(_CARRIAGE_RETURNS[rule.carriage_return])
     if rule.required:
         words.append("required")
     if rule.when is not None:
@@ -498,6 +521,8 @@ def _compare_rules(old: Rule, new: Rule) -> Iterator[str]:
         yield f"is now {_TYPES[new.value_type]} instead of {_TYPES[old.value_type]}"
     if old.as_list != new.as_list:
         yield "is now always a list" if new.as_list else "is now a list only when it has several values"
+    if old.carriage_return != new.carriage_return:
+        yield f"is now {_CARRIAGE_RETURNS[new.carriage_return]}"
 
 
 def _compare_transforms(old: Sequence[TransformCall], new: Sequence[TransformCall]) -> Iterator[str]:

@@ -15,12 +15,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+from saml_bridge.characters import CharacterRefused, check_identifier
 from saml_bridge.document import AttributeMapping, Rule, SubjectSettings
 from saml_bridge.errors import LaunchRefused, ValueRefused
-from saml_bridge.fields import FieldUnknown, compile_path, is_multi_valued
+from saml_bridge.identifiers import SUBJECT, FindIdentifier, check_identifier_settings, compile_identifier
 from saml_bridge.pairwise import compile_pairwise
 from saml_bridge.receivers import PartnerContext
-from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Severity
+from saml_bridge.values import Attribute, Finding, Severity
 
 MOST_LEVELS: Final = 5
 LARGEST_INTEGER: Final = 2**53 - 1
@@ -32,10 +33,27 @@ LONGEST_SUBJECT: Final = 255
 JWT_CLAIMS: Final = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
 """The names that a JWT has of its own (RFC 7519, 4.1)."""
 
+TOKEN_USE: Final = "token_use"
+"""The claim that tells an ID token of ours from every other token of ours; its value is `ID_TOKEN_USE`."""
+
+ID_TOKEN_USE: Final = "id"
+
+RESERVED_CLAIMS: Final = JWT_CLAIMS.union(
+    ("auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash", "c_hash", "s_hash", TOKEN_USE),
+    ("cnf", "events", "act", "may_act", "scope", "client_id", "sub_id", "sub_jwk", "_claim_names", "_claim_sources"),
+    ("toe", "txn", "vot", "vtm"),
+)
+"""The names by which a JWT says whose it is, what it is for and how its payer signed in. No rule sets one.
+
+They are those of ID tokens (OpenID Connect Core 1.0, 2, 3.3.2.11, 5.6.2 and 7.4; Back-Channel Logout 1.0, 2.4), of
+access tokens and delegation (RFC 9068, RFC 8693, RFC 7800), and of events and their subjects (RFC 8417, RFC 9493,
+RFC 8485).
+"""
+
 _UNSAFE_STEPS: Final = frozenset({"__proto__", "constructor", "prototype"})
 """What a reader in JavaScript that copies values one by one takes for more than a name."""
 
-FindSubject = Callable[[PortalSession, JsonObject | None], str]
+FindSubject = FindIdentifier
 
 _DOMAIN: Final = b"saml_bridge oidc-sub 1"
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})")
@@ -107,9 +125,14 @@ def check_claims(mapping: AttributeMapping, *, reserved: Collection[str], where:
             )
             yield _refuse("claim-name", message, "Write it as in address.postal_code.", place)
             continue
-        if path[0] in reserved:
+        if (taken := _fold(path[0])) in {_fold(one) for one in reserved}:
             message = f"attribute: {path[0]!r} is set by the protocol itself, so no rule can set it"
-            yield _refuse("claim-reserved", message, "Choose another name.", place)
+            if taken in RESERVED_CLAIMS - JWT_CLAIMS:
+                message = f"attribute: {path[0]!r} says of a token what it is good for, so no rule can set it"
+            if path[0] not in reserved:
+                message += f"; some readers take it for {taken!r}"
+            fix = f"Choose another name, such as portal_{taken.lstrip('_')}."
+            yield _refuse("claim-reserved", message, fix, place)
         if any(step in _UNSAFE_STEPS for step in path):
             message = f"attribute: {rule.attribute!r} has a part that changes objects themselves in some readers"
             yield _refuse("claim-name", message, "Choose another name.", place)
@@ -119,6 +142,11 @@ def check_claims(mapping: AttributeMapping, *, reserved: Collection[str], where:
                 message = f"attribute: {rule.attribute!r} and {name!r} would be a value and an object of one name"
                 yield _refuse("claim-clash", message, "Rename one of them.", place)
         paths.setdefault(path, rule.attribute)
+
+
+def _fold(name: str) -> str:
+    """What is the same for all names that a reader may take for one: Go's `encoding/json` passes over case."""
+    return name.strip().casefold()
 
 
 def _check_constant(rule: Rule, where: str) -> Iterator[Finding]:
@@ -148,28 +176,29 @@ def _refuse(code: str, message: str, fix: str, where: str) -> Finding:
 def compile_subject(settings: SubjectSettings, *, biller: str, sector: str, secret: bytes) -> FindSubject:
     """Who the payer is to one partner (OpenID Connect Core 8).
 
-    `public` is the field's own value. `pairwise` is HMAC-SHA256 of it with biller (a slug) and `sector` (the host, or
-    the partner), in base64url: the same each time, another in another sector, and never a SAML name ID. The function
-    raises LaunchRefused (subject-missing, subject-unfit). Raises FieldUnknown.
+    `public` is the text itself. `pairwise` is HMAC-SHA256 of it with biller (a slug) and `sector` (the host, or the
+    partner), in base64url: the same each time, another in another sector, and never a SAML name ID. The function raises
+    LaunchRefused (subject-missing, subject-transform, subject-unfit). Raises FieldUnknown.
     """
-    read = compile_path(settings.from_)
+    read = compile_identifier(settings, SUBJECT)
     finish = _check_public if settings.type == "public" else _compile_pairwise(biller, sector, secret)
-
-    def find(session: PortalSession, account: JsonObject | None) -> str:
-        values = read(session, account)
-        if len(values) != 1 or not values[0]:
-            detail = f"the subject comes from {settings.from_}, which has {len(values)} values for this payer"
-            raise LaunchRefused(detail, code="subject-missing")
-        return finish(values[0])
-
-    return find
+    return lambda session, account: finish(read(session, account))
 
 
 def _check_public(value: str) -> str:
-    if len(value) > LONGEST_SUBJECT or not value.isascii() or not value.isprintable():
-        detail = f"the subject must be at most {LONGEST_SUBJECT} visible ASCII characters, and the payer's is not"
-        raise LaunchRefused(detail, code="subject-unfit")
+    try:
+        _check_ascii(value)
+    except CharacterRefused as refused:
+        raise LaunchRefused(f"the subject has {refused}, which no subject may have", code="subject-unfit") from None
+    if len(value) > LONGEST_SUBJECT:
+        raise LaunchRefused(f"the subject has more than {LONGEST_SUBJECT} characters", code="subject-unfit")
     return value
+
+
+def _check_ascii(text: str) -> None:
+    check_identifier(text)
+    if not text.isascii():
+        raise CharacterRefused("a character outside ASCII")
 
 
 def _compile_pairwise(biller: str, sector: str, secret: bytes) -> Callable[[str], str]:
@@ -186,15 +215,6 @@ def _compile_pairwise(biller: str, sector: str, secret: bytes) -> Callable[[str]
 
 
 def check_subject(settings: SubjectSettings, *, where: str) -> Iterator[Finding]:
-    """Whether the field is there and has one value; `where` is the subject's path below the partner."""
-    try:
-        compile_path(settings.from_)
-    except FieldUnknown as unknown:
-        said = str(unknown)
-        fix = "Name a field of the portal session."
-        yield _refuse("subject-field-unknown", f"{said[:1].upper()}{said[1:]}.", fix, f"{where}.from")
-        return
-    if is_multi_valued(settings.from_):
-        message = f"The subject is taken from {settings.from_}, which can have many values."
-        fix = "Name a field with one value, such as payer.id or account.number."
-        yield _refuse("subject-field-many", message, fix, f"{where}.from")
+    """Where the subject comes from; `where` is its path below the partner."""
+    fits = _check_ascii if settings.type == "public" else None
+    yield from check_identifier_settings(settings, SUBJECT, where=where, fits=fits)

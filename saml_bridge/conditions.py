@@ -4,7 +4,7 @@ Owns: the check of a condition at publication and its compilation to a function.
 Does not own: the condition's shape (`document.Condition`), field paths (`fields.py`).
 
 A multi-valued field matches when any of its values does. A field without a value neither equals nor is in anything;
-it `exists` when it has a value that is not empty. Texts are compared exactly.
+it `exists` when it has a value that is not blank. Texts are compared exactly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from saml_bridge.characters import is_blank
 from saml_bridge.document import Condition
 from saml_bridge.errors import ConfigInvalid
 from saml_bridge.fields import FieldReader, FieldUnknown, compile_path
@@ -104,6 +105,6 @@ def _compile(condition: Condition) -> Test:
 def _compile_field(condition: Condition, read: FieldReader) -> Test:
     if condition.exists is not None:
         wanted = condition.exists
-        return lambda session, account: any(read(session, account)) is wanted
+        return lambda session, account: (not all(map(is_blank, read(session, account)))) is wanted
     allowed = frozenset(condition.in_ if condition.in_ is not None else (condition.equals or "",))
     return lambda session, account: not allowed.isdisjoint(read(session, account))

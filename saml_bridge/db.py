@@ -105,11 +105,11 @@ def explaining(what: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        raise DatabaseUnavailable(f"{what}: {type(error).__name__}") from error
+        raise DatabaseUnavailable(f"{what}: {explain_failure(error)}") from error
 
 
 class StatementFailed(Exception):
-    """The database did not run a statement; the message is the name of its error, which quotes no value."""
+    """The database did not run a statement; the message is its own (`explain_failure`)."""
 
 
 class _ConnectionLost(Exception):
@@ -140,7 +140,7 @@ class DriverInsert:
                 self._engine.dispose()
                 return self._run(parameters)
         except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error, _ConnectionLost) as error:
-            raise StatementFailed(type(error).__name__) from error
+            raise StatementFailed(explain_failure(error)) from error
 
     def _run(self, parameters: dict[str, Any]) -> int:
         values = parameters if self._order is None else [parameters[name] for name in self._order]
@@ -154,7 +154,7 @@ class DriverInsert:
         except self._engine.dialect.loaded_dbapi.Error as error:
             if self._engine.dialect.is_disconnect(error, connection.dbapi_connection, None):
                 connection.invalidate(error)
-                raise _ConnectionLost(type(error).__name__) from error
+                raise _ConnectionLost(explain_failure(error)) from error
             raise
         finally:
             connection.close()
@@ -198,7 +198,10 @@ def find_database(app: Flask) -> Database:
 
 
 def upgrade_database(app: Flask) -> None:
-    """Create or bring up to date all tables; does nothing when they are."""
+    """Create or bring up to date all tables; does nothing when they are. A SQLite file is its owner's alone."""
+    url = find_database(app).engine.url
+    if url.get_backend_name() == "sqlite" and url.database is not None:
+        Path(url.database).touch(mode=0o600)
     with app.app_context():
         command.upgrade(migrate.get_config(), "head")
 
@@ -224,9 +227,15 @@ def check_schema(app: Flask) -> tuple[Finding, ...]:
     return (_schema_finding("schema-behind", f"The database is at migration {actual}, this version needs {newest}."),)
 
 
-def explain_failure(error: SQLAlchemyError) -> str:
-    """What the database itself said of a failure: its first line."""
-    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0].rstrip(".")
+def explain_failure(error: Exception) -> str:
+    """What the database itself said of a failure: its first line. The statement and its values stand in later ones.
+
+    PostgreSQL quotes a value that it cannot read (class 22) in the first line, so that is told by its kind alone.
+    """
+    cause = getattr(error, "orig", None) or error
+    if (getattr(cause, "sqlstate", None) or "").startswith("22"):
+        return type(cause).__name__
+    return str(cause).strip().partition("\n")[0].rstrip(".") or type(cause).__name__
 
 
 def _schema_finding(code: str, message: str) -> Finding:

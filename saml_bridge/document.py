@@ -25,7 +25,9 @@ SignWhat = Literal["both", "assertion", "response"]
 SignatureAlgorithm = Literal["rsa-sha256", "rsa-sha384", "rsa-sha512", "ecdsa-sha256", "ecdsa-sha384", "ecdsa-sha512"]
 EncryptWhen = Literal["never", "when_offered", "always"]
 EncryptionAlgorithm = Literal["aes128-gcm", "aes256-gcm", "aes128-cbc", "aes256-cbc"]
+Wish = Literal["honour", "ignore"]
 NameFormat = Literal["basic", "uri", "unspecified"]
+CarriageReturn = Literal["fold", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Rule:
     """Makes one attribute from exactly one of `from_`, `template` and `constant`.
 
     `value_type` and `as_list` are for protocols that carry JSON: what type a value has there, and whether it stands in
-    an array even when it is one. SAML carries text.
+    an array even when it is one. SAML carries text. `carriage_return` says what becomes of one in a value: a space, or
+    a refusal.
     """
 
     attribute: str
@@ -69,6 +72,7 @@ class Rule:
     friendly_name: str | None = None
     value_type: ValueType = "text"
     as_list: bool = False
+    carriage_return: CarriageReturn = "fold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,12 @@ class AttributeMapping:
 
 @dataclass(frozen=True, slots=True)
 class NameIdSettings:
+    """Who the payer is to a service provider, made from exactly one of `from_` and `template`."""
+
     format: NameIdFormat = "persistent"
-    from_: str = "payer.id"
+    from_: str | None = "payer.id"
+    template: str | None = None
+    transforms: tuple[TransformCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +102,10 @@ class SamlSettings:
     location or None (chosen from the metadata); `relay_state` is `callback_uri`, `none` or `identifier:TEXT`;
     `entity_id` picks one entity of an aggregate; `expired_metadata` says what happens to a launch when the metadata's
     validUntil has passed: None warns for metadata registered as a file and refuses for fetched. `default_link` serves
-    sign-ons that the partner starts, `signing_key` says which of the biller's keys signs for this partner,
-    `our_entity_id` is the name that this partner insists on for the biller.
+    sign-ons that the partner starts, `name_id_policy` and `requested_authn_context` say whether a request's wishes of
+    these names count, `signing_key` says which of the biller's keys signs for this partner,
+    `our_entity_id` is the name that this partner insists on for the biller. `encryption_algorithm` None is the best of
+    those that the partner's metadata lists.
     """
 
     metadata: str = ""
@@ -109,13 +119,15 @@ class SamlSettings:
     sign: SignWhat = "both"
     signature_algorithm: SignatureAlgorithm = "rsa-sha256"
     encrypt: EncryptWhen = "when_offered"
-    encryption_algorithm: EncryptionAlgorithm = "aes128-gcm"
+    encryption_algorithm: EncryptionAlgorithm | None = None
     relay_state: str = "callback_uri"
     lifetime_seconds: int = 300
     skew_seconds: int = 60
     expired_metadata: Literal["warn", "refuse"] | None = None
     default_link: str | None = None
     require_signed_requests: bool = False
+    name_id_policy: Wish = "honour"
+    requested_authn_context: Wish = "honour"
     allow_unsigned_logout: bool = False
     signing_key: Literal["current", "next"] = "current"
 
@@ -132,10 +144,15 @@ class SamlSettings:
 
 @dataclass(frozen=True, slots=True)
 class SubjectSettings:
-    """Who the payer is to a partner: the field's value itself, or `pairwise`, a keyed hash of it for this partner."""
+    """Who the payer is to a partner: the text itself, or `pairwise`, a keyed hash of it for this partner.
+
+    The text is made from exactly one of `from_` and `template`.
+    """
 
     type: SubjectType = "pairwise"
-    from_: str = "payer.id"
+    from_: str | None = "payer.id"
+    template: str | None = None
+    transforms: tuple[TransformCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +203,8 @@ class JwtSettings:
     """A signed link: a JWT that the browser carries to `url`, in a form that posts itself or in the query.
 
     `secret` (HS256) names a secret of this partner's, `key` a key of the ring, None for `tokens.keys.current`. `issuer`
-    is None for the biller's issuer. A parameter or claim that is None is left out; `parameters` are further parameters
-    with fixed values. `subject` is None where the partner wants no `sub`.
+    is None for the biller's issuer of such tokens. A parameter or claim that is None is left out; `parameters` are
+    further parameters with fixed values. `subject` is None where the partner wants no `sub`.
     """
 
     url: str

@@ -29,8 +29,8 @@ from joserfc import jwe
 from joserfc.jwk import OctKey, RSAKey
 from joserfc.util import urlsafe_b64decode
 
-from saml_bridge.carried_token import TokenClaims, carry, check_content, compile_claims
-from saml_bridge.claims import JWT_CLAIMS
+from saml_bridge.carried_token import TYPE, TokenClaims, carry, check_content, compile_claims
+from saml_bridge.claims import RESERVED_CLAIMS
 from saml_bridge.config.key_texts import KeyTextBroken, normalize_encryption_key
 from saml_bridge.document import EncryptedTokenSettings
 from saml_bridge.errors import ConfigInvalid, PartnerUnusable
@@ -71,8 +71,13 @@ class EncryptedTokenReceiver:
 
     def build(self, ask: Ask) -> Built:
         """Raises LaunchRefused, ValueRefused, PartnerUnusable, SignatureFault."""
-        token = self._build_multipass(ask) if self.settings.format == "multipass" else self._build_jwe(ask)
-        return Built(carry(self.settings, token, ask.callback), document=token.encode("ascii"))
+        if self.settings.format == "multipass":
+            token, token_id = self._build_multipass(ask), None
+        else:
+            claims = self.claims.build(ask)
+            token, token_id = self._build_jwe(claims, ask), claims["jti"]
+        reply = carry(self.settings, token, ask.callback)
+        return Built(reply, document=token.encode("ascii"), assertion_id=token_id)
 
     def check(
         self,
@@ -91,12 +96,11 @@ class EncryptedTokenReceiver:
         secret = ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now)
         return build_multipass(secret, content, initialization_vector=ask.random_bytes(_BLOCK_BYTES))
 
-    def _build_jwe(self, ask: Ask) -> str:
-        claims = self.claims.build(ask)
+    def _build_jwe(self, claims: Mapping[str, Any], ask: Ask) -> str:
         if self.recipient is None or self.key is None:
             secret = ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now)
             return _encrypt(json.dumps(claims, separators=(",", ":")), "dir", _read_direct_key(secret), "JSON")
-        signed = sign_jwt(self.key, claims, algorithm=self.settings.algorithm, typ="JWT")
+        signed = sign_jwt(self.key, claims, algorithm=self.settings.algorithm, typ=TYPE)
         return _encrypt(signed, _KEY_ENCRYPTION, self.recipient, "JWT")
 
 
@@ -116,7 +120,7 @@ def _write_instant(now: datetime) -> str:
 
 
 def _encrypt(content: str, management: str, key: OctKey | RSAKey, content_type: str) -> str:
-    header = {"alg": management, "enc": _ENCRYPTION, "typ": "JWT", **({"cty": "JWT"} if content_type == "JWT" else {})}
+    header = {"alg": management, "enc": _ENCRYPTION, "typ": TYPE, **({"cty": "JWT"} if content_type == "JWT" else {})}
     if management != "dir" and (kid := key.kid) is not None:
         header["kid"] = kid
     return jwe.encrypt_compact(header, content.encode("ascii"), key, algorithms=[management, _ENCRYPTION])
@@ -186,7 +190,7 @@ def check_partner(context: PartnerContext) -> Iterator[Finding]:
             yield Finding("encryption-key-unfit", Severity.ERROR, f"encryption_key: {unfit}", fix, where)
     else:
         yield from check_secret(context, settings.secret, "encrypted_token.secret")
-    own = _MULTIPASS_NAMES if settings.format == "multipass" else JWT_CLAIMS
+    own = _MULTIPASS_NAMES if settings.format == "multipass" else RESERVED_CLAIMS
     yield from check_content(context, settings, "encrypted_token", own=own)
 
 

@@ -7,10 +7,14 @@ Errors that come from a check carry its findings.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from saml_bridge.values import Finding
+
+FIX: Final = "Fix:"
+"""What a fix begins with in a reason."""
 
 
 class BridgeError(Exception):
@@ -27,10 +31,48 @@ class BridgeError(Exception):
         if code is not None:
             self.code = code
 
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may succeed in a moment."""
+        return self.http_status == 503
+
     def diagnosis(self) -> str:
-        """The whole reason, for the log and the audit trail: the detail, and each finding with its fix."""
-        findings = (f"[{one.code}] {one.message} {one.fix}".strip() for one in self.findings)
-        return " ".join((self.detail, *findings)).strip()
+        """The whole reason, for the log and the audit trail: the detail, and each finding with its fix.
+
+        A message that stands in the detail is not said again; a fix begins with FIX.
+        """
+        said = [self.detail]
+        for one in self.findings:
+            said.append("" if one.message in self.detail else f"[{one.code}] {one.message}")
+            said.append(f"{FIX} {one.fix}" if one.fix else "")
+        return " ".join(part for part in dict.fromkeys(said) if part)
+
+
+class Fault(BridgeError):
+    """An exception that nobody foresaw, which is the `__cause__`; `detail` names its type and place, never its text.
+
+    `is_recorded` says that a record of it stands in the audit trail already.
+    """
+
+    code = "fault"
+    is_recorded: bool = False
+
+    @property
+    def passes(self) -> bool:
+        """Nobody knows, and it costs nothing to try."""
+        return True
+
+
+def explain_fault(raised: Exception) -> BridgeError:
+    """The exception itself if it is of this tree, else the Fault that stands for it."""
+    if isinstance(raised, BridgeError):
+        return raised
+    places = [(frame.f_globals.get("__name__", ""), line) for frame, line in traceback.walk_tb(raised.__traceback__)]
+    own = [place for place in places if place[0].startswith("saml_bridge")]
+    module, line = (own or places or [("nowhere", 0)])[-1]
+    fault = Fault(f"{type(raised).__name__} at {module}, line {line}")
+    fault.__cause__ = raised
+    return fault
 
 
 class SettingsInvalid(BridgeError):
@@ -99,8 +141,12 @@ class RequestRefused(BridgeError):
 
 
 class SignOnOver(RequestRefused):
-    """A partner's request that does not wait here: it was used, waited for too long, or is another browser's."""
+    """A partner's request that does not wait here: it was used, waited for too long, or is another browser's.
 
+    `partner` is the slug of the one that it came from, where that is known.
+    """
+
+    partner: str | None = None
     code = "sign-on-not-waiting"
     public_message = "This address works once, and only for a short time. Please start again from your bill portal."
 
@@ -126,6 +172,7 @@ class FetchRefused(BridgeError):
     """Something from another server that was not fetched, or not taken: the address, the connection, the answer.
 
     `sent` says whether the request may have reached the server, `status` what it answered, if that is the matter.
+    `fix` is the end of the detail that says what to do.
     """
 
     code = "fetch-refused"
@@ -133,6 +180,18 @@ class FetchRefused(BridgeError):
     public_message = "Another server could not be reached."
     sent: bool = True
     status: int | None = None
+    fix: str = ""
+
+
+class HeadersTooLarge(BridgeError):
+    """A request whose headers are larger than is read; mostly a browser with many cookies of a site."""
+
+    code = "headers-too-large"
+    http_status = 431
+    public_message = (
+        "Your browser sends more than we can read. Please delete the cookies of your bill portal, "
+        "and sign in there again."
+    )
 
 
 class NotFound(BridgeError):
@@ -144,7 +203,13 @@ class NotFound(BridgeError):
 
 
 class BillerUnknown(NotFound):
+    """`slug` is what was asked for."""
+
     code = "biller-unknown"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(f"there is no biller {slug[:100]!r}")
+        self.slug = slug
 
 
 class LogoutUnknown(NotFound):
@@ -177,6 +242,12 @@ class SessionAbsent(BridgeError):
     code = "session-absent"
     http_status = 401
     public_message = "Please sign in first."
+
+
+class SessionEnded(SessionAbsent):
+    """A session of which the source tells, and which a sign-out has ended: a new one is needed."""
+
+    code = "session-ended"
 
 
 class SourceUnavailable(BridgeError):
@@ -227,17 +298,27 @@ class AuthorizationRefused(LaunchRefused):
 class ClientRefused(BridgeError):
     """A relying party's own request (token, UserInfo, pushed request) that is answered with an error of the RFCs.
 
-    `error` is the name of RFC 6749 (5.2), RFC 6750 (3.1) or RFC 9126 (2.3).
+    `error` is the name of RFC 6749 (5.2), RFC 6750 (3.1) or RFC 9126 (2.3). `description` is what the caller is told
+    where that is less than the detail.
     """
 
     code = "client-refused"
     http_status = 400
     public_message = "The request is not accepted."
 
-    def __init__(self, detail: str, *, error: str, status: int = 400, code: str | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        error: str,
+        status: int = 400,
+        code: str | None = None,
+        description: str | None = None,
+    ) -> None:
         super().__init__(detail, code=code)
         self.error = error
         self.status = status
+        self.description = detail if description is None else description
 
 
 class MappingRefused(LaunchRefused):

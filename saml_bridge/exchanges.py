@@ -1,11 +1,13 @@
 """What must be remembered between two requests of one exchange of messages, for minutes.
 
 Owns: sign-on requests that wait for the payer's sign-in, the identifiers of messages that were seen, logouts that are
-under way, portal sessions that wait for their launch. Does not own: what such a message means (`saml/`), and the order
-of an exchange (`sign_on.py`, `logout/`, `tickets.py`). Called by those.
+under way, portal sessions that wait for their launch. Does not own: what such a message means (`saml/`), the order of
+an exchange (`sign_on.py`, `logout/`, `tickets.py`), and which portal sessions have ended (`ended_sessions.py`). Called
+by the former.
 
-Tokens that stand in addresses or cookies are kept as hashes, and what may name a payer is sealed. Everything here has
-an end and is removed after it.
+Tokens that stand in addresses or cookies are kept as hashes, and what may name a payer is sealed. Each has a purpose,
+in its row and in its seal: the statement that takes a token asks for the purpose, so a token that is brought to another
+door is not found there and not used up. Everything here has an end and is removed after it.
 """
 
 from __future__ import annotations
@@ -14,35 +16,47 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Integer, String, Table, Text, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Integer, String, Table, Text, Update, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, explaining, make_instant_writer
 from saml_bridge.errors import DatabaseUnavailable, RequestRefused
 from saml_bridge.sealing import Seal, SealBroken
-from saml_bridge.values import PortalSession
 
 MOST_PENDING = 5_000
+LONGEST_PENDING = 16 * 1024
 _FAILED = "the exchange cannot be kept"
 CALLS_BETWEEN_PURGES = 256
-ENDED_IS_KEPT = timedelta(minutes=20)
-"""Longer than anything waits that brings a portal session of its own."""
+
+
+class Purpose(StrEnum):
+    """What a token is for: the one door at which it is taken."""
+
+    TICKET = "ticket"
+    CHOICE = "choice"
+    HINT = "hint"
+    SAML_SIGN_ON = "saml-sign-on"
+    OIDC_SIGN_ON = "oidc-sign-on"
+    LOGOUT = "logout"
+    LOGOUT_REQUEST = "logout-request"
 
 
 class PendingSignOnRow(Base):
     """A partner's sign-on request that waits for the payer. `browser` is the hash of the cookie it is bound to.
 
-    `request` is sealed: it may name the payer.
+    `purpose` tells the protocols apart. `request` is sealed: it may name the payer.
     """
 
     __tablename__ = "pending_sign_on"
 
     token: Mapped[str] = mapped_column(String(64), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(16))
     biller: Mapped[str] = mapped_column(String(64), index=True)
     partner: Mapped[str] = mapped_column(String(64))
     browser: Mapped[str] = mapped_column(String(64))
@@ -60,11 +74,15 @@ class SeenMessageRow(Base):
 
 
 class LogoutRow(Base):
-    """A logout that is under way. `state` is sealed; `version` grows with each change, so that none is lost."""
+    """A logout that is under way, or a request of ours to a partner that belongs to one (`purpose`).
+
+    `state` is sealed; `version` grows with each change, so that none is lost.
+    """
 
     __tablename__ = "logout"
 
     token: Mapped[str] = mapped_column(String(64), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(16))
     biller: Mapped[str] = mapped_column(String(64))
     version: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(Text)
@@ -72,11 +90,15 @@ class LogoutRow(Base):
 
 
 class HeldSessionRow(Base):
-    """A portal session that waits for one launch. `browser` is the hash of the cookie it is bound to, or empty."""
+    """A portal session that waits for one launch. `browser` is the hash of the cookie it is bound to, or empty.
+
+    `purpose` tells a ticket, a choice of an account and a hint apart.
+    """
 
     __tablename__ = "held_session"
 
     token: Mapped[str] = mapped_column(String(64), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(16))
     biller: Mapped[str] = mapped_column(String(64))
     link: Mapped[str] = mapped_column(String(64))
     browser: Mapped[str] = mapped_column(String(64))
@@ -86,19 +108,24 @@ class HeldSessionRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class HeldSession:
-    """What waits for a launch: of which biller, through which link, and what was kept, as JSON."""
+    """What waits for a launch until `expires_at`: of which biller, through which link, and what was kept, as JSON."""
 
     biller: str
     link: str
     state: Any
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class PendingSignOn:
-    """A request that waits: for which partner, and what it asks, as JSON text."""
+    """A request that waits: for which partner, and what it asks, as JSON text.
+
+    `session_length` characters of the text are a portal session, which no bound for what partners send is meant for.
+    """
 
     partner: str
     request: str
+    session_length: int = field(default=0, compare=False)
 
 
 class Exchanges:
@@ -110,9 +137,7 @@ class Exchanges:
     def __init__(self, database: Database, *, secret: bytes) -> None:
         self._database = database
         self._engine = database.autocommit
-        self._seal = Seal(secret, "logout")
-        self._session_seal = Seal(secret, "held-session")
-        self._request_seal = Seal(secret, "sign-on")
+        self._seals = {purpose: Seal(secret, purpose) for purpose in Purpose}
         self._inserts = {one.name: self._prepare(one) for one in (_PENDING, _SEEN, _HELD, _LOGOUT)}
         self._write_instant = make_instant_writer(self._engine.dialect)
         self._calls = itertools.count(1)
@@ -133,12 +158,25 @@ class Exchanges:
     # Sign-on requests that wait for the payer
 
     def keep_sign_on(
-        self, *, token: str, browser: str, biller: str, pending: PendingSignOn, now: datetime, until: datetime
+        self,
+        purpose: Purpose,
+        *,
+        token: str,
+        browser: str,
+        biller: str,
+        pending: PendingSignOn,
+        now: datetime,
+        until: datetime,
     ) -> None:
         """Keep a request under an unguessable token, for the one browser that has the cookie `browser`.
 
-        Raises RequestRefused (`sign-on-flood`) when a partner has more than MOST_PENDING of them waiting.
+        Raises RequestRefused: `sign-on-large` for one of more than LONGEST_PENDING characters, `sign-on-flood` when a
+        partner has more than MOST_PENDING of them waiting.
         """
+        length = len(pending.request) - pending.session_length
+        if length > LONGEST_PENDING:
+            found = f"{length:,} characters of the request would have to wait"
+            raise RequestRefused(f"{found}; at most {LONGEST_PENDING:,} do", code="sign-on-large")
         self._tidy(now)
         mine = (_PENDING.c.biller == biller, _PENDING.c.partner == pending.partner, _PENDING.c.expires_at > now)
         with self._using() as connection:
@@ -149,21 +187,25 @@ class Exchanges:
             _PENDING,
             {
                 "token": hash_token(token),
+                "purpose": purpose,
                 "biller": biller,
                 "partner": pending.partner,
                 "browser": hash_token(browser),
-                "request": self._request_seal.seal(pending.request),
+                "request": self._seals[purpose].seal(pending.request),
                 "expires_at": until,
             },
         )
 
-    def take_sign_on(self, *, token: str, browser: str, biller: str, now: datetime) -> PendingSignOn | None:
-        """The request of this token, once: the next call gets None, as does another browser or biller.
+    def take_sign_on(
+        self, purpose: Purpose, *, token: str, browser: str, biller: str, now: datetime
+    ) -> PendingSignOn | None:
+        """The request of this token, once: the next call gets None, as does another browser, biller or purpose.
 
         Raises SealBroken.
         """
         mine = (
             _PENDING.c.token == hash_token(token),
+            _PENDING.c.purpose == purpose,
             _PENDING.c.browser == hash_token(browser),
             _PENDING.c.biller == biller,
             _PENDING.c.expires_at > now,
@@ -172,112 +214,137 @@ class Exchanges:
             row = connection.execute(
                 delete(_PENDING).where(*mine).returning(_PENDING.c.partner, _PENDING.c.request)
             ).one_or_none()
-        return None if row is None else PendingSignOn(row.partner, self._request_seal.open(row.request))
+        return None if row is None else PendingSignOn(row.partner, self._seals[purpose].open(row.request))
 
     # Portal sessions that wait for their launch
 
     def hold_session(
-        self, *, token: str, browser: str | None, held: HeldSession, now: datetime, until: datetime
+        self, purpose: Purpose, *, token: str, browser: str | None, held: HeldSession, now: datetime
     ) -> None:
         """Keep a portal session, sealed, under an unguessable token; for the one browser with this cookie, if any."""
         self._tidy(now)
         values = {
             "token": hash_token(token),
+            "purpose": purpose,
             "biller": held.biller,
             "link": held.link,
             "browser": _hash_browser(browser),
-            "sealed": self._session_seal.seal(held.state),
-            "expires_at": until,
+            "sealed": self._seals[purpose].seal(held.state),
+            "expires_at": held.expires_at,
         }
         self._insert(_HELD, values)
 
-    def take_session(self, *, token: str, browser: str | None, now: datetime) -> HeldSession | None:
+    def take_session(
+        self,
+        purpose: Purpose,
+        *,
+        token: str,
+        browser: str | None,
+        now: datetime,
+        biller: str | None = None,
+        link: str | None = None,
+    ) -> HeldSession | None:
         """What is kept under this token, once: of several calls at once one gets it, in whatever process.
 
-        Another browser gets nothing, and takes nothing. Raises SealBroken.
+        Another browser gets nothing and takes nothing, as does another purpose, and another biller or link where they
+        are given. Raises SealBroken.
         """
-        mine = (
+        mine = [
             _HELD.c.token == hash_token(token),
+            _HELD.c.purpose == purpose,
             _HELD.c.browser == _hash_browser(browser),
             _HELD.c.expires_at > now,
-        )
+        ]
+        given = ((_HELD.c.biller, biller), (_HELD.c.link, link))
+        mine += [column == value for column, value in given if value is not None]
+        kept = (_HELD.c.biller, _HELD.c.link, _HELD.c.sealed, _HELD.c.expires_at)
         with self._using() as connection:
-            row = connection.execute(
-                delete(_HELD).where(*mine).returning(_HELD.c.biller, _HELD.c.link, _HELD.c.sealed)
-            ).one_or_none()
-        return None if row is None else HeldSession(row.biller, row.link, self._session_seal.open(row.sealed))
-
-    # Portal sessions that have ended
-
-    def note_ended(self, *, biller: str, now: datetime, sid: str | None = None, payer_id: str | None = None) -> None:
-        """A portal session, or each of a payer's until now, has ended: nothing that waits may begin in it any more.
-
-        Kept for as long as anything waits that brings a session of its own (tickets, choices of an account, launches on
-        their way).
-        """
-        marks = [_mark_session(biller, sid)] if sid is not None else []
-        marks += [_mark_payer(biller, payer_id)] if payer_id is not None else []
-        with self._using() as connection:
-            connection.execute(delete(_SEEN).where(_SEEN.c.digest.in_(marks)))
-        for mark in marks:
-            self._insert(_SEEN, {"digest": mark, "expires_at": now + ENDED_IS_KEPT})
-
-    def has_ended(self, session: PortalSession, *, now: datetime) -> bool:
-        """Whether a portal session that waited here was ended in the meantime."""
-        mine, payers = _mark_session(session.biller, session.sid), _mark_payer(session.biller, str(session.payer["id"]))
-        wanted = (_SEEN.c.digest.in_([mine, payers]), _SEEN.c.expires_at > now)
-        with self._using() as connection:
-            rows = connection.execute(select(_SEEN.c.digest, _SEEN.c.expires_at).where(*wanted)).all()
-        return any(row.digest == mine or session.auth_time <= row.expires_at - ENDED_IS_KEPT for row in rows)
+            row = connection.execute(delete(_HELD).where(*mine).returning(*kept)).one_or_none()
+        if row is None:
+            return None
+        return HeldSession(row.biller, row.link, self._seals[purpose].open(row.sealed), row.expires_at)
 
     # Logouts under way
 
     def open_logout(self, *, token: str, biller: str, state: Any, now: datetime, until: datetime) -> None:
         """Keep the state (JSON) of a new logout, sealed, under an unguessable token."""
         self._tidy(now)
-        values = {"biller": biller, "version": 1, "state": self._seal.seal(state), "expires_at": until}
-        self._insert(_LOGOUT, {"token": hash_token(token), **values})
+        self._keep_logout(Purpose.LOGOUT, token, biller=biller, state=state, until=until)
 
     def read_logout(self, *, token: str, biller: str, now: datetime) -> tuple[Any, int] | None:
         """The state and its version, or None for one that is not there (any more). Raises SealBroken."""
-        mine = (_LOGOUT.c.token == hash_token(token), _LOGOUT.c.biller == biller, _LOGOUT.c.expires_at > now)
+        return self._read_logout(Purpose.LOGOUT, token, biller=biller, now=now)
+
+    def keep_logout_request(self, *, request_id: str, of: str, biller: str, until: datetime) -> None:
+        """Keep to which logout (its token) a request to a partner belongs, under the request's ID."""
+        self._keep_logout(Purpose.LOGOUT_REQUEST, request_id, biller=biller, state=of, until=until)
+
+    def find_logout_of_request(self, *, request_id: str, biller: str, now: datetime) -> str | None:
+        """The token of the logout that a request to a partner belongs to. Raises SealBroken."""
+        found = self._read_logout(Purpose.LOGOUT_REQUEST, request_id, biller=biller, now=now)
+        return None if found is None else str(found[0])
+
+    def _keep_logout(self, purpose: Purpose, token: str, *, biller: str, state: Any, until: datetime) -> None:
+        values = {"biller": biller, "version": 1, "state": self._seals[purpose].seal(state), "expires_at": until}
+        self._insert(_LOGOUT, {"token": hash_token(token), "purpose": purpose, **values})
+
+    def _read_logout(self, purpose: Purpose, token: str, *, biller: str, now: datetime) -> tuple[Any, int] | None:
+        mine = (
+            _LOGOUT.c.token == hash_token(token),
+            _LOGOUT.c.purpose == purpose,
+            _LOGOUT.c.biller == biller,
+            _LOGOUT.c.expires_at > now,
+        )
         with self._using() as connection:
             row = connection.execute(select(_LOGOUT.c.state, _LOGOUT.c.version).where(*mine)).one_or_none()
-        return None if row is None else (self._seal.open(row.state), row.version)
+        return None if row is None else (self._seals[purpose].open(row.state), row.version)
 
     def write_logout(self, *, token: str, version: int, state: Any) -> bool:
         """Replace the state that was read as `version`; False when another change came first: read it again."""
-        mine = (_LOGOUT.c.token == hash_token(token), _LOGOUT.c.version == version)
-        changed = update(_LOGOUT).where(*mine).values(version=version + 1, state=self._seal.seal(state))
+        changed = self._change_logout(token, version, state)
         with self._using() as connection:
             return connection.execute(changed).rowcount == 1
 
     def end_logout(self, *, token: str, version: int, state: Any, record: Callable[[Connection], None]) -> bool:
         """As `write_logout`, and `record` writes in the same transaction: either both are there, or neither is."""
-        mine = (_LOGOUT.c.token == hash_token(token), _LOGOUT.c.version == version)
-        changed = update(_LOGOUT).where(*mine).values(version=version + 1, state=self._seal.seal(state))
+        changed = self._change_logout(token, version, state)
         with explaining(_FAILED), self._database.begin() as connection:
             if connection.execute(changed).rowcount != 1:
                 return False
             record(connection)
             return True
 
+    def _change_logout(self, token: str, version: int, state: Any) -> Update:
+        mine = (
+            _LOGOUT.c.token == hash_token(token),
+            _LOGOUT.c.purpose == Purpose.LOGOUT,
+            _LOGOUT.c.version == version,
+        )
+        return update(_LOGOUT).where(*mine).values(version=version + 1, state=self._seals[Purpose.LOGOUT].seal(state))
+
     def take_abandoned_logouts(
         self, *, now: datetime, most: int, record: Callable[[Connection, str, Any], None]
     ) -> None:
         """Remove up to `most` logouts that are past their end; `record` gets the biller and the state of each.
 
-        In one transaction, so that of several processes one records each.
+        Requests to partners that are past their end go, too. In one transaction, so that of several processes one
+        records each logout.
         """
         old = select(_LOGOUT.c.token).where(_LOGOUT.c.expires_at <= now).order_by(_LOGOUT.c.expires_at).limit(most)
-        taken = delete(_LOGOUT).where(_LOGOUT.c.token.in_(old)).returning(_LOGOUT.c.biller, _LOGOUT.c.state)
+        taken = (
+            delete(_LOGOUT)
+            .where(_LOGOUT.c.token.in_(old))
+            .returning(_LOGOUT.c.purpose, _LOGOUT.c.biller, _LOGOUT.c.state)
+        )
         with self._using() as reading:
             if reading.execute(old.limit(1)).first() is None:
                 return
         with explaining(_FAILED), self._database.begin() as connection:
             for row in connection.execute(taken).all():
+                if row.purpose != Purpose.LOGOUT:
+                    continue
                 with suppress(SealBroken):  # sealed with a secret that is gone: nobody can read it any more
-                    record(connection, row.biller, self._seal.open(row.state))
+                    record(connection, row.biller, self._seals[Purpose.LOGOUT].open(row.state))
 
     def purge(self, now: datetime) -> None:
         """Remove everything that is past its end, but for logouts: those are recorded first (`logout/`)."""
@@ -313,14 +380,6 @@ class Exchanges:
 def hash_token(token: str) -> str:
     """What stands in the database for a token: it cannot be turned back, and is long enough to need no salt."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _mark_session(biller: str, sid: str) -> str:
-    return hash_token("\0".join((biller, "", "ended session", sid)))
-
-
-def _mark_payer(biller: str, payer_id: str) -> str:
-    return hash_token("\0".join((biller, "", "ended payer", payer_id)))
 
 
 def _hash_browser(browser: str | None) -> str:

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
@@ -34,6 +33,8 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse
 
+from saml_bridge.built_once import built_once
+from saml_bridge.connection_faults import Fault, Phase, WholeResponse, classify, explain
 from saml_bridge.errors import FetchRefused
 from saml_bridge.saml.locations import find_fault
 
@@ -47,6 +48,9 @@ MOST_ADDRESSES: Final = 4
 
 MOST_LOOKUPS: Final = 16
 """How many names are looked up at a time; the others wait. One that hangs is left behind and counts until it ends."""
+
+ADDRESS_CODES: Final = frozenset({"fetch-address", "fetch-scheme"})
+"""What is refused for the address that was named, whatever the server does."""
 
 LONGEST_ETAG: Final = 1024
 _CHUNK: Final = 64 * 1024
@@ -90,17 +94,6 @@ _DENIED: Final = tuple(
 )
 """Whatever is not a public server, said in words. The standard library's own judgement misses several of these."""
 
-_CERTIFICATE_FAULTS: Final = {
-    9: "is not valid yet",
-    10: "has expired",
-    18: "is signed by itself alone",
-    19: "comes from an authority that is not trusted",
-    20: "comes from an authority that is not trusted",
-    21: "comes from an authority that is not trusted",
-    62: "belongs to another host",
-    64: "belongs to another address",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -110,6 +103,51 @@ class Answer:
     etag: str | None
     content_type: str | None
     final_url: str
+
+
+class AddressRule:
+    """Which servers may be asked. `allow` and `allow_http` as in `Fetcher`."""
+
+    def __init__(self, allow: tuple[str, ...] = (), *, allow_http: bool = False) -> None:
+        self._allow = tuple(ip_network(one) for one in allow)
+        self._allow_http = allow_http
+
+    def find_fault(self, url: str) -> FetchRefused | None:
+        """What forbids a request of ours, as far as the URL alone shows it: names are looked up when one is made."""
+        try:
+            place = _read_place(url)
+            self.check_scheme(place)
+            self.check_addresses(place, _read_addresses(place.host))
+        except FetchRefused as refused:
+            return refused
+        return None
+
+    def check_scheme(self, place: _Place) -> None:
+        """Before the look-up. Raises FetchRefused (fetch-scheme)."""
+        if not (place.secure or self._allow_http or self._allow):
+            place.refuse_scheme()
+
+    def check_addresses(self, place: _Place, addresses: Sequence[Address]) -> None:
+        """Whether every address of the host may be reached. Raises FetchRefused (fetch-address, fetch-scheme)."""
+        inside = [any(one in network for network in self._allow) for one in addresses]
+        for address, allowed in zip(addresses, inside, strict=True):
+            if not allowed and (words := _find_denial(address)):
+                fix = f"If this server is meant, add {address} or its network to {_SETTING}."
+                what = words if str(address) == place.host else f"has the address {address}, which {words}"
+                _refuse("fetch-address", place.host, f"{what}.", fix)
+        if not (place.secure or self._allow_http or all(inside)):
+            place.refuse_scheme()
+
+
+def _read_addresses(host: str) -> list[Address]:
+    """The address that a host is by itself, in every form that a look-up takes; none of a name."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return [ip_address("127.0.0.1")]
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return []
+    return [ip_address(row[4][0]) for row in found]
 
 
 class Fetcher:
@@ -131,8 +169,7 @@ class Fetcher:
         connect_seconds: float = 5,
         deadline_seconds: float = 20,
     ) -> None:
-        self._allow = tuple(ip_network(one) for one in allow)
-        self._allow_http = allow_http
+        self._rule = AddressRule(allow, allow_http=allow_http)
         self._resolve = resolve
         self._tls = ssl.create_default_context(cafile=str(ca_file)) if ca_file else _load_public_authorities()
         self._connect_seconds = connect_seconds
@@ -205,6 +242,19 @@ class Fetcher:
                 reply.refuse_status()
             return reply.describe(), b"".join(reply.read_body(max_bytes))
 
+    def find_fault(self, url: str, *, seconds: float) -> FetchRefused | None:
+        """What forbids a request, after the name was looked up; what cannot be looked up within that time says nothing.
+
+        Opens no connection.
+        """
+        fault = self._rule.find_fault(url)
+        if fault is None:
+            try:
+                self._find_addresses(_read_place(url), _Deadline(seconds))
+            except FetchRefused as refused:
+                return refused if refused.code in ADDRESS_CODES else None
+        return fault
+
     @contextmanager
     def _ask(
         self, method: str, place: _Place, *, headers: Mapping[str, str], deadline: _Deadline, body: bytes | None = None
@@ -212,7 +262,7 @@ class Fetcher:
         """One request to one checked address; the connection ends with the block, or at the deadline."""
         try:
             addresses = self._find_addresses(place, deadline)
-            with _explaining(place, deadline):
+            with _explaining(place, deadline, "connecting"):
                 connection = self._connect(place, addresses, deadline)
         except FetchRefused as refused:
             refused.sent = False
@@ -220,7 +270,7 @@ class Fetcher:
         response: BaseHTTPResponse | None = None
         try:
             with deadline.hanging_up(connection):
-                with _explaining(place, deadline):
+                with _explaining(place, deadline, "waiting"):
                     sent = {name: value for name, value in headers.items() if name.lower() not in _SET_HERE}
                     sent |= {**_OWN_HEADERS, "Host": place.netloc}
                     connection.request(
@@ -236,16 +286,9 @@ class Fetcher:
 
     def _find_addresses(self, place: _Place, deadline: _Deadline) -> list[Address]:
         """Every address of the host, if all of them may be reached."""
-        if not (place.secure or self._allow_http or self._allow):
-            place.refuse_scheme()
+        self._rule.check_scheme(place)
         addresses = self._look_up(place, deadline)
-        inside = [any(one in network for network in self._allow) for one in addresses]
-        for address, allowed in zip(addresses, inside, strict=True):
-            if not allowed and (words := _find_denial(address)):
-                fix = f"If this server is meant, add {address} or its network to {_SETTING}."
-                _refuse("fetch-address", place.host, f"has the address {address}, which {words}.", fix)
-        if not (place.secure or self._allow_http or all(inside)):
-            place.refuse_scheme()
+        self._rule.check_addresses(place, addresses)
         return addresses
 
     def _look_up(self, place: _Place, deadline: _Deadline) -> list[Address]:
@@ -286,6 +329,7 @@ class Fetcher:
                 failure = error
             else:
                 connection.timeout = deadline.left()
+                connection.response_class = WholeResponse
                 return connection
         raise failure
 
@@ -303,7 +347,7 @@ _FINAL_FIX: Final = "Use the address that the redirects lead to."
 _NAME_FIX: Final = "Check the host's name, and the name service of this machine."
 
 
-@lru_cache(maxsize=1)
+@built_once(most=1)
 def _load_public_authorities() -> ssl.SSLContext:
     """The certificates that requests brings; the environment cannot name others. Reading them takes a while."""
     return ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
@@ -311,7 +355,7 @@ def _load_public_authorities() -> ssl.SSLContext:
 
 def _refuse(code: str, host: str, what: str, fix: str = "", *, status: int | None = None) -> NoReturn:
     refused = FetchRefused(f"{host} {what} {fix}".strip(), code=code)
-    refused.status = status
+    refused.status, refused.fix = status, fix
     raise refused
 
 
@@ -393,23 +437,21 @@ def _hang_up(sock: socket.socket) -> None:
 
 
 @contextmanager
-def _explaining(place: _Place, deadline: _Deadline) -> Iterator[None]:
+def _explaining(place: _Place, deadline: _Deadline, phase: Phase) -> Iterator[None]:
     """Turns whatever goes wrong in a connection into a refusal that says it in words."""
     try:
         yield
     except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
         if deadline.has_passed():
             deadline.refuse(place.host)
-        if isinstance(error, ssl.SSLCertVerificationError):
-            fault = _CERTIFICATE_FAULTS.get(error.verify_code, "cannot be verified")
-            _refuse("fetch-tls", place.host, f"has a certificate that {fault}.", "Tell whoever runs that server.")
-        if isinstance(error, ssl.SSLError):
-            _refuse("fetch-tls", place.host, f"does not speak TLS on port {place.port} in a way that is accepted.")
-        if isinstance(error, urllib3.exceptions.NewConnectionError | ConnectionError):
-            _refuse("fetch-connection", place.host, f"cannot be reached on port {place.port}, or hung up at once.")
-        if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):
-            _refuse("fetch-connection", place.host, "did not take the connection in time.")
-        _refuse("fetch-connection", place.host, "hung up early, or does not speak HTTP.")
+        _refuse_fault(place, error, phase)
+
+
+def _refuse_fault(place: _Place, error: Exception, phase: Phase) -> NoReturn:
+    fault, what = classify(error), explain(error, phase=phase, port=place.port)
+    fix = "Tell whoever runs that server." if fault is Fault.CERTIFICATE else ""
+    code = "fetch-tls" if fault in (Fault.CERTIFICATE, Fault.TLS) else "fetch-connection"
+    _refuse(code, place.host, f"{what}.", fix)
 
 
 class _Reply:
@@ -474,5 +516,5 @@ class _Reply:
             _refuse("fetch-compressed", self.place.host, "answered in a compressed form, which was not asked for.")
 
     def _read_chunk(self) -> bytes:
-        with _explaining(self.place, self._deadline):
+        with _explaining(self.place, self._deadline, "reading"):
             return self._response.read(_CHUNK, decode_content=False)

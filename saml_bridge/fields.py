@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from saml_bridge.characters import is_blank
 from saml_bridge.errors import BridgeError
 from saml_bridge.values import JsonObject, PortalSession
 
@@ -321,7 +322,7 @@ def build_document(session: PortalSession) -> dict[str, Any]:
 
 def _read_text(document: Mapping[str, Any], name: str) -> str:
     value = document.get(name)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or is_blank(value):
         raise SessionMalformed(f"{name}: expected text that is not empty, found {_describe(value)}")
     return value
 
@@ -373,8 +374,8 @@ def _check_object(value: object, node: _Node, path: str) -> JsonObject:
             _check_object(found, child, f"{path}.{name}")
         elif not isinstance(found, str):
             raise SessionMalformed(f"{path}.{name}: expected text, found {_describe(found)}")
-        elif child.is_required and not found:
-            raise SessionMalformed(f"{path}.{name}: is empty")
+        elif child.is_required and is_blank(found):
+            raise SessionMalformed(f"{path}.{name}: is {'white space alone' if found else 'empty'}")
     if node.is_open:
         _check_open(value, path)
     return value
@@ -409,8 +410,8 @@ def _items(value: object) -> Iterator[object]:
 
 def _describe(value: object) -> str:
     names = {type(None): "nothing", bool: "true or false", int: "a number", float: "a number", str: "text"}
-    if value == "":
-        return "empty text"
+    if isinstance(value, str) and is_blank(value):
+        return "white space alone" if value else "empty text"
     return names.get(type(value), "a list" if isinstance(value, list | tuple) else "an object")
 
 

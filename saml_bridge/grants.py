@@ -24,6 +24,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Index, String, Text, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
+from saml_bridge.comparisons import compare
 from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, explaining, make_instant_writer
 from saml_bridge.errors import ClientRefused, DatabaseUnavailable
 from saml_bridge.exchanges import hash_token
@@ -37,7 +38,12 @@ PUSHED_SECONDS: Final = 60
 """How long a pushed request waits for the browser (RFC 9126 2.2)."""
 
 PUSHED_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
-MOST_PUSHED: Final = 5_000
+MOST_PUSHED: Final = 1_000
+"""Of one partner at one biller; each partner has its own places, so that none pushes out another's."""
+
+MOST_PUSHED_BYTES: Final = 16 * 1024
+"""Of the parameters of one pushed request together, so that a partner's fill 16 MiB at most."""
+
 CALLS_BETWEEN_PURGES: Final = 256
 
 KEPT_AFTER: Final = timedelta(minutes=10)
@@ -152,7 +158,8 @@ class Grants:
                 raise _refuse("code-unknown", "the code is not one of ours, or it ended long ago")
             if row.redeemed_at is not None:
                 if caller not in (None, row.partner):
-                    raise _refuse("code-used", "the code was used before, by another client than this one")
+                    words = "the code was used before, by another client than this one"
+                    raise _refuse("code-used", f"{words}: {compare(caller, row.partner)}", words)
                 raise self._revoke_used(connection, hash_token(code), now)
             if row.revoked_at is not None:
                 raise _refuse("code-revoked", "the payer has signed out since the code was given")
@@ -210,14 +217,15 @@ class Grants:
         """Keep an authorization request (JSON) for PUSHED_SECONDS, and give its request_uri (RFC 9126 2.2).
 
         Raises ClientRefused (429, RFC 9126 2.3) when a partner has more than MOST_PUSHED of them waiting: a public
-        client needs no secret to push.
+        client needs no secret to push. `pushed-size` for parameters of more than MOST_PUSHED_BYTES.
         """
+        _check_size(request)
         self._tidy(now)
         mine = (_PUSHED.c.biller == biller, _PUSHED.c.partner == partner, _PUSHED.c.expires_at > now)
         with self._using() as connection:
             waiting = connection.execute(select(func.count()).select_from(_PUSHED).where(*mine)).scalar_one()
         if waiting >= MOST_PUSHED:
-            detail = f"{waiting} pushed requests of this partner wait already"
+            detail = f"{waiting:,} pushed requests of this partner wait already, and {MOST_PUSHED:,} are the most"
             raise ClientRefused(detail, error="temporarily_unavailable", status=429, code="pushed-flood")
         uri = PUSHED_PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
         values = {
@@ -273,6 +281,16 @@ class Grants:
             yield connection
 
 
+def _check_size(request: Mapping[str, Any]) -> None:
+    sizes = {name: len(name.encode()) + len(str(value).encode()) for name, value in request.items()}
+    whole = sum(sizes.values())
+    if whole > MOST_PUSHED_BYTES:
+        largest = max(sizes, key=lambda name: sizes[name])
+        found = f"the request has {whole:,} bytes, of which {largest} has {sizes[largest]:,}"
+        detail = f"{found}; {MOST_PUSHED_BYTES:,} are the most of a pushed request"
+        raise ClientRefused(detail, error="invalid_request", code="pushed-size")
+
+
 def _run(statement: DriverInsert, values: dict[str, Any]) -> None:
     try:
         statement.run(values)
@@ -280,8 +298,8 @@ def _run(statement: DriverInsert, values: dict[str, Any]) -> None:
         raise DatabaseUnavailable(f"the grant cannot be kept: {error}") from error
 
 
-def _refuse(code: str, detail: str) -> ClientRefused:
-    return ClientRefused(detail, error="invalid_grant", code=code)
+def _refuse(code: str, detail: str, description: str | None = None) -> ClientRefused:
+    return ClientRefused(detail, error="invalid_grant", code=code, description=description)
 
 
 _GRANT, _PUSHED = (Base.metadata.tables[row.__tablename__] for row in (GrantRow, PushedRequestRow))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
 
 from lxml import etree
 
+from saml_bridge.built_once import BuiltOnce
 from saml_bridge.document import Partner
 from saml_bridge.errors import NotFound
+from saml_bridge.nearest import suggest
 from saml_bridge.registry import Registry, Snapshot
 from saml_bridge.saml.idp_metadata import IdpDescription, build_idp_metadata
 
@@ -37,7 +38,7 @@ class IdentityProvider:
     def __init__(self, registry: Registry, *, base_url: str) -> None:
         self._registry = registry
         self._base_url = base_url
-        self._build = lru_cache(maxsize=DOCUMENTS_KEPT)(self._build_fresh)
+        self._build = BuiltOnce(self._build_fresh, most=DOCUMENTS_KEPT)
 
     def find_metadata(self, biller: str, *, now: datetime, partner: str | None = None) -> OwnMetadata:
         """The biller's metadata in force, or the one for a partner that insists on another entity ID for us.
@@ -73,5 +74,7 @@ class IdentityProvider:
 def _find_partner(snapshot: Snapshot, slug: str) -> Partner:
     partner = snapshot.biller.find_partner(slug)
     if partner is None or not partner.speaks_saml:
-        raise NotFound(f"{snapshot.biller.slug} has no such partner", code="partner-unknown")
+        nearest = suggest(slug, [one.slug for one in snapshot.biller.saml_partners])
+        message = f"{snapshot.biller.slug} has no partner {slug[:100]!r} that speaks SAML{nearest}"
+        raise NotFound(message, code="partner-unknown")
     return partner

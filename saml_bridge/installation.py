@@ -8,7 +8,11 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
+import socket
+import stat
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,18 +20,21 @@ from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.config import check_signer
 from saml_bridge.db import check_schema, upgrade_database
 from saml_bridge.document import Biller, KeyNames, TokenKeys
-from saml_bridge.errors import BridgeError, ConfigInvalid, SettingsInvalid
+from saml_bridge.errors import BillerUnknown, BridgeError, ConfigInvalid, FetchRefused, SettingsInvalid
+from saml_bridge.fetching import ADDRESS_CODES, Fetcher, Resolve
+from saml_bridge.fixes import find_fix
 from saml_bridge.keys import check_private, write_private
 from saml_bridge.refreshes import SourceState
 from saml_bridge.registry import IndexedPartner
-from saml_bridge.sessions import MAX_JWKS_BYTES, JsonRefused, parse_json
-from saml_bridge.settings import PREFIX, SECRET_FILE, Settings, find_instance_dir
+from saml_bridge.sessions import MAX_JWKS_BYTES, IntrospectionSource, JsonRefused, parse_json
+from saml_bridge.settings import PREFIX, SECRET_FILE, SQLITE, Settings, find_instance_dir
 from saml_bridge.sources import open_sources
 from saml_bridge.token_keys import list_needed_keys
 from saml_bridge.values import Finding, Severity
 
 DEFAULT_KEY = KeyNames().current
 TOKENS_KEY = TokenKeys().current
+LOOK_UP_SECONDS = 10
 NOTE_AHEAD, WARN_AHEAD, URGENT_AHEAD = (timedelta(days=days) for days in (60, 30, 7))
 
 
@@ -40,6 +47,7 @@ def initialise(environ: Mapping[str, str]) -> Iterator[str]:
     if not environ.get(PREFIX + "SECRET_KEY") and _make_secret(secret):
         yield f"secret    made {secret}; back it up: persistent name IDs are made with it"
     bridge = open_bridge(Settings.from_env(environ))
+    yield from _close_to_others(bridge.settings)
     encrypt = bridge.settings.key_passphrase is not None
     for name in (DEFAULT_KEY, TOKENS_KEY):
         if name not in bridge.keys.list_names():
@@ -47,6 +55,46 @@ def initialise(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"key       made {key_path}"
     upgrade_database(bridge.app)
     yield "database  up to date"
+
+
+def _close_to_others(settings: Settings) -> Iterator[str]:
+    """Take from others what they may do with our folders and the database file, and say so."""
+    for path, mode in _list_open(settings):
+        wanted = mode & 0o700
+        stays = f"mode      {path} stays {mode:04o}"
+        if path == settings.certs_dir and not _holds_keys_alone(path):
+            fix = f"run 'chmod {wanted:o} {path}', or name another folder"
+            yield f"{stays}, since it holds other files than keys: {fix}"
+            continue
+        try:
+            path.chmod(wanted)
+        except OSError as error:
+            yield f"{stays}: {error.strerror}"
+        else:
+            yield f"mode      {path} is {wanted:04o} now, was {mode:04o}"
+
+
+def _list_open(settings: Settings) -> Iterator[tuple[Path, int]]:
+    """Our folders and the files of a SQLite database that others than the owner can use, with their modes.
+
+    Keys and the secret are judged on their own, each time that they are read.
+    """
+    paths = [path for path in (settings.instance_dir, settings.certs_dir) if path.is_dir()]
+    if settings.database_url.startswith(SQLITE):
+        file = settings.database_url.removeprefix(SQLITE)
+        paths += [Path(file + end) for end in ("", "-wal", "-shm", "-journal")]
+    for path in paths:
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError:
+            continue  # not there yet, or not to be seen: whatever needs it says so
+        if mode & 0o077:
+            yield path, mode
+
+
+def _holds_keys_alone(folder: Path) -> bool:
+    """Whether a folder is for keys: one of the system's, such as /etc/ssl, must stay open."""
+    return all(one.suffix == ".pem" or one.name == "README.md" or one.name[0] == "." for one in folder.iterdir())
 
 
 def name_operator() -> str:
@@ -72,17 +120,23 @@ def _make_secret(path: Path) -> bool:
     return True
 
 
-def examine(bridge: Bridge, *, now: datetime) -> Iterator[Finding]:
-    """Everything that is wrong with an installation, or will be within 60 days. Asks the database, no other service."""
+def examine(bridge: Bridge, *, now: datetime, resolve: Resolve = socket.getaddrinfo) -> Iterator[Finding]:
+    """Everything that is wrong with an installation, or will be within 60 days.
+
+    Asks the database, the portal's introspection endpoint and, through `resolve`, the name service for the servers that
+    ours asks; no other service.
+    """
     yield from _examine_secret(bridge.settings)
+    yield from _examine_modes(bridge.settings)
     yield from _examine_source(bridge.settings)
     yield from _examine_keys(bridge, now)
     problems = check_schema(bridge.app)
     yield from problems
     if not problems:
         yield from _examine_named_keys(bridge)
-        for partner in bridge.registry.list_partners():
-            yield from _examine_partner(partner, now)
+        for slug, finding in bridge.registry.check_installation():
+            yield replace(finding, where=f"{slug}: {finding.where}")
+        yield from _examine_billers(bridge, now, _LookUps(bridge.settings, resolve))
         yield from _examine_sources(bridge, now)
 
 
@@ -95,20 +149,33 @@ def _examine_secret(settings: Settings) -> Iterator[Finding]:
             yield Finding("secret-readable", Severity.ERROR, error.detail, f"Run 'chmod 600 {path}'.", str(path))
 
 
+def _examine_modes(settings: Settings) -> Iterator[Finding]:
+    for path, mode in _list_open(settings):
+        severity = Severity.ERROR if mode & 0o022 else Severity.WARNING
+        can = "change" if mode & 0o022 else "read"
+        message = f"It has mode {mode:04o}: others on this machine can {can} it."
+        fix = f"Run 'chmod {mode & 0o700:o} {path}', or 'saml-bridge init'."
+        yield Finding("mode-open", severity, message, fix, str(path))
+
+
 def _examine_source(settings: Settings) -> Iterator[Finding]:
-    """Whether 'serve' would start, and know the portal's keys where they lie in a file."""
+    """Whether 'serve' would start, know the portal's keys where they lie in a file, and be answered by its endpoint."""
     if settings.session_source is None and settings.session_sources is None:
         variable = PREFIX + "SESSION_SOURCE"
         fix = "Set it to jwt or introspection before you run 'saml-bridge serve'."
         yield Finding("session-source-absent", Severity.WARNING, "It is not set, and 'serve' refuses.", fix, variable)
     elif settings.session_source != "demo":
         try:
-            open_sources(settings)
+            sources = open_sources(settings)
         except SettingsInvalid as error:
             yield from error.findings
         else:
             if settings.session_source == "jwt":
                 yield from _examine_jwks(settings.session_jwks or "")
+            for source in sources.list_sources():
+                if isinstance(source, IntrospectionSource):
+                    for finding in source.check_endpoint():
+                        yield finding if finding.fix else replace(finding, fix=find_fix(finding.code))
 
 
 def _examine_jwks(location: str) -> Iterator[Finding]:
@@ -134,12 +201,14 @@ def _examine_keys(bridge: Bridge, now: datetime) -> Iterator[Finding]:
     names = bridge.keys.list_names()
     if not names:
         message = f"There is no signing key in {bridge.keys.folder}."
-        yield Finding("key-absent", Severity.ERROR, message, "Run 'saml-bridge init'.")
+        is_new = bool(check_schema(bridge.app)) or not bridge.registry.list_billers()
+        fix = "Run 'saml-bridge init'." if is_new else find_fix("key-absent")
+        yield Finding("key-absent", Severity.ERROR, message, fix)
     for name in names:
         try:
             expires = bridge.keys.find(name).not_after
         except BridgeError as error:
-            yield Finding(error.code, Severity.ERROR, error.detail, "", name)
+            yield Finding(error.code, Severity.ERROR, error.detail, find_fix(error.code), name)
         else:
             fix = "Make another key with 'saml-bridge keys create' and roll over to it: see docs/keys.md."
             yield from _examine_end("key-certificate", f"The certificate of key {name!r}", expires, now, fix, name)
@@ -157,8 +226,7 @@ def _examine_named_keys(bridge: Bridge) -> Iterator[Finding]:
             for name in dict.fromkeys((*biller.idp.keys.published, *sorted(list_needed_keys(biller)))):
                 if name not in there:
                     message = f"There is no key {name!r}, which it names, in {bridge.keys.folder}."
-                    fix = "Bring its files back, or have another take over: see docs/keys.md."
-                    yield Finding("key-absent", Severity.ERROR, message, fix, slug)
+                    yield Finding("key-absent", Severity.ERROR, message, find_fix("key-absent"), slug)
             yield from _examine_secrets(bridge, biller)
 
 
@@ -169,6 +237,42 @@ def _examine_secrets(bridge: Bridge, biller: Biller) -> Iterator[Finding]:
             message = f"There is no secret {name!r}, which it names, or none that can be opened."
             fix = f"Set it with 'saml-bridge secrets set {biller.slug} {name}'."
             yield Finding("secret-missing", Severity.ERROR, message, fix, f"{biller.slug}/{partner.slug}")
+
+
+def _examine_billers(bridge: Bridge, now: datetime, look_ups: _LookUps) -> Iterator[Finding]:
+    """What would not be published today, as the rules and the metadata are read now, and what ends soon."""
+    for slug in bridge.registry.list_billers():
+        partners = {one.partner: one for one in bridge.registry.list_partners(slug)}
+        try:
+            checked = bridge.registry.check_in_force(slug, now=now, find_address_fault=look_ups.find_fault)
+        except (BillerUnknown, ConfigInvalid):
+            pass  # that it cannot be read is said with its keys
+        else:
+            partners |= {one.partner: one for one in checked.partners}
+            yield from (one for one in checked.findings if _matters_in_force(one))
+        for partner in partners.values():
+            yield from _examine_partner(partner, now)
+
+
+def _matters_in_force(finding: Finding) -> bool:
+    """Whether it stops launches, or a call of ours. Keys, secrets and pinned signers are examined by themselves."""
+    is_said = finding.code.startswith("key-") or finding.code in ("secret-missing", "metadata-signer-broken")
+    return finding.code in ADDRESS_CODES or (finding.refuses and not is_said)
+
+
+class _LookUps:
+    """Names looked up once each, within a time for all together; after it, addresses are judged as they stand."""
+
+    def __init__(self, settings: Settings, resolve: Resolve) -> None:
+        self._fetcher = Fetcher(allow=settings.fetch_allow, allow_http=settings.allow_http_acs, resolve=resolve)
+        self._ends = time.monotonic() + LOOK_UP_SECONDS
+        self._known: dict[str, FetchRefused | None] = {}
+
+    def find_fault(self, url: str) -> FetchRefused | None:
+        if url not in self._known:
+            left = max(self._ends - time.monotonic(), 0)
+            self._known[url] = self._fetcher.find_fault(url, seconds=min(left, LOOK_UP_SECONDS / 5))
+        return self._known[url]
 
 
 def _examine_partner(partner: IndexedPartner, now: datetime) -> Iterator[Finding]:

@@ -1,13 +1,18 @@
 """JSON, read strictly: what two readers could understand differently is refused.
 
-Called by whatever reads what the portal or a partner says, and tokens and keys. Pure.
+The one reader of all JSON that others wrote: bodies, answers, tokens, keys and files. What this service stored itself
+is read as it is. Pure.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+
+MOST_LEVELS: Final = 64
+"""Of objects and lists within each other: nothing that is read here needs more, and readers differ in their limit."""
 
 
 class JsonRefused(ValueError):
@@ -15,7 +20,9 @@ class JsonRefused(ValueError):
 
 
 def parse_json(content: bytes) -> Any:
-    """Read JSON strictly: UTF-8, no name twice in an object, no NaN or Infinity, no half surrogate pairs.
+    """Read JSON strictly: UTF-8 without half surrogate pairs, no name twice in an object, numbers that are numbers.
+
+    So NaN, Infinity and what becomes that are refused, and more than MOST_LEVELS, too.
 
     Raises JsonRefused (RFC 8259 section 4 leaves repeated names to the reader; RFC 7519 section 4 lets us refuse them).
     """
@@ -23,6 +30,8 @@ def parse_json(content: bytes) -> Any:
         value = _STRICT_JSON.decode(content.decode("utf-8"))
         if b"\\u" in content:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if content.count(b"[") + content.count(b"{") > MOST_LEVELS:
+            _check_depth(value)
     except JsonRefused:
         raise
     except json.JSONDecodeError as error:
@@ -44,9 +53,28 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        if depth > MOST_LEVELS:
+            raise JsonRefused(f"holds objects or lists in more than {MOST_LEVELS} levels")
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+
+
+def _read_number(text: str) -> float:
+    """A number that no reader can hold becomes infinite in some and is refused by others (RFC 8259, section 6)."""
+    number = float(text)
+    if math.isinf(number):
+        raise JsonRefused("holds a number that is too large")
+    return number
+
+
 def _refuse_constant(_text: str) -> NoReturn:
     raise JsonRefused("holds NaN or Infinity")
 
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
-_STRICT_JSON = json.JSONDecoder(object_pairs_hook=_build_object, parse_constant=_refuse_constant)
+_STRICT_JSON = json.JSONDecoder(
+    object_pairs_hook=_build_object, parse_constant=_refuse_constant, parse_float=_read_number
+)

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from saml_bridge.errors import BridgeError, KeyRefused
+from saml_bridge.nearest import suggest
 from saml_bridge.saml.sign import (
     PrivateKey,
     PublishedKey,
@@ -152,6 +153,9 @@ class KeyRing:
 
     def _load(self, name: str) -> SigningKey:
         key_path, certificate_path = _paths(self.folder, name)
+        nearest = "" if key_path.exists() else suggest(name, self.list_names())
+        if nearest:
+            raise KeyRefused(f"there is no key {name!r} in {self.folder}{nearest}")
         check_private(key_path)
         return self._open(name, _read_bytes(name, key_path), _read_bytes(name, certificate_path))
 
@@ -169,7 +173,8 @@ def check_private(path: Path) -> None:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise KeyRefused(f"there is no {path}: make it with 'saml-bridge init' or 'saml-bridge keys create'") from error
+        made = "if there never was one, make it with 'saml-bridge init' or 'saml-bridge keys create'"
+        raise KeyRefused(f"there is no {path}: bring it back from the backup; {made}") from error
     except OSError as error:
         raise KeyRefused(f"cannot look at {path}: {error.strerror}") from error
     if mode & 0o077:

@@ -16,20 +16,36 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from saml_bridge.audit import AuditTrail, Entry, Kind, pseudonym
-from saml_bridge.callback import is_allowed, origin_of
+from saml_bridge.callback import describe_refusal, is_allowed, origin_of
+from saml_bridge.comparisons import compare
 from saml_bridge.document import Biller, Link, Portal
+from saml_bridge.ended_sessions import NO_SESSION, EndedSessions, Marks
 from saml_bridge.errors import (
     AccountRefused,
     BridgeError,
+    Fault,
     ImpersonationRefused,
     LaunchRefused,
     LinkHidden,
     NotRecorded,
     SessionAbsent,
+    SessionEnded,
     SignInFailed,
+    explain_fault,
 )
 from saml_bridge.partner_sessions import PartnerSessions
-from saml_bridge.receivers import AS_CONFIGURED, NO_SERVICES, Ask, Begun, Needs, PartnerRequest, Reply, Services, Waits
+from saml_bridge.receivers import (
+    AS_CONFIGURED,
+    NO_SERVICES,
+    Ask,
+    Begun,
+    Needs,
+    PartnerCall,
+    PartnerRequest,
+    Reply,
+    Services,
+    Waits,
+)
 from saml_bridge.registry import Registry, Route, Snapshot
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Attribute, Credentials, FormPost, JsonObject, PortalSession, TraceId
@@ -38,6 +54,8 @@ _ATTEMPTS = 3
 RETURNED = "returned"
 CHOSEN = "chosen"
 HELD = "held"
+LINK = "link"
+"""The link that a request which waits is for: so that a payer who comes back too late is offered the way there."""
 SIGN_IN_ANEW = {"prompt": "login"}
 """What tells the portal's sign-in to ask again for a password (the word is OpenID Connect's)."""
 
@@ -79,6 +97,7 @@ class LaunchRequest:
             path = self.asked.find_resume_path(self.biller)
         query = {
             "resume": self.resume,
+            LINK: self.link if self.resume is not None else None,
             "account": choose or (self.account if self.resume is None or self.chosen else None),
             "callback": self.callback,
             HELD: self.held,
@@ -143,6 +162,7 @@ class Launcher:
 
     registry: Registry
     audit: AuditTrail
+    ended_sessions: EndedSessions
     partner_sessions: PartnerSessions
     base_url: str
     secret: bytes
@@ -154,8 +174,9 @@ class Launcher:
         """Take one launch to its outcome.
 
         A launch and a refusal are recorded, each under the revision that decided it, and other outcomes are compared
-        with it: when another came into force in the meantime, everything is decided again. Raises a BridgeError for a
-        refusal; NotRecorded when the record could not be committed, and then nothing leaves.
+        with it: when another came into force in the meantime, everything is decided again. So it is when a sign-out has
+        ended the session that the source tells of, and then nobody is signed in. Raises a BridgeError for a refusal;
+        NotRecorded when the record could not be committed, and then nothing leaves.
         """
         services = self.services.for_one_launch()
         for _ in range(_ATTEMPTS):
@@ -166,26 +187,68 @@ class Launcher:
                 self.audit.record(attempt.refusal(error))
                 raise
             try:
-                outcome = attempt.decide(snapshot)
-            except NotRecorded:
-                raise
-            except BridgeError as error:
-                if self._is_in_force(attempt.refusal(error), snapshot):
-                    raise
+                end = attempt.find_end(snapshot)
+                holds = self._holds(attempt, end, snapshot)
+            except SessionEnded as ended:
+                source = _Nobody(source.name, ended)
                 continue
-            if isinstance(outcome, Launched):
-                if self._is_in_force(attempt.issue(), snapshot):
-                    return outcome
-            elif self.registry.find_current(request.biller).revision == snapshot.revision:
-                return outcome
+            if not holds:
+                continue
+            if isinstance(end, BridgeError):
+                raise end
+            return end
         raise NotRecorded(f"the configuration changed {_ATTEMPTS} times during one launch")
 
-    def _is_in_force(self, entry: Entry, snapshot: Snapshot) -> bool:
-        """Record under the snapshot's revision; when that is no longer in force, forget it and say so."""
-        if self.audit.record_launch(entry, fence=(snapshot.biller.slug, snapshot.revision)):
+    def check_not_ended(self, session: PortalSession) -> None:
+        """Refuse a session that a sign-out has ended, at a door that no launch follows. Raises SessionEnded."""
+        self.check_marks(self.ended_sessions.mark(session))
+
+    def check_marks(self, marks: Marks) -> None:
+        """As `check_not_ended`, of the session that has these marks."""
+        if marks is not NO_SESSION and self.ended_sessions.has_marked(marks, now=self.clock()):
+            raise SessionEnded("a sign-out has ended this session; the portal's next sign-in needs a sid of its own")
+
+    def _holds(self, attempt: _Attempt, end: Outcome | BridgeError, snapshot: Snapshot) -> bool:
+        """Whether an end is of the configuration in force; launches and refusals are recorded. Raises SessionEnded."""
+        if isinstance(end, Fault):
+            return self._is_fault_of(attempt, end, snapshot)
+        if isinstance(end, BridgeError):
+            return self._is_recorded(attempt, attempt.refusal(end), snapshot)
+        if isinstance(end, Launched):
+            return self._is_recorded(attempt, attempt.issue(), snapshot)
+        if not isinstance(end, SignIn):
+            self.check_marks(attempt.marks)
+        return self.registry.find_current(snapshot.biller.slug).revision == snapshot.revision
+
+    def _is_fault_of(self, attempt: _Attempt, fault: Fault, snapshot: Snapshot) -> bool:
+        """As `_is_recorded`; that a record fails, too, takes nothing from the fault: the caller tells of it."""
+        try:
+            fault.is_recorded = self._is_recorded(attempt, attempt.refusal(fault), snapshot)
+        except NotRecorded:
             return True
+        return fault.is_recorded
+
+    def _is_recorded(self, attempt: _Attempt, entry: Entry, snapshot: Snapshot) -> bool:
+        """Record under the snapshot's revision; when that is no longer in force, forget it and say so.
+
+        Raises SessionEnded, and nothing is recorded.
+        """
+        if self.audit.record_launch(entry, fence=(snapshot.biller.slug, snapshot.revision), session=attempt.marks):
+            return True
+        self.check_marks(attempt.marks)
         self.registry.forget(snapshot.biller.slug)
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Nobody:
+    """The session source of a launch whose session turned out to have ended."""
+
+    name: str
+    ended: SessionEnded
+
+    def find_session(self, _credentials: Credentials, *, now: datetime) -> PortalSession:  # noqa: ARG002 as the protocol
+        raise self.ended
 
 
 class _Attempt:
@@ -200,6 +263,7 @@ class _Attempt:
         self._services = services
         self._now = now
         self._known: dict[str, Any] = {}
+        self.marks = NO_SESSION
 
     def refusal(self, error: BridgeError) -> Entry:
         kind = Kind.LAUNCH_REFUSED if self._request.asked is None else Kind.SIGN_ON_REFUSED
@@ -222,7 +286,16 @@ class _Attempt:
             **self._known,
         )
 
-    def decide(self, snapshot: Snapshot) -> Outcome:
+    def find_end(self, snapshot: Snapshot) -> Outcome | BridgeError:
+        """The outcome, or the refusal, or the fault. Raises NotRecorded, SessionEnded."""
+        try:
+            return self._decide(snapshot)
+        except (NotRecorded, SessionEnded):
+            raise
+        except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+            return explain_fault(raised)
+
+    def _decide(self, snapshot: Snapshot) -> Outcome:
         request = self._request
         self._known["revision"] = snapshot.revision
         if request.unseen:
@@ -237,6 +310,7 @@ class _Attempt:
             session = self._source.find_session(request.credentials, now=self._now)
         except SessionAbsent as error:
             return self._sign_in(snapshot, error)
+        self.marks = self._launcher.ended_sessions.mark(session)
         self._hide(session)
         check_session(session, snapshot, route.link)
         if asked is not None:
@@ -259,7 +333,8 @@ class _Attempt:
         if isinstance(why, SessionAbsent):
             if request.returned:
                 raise SignInFailed(f"after the portal's sign-in: {why.code}: {why.detail}") from why
-            forced = request.asked is not None and request.asked.force_authn  # the portal may know the payer still
+            asked_anew = request.asked is not None and request.asked.force_authn
+            forced = asked_anew or isinstance(why, SessionEnded)  # the portal may know the payer still
             return SignIn(make_sign_in_url(portal, back, **(SIGN_IN_ANEW if forced else {})))
         if request.returned and request.asked is not None:
             raise request.asked.refuse_old_sign_in()
@@ -285,12 +360,13 @@ class _Attempt:
             callback=callback,
             now=self._now,
             random_bytes=launcher.random_bytes,
-            services=self._services,
+            services=replace(self._services, call=self._call),
             request=self._request.asked,
             revision=snapshot.revision,
             vouched=self._request.vouched,
         )
         built = route.receiver.build(ask)
+        self._known.update(response_id=built.response_id, assertion_id=built.assertion_id)
         if built.begun is not None:
             self._remember_session(route, session, built.begun)
         return Launched(
@@ -303,6 +379,11 @@ class _Attempt:
             document=built.document,
             waits=built.waits,
         )
+
+    def _call(self, call: PartnerCall) -> bytes:
+        """A call of a partner's server, which comes before the record: it, too, tells nothing of an ended session."""
+        self._launcher.check_marks(self.marks)
+        return self._services.call(call)
 
     def _remember_session(self, route: Route, session: PortalSession, begun: Begun) -> None:
         """What a logout will need, kept before the reply can leave; for partners that can be logged out at."""
@@ -320,6 +401,7 @@ class _Attempt:
     def _hide(self, session: PortalSession) -> None:
         audit, biller = self._launcher.audit, self._request.biller
         self._known["payer"] = audit.hide_payer(biller, session.payer["id"])
+        self._known["session"] = audit.hide_session(biller, session.sid)
         if session.impersonator is not None:
             self._known["actor"] = audit.hide_payer(biller, session.impersonator)
 
@@ -367,7 +449,8 @@ def find_account(session: PortalSession, asked: str | None) -> JsonObject | None
     if asked is not None:
         account = session.find_account(asked)
         if account is None:
-            raise AccountRefused("the address asks for an account that the session does not have")
+            had = f"the session has {len(session.accounts):,}"
+            raise AccountRefused(f"the address asks for an account that the session does not have; {had}")
         return account
     if session.selected_account is not None:
         return session.find_account(session.selected_account)
@@ -384,20 +467,27 @@ def _prepare(
 
 
 def _find_callback(route: Route, session: PortalSession, account: JsonObject | None, asked: str | None) -> str | None:
-    if asked is None:
+    if not asked:  # a portal's template with an empty value names none either
         return None if route.callback is None else route.callback.build(session, account)
     if not is_allowed(asked, route.link.callback_allow):
-        detail = "the address names a callback that is not below one of the link's callback_allow"
+        why = describe_refusal(asked, route.link.callback_allow)
+        detail = f"the callback of the address is not below one of the link's callback_allow: {why}"
         raise LaunchRefused(detail, code="callback-not-allowed")
     return asked
 
 
 def check_session(session: PortalSession, snapshot: Snapshot, link: Link) -> None:
     """Whether the session is this biller's, and may use this link. Raises LaunchRefused, ImpersonationRefused."""
-    if session.biller != snapshot.biller.slug:
-        raise LaunchRefused("the session is another biller's", code="session-of-other-biller")
+    check_biller(session, snapshot)
     if session.impersonator is not None and not link.allow_impersonation:
         raise ImpersonationRefused("an agent acts for the payer, and the link does not say allow_impersonation: true")
+
+
+def check_biller(session: PortalSession, snapshot: Snapshot) -> None:
+    """Whether the session is this biller's. Raises LaunchRefused (`session-of-other-biller`)."""
+    if session.biller != snapshot.biller.slug:
+        sides = compare(session.biller, snapshot.biller.slug)
+        raise LaunchRefused(f"the session is another biller's: {sides}", code="session-of-other-biller")
 
 
 def make_sign_in_url(portal: Portal, back: str, **more: str) -> str:

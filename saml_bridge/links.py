@@ -13,8 +13,8 @@ from typing import Final
 
 from saml_bridge.conditions import compile_condition
 from saml_bridge.document import Biller, Link
-from saml_bridge.errors import BridgeError, LaunchRefused
-from saml_bridge.launch import check_launch
+from saml_bridge.errors import BridgeError
+from saml_bridge.launch import check_biller, check_launch
 from saml_bridge.registry import Snapshot
 from saml_bridge.values import JsonObject, PortalSession
 
@@ -43,8 +43,7 @@ def list_links(snapshot: Snapshot, session: PortalSession, *, now: datetime) -> 
     Where no account is selected, a link launches when it does for any account that it is visible for. Raises
     LaunchRefused (`session-of-other-biller`).
     """
-    if session.biller != snapshot.biller.slug:
-        raise LaunchRefused("the session is another biller's", code="session-of-other-biller")
+    check_biller(session, snapshot)
     shown = list_visible_links(snapshot.biller, session)
     return tuple(ShownLink(link, _find_refusal(snapshot, link, session, now)) for link in shown)
 

@@ -1,12 +1,14 @@
 """Mappings: from a portal session and an account to the attributes that a partner gets.
 
 Owns: `SOURCES`, the check of a mapping at publication, its compilation, and what happens when a rule finds nothing.
-Does not own: transforms (`transforms.py`), conditions (`conditions.py`), field paths (`fields.py`), what a protocol can
-carry (the response). Called by publishing (`check_mapping`), by the snapshot of a revision (`compile_mapping`) and by
-the launch (`CompiledMapping.evaluate`). Pure: no clock, database or network.
+Does not own: transforms (`transforms.py`), conditions (`conditions.py`), field paths (`fields.py`), which characters
+may leave (`characters.py`). Called by publishing (`check_mapping`), by the snapshot of a revision (`compile_mapping`)
+and by the launch (`CompiledMapping.evaluate`); sources serve identifiers, too (`identifiers.py`). Pure: no clock,
+database or network.
 
-Values pass as they are: no Unicode normalisation, no trimming, unless a transform says so. An empty text is no value. A
-template finds nothing when any of its fields does. A rule whose `when` does not hold is passed over, required or not.
+Values pass as they are: no Unicode normalisation, no trimming, unless a transform says so. White space alone is no
+value. A template finds nothing when any of its fields does. A rule whose `when` does not hold is passed over, required
+or not.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from saml_bridge.characters import CharacterRefused, find_unseen, find_unsendable, is_blank, release
 from saml_bridge.conditions import check_condition, compile_condition
-from saml_bridge.document import AttributeMapping, NameFormat, Rule
-from saml_bridge.errors import ConfigInvalid, MappingRefused
+from saml_bridge.document import AttributeMapping, NameFormat, Rule, TransformCall
+from saml_bridge.errors import ConfigInvalid, LaunchRefused, MappingRefused, ValueRefused
 from saml_bridge.fields import (
     FieldUnknown,
     compile_item_path,
@@ -31,12 +34,10 @@ from saml_bridge.fields import (
 from saml_bridge.transforms import (
     MAX_TRANSFORMS,
     TRANSFORMS,
-    ListFunction,
     TransformFailed,
     check_transform,
-    compile_transform,
+    compile_transforms,
     dump_transform,
-    find_unsendable,
     parse_transform,
 )
 from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Severity
@@ -49,10 +50,14 @@ __all__ = [
     "SOURCES",
     "TRANSFORMS",
     "CompiledMapping",
+    "SeveralValues",
     "Source",
     "check_mapping",
+    "check_source",
+    "check_transforms",
     "compile_mapping",
     "dump_transform",
+    "list_sources",
     "parse_template",
     "parse_transform",
 ]
@@ -92,7 +97,7 @@ class _RuleFailed(Exception):
         self.finding = finding
 
 
-class _SeveralValues(ValueError):
+class SeveralValues(ValueError):
     """A template's field has several values; holds the path."""
 
 
@@ -137,7 +142,8 @@ class CompiledMapping:
     def evaluate(self, session: PortalSession, account: JsonObject | None) -> tuple[Attribute, ...]:
         """The attributes for this session and account, in the order of the rules.
 
-        Raises MappingRefused with one finding for every rule that failed, naming attributes and fields, never a value.
+        Raises MappingRefused with one finding for every rule that failed, naming attributes and fields, never a value;
+        ValueRefused where nothing but characters is the matter.
         """
         attributes: list[Attribute] = []
         failed: list[Finding] = []
@@ -168,9 +174,11 @@ def _refuse(code: str, message: str, where: str, fix: str = "") -> Finding:
     return Finding(code, Severity.ERROR, message, fix, where)
 
 
-def _make_refusal(slug: str, failed: Sequence[Finding]) -> MappingRefused:
+def _make_refusal(slug: str, failed: Sequence[Finding]) -> LaunchRefused:
     codes = {finding.code for finding in failed}
     detail = f"mapping {slug!r}: " + "; ".join(finding.message for finding in failed)
+    if codes == {ValueRefused.code}:
+        return ValueRefused(detail, findings=failed)
     return MappingRefused(detail, code=next(code for code in _RUNTIME_CODES if code in codes), findings=failed)
 
 
@@ -179,6 +187,7 @@ _RUNTIME_CODES: Final = (
     "mapping-limit",
     "mapping-several-values",
     "mapping-duplicate",
+    "value-refused",
     "mapping-required",
 )
 """Why a mapping can refuse a launch; of several reasons the first in this order is the error's code."""
@@ -219,8 +228,8 @@ def _make_template(text: str, resolve: Resolve) -> Reader:
         for path, read_field, literal in rest:
             found = read_field(place, item)
             if len(found) > 1:
-                raise _SeveralValues(path)
-            if not found or not found[0]:
+                raise SeveralValues(path)
+            if not found or is_blank(found[0]):
                 return ()
             made += found[0] + literal
         return (made,)
@@ -252,9 +261,14 @@ SOURCES: Final[Mapping[str, Source]] = {
 """Where the values of a rule can come from; a rule has exactly one."""
 
 
-def _list_sources(rule: Rule) -> list[tuple[Source, str]]:
-    given = {"from": rule.from_, "template": rule.template, "constant": rule.constant}
+def list_sources(*, from_: str | None, template: str | None, constant: str | None = None) -> list[tuple[Source, str]]:
+    """Those sources that are given, each with its text."""
+    given = {"from": from_, "template": template, "constant": constant}
     return [(SOURCES[name], text) for name, text in given.items() if text is not None]
+
+
+def _list_sources(rule: Rule) -> list[tuple[Source, str]]:
+    return list_sources(from_=rule.from_, template=rule.template, constant=rule.constant)
 
 
 # Paths: of the session, or inside an item of `each`.
@@ -295,7 +309,6 @@ def _passes_list(path: str, each: str | None) -> bool:
 # The check at publication.
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
-_NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 def _check_mapping(mapping: AttributeMapping, where: str) -> Iterator[Finding]:
@@ -344,8 +357,8 @@ def _check_rule(rule: Rule, where: str) -> Iterator[Finding]:
     each_findings = tuple(_check_each(rule, where))
     yield from each_findings
     for source, text in sources:
-        yield from _check_source(source, text, rule.each, f"{where}.{source.name}")
-    transform_findings = tuple(_check_transforms(rule, where))
+        yield from check_source(source, text, each=rule.each, where=f"{where}.{source.name}")
+    transform_findings = tuple(check_transforms(rule.transforms, where=f"{where}.transforms"))
     yield from transform_findings
     if rule.constant is not None and len(sources) == 1 and not (each_findings or transform_findings):
         yield from _check_constant(rule, where)
@@ -358,12 +371,10 @@ def _check_name(rule: Rule, where: str) -> Iterator[Finding]:
         if name is None:
             continue
         place = f"{where}.{key}"
-        if not name.strip():
+        if is_blank(name):
             yield _refuse("attribute-name", f"{key} is empty", place, "Write the name that the partner expects.")
-        elif bad := _NOT_IN_NAMES.search(name):
-            yield _refuse(
-                "attribute-name", f"{key} has the character {_name_character(bad)}, which no name may have", place
-            )
+        elif unseen := find_unseen(name):
+            yield _refuse("attribute-name", f"{key}: {unseen}, which no name may have", place, "Remove it.")
         elif len(name) > MAX_NAME:
             yield _refuse("attribute-name", f"{key}: expected at most {MAX_NAME} characters, found {len(name)}", place)
         elif name != name.strip():
@@ -388,10 +399,6 @@ def _check_format(rule: Rule, where: str) -> Iterator[Finding]:
         yield Finding("attribute-format", Severity.WARNING, message, "Set name_format to uri.", place)
 
 
-def _name_character(found: re.Match[str]) -> str:
-    return f"U+{ord(found.group()):04X}"
-
-
 def _check_each(rule: Rule, where: str) -> Iterator[Finding]:
     if rule.each is None:
         return
@@ -406,12 +413,15 @@ def _check_each(rule: Rule, where: str) -> Iterator[Finding]:
         yield _refuse("field-unknown", f"{rule.each!r} is no list of objects{nearest}", f"{where}.each", fix)
 
 
-def _check_source(source: Source, text: str, each: str | None, where: str) -> Iterator[Finding]:
-    if not text:
-        yield _refuse("rule-source", f"{source.name} is empty", where)
+def check_source(source: Source, text: str, *, each: str | None = None, where: str) -> Iterator[Finding]:
+    """Every problem of what stands under a source's name; `where` is its own path."""
+    if is_blank(text):
+        message = f"{source.name} is {'white space alone' if text else 'empty'}"
+        yield _refuse("rule-source", message, where, "Write what to send, or remove it.")
         return
     if bad := find_unsendable(text):
-        yield _refuse("rule-source", f"{source.name} has the character {bad}, which XML cannot carry", where)
+        message = f"{source.name} has the character {bad}, which no message can carry"
+        yield _refuse("rule-source", message, where, "Remove it, or write a space.")
     try:
         paths = source.find_paths(text)
     except ValueError as error:
@@ -431,12 +441,13 @@ def _check_source(source: Source, text: str, each: str | None, where: str) -> It
             yield _refuse("template-several-values", message, where, "Use `each`, or `from` with the transform join.")
 
 
-def _check_transforms(rule: Rule, where: str) -> Iterator[Finding]:
-    if len(rule.transforms) > MAX_TRANSFORMS:
-        message = f"expected at most {MAX_TRANSFORMS} transforms, found {len(rule.transforms)}"
-        yield _refuse("mapping-limit", message, f"{where}.transforms")
-    for position, call in enumerate(rule.transforms[:MAX_TRANSFORMS]):
-        yield from check_transform(call, where=f"{where}.transforms[{position}]")
+def check_transforms(calls: Sequence[TransformCall], *, where: str) -> Iterator[Finding]:
+    """Every problem of a list of transforms; `where` is its own path."""
+    if len(calls) > MAX_TRANSFORMS:
+        message = f"expected at most {MAX_TRANSFORMS} transforms, found {len(calls)}"
+        yield _refuse("mapping-limit", message, where, "Use fewer.")
+    for position, call in enumerate(calls[:MAX_TRANSFORMS]):
+        yield from check_transform(call, where=f"{where}[{position}]")
 
 
 def _check_constant(rule: Rule, where: str) -> Iterator[Finding]:
@@ -482,13 +493,13 @@ def _compile_values(rule: Rule, where: str) -> RuleFunction:
     def run(session: PortalSession, account: JsonObject | None) -> Attribute | None:
         try:
             found = read(session, account)
-        except _SeveralValues as error:
+        except SeveralValues as error:
             raise _RuleFailed(_find_several(rule, str(error), where)) from None
         values = finish(found)
         if values:
             return make(values)
         if required:
-            raise _RuleFailed(_find_nothing(rule, any(found), where))
+            raise _RuleFailed(_find_nothing(rule, not all(map(is_blank, found)), where))
         return None
 
     return run
@@ -509,18 +520,18 @@ def _compile_reader(rule: Rule) -> Reader:
 
 
 def _finish(rule: Rule, where: str) -> Callable[[Texts], Texts]:
-    """The function from what the source found to what is sent: transforms, no empty values, limits kept."""
-    steps: tuple[tuple[int, ListFunction], ...] = tuple(enumerate(map(compile_transform, rule.transforms)))
+    """The function from what the source found to what is sent: transforms, no blank values, limits kept."""
+    transform = compile_transforms(rule.transforms) if rule.transforms else None
+    fold = rule.carriage_return == "fold"
     few_enough = MAX_VALUE_BYTES // 4
 
     def finish(found: Texts) -> Texts:
-        values: Sequence[str] = found if all(found) else tuple(filter(None, found))
-        position = 0
         try:
-            for position, step in steps:  # noqa: B007 - the handler below says which step failed
-                values = step(values)
+            values = release(found if transform is None else transform(found), fold=fold)
         except TransformFailed as error:
-            raise _RuleFailed(_find_failed(rule, position, str(error), where)) from None
+            raise _RuleFailed(_find_failed(rule, error.position, str(error), where)) from None
+        except CharacterRefused as error:
+            raise _RuleFailed(_find_unsendable(rule, str(error), where)) from None
         if len(values) > MAX_VALUES:
             raise _RuleFailed(_find_too_many(rule, len(values), where))
         for value in values:
@@ -566,6 +577,16 @@ _FIXES: Final = {
     "lookup": "Add the missing value to the table, or give a default.",
     "date_format": "See what the portal sends, and write that pattern in `from`.",
 }
+
+
+def _find_unsendable(rule: Rule, kind: str, where: str) -> Finding:
+    message = f"the attribute {rule.attribute!r} has {kind} for this payer, which no message can carry"
+    fix = (
+        f"See what the portal sends in {' and '.join(_list_looked_at(rule))}, or take it out by the transform replace."
+    )
+    if kind == "a carriage return":
+        fix = "Set carriage_return to fold, which makes a space of it, or take it out by the transform replace."
+    return _refuse(ValueRefused.code, message, where, fix)
 
 
 def _find_too_many(rule: Rule, count: int, where: str) -> Finding:

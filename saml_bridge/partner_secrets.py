@@ -20,7 +20,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.db import Base, Database, UtcDateTime, explaining
 from saml_bridge.errors import BridgeError, PartnerUnusable
-from saml_bridge.sealing import Seal, SealBroken
+from saml_bridge.nearest import suggest
+from saml_bridge.sealing import Seal, SealBroken, is_monotonous
 
 LEAST_CHARACTERS: Final = 8
 MOST_CHARACTERS: Final = 4096
@@ -168,7 +169,8 @@ class PartnerSecrets:
             gone = connection.execute(delete(_TABLE).where(_TABLE.c.biller == biller, _TABLE.c.name == name)).rowcount
         self._forget(biller, name)
         if not gone:
-            raise SecretUnknown(f"{biller} has no secret {name!r}")
+            nearest = suggest(name, [one.name for one in self.list_states(biller)])
+            raise SecretUnknown(f"{biller} has no secret {name!r}{nearest}")
         return gone
 
     def _list(self, biller: str, name: str) -> tuple[_Secret, ...]:
@@ -224,3 +226,5 @@ def _check(biller: str, name: str, value: str) -> None:
         raise SecretRefused(detail)
     if not value.isprintable():
         raise SecretRefused("the secret has characters that cannot be seen, such as a line break: leave them out")
+    if is_monotonous(value):
+        raise SecretRefused("the secret is a few characters over and over, which can be guessed: use --generate")

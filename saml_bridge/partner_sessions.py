@@ -33,6 +33,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.db import Base, Database, DriverInsert, StatementFailed, UtcDateTime, explaining, make_instant_writer
 from saml_bridge.errors import DatabaseUnavailable
+from saml_bridge.saml.response import read_format
 from saml_bridge.sealing import Seal
 
 UNSPECIFIED_FORMAT = "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified"
@@ -146,8 +147,10 @@ class PartnerSessions:
     ) -> tuple[PartnerSession, ...]:
         """The sessions of one name ID at one partner: those of the indexes, or all when none is given (Core 3.7.1).
 
-        The name ID counts to the byte. A format counts, too, unless it is left out or unspecified, which says nothing.
+        The name ID counts to the byte. A format counts, too, as the partner means it, unless it is left out or
+        unspecified, which says nothing.
         """
+        meant = None if name_id_format is None else read_format(name_id_format)
         wanted = [
             _TABLE.c.partner == partner,
             _TABLE.c.name_id == self._hide("name-id", biller, partner, name_id),
@@ -157,7 +160,7 @@ class PartnerSessions:
             one
             for one in found
             if one.name_id == name_id
-            and (name_id_format in (None, UNSPECIFIED_FORMAT) or name_id_format == one.name_id_format)
+            and (meant in (None, UNSPECIFIED_FORMAT) or meant == one.name_id_format)
             and (not session_indexes or one.session_index in session_indexes)
         )
 

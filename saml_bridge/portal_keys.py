@@ -28,8 +28,10 @@ from typing import Final, Literal, get_args
 from sqlalchemy import BigInteger, Connection, Integer, RowMapping, String, Text, case, insert, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
+from saml_bridge.comparisons import compare
 from saml_bridge.db import Base, Database, UtcDateTime, explaining
 from saml_bridge.errors import BridgeError
+from saml_bridge.nearest import suggest
 
 Call = Literal["links", "tickets", "logouts"]
 CALLS: Final[tuple[Call, ...]] = get_args(Call)
@@ -130,9 +132,11 @@ class PortalKey:
     def check_scope(self, biller: str, call: Call) -> None:
         """Raises PortalKeyForeign, PortalKeyOutOfScope."""
         if self.billers != (EVERY_BILLER,) and biller not in self.billers:
-            raise PortalKeyForeign(f"the portal key {self.id} ({self.name}) is not for this biller")
+            good_for = ", ".join(self.billers)  # the same of a biller that is there and of one that is not
+            raise PortalKeyForeign(f"the portal key {self.id} ({self.name}) is for {good_for}, not for this biller")
         if call not in self.calls:
-            raise PortalKeyOutOfScope(f"the portal key {self.id} ({self.name}) is not for {call}")
+            sides = compare(call, *self.calls)
+            raise PortalKeyOutOfScope(f"the portal key {self.id} ({self.name}) is not for {call}: {sides}")
 
 
 @dataclass(slots=True)
@@ -183,7 +187,8 @@ class PortalKeys:
             valid = [key for key in self._list(connection, name) if key.is_valid(now)]
             valid.sort(key=lambda key: key.expires_at is None)
             if not valid:
-                raise PortalKeyUnknown(f"there is no valid portal key {name!r}")
+                nearest = suggest(name, [key.name for key in self._list(connection) if key.is_valid(now)])
+                raise PortalKeyUnknown(f"there is no valid portal key {name!r}{nearest}")
             if len(valid) >= MOST_VALID:
                 older = valid[0]
                 raise PortalKeyUnknown(
@@ -198,7 +203,8 @@ class PortalKeys:
         with self._begin() as connection:
             ended = update(_KEY).where(_KEY.c.id == key_id, _KEY.c.revoked_at.is_(None)).values(revoked_at=now)
             if connection.execute(ended).rowcount != 1:
-                raise PortalKeyUnknown(f"there is no portal key {key_id[:80]!r} that could be revoked")
+                nearest = suggest(key_id, [key.id for key in self._list(connection) if key.revoked_at is None])
+                raise PortalKeyUnknown(f"there is no portal key {key_id[:80]!r} that could be revoked{nearest}")
             return _read(connection.execute(select(_KEY).where(_KEY.c.id == key_id)).mappings().one())
 
     # What each call does
@@ -211,7 +217,7 @@ class PortalKeys:
         with self._using() as connection:
             row = connection.execute(select(_KEY).where(_KEY.c.id == parts[1])).mappings().one_or_none()
         if row is None or not hmac.compare_digest(row["digest"], _hash(token)):
-            raise PortalKeyRefused("there is no such portal key")
+            raise PortalKeyRefused(f"there is no portal key {parts[1]} with this secret")
         key = _read(row)
         if not key.is_valid(now):
             raise PortalKeyRefused(f"the portal key {key.id} ({key.name}) is revoked or past its end")

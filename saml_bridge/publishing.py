@@ -10,7 +10,7 @@ Called by: `saml-bridge plan`, `apply` and `export`, the demo.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -22,6 +22,7 @@ from saml_bridge.config import HASH_PREFIX, FiledBiller, dump_biller, load_file,
 from saml_bridge.document import Biller, Partner, SamlSettings
 from saml_bridge.errors import ConfigInvalid, FetchRefused, MetadataRefused, NotFound
 from saml_bridge.metadata_source import Fetches, SharedFetcher, fetch_metadata, find_address
+from saml_bridge.nearest import suggest
 from saml_bridge.registry import Publication, Published, Registry
 from saml_bridge.saml.metadata import choose_acs, parse_metadata
 from saml_bridge.saml.metadata_changes import MetadataChanges, compare_documents
@@ -59,13 +60,13 @@ class RiskyChange:
         """Whether one of the names is this partner's, with or without its biller's."""
         return self.partner in accepted or self.name in accepted
 
-    def to_finding(self, severity: Severity) -> Finding:
+    def to_finding(self) -> Finding:
         message = f"The partner's metadata changes in a way that somebody must see: {'; '.join(self.lines)}."
         fix = (
             "Ask the partner, by a way that you know already, whether it made this change; if it did, apply with "
             f"--accept-metadata {self.name}."
         )
-        return Finding(RISKY, severity, message, fix, self.name)
+        return Finding(RISKY, Severity.ERROR, message, fix, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,10 @@ class PlannedFile:
             if changes.is_risky
         )
 
+    def list_refused(self, accept: Collection[str]) -> tuple[RiskyChange, ...]:
+        """The risky changes that none of these names accepts."""
+        return tuple(one for one in self.risky if not one.is_accepted(accept))
+
 
 def plan_file(registry: Registry, path: Path, *, now: datetime, sources: Sources | None = None) -> PlannedFile:
     """Read a configuration file and compare it with what is in force. Changes nothing.
@@ -121,6 +126,27 @@ def plan_file(registry: Registry, path: Path, *, now: datetime, sources: Sources
     return PlannedFile(planned, findings)
 
 
+def judge_plan(registry: Registry, planned: PlannedFile, *, accept: Collection[str] = ()) -> tuple[Finding, ...]:
+    """Everything for which `apply_plan` would refuse the plan now, with the same `accept`; empty: it would not."""
+    publications = [one.publication for one in planned.billers]
+    return (*_check_accepted(planned, accept), *registry.find_conflicts(publications))
+
+
+def _check_accepted(planned: PlannedFile, accept: Collection[str]) -> Iterator[Finding]:
+    """Risky changes that nobody accepts; else names that accept nothing, since no partner of the file has them."""
+    refused = planned.list_refused(accept)
+    if refused:
+        yield from (one.to_finding() for one in refused)
+        return
+    partners = [(biller.slug, one.slug) for biller in planned.billers for one in biller.publication.biller.partners]
+    known = [name for slug, partner in partners for name in (partner, f"{slug}/{partner}")]
+    for name in accept:
+        if name not in known:
+            message = f"{name[:100]!r}, whose metadata is to be accepted, is no partner of this file"
+            fix = f"There are: {', '.join(f'{slug}/{partner}' for slug, partner in partners)}."
+            yield Finding("partner-unknown", Severity.ERROR, f"{message}{suggest(name, known)}", fix)
+
+
 def apply_plan(
     registry: Registry,
     planned: PlannedFile,
@@ -134,7 +160,8 @@ def apply_plan(
     """Publish what was planned, all billers or none.
 
     `accept` names the partners (`partner` or `biller/partner`) whose risky changes of metadata may come into force; any
-    other raises ConfigInvalid `metadata-change-risky`. Raises ConfigConflict when another revision came between.
+    other raises ConfigInvalid `metadata-change-risky`, and a name of no partner `partner-unknown`. Raises
+    ConfigConflict when another revision came between. `judge_plan` finds all of these beforehand.
     """
 
     def record(kind: Kind, risky: RiskyChange) -> None:
@@ -143,12 +170,11 @@ def apply_plan(
         entry = Entry(kind, now, trace_id, risky.biller, partner=risky.partner, code=code, detail=detail, actor=author)
         registry.audit.record(entry)
 
-    refused = [one for one in planned.risky if not one.is_accepted(accept)]
-    if refused:
-        for one in refused:
+    findings = tuple(_check_accepted(planned, accept))
+    if findings:
+        for one in planned.list_refused(accept):
             record(Kind.METADATA_REFUSED, one)
-        findings = [one.to_finding(Severity.ERROR) for one in refused]
-        raise ConfigInvalid("risky changes of metadata were not accepted", code=RISKY, findings=findings)
+        raise ConfigInvalid("risky changes of metadata were not accepted", code=findings[0].code, findings=findings)
     changes = [one.publication for one in planned.billers]
     published = registry.publish(changes, author=author, comment=comment, now=now, trace_id=trace_id)
     for one in planned.risky:

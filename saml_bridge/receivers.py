@@ -69,6 +69,10 @@ class PartnerRequest(Protocol):
     def to_json(self) -> str:
         """The request as text, with all that it asks, while it waits."""
 
+    @property
+    def session_length(self) -> int:
+        """How many characters of that text are a portal session, whose length no partner chooses."""
+
     def note_sign_in(self, auth_time: datetime | None) -> PartnerRequest:
         """The request of a payer who is sent to the portal's sign-in, and had signed in last at `auth_time`."""
 
@@ -215,13 +219,16 @@ class Begun:
 @dataclass(frozen=True, slots=True)
 class Built:
     """A reply. `begun` is None where no session begins that a logout has to know of; `document` is what was signed, for
-    the command line; `waits` is what the browser needs a cookie for.
+    the command line; `waits` is what the browser needs a cookie for. `response_id` and `assertion_id` name what is sent
+    in the audit trail (`audit.Entry`), as far as the protocol names it.
     """
 
     reply: Reply
     begun: Begun | None = None
     document: bytes = b""
     waits: Waits | None = None
+    response_id: str | None = None
+    assertion_id: str | None = None
 
 
 class Receiver(Protocol):
@@ -272,8 +279,13 @@ class PartnerContext:
 
     @property
     def issuer(self) -> str:
-        """The biller's issuer in tokens (OpenID Connect Discovery 1.0, section 3)."""
+        """The biller's issuer of ID tokens (OpenID Connect Discovery 1.0, section 3)."""
         return find_token_issuer(self.base_url, self.biller.slug)
+
+    @property
+    def one_way_issuer(self) -> str:
+        """The biller's issuer of tokens that a browser carries one way."""
+        return find_one_way_issuer(self.base_url, self.biller.slug)
 
     def find_saml_key(self) -> SigningKey:
         """The key that signs XML for this partner; in a rehearsal the biller's next one.
@@ -302,5 +314,13 @@ def check_secret(context: PartnerContext, name: str | None, where: str) -> Itera
 
 
 def find_token_issuer(base_url: str, biller: str) -> str:
-    """The issuer of a biller's tokens (a slug)."""
+    """The issuer of a biller's ID tokens (a slug)."""
     return f"{base_url}/oidc/{biller}"
+
+
+def find_one_way_issuer(base_url: str, biller: str) -> str:
+    """The issuer of a biller's signed links and encrypted tokens, where their partner insists on no other.
+
+    It lies among the biller's addresses, so that no other biller can have it, and issues no ID tokens.
+    """
+    return f"{find_token_issuer(base_url, biller)}/links"

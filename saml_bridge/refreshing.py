@@ -23,7 +23,9 @@ from saml_bridge.audit import Entry, Kind
 from saml_bridge.config import HASH_PREFIX
 from saml_bridge.document import Biller, Partner, SamlSettings
 from saml_bridge.errors import BillerUnknown, BridgeError, ConfigConflict, ConfigInvalid, NotFound
+from saml_bridge.logs import trace_fault
 from saml_bridge.metadata_source import FetchedMetadata, Fetches, SharedFetcher, fetch_metadata, find_address
+from saml_bridge.nearest import suggest
 from saml_bridge.refreshes import HeldMetadata, Refreshes, SourceState
 from saml_bridge.registry import Publication, Registry
 from saml_bridge.saml.metadata import SpMetadata, parse_metadata
@@ -168,8 +170,8 @@ class Refresher:
             ended = self._refresh(asked, before, now)
         except BridgeError as error:
             code, detail = _explain(error)
-        except Exception as error:  # a fault of ours with one partner's metadata must not stop the others
-            log.error("fault", biller=biller, partner=partner, exc_info=error)
+        except Exception as error:  # noqa: BLE001 a fault with one partner's metadata must not stop the others
+            log.error("fault", biller=biller, partner=partner, traceback=trace_fault(error))
             code, detail = "internal", f"a fault of the bridge: {type(error).__name__}"
         else:
             next_at = now + choose_wait(ended.metadata, now)
@@ -303,6 +305,8 @@ class Refresher:
         asked = self._ask(biller, partner)
         if held.based_on != asked.digest or self._find_source_at(held) != _name_judged(asked.settings):
             message = f"the metadata or its address of {biller}/{partner} changed after this change was held"
+            if held.based_on != asked.digest:
+                message += f" (in force is {asked.digest}, and it was compared with {held.based_on})"
             raise ConfigConflict(f"{message}; run 'saml-bridge metadata refresh {biller} {partner}' and look again")
         content = self.registry.find_metadata(held.sha256)
         publication = Publication(asked.with_metadata(held.sha256), asked.revision, {held.sha256: content})
@@ -323,6 +327,7 @@ class Refresher:
     def _find_waiting(self, biller: str, partner: str) -> HeldMetadata:
         held = self.refreshes.list_held(biller, partner)
         if not held:
+            _find_partner(self.registry.load_document(biller), partner)
             raise _not_held(biller, partner)
         return held[0]
 
@@ -336,9 +341,7 @@ class Refresher:
 
     def _ask(self, biller: str, partner: str) -> _Asked:
         document, revision = self.registry.load_in_force(biller)
-        found = document.find_partner(partner)
-        if found is None:
-            raise NotFound(f"{biller} has no partner {partner!r}", code="partner-unknown")
+        found = _find_partner(document, partner)
         if not found.speaks_saml:
             raise NotFound(
                 f"{biller}/{partner} speaks {found.protocol}, which has no metadata", code="metadata-not-fetched"
@@ -352,6 +355,15 @@ class Refresher:
         trace_id = self.new_trace_id()
         entry = Entry(kind, self.clock(), trace_id, biller, partner=partner, code=code, detail=detail, actor=actor)
         self.registry.audit.record(entry)
+
+
+def _find_partner(biller: Biller, slug: str) -> Partner:
+    """Raises NotFound, with the closest partner that the biller has."""
+    found = biller.find_partner(slug)
+    if found is None:
+        nearest = suggest(slug, [one.slug for one in biller.partners])
+        raise NotFound(f"{biller.slug} has no partner {slug!r}{nearest}", code="partner-unknown")
+    return found
 
 
 def choose_wait(metadata: SpMetadata, now: datetime) -> timedelta:

@@ -23,14 +23,20 @@ from saml_bridge.audit import Entry, Kind
 from saml_bridge.document import Biller, Idp, KeyNames, Link, Partner
 from saml_bridge.errors import BridgeError, ConfigConflict, KeyRefused
 from saml_bridge.launch import Launched, Launcher, LaunchRequest, Outcome
+from saml_bridge.nearest import suggest
 from saml_bridge.receivers import Variant
 from saml_bridge.registry import Publication, Published, Registry
 from saml_bridge.rehearsals import UNJUDGED, Rehearsal, Rehearsals, RehearsalUnknown, Step, Verdict
+from saml_bridge.saml.idp_metadata import CACHE_DURATION
+from saml_bridge.saml.instants import parse_duration
 from saml_bridge.saml.sign import SigningKey, fit_algorithm
 from saml_bridge.sessions import SessionSource
 from saml_bridge.values import Finding, Severity, TraceId
 
 INVITATION_LASTS = timedelta(minutes=60)
+METADATA_KEPT = parse_duration(CACHE_DURATION)
+"""How long partners that fetch our metadata may go by what they fetched before a promotion."""
+
 KeyUse = Literal["current", "next", "previous"]
 
 
@@ -46,12 +52,13 @@ class Change:
     """A step that is planned and not published. `notes` are worth saying before.
 
     `unverified` are partners, as BILLER/PARTNER, that would from then on get the next key's signature and were not seen
-    to accept it.
+    to accept it. `early` are billers whose promotion is so young that partners may still go by our older metadata.
     """
 
     publications: tuple[Publication, ...]
     comment: str
     unverified: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -123,14 +130,12 @@ class Rollover:
 
     def list_billers_of(self, use: KeyUse, name: str) -> tuple[str, ...]:
         """The billers whose current (next, previous) key is this one. Raises RolloverRefused when there is none."""
-        found = tuple(
-            slug
-            for slug in self.registry.list_billers()
-            if getattr(self.registry.load_document(slug).idp.keys, use) == name
-        )
+        used = {slug: getattr(self.registry.load_document(slug).idp.keys, use) for slug in self.registry.list_billers()}
+        found = tuple(slug for slug, key in used.items() if key == name)
         if not found:
             fix = "'saml-bridge keys status' shows the keys of every biller."
-            raise _refuse("key-unused", f"no biller has {name!r} as its {use} key", fix)
+            nearest = suggest(name, dict.fromkeys(filter(None, used.values())))
+            raise _refuse("key-unused", f"no biller has {name!r} as its {use} key{nearest}", fix)
         return found
 
     def plan_promotion(self, slug: str, partners: Sequence[str] = ()) -> Change:
@@ -195,7 +200,19 @@ class Rollover:
             raise _refuse("key-in-use", f"the next key signs for {', '.join(signing)}", fix)
         kept = replace(names, previous=None) if use == "previous" else replace(names, next=None)
         comment = f"keys retire {slug}" + (" --next" if use == "next" else "")
-        return Change((_change(biller, revision, kept),), comment)
+        early = (slug,) if use == "previous" and self._is_promotion_young(slug, names.previous) else ()
+        return Change((_change(biller, revision, kept),), comment, early=early)
+
+    def _is_promotion_young(self, slug: str, previous: str | None) -> bool:
+        """Whether the key became the previous one within the time for which our metadata may be kept."""
+        promoted_at = None
+        for revision in self.registry.list_revisions(slug):
+            if self.registry.load_document(slug, revision.number).idp.keys.previous != previous:
+                break
+            promoted_at = revision.published_at
+            if self.launcher.clock() - promoted_at >= METADATA_KEPT:
+                break
+        return promoted_at is not None and self.launcher.clock() - promoted_at < METADATA_KEPT
 
     def publish(self, change: Change, *, author: str, trace_id: TraceId) -> Published:
         """Bring a planned step into force, for all its billers or none.
@@ -391,6 +408,7 @@ def merge_changes(changes: Sequence[Change]) -> Change:
         publications=tuple(one for change in changes for one in change.publications),
         comment=changes[0].comment if len(changes) == 1 else " ".join(changes[0].comment.split()[:2]),
         unverified=tuple(one for change in changes for one in change.unverified),
+        early=tuple(one for change in changes for one in change.early),
         notes=tuple(dict.fromkeys(one for change in changes for one in change.notes)),
     )
 
@@ -418,7 +436,8 @@ def _choose(biller: Biller, slugs: Sequence[str]) -> tuple[Partner, ...]:
     unknown = [slug for slug in slugs if slug not in known]
     if unknown:
         fix = f"There are: {', '.join(known)}." if known else ""
-        raise _refuse("partner-unknown", f"{biller.slug} has no partner {', '.join(map(repr, unknown))}", fix)
+        named = ", ".join(map(repr, unknown)) + suggest(unknown[0], known)
+        raise _refuse("partner-unknown", f"{biller.slug} has no partner {named}", fix)
     return tuple(known[slug] for slug in dict.fromkeys(slugs)) if slugs else biller.saml_partners
 
 
@@ -431,7 +450,8 @@ def _choose_link(biller: Biller, partner: Partner, slug: str | None) -> Link:
         return usable[slug]
     what = f"no enabled link {slug!r}" if slug else "no enabled link"
     fix = f"There are: {', '.join(usable)}." if usable else "Record the outcome with --outcome, or enable a link."
-    raise _refuse("link-unknown", f"{biller.slug} has {what} to {partner.slug}", fix)
+    nearest = suggest(slug or "", usable)
+    raise _refuse("link-unknown", f"{biller.slug} has {what} to {partner.slug}{nearest}", fix)
 
 
 def _finding(code: str, message: str, fix: str = "", *, where: str = "") -> Finding:

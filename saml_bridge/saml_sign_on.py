@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from saml_bridge.comparisons import compare
 from saml_bridge.document import Partner
-from saml_bridge.errors import BridgeError, RequestRefused, SignatureRefused, StatusRefused, XmlRefused
-from saml_bridge.exchanges import Exchanges
+from saml_bridge.errors import BridgeError, RequestRefused, SignatureRefused, SignOnOver, StatusRefused, XmlRefused
+from saml_bridge.exchanges import Exchanges, Purpose
 from saml_bridge.launch import Launcher
 from saml_bridge.receivers import Reply, Variant
 from saml_bridge.registry import Snapshot
 from saml_bridge.saml.asked import Asked
 from saml_bridge.saml.bindings import POST_BINDING, Received
-from saml_bridge.saml.locations import quote_value
 from saml_bridge.saml.metadata import SpMetadata
 from saml_bridge.saml.receiver import check_not_expired
 from saml_bridge.saml.requests import (
@@ -35,7 +35,7 @@ from saml_bridge.saml.requests import (
     parse_authn_request,
     verify_request,
 )
-from saml_bridge.saml.response import NAME_ID_FORMATS, stamp_from
+from saml_bridge.saml.response import NAME_ID_FORMATS, read_format, stamp_from
 from saml_bridge.saml.sign import prepare_signer
 from saml_bridge.saml.status import (
     INVALID_NAME_ID_POLICY,
@@ -54,6 +54,7 @@ class SamlDialect:
     """How a sign-on goes on, and is refused, in SAML."""
 
     refusal = StatusRefused
+    purpose = Purpose.SAML_SIGN_ON
 
     def speaks(self, partner: Partner) -> bool:
         return partner.speaks_saml
@@ -119,7 +120,7 @@ class SamlSignOn:
             relay_state=received.relay_state,
             force_authn=request.force_authn,
             is_passive=request.is_passive,
-            context=request.requested_context,
+            context=request.requested_context if partner.saml.requested_authn_context == "honour" else None,
             subject=request.subject,
         )
         try:
@@ -144,8 +145,7 @@ class SamlSignOn:
         issuer = request.head.issuer or ""
         found = snapshot.find_partner_by_entity_id(issuer)
         if found is None:
-            detail = f"the request's Issuer {quote_value(issuer)} is no partner of this biller"
-            raise RequestRefused(detail, code="issuer-unknown")
+            raise RequestRefused(snapshot.describe_unknown_issuer(issuer), code="issuer-unknown")
         partner, metadata = found
         known["partner"] = partner.slug
         now = self.launcher.clock()
@@ -162,7 +162,7 @@ class SamlSignOn:
             until=request.head.issued_at + MAX_AGE + 2 * SKEW,
         )
         if not is_new:
-            raise RequestRefused("a request with this ID was taken before", code="request-replayed")
+            raise SignOnOver(f"a request with this ID was taken before: {request.head.id}", code="request-replayed")
         return request, partner, metadata
 
 
@@ -192,18 +192,21 @@ def _wants_transient(request: AuthnRequest, partner: Partner, metadata: SpMetada
 
     A transient name ID says nothing of anybody, so it can always be had; any other format is the biller's decision.
     """
-    policy = request.name_id_policy
-    if policy is None:
+    policy, own = request.name_id_policy, partner.saml.name_id.format
+    if policy is None or partner.saml.name_id_policy == "ignore":
         return False
-    configured = NAME_ID_FORMATS[partner.saml.name_id.format]
+    wanted = None if policy.format is None else read_format(policy.format)
     if policy.sp_name_qualifier not in (None, metadata.entity_id):
-        detail = "the request wants a name ID in the name of another service provider (SPNameQualifier)"
-    elif policy.format in (None, NAME_ID_FORMATS["unspecified"], configured):
+        sides = compare(policy.sp_name_qualifier, metadata.entity_id)
+        detail = f"the request asks for a name ID in another's name (SPNameQualifier): {sides}"
+    elif wanted in (None, NAME_ID_FORMATS["unspecified"], NAME_ID_FORMATS[own]):
         return False
-    elif policy.format == NAME_ID_FORMATS["transient"]:
+    elif wanted == NAME_ID_FORMATS["transient"]:
         return True
     else:
-        wanted = policy.format.rpartition(":")[2][:60]
-        own = partner.saml.name_id.format
-        detail = f"the request wants a name ID of format {quote_value(wanted)}; the partner's name_id.format is {own}"
-    raise StatusRefused(detail, code="invalid-name-id-policy", status=REQUESTER, sub_status=INVALID_NAME_ID_POLICY)
+        sides = compare(policy.format, NAME_ID_FORMATS[own])
+        detail = f"the request's NameIDPolicy asks for another format than name_id.format, {own}: {sides}"
+    fix = f"To answer with the configured name ID whatever is asked for, set name_id_policy of {partner.slug} to ignore"
+    raise StatusRefused(
+        f"{detail}. {fix}.", code="invalid-name-id-policy", status=REQUESTER, sub_status=INVALID_NAME_ID_POLICY
+    )

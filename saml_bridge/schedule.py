@@ -15,6 +15,7 @@ from datetime import timedelta
 import structlog
 
 from saml_bridge.errors import BridgeError
+from saml_bridge.logs import trace_fault
 from saml_bridge.refreshing import Refresher
 
 log = structlog.get_logger()
@@ -55,8 +56,8 @@ class RefreshSchedule:
             done = self._refresher.run_due(self._holder)
         except BridgeError as error:
             log.error("metadata-refresh", code=error.code, detail=error.diagnosis())
-        except Exception as error:  # of a thread nobody else would hear
-            log.error("metadata-refresh", code="internal", exc_info=error)
+        except Exception as error:  # noqa: BLE001 of a thread nobody else would hear
+            log.error("metadata-refresh", code="internal", traceback=trace_fault(error))
         else:
             if done is not None:
                 failed = [f"{one.biller}/{one.partner}: {one.outcome}" for one in done if one.failed]

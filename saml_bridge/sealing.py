@@ -1,7 +1,7 @@
 """Values at rest that the database must not tell: sealed with a key that is derived from the service's secret.
 
-Owns: the sealing and its key. Does not own: what is sealed. Called by whatever keeps a payer's values for a while: the
-partner sessions, logouts that go on.
+Owns: the sealing and its key, and which secrets can be guessed. Does not own: what is sealed. Called by whatever keeps
+a payer's values for a while (the partner sessions, logouts that go on), and by whatever takes a secret.
 """
 
 from __future__ import annotations
@@ -9,17 +9,24 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from typing import Any
+from typing import Any, Final
 
 from cryptography.fernet import Fernet, InvalidToken
 
 from saml_bridge.errors import BridgeError
+
+FEWEST_DIFFERENT: Final = 5
 
 
 class SealBroken(BridgeError):
     """A sealed value that was changed, or sealed with another secret."""
 
     code = "seal-broken"
+
+
+def is_monotonous(secret: str) -> bool:
+    """Whether a secret is a few characters over and over, which anybody can guess, however long it is."""
+    return len(set(secret)) < FEWEST_DIFFERENT
 
 
 class Seal:

@@ -6,8 +6,8 @@ Owns: names, defaults and checks of the variables. Does not own: what is built f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from saml_bridge.errors import KeyRefused, SettingsInvalid
 from saml_bridge.keys import check_private
+from saml_bridge.nearest import find_nearest
+from saml_bridge.sealing import is_monotonous
 from saml_bridge.sessions.endpoint import ClientAuth
 from saml_bridge.sessions.introspection import LONGEST_CACHE_SECONDS
 from saml_bridge.sessions.opening import AUTH_NEEDS, list_missing
@@ -24,8 +26,11 @@ PREFIX = "SAML_BRIDGE_"
 SECRET_FILE = "secret.key"
 SHORTEST_SECRET = 32
 LONGEST_SHOWN = 80
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
+"""How the address of a SQLite database begins; the path of its file follows."""
+_SECRETS = ("secret_key", "pairwise_secret", "partner_secrets_key", "metrics_token")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+_MAKE_SECRET = "Make one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 _DATABASE_FIX = "Use sqlite:////path/to/file.db or postgresql://user@host/name."
 
 
@@ -87,8 +92,7 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read and check all variables. Raises SettingsInvalid, which names every problem at once."""
         environ = os.environ if environ is None else environ
-        given = {name.removeprefix(PREFIX).lower(): environ[name] for name in environ if name.startswith(PREFIX)}
-        given = {name: value for name, value in given.items() if value != ""}
+        given = _list_given(environ)
         findings: list[Finding] = []
         found: dict[str, Any] = {}
         for name, (convert, default) in _READERS.items():
@@ -97,24 +101,36 @@ class Settings:
                 found[name] = None if raw is None else convert(raw)
             except _Refused as refused:
                 findings.append(_finding(name, refused))
-        if not findings:
-            findings = _fill_dependents(found)
+        findings += [one for one in _find_guessable(given) if one.refuses]
+        findings += _fill_dependents(found)
         if findings:
             names = "; ".join(finding.message for finding in findings)
-            raise SettingsInvalid(names, findings=findings)
+            raise SettingsInvalid(names, findings=[*findings, *check_environment(environ)])
         return cls(**found)
 
 
+def _list_given(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings that are not empty, by name without the prefix, in small letters."""
+    given = {name.removeprefix(PREFIX).lower(): environ[name] for name in environ if name.startswith(PREFIX)}
+    return {name: value for name, value in given.items() if value != ""}
+
+
 def check_environment(environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
-    """Warn of variables that look like settings and are none: most are misspelt."""
+    """Warn of variables that look like settings and are none, most of them misspelt, and of guessable secrets."""
     environ = os.environ if environ is None else environ
     known = {PREFIX + name.upper() for name in _READERS}
-    fix = "Unset it, or use one of: " + ", ".join(sorted(known)) + "."
-    return tuple(
-        Finding("setting-unknown", Severity.WARNING, f"{name} is not a setting and has no effect", fix, where=name)
-        for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in known
-    )
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    guessable = [one for one in _find_guessable(_list_given(environ)) if not one.refuses]
+    return (*(_warn_of_unknown(name, known) for name in unknown), *guessable)
+
+
+def _warn_of_unknown(name: str, known: Collection[str]) -> Finding:
+    """The prefix is left out of the comparison: it would make all of them look alike."""
+    nearest = find_nearest(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in sorted(known)])
+    meant = f"; did you mean {PREFIX}{nearest}?" if nearest else ""
+    fix = "Rename or unset it." if nearest else f"Unset it, or use one of: {', '.join(sorted(known))}."
+    message = f"{name} is not a setting and has no effect{meant}"
+    return Finding("setting-unknown", Severity.WARNING, message, fix, where=name)
 
 
 def allows_http_acs(environ: Mapping[str, str] | None = None) -> bool:
@@ -145,11 +161,18 @@ def _finding(name: str, refused: _Refused) -> Finding:
 
 
 def _fill_dependents(found: dict[str, Any]) -> list[Finding]:
-    """Defaults and checks that need more than one variable."""
+    """Defaults and checks that need more than one variable, as far as those could be read.
+
+    What could not be read is missing in `found`, and said already.
+    """
     findings = []
-    for name, fill in (("database_url", _fill_database_url), ("secret_key", _fill_secrets)):
+    for name, needs, fill in (
+        ("database_url", ("instance_dir",), _fill_database_url),
+        ("secret_key", ("instance_dir", "pairwise_secret", "partner_secrets_key"), _fill_secrets),
+    ):
         try:
-            fill(found)
+            if name in found and all(one in found for one in needs):
+                fill(found)
         except _Refused as refused:
             findings.append(_finding(name, refused))
     return [*findings, *_check_session_source(found)]
@@ -159,9 +182,9 @@ def _fill_database_url(found: dict[str, Any]) -> None:
     """SQLite in the instance folder, which is made when it is missing; no other folder is."""
     instance: Path = found["instance_dir"]
     if found["database_url"] is None:
-        found["database_url"] = f"{_SQLITE}{instance / 'saml_bridge.db'}"
-    elif found["database_url"].startswith(_SQLITE):
-        folder = Path(found["database_url"].removeprefix(_SQLITE)).parent
+        found["database_url"] = f"{SQLITE}{instance / 'saml_bridge.db'}"
+    elif found["database_url"].startswith(SQLITE):
+        folder = Path(found["database_url"].removeprefix(SQLITE)).parent
         if folder != instance and not os.path.isdir(folder):
             raise _Refused(f"names a file in {folder}, and there is no such folder", f"Run 'mkdir -p {folder}'.")
 
@@ -174,22 +197,25 @@ def _fill_secrets(found: dict[str, Any]) -> None:
 
 
 def _check_session_source(found: dict[str, Any]) -> Iterator[Finding]:
-    if found["session_source"] == "demo" and urlsplit(found["base_url"]).hostname not in _THIS_MACHINE:
+    source = found.get("session_source")
+    if source == "demo" and urlsplit(found.get("base_url", "http://localhost")).hostname not in _THIS_MACHINE:
         what = f"is demo, which signs anybody in, and {PREFIX}BASE_URL is not this machine"
         yield _finding("session_source", _Refused(what, "Set jwt; the demo is for http://localhost alone."))
-    if found["session_source"] == "jwt":
+    if source == "jwt":
         for name in ("session_jwks", "session_issuer", "session_audience"):
             if found[name] is None:
                 what = f"is not set, and {PREFIX}SESSION_SOURCE=jwt needs it"
                 yield _finding(name, _Refused(what, "Ask the portal's developers for it."))
-    if found["session_source"] == "introspection":
+    if source == "introspection":
         start = "introspection_"
         given = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
         for name, auth in list_missing(given):
+            if f"{start}{name}" not in found:
+                continue
             why = f"{PREFIX}INTROSPECTION_AUTH={auth}" if auth else f"{PREFIX}SESSION_SOURCE=introspection"
             what = f"is not set, and {why} needs it"
             yield _finding(f"introspection_{name}", _Refused(what, "Ask the portal's developers for it."))
-    if found["session_source"] is not None and found["session_sources"] is not None:
+    if source is not None and found.get("session_sources") is not None:
         what = f"is set, and {PREFIX}SESSION_SOURCE too"
         yield _finding("session_sources", _Refused(what, "Unset one of them; the file can name a default."))
 
@@ -223,13 +249,13 @@ def _read_base_url(raw: str) -> str:
 
 def _read_database_url(raw: str) -> str:
     """The address; of SQLite with the absolute path of the file."""
-    if raw.startswith(_SQLITE):
-        file = raw.removeprefix(_SQLITE)
+    if raw.startswith(SQLITE):
+        file = raw.removeprefix(SQLITE)
         if file in ("", ":memory:"):
             raise _Refused("names a SQLite database in memory", _DATABASE_FIX)
         if "?" in file:
             raise _Refused("has parameters after '?', which a SQLite database takes none of", _DATABASE_FIX)
-        return f"{_SQLITE}{_read_path(file)}"
+        return f"{SQLITE}{_read_path(file)}"
     if not raw.startswith(("postgresql://", "postgresql+psycopg://")):
         kind = raw.partition(":")[0]
         raise _Refused(f"names a database of kind {_quote(kind)}, which is not known", _DATABASE_FIX)
@@ -238,9 +264,17 @@ def _read_database_url(raw: str) -> str:
 
 def _read_secret(raw: str) -> str:
     if len(raw) < SHORTEST_SECRET:
-        fix = "Make one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
-        raise _Refused(f"has {len(raw)} characters, at least {SHORTEST_SECRET} are needed", fix)
+        raise _Refused(f"has {len(raw)} characters, at least {SHORTEST_SECRET} are needed", _MAKE_SECRET)
     return raw
+
+
+def _find_guessable(given: Mapping[str, str]) -> Iterator[Finding]:
+    """Refuse secrets that can be guessed; warn where BASE_URL is set to http, which is for this machine alone."""
+    is_local = given.get("base_url", "").startswith("http://")
+    for name in _SECRETS:
+        if is_monotonous(given.get(name, _MAKE_SECRET)):
+            found = _finding(name, _Refused("is a few characters over and over, which can be guessed", _MAKE_SECRET))
+            yield replace(found, severity=Severity.WARNING) if is_local else found
 
 
 def _read_secret_file(path: Path) -> str:
@@ -264,6 +298,8 @@ def _read_secret_file(path: Path) -> str:
     if len(content) < SHORTEST_SECRET:
         what = f"is not set, and {path} has {len(content)} characters, at least {SHORTEST_SECRET} are needed"
         raise _Refused(what, restore)
+    if is_monotonous(content):
+        raise _Refused(f"is not set, and {path} is a few characters over and over, which can be guessed", restore)
     return content
 
 

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from saml_bridge.audit import Entry, Kind
-from saml_bridge.document import Biller, Partner
+from saml_bridge.document import Biller, Link, Partner
 from saml_bridge.errors import (
     BridgeError,
     DatabaseUnavailable,
@@ -27,7 +27,7 @@ from saml_bridge.errors import (
     SignOnOver,
     SourceUnavailable,
 )
-from saml_bridge.exchanges import Exchanges, PendingSignOn
+from saml_bridge.exchanges import Exchanges, PendingSignOn, Purpose
 from saml_bridge.launch import ChooseAccount, Launcher, LaunchRequest, Outcome, SignIn, find_location, find_origins
 from saml_bridge.receivers import PartnerRequest, Reply
 from saml_bridge.registry import Snapshot
@@ -44,7 +44,8 @@ _LOCAL = (NotRecorded, DatabaseUnavailable)
 class Visit:
     """One request of a browser to a sign-on address of ours.
 
-    `browser` is the value of the cookie that binds waiting requests to it, None when it has none. The rest is as in
+    `browser` is the value of the cookie that binds waiting requests to it, None when it has none. `link` is what the
+    address says that a waiting request is for: good for an offer, never for a decision. The rest is as in
     `LaunchRequest`.
     """
 
@@ -57,6 +58,7 @@ class Visit:
     chosen: bool = False
     returned: bool = False
     unseen: bool = False
+    link: str | None = None
 
     def without_choices(self) -> Visit:
         """The visit that brings a new request.
@@ -64,7 +66,7 @@ class Visit:
         What its address says beside the message counts for nothing: only pages of ours lead to an address that says
         more.
         """
-        return replace(self, account=None, chosen=False, returned=False)
+        return replace(self, account=None, chosen=False, returned=False, link=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,15 @@ class Held:
     """The portal or the database does not answer now; the request waits, and the payer may try again."""
 
     error: BridgeError
+
+
+@dataclass(frozen=True, slots=True)
+class WayOn:
+    """What is left to a payer whose request is over: whether the portal has a session, and what to open instead."""
+
+    is_signed_in: bool
+    link: Link | None
+    partner_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,10 @@ class Dialect(Protocol):
     def refusal(self) -> type[LaunchRefused]:
         """The error that is meant for the partner, whatever the payer sees otherwise."""
 
+    @property
+    def purpose(self) -> Purpose:
+        """What the tokens of its waiting requests are for."""
+
     def speaks(self, partner: Partner) -> bool:
         """Whether the partner speaks this protocol."""
 
@@ -152,7 +167,7 @@ class SignOn:
         pending = None
         if visit.browser is not None:
             pending = self.exchanges.take_sign_on(
-                token=token, browser=visit.browser, biller=visit.biller, now=self.launcher.clock()
+                self.dialect.purpose, token=token, browser=visit.browser, biller=visit.biller, now=self.launcher.clock()
             )
         if pending is None:
             detail = "no request waits under this token for this browser: it is used, older than 10 minutes, or not its"
@@ -225,6 +240,28 @@ class SignOn:
             raise PartnerUnusable(detail, code="default-link-missing")
         return enabled[0]
 
+    def find_way_on(self, over: SignOnOver, visit: Visit, source: SessionSource) -> WayOn:
+        """What a payer can do whose request is over. Nothing here refuses: the page does without what is not known."""
+        signed_in = self._is_signed_in(visit, source)
+        try:
+            biller = self.launcher.registry.find_current(visit.biller).biller
+            partner = None if over.partner is None else biller.find_partner(over.partner)
+            slug = visit.link if partner is None else self.find_link(biller, partner)
+        except BridgeError:
+            return WayOn(signed_in, None)
+        link = None if slug is None else biller.find_link(slug)
+        partner = None if link is None or not link.enabled else biller.find_partner(link.partner)
+        return WayOn(signed_in, None) if partner is None else WayOn(signed_in, link, partner.name)
+
+    def _is_signed_in(self, visit: Visit, source: SessionSource) -> bool:
+        now = self.launcher.clock()
+        try:
+            session = source.find_session(visit.credentials, now=now)
+            self.launcher.check_not_ended(session)
+        except BridgeError:
+            return False
+        return session.biller == visit.biller
+
     @contextmanager
     def recording(self, visit: Visit) -> Iterator[dict[str, str]]:
         """Record what is refused before the launch does so itself, with what is known by then (`partner`, `link`)."""
@@ -234,6 +271,8 @@ class SignOn:
         except _LOCAL:
             raise
         except BridgeError as error:
+            if isinstance(error, SignOnOver):
+                error.partner = known.get("partner")
             self.record(visit, error, **known)
             raise
 
@@ -280,10 +319,11 @@ class SignOn:
         browser, now = visit.browser or secrets.token_urlsafe(32), self.launcher.clock()
         try:
             self.exchanges.keep_sign_on(
+                self.dialect.purpose,
                 token=token,
                 browser=browser,
                 biller=visit.biller,
-                pending=PendingSignOn(partner.slug, asked.to_json()),
+                pending=PendingSignOn(partner.slug, asked.to_json(), asked.session_length),
                 now=now,
                 until=min(now, asked.received_at) + WAIT,
             )

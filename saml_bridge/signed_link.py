@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from joserfc.util import urlsafe_b64encode
 
-from saml_bridge.carried_token import TokenClaims, carry, check_content, compile_claims
+from saml_bridge.carried_token import TYPE, TokenClaims, carry, check_content, compile_claims
 from saml_bridge.document import JwtSettings
 from saml_bridge.errors import PartnerUnusable
 from saml_bridge.receivers import Ask, Built, PartnerContext, check_secret
@@ -29,7 +29,7 @@ from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession
 LEAST_SECRET_BYTES: Final = 32
 """Of a secret for HS256 (RFC 7518, 3.2)."""
 
-_HS256_HEADER: Final = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}')
+_HS256_HEADER: Final = urlsafe_b64encode(json.dumps({"alg": "HS256", "typ": TYPE}, separators=(",", ":")).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,10 @@ class SignedLinkReceiver:
 
     def build(self, ask: Ask) -> Built:
         """Raises LaunchRefused, ValueRefused, PartnerUnusable, SignatureFault."""
-        token = self._sign(self.claims.build(ask), ask)
-        return Built(carry(self.settings, token, ask.callback), document=token.encode("ascii"))
+        claims = self.claims.build(ask)
+        token = self._sign(claims, ask)
+        reply = carry(self.settings, token, ask.callback)
+        return Built(reply, document=token.encode("ascii"), assertion_id=claims["jti"])
 
     def check(
         self,
@@ -68,7 +70,7 @@ class SignedLinkReceiver:
     def _sign(self, claims: Mapping[str, Any], ask: Ask) -> str:
         if self.settings.algorithm == "HS256" or self.key is None:
             return _sign_shared(claims, ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now))
-        return sign_jwt(self.key, claims, algorithm=self.settings.algorithm, typ="JWT")
+        return sign_jwt(self.key, claims, algorithm=self.settings.algorithm, typ=TYPE)
 
 
 def _sign_shared(claims: Mapping[str, Any], secret: str) -> str:

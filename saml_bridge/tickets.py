@@ -17,8 +17,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from saml_bridge.audit import Entry, Kind
-from saml_bridge.errors import BridgeError
-from saml_bridge.exchanges import Exchanges, HeldSession
+from saml_bridge.errors import BridgeError, SessionEnded
+from saml_bridge.exchanges import Exchanges, HeldSession, Purpose
 from saml_bridge.fields import build_document, parse_session
 from saml_bridge.launch import Launcher, LaunchRequest, check_launch, check_session, find_account
 from saml_bridge.sessions import check_current
@@ -26,7 +26,7 @@ from saml_bridge.values import Credentials, PortalSession, TraceId
 
 LIFETIME: Final = timedelta(seconds=60)
 CHOICE: Final = timedelta(minutes=10)
-"""How long a payer may take to choose an account."""
+"""How long a payer may take to choose an account, however often the page is asked for."""
 
 TOKEN_BYTES: Final = 32
 
@@ -62,11 +62,16 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A launch that waited, now taken: answers as a session source for this one launch."""
+    """A launch that waited, now taken: answers as a session source for this one launch.
+
+    `vouched` as in `LaunchRequest`. `ends_at` is when a choice of an account ends that has begun, None for a ticket.
+    """
 
     biller: str
     link: str
     session: PortalSession
+    vouched: bool
+    ends_at: datetime | None = None
     account: str | None = None
     callback: str | None = None
     name: str = "ticket"
@@ -95,50 +100,73 @@ class Tickets:
         except BridgeError as error:
             launcher.audit.record(self._entry(asked, Kind.TICKET_REFUSED, now, error))
             raise
-        token = self._make_token()
-        state = {"session": build_document(asked.session), "account": asked.account, "callback": asked.callback}
-        held, until = HeldSession(asked.biller, asked.link, state), min(now + LIFETIME, asked.session.expires_at)
-        self._exchanges.hold_session(token=token, browser=None, held=held, now=now, until=until)
+        token, until = self._make_token(), min(now + LIFETIME, asked.session.expires_at)
+        state = {
+            "session": build_document(asked.session),
+            "account": asked.account,
+            "callback": asked.callback,
+            "vouched": True,
+        }
+        held = HeldSession(asked.biller, asked.link, state, until)
+        self._exchanges.hold_session(Purpose.TICKET, token=token, browser=None, held=held, now=now)
         launcher.audit.record(self._entry(asked, Kind.TICKET_ISSUED, now, None))
         return Ticket(f"/t/{token}", until)
 
     def redeem(self, token: str) -> Waiting:
         """What a ticket is for, once. Raises TicketRefused."""
-        return self._take(token, browser=None)
+        return self._take(Purpose.TICKET, token, browser=None)
 
-    def hold(self, ask: LaunchRequest, session: PortalSession, *, browser: str | None) -> tuple[str, str]:
+    def hold(
+        self, ask: LaunchRequest, session: PortalSession, *, browser: str | None, ends_at: datetime | None = None
+    ) -> tuple[str, str]:
         """Keep a session for the rest of one launch; returns its token, and the cookie of the browser it is kept for.
 
-        `browser` is that cookie where the browser has it already.
+        `browser` is that cookie where the browser has it already. `ends_at` is the end of a choice that goes on: it is
+        set once, when the choice begins.
         """
         now, token, browser = self.launcher.clock(), self._make_token(), browser or self._make_token()
-        state = {"session": build_document(session), "account": ask.account, "callback": ask.callback}
-        held = HeldSession(ask.biller, ask.link, state)
-        until = min(now + CHOICE, session.expires_at)
-        self._exchanges.hold_session(token=token, browser=browser, held=held, now=now, until=until)
+        state = {
+            "session": build_document(session),
+            "account": ask.account,
+            "callback": ask.callback,
+            "vouched": ask.vouched,
+        }
+        held = HeldSession(ask.biller, ask.link, state, min(ends_at or now + CHOICE, session.expires_at))
+        self._exchanges.hold_session(Purpose.CHOICE, token=token, browser=browser, held=held, now=now)
         return token, browser
 
     def take_held(self, token: str, *, browser: str | None, biller: str, link: str) -> Waiting:
         """A session that was kept for this browser and launch, once. Raises TicketRefused."""
         if not browser:
             raise TicketRefused("the browser has not the cookie that the session is kept for")
-        waiting = self._take(token, browser=browser)
-        if (waiting.biller, waiting.link) != (biller, link):
-            raise TicketRefused("the session is kept for another link")
-        return waiting
+        return self._take(Purpose.CHOICE, token, browser=browser, biller=biller, link=link)
 
-    def _take(self, token: str, *, browser: str | None) -> Waiting:
-        held = self._exchanges.take_session(token=token, browser=browser, now=self.launcher.clock())
+    def _take(
+        self, purpose: Purpose, token: str, *, browser: str | None, biller: str | None = None, link: str | None = None
+    ) -> Waiting:
+        held = self._exchanges.take_session(
+            purpose, token=token, browser=browser, now=self.launcher.clock(), biller=biller, link=link
+        )
         if held is None:
-            raise TicketRefused("nothing is kept under this token: used, too old, or another browser's")
-        state = held.state
-        session = parse_session(state["session"])
-        if self._exchanges.has_ended(session, now=self.launcher.clock()):
-            raise TicketRefused("the payer has signed out since the session was kept")
-        return Waiting(held.biller, held.link, session, account=state["account"], callback=state["callback"])
+            raise TicketRefused(f"no {purpose} waits under this token: used, too old, another browser's or link's")
+        session = parse_session(held.state["session"])
+        try:
+            self.launcher.check_not_ended(session)  # before the launch: its portal's sign-in may not lead back here
+        except SessionEnded as error:
+            raise TicketRefused("the payer has signed out since the session was kept") from error
+        return Waiting(
+            biller=held.biller,
+            link=held.link,
+            session=session,
+            vouched=held.state["vouched"],
+            ends_at=held.expires_at if purpose is Purpose.CHOICE else None,
+            account=held.state["account"],
+            callback=held.state["callback"],
+        )
 
     def _check(self, asked: TicketRequest, now: datetime) -> None:
         snapshot = self.launcher.registry.find_current(asked.biller)
+        self.launcher.check_not_ended(asked.session)
         account = find_account(asked.session, asked.account)
         if account is None and len(asked.session.accounts) > 1:
             check_session(asked.session, snapshot, snapshot.find_route(asked.link).link)

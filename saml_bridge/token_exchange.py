@@ -20,13 +20,14 @@ from datetime import datetime
 from typing import Any, Final
 
 from saml_bridge.audit import AuditTrail, Entry, Kind
+from saml_bridge.comparisons import compare
 from saml_bridge.document import TokenAlgorithm
 from saml_bridge.errors import BridgeError, ClientRefused, DatabaseUnavailable, NotRecorded
 from saml_bridge.grants import Granted, Grants
 from saml_bridge.oidc.clients import read_client
 from saml_bridge.oidc.code_exchange import CodeExchange
-from saml_bridge.oidc.grant import Grant
-from saml_bridge.oidc.id_token import build_id_token, build_signed_userinfo, build_userinfo
+from saml_bridge.oidc.grant import Grant, find_grant_id
+from saml_bridge.oidc.id_token import TYPE, build_id_token, build_signed_userinfo, build_userinfo
 from saml_bridge.oidc.parameters import read_form
 from saml_bridge.oidc.parties import RelyingParty, find_relying_party
 from saml_bridge.provider import Provider
@@ -83,17 +84,18 @@ class _Signer:
     issuer: str
     key: SigningKey
 
-    def sign_id_token(self, grant: Grant, access_token: str, now: datetime) -> str:
+    def sign_id_token(self, grant: Grant, *, code: str, access_token: str, now: datetime) -> str:
         settings = self.party.settings
         claims = build_id_token(
             grant,
             issuer=self.issuer,
+            token_id=find_grant_id(code),
             access_token=access_token,
             algorithm=settings.id_token_algorithm,
             now=int(now.timestamp()),
             seconds=settings.id_token_seconds,
         )
-        return sign_jwt(self.key, claims, algorithm=settings.id_token_algorithm)
+        return sign_jwt(self.key, claims, algorithm=settings.id_token_algorithm, typ=TYPE)
 
     def sign_userinfo(self, grant: Grant, algorithm: TokenAlgorithm, now: datetime) -> str:
         claims = build_signed_userinfo(grant, issuer=self.issuer, now=int(now.timestamp()))
@@ -129,6 +131,7 @@ class TokenExchange:
                 link=grant.link or None,
                 revision=grant.revision or snapshot.revision,
                 key=signer.key.name,
+                assertion_id=known["assertion_id"],
             )
             self._audit.record(done)
             return tokens
@@ -159,11 +162,13 @@ class TokenExchange:
     def _read_call(
         self, call: Call, snapshot: Snapshot, now: datetime, known: dict[str, str]
     ) -> tuple[dict[str, str], RelyingParty]:
-        """The form, and the relying party that has proved to have sent it; `known` gets its slug before the proof."""
+        """The form, and the relying party that has proved to have sent it; `known` is filled before the proof."""
         if call.has_query:
             detail = "parameters belong into the body, and nothing into the query"
             raise ClientRefused(detail, error="invalid_request", code="parameter-query")
         form = read_form(call.body, content_type=call.content_type)
+        if "code" in form:
+            known["assertion_id"] = find_grant_id(form["code"])
         presented = read_client(call.authorization, form)
         party = self.provider.find_client(snapshot.biller, presented)
         known["partner"] = party.slug
@@ -184,7 +189,7 @@ class TokenExchange:
             caller=signer.party.slug,
         )
         grant = redeemed.grant
-        id_token = signer.sign_id_token(grant, redeemed.access_token, now)
+        id_token = signer.sign_id_token(grant, code=code, access_token=redeemed.access_token, now=now)
         tokens = Tokens(
             partner=signer.party.slug,
             link=grant.link,
@@ -197,14 +202,14 @@ class TokenExchange:
 
     @contextmanager
     def _recording(self, refused: Entry) -> Iterator[dict[str, str]]:
-        """Record what is raised within; the dict that is given takes the partner's slug when it is known."""
+        """Record what is raised within; the dict that is given takes `partner` and `assertion_id` as they get known."""
         known: dict[str, str] = {}
         try:
             yield known
         except _NOT_OURS_TO_RECORD:
             raise
         except BridgeError as error:
-            refused = replace(refused, partner=known.get("partner"), code=error.code, detail=error.diagnosis())
+            refused = replace(refused, code=error.code, detail=error.diagnosis(), **known)  # type: ignore[arg-type]
             self._audit.record(refused)
             raise
 
@@ -216,7 +221,9 @@ def _read_exchange(form: dict[str, str], party: RelyingParty) -> CodeExchange:
         raise ClientRefused("grant_type: is missing", error="invalid_request", code="grant-type-missing")
     if grant_type != CODE_GRANT:
         raise ClientRefused(
-            f"grant_type: is not {CODE_GRANT}", error="unsupported_grant_type", code="grant-type-unsupported"
+            f"grant_type: {compare(grant_type, CODE_GRANT)}",
+            error="unsupported_grant_type",
+            code="grant-type-unsupported",
         )
     return CodeExchange(
         partner=party.slug,

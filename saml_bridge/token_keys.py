@@ -1,9 +1,9 @@
 """The biller's keys as signers of tokens: JWTs in compact form, and what others verify them with.
 
-Owns: which key and algorithm sign a partner's tokens, and that it is a key for nothing else; the names of keys in
-tokens (RFC 7638), signing a JWT, our public keys as JWKs, and tokens of ours that come back. Does not own: where keys
-lie (`keys.py`), what stands in a token (the protocols), and tokens that others signed. Called by the protocols that
-carry tokens, by what publishes our keys, and by the registry before a publication.
+Owns: which key and algorithm sign a partner's tokens; the names of keys in tokens (RFC 7638), signing a JWT, our public
+keys as JWKs, and tokens of ours that come back. Does not own: where keys lie (`keys.py`), that a key signs nothing else
+(`registry/holdings.py`), what stands in a token (the protocols), and tokens that others signed. Called by the protocols
+that carry tokens, by what publishes our keys, and by the registry before a publication.
 
 Specification: RFC 7515, RFC 7517, RFC 7519, RFC 8037; RFC 8725 for what is refused.
 """
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 
+from saml_bridge.comparisons import compare, show
 from saml_bridge.document import (
     Biller,
     EncryptedTokenSettings,
@@ -171,7 +172,8 @@ def verify_own_jwt(
     token-key-unknown, token-signature, token-issuer, token-audience, token-expired).
     """
     if len(token) > MAX_TOKEN_BYTES:
-        raise TokenRefused(f"the token is longer than {MAX_TOKEN_BYTES} bytes", code="token-too-long")
+        detail = f"the token has {len(token):,} characters, and {MAX_TOKEN_BYTES:,} are the most"
+        raise TokenRefused(detail, code="token-too-long")
     signed, header, payload, signature = _split(token)
     key = _choose_key(_read_object(header, "header"), keys, typ)
     if not _verify(key.public_key, signed, signature):
@@ -208,27 +210,34 @@ def _choose_key(header: Mapping[str, Any], keys: Iterable[PublishedKey], typ: st
         raise TokenRefused(f"the token's header holds {', '.join(refused)}: never accepted", code="token-header")
     named = header.get("typ", "JWT" if typ is None else None)
     if not isinstance(named, str) or named.upper() != (typ or "JWT").upper():
-        raise TokenRefused(f"typ: the token is no {typ or 'JWT'}", code="token-header")
-    key = next((one for one in keys if find_kid(one) == header.get("kid")), None)
+        raise TokenRefused(
+            f"typ: received {show(header.get('typ'))}, expected {show(typ or 'JWT')}", code="token-header"
+        )
+    ours = {find_kid(one): one for one in keys}
+    key = ours.get(kid) if isinstance(kid := header.get("kid"), str) else None
     if key is None:
-        raise TokenRefused("kid: names none of our keys", code="token-key-unknown")
+        raise TokenRefused(f"kid: names none of our keys: {compare(kid, *ours)}", code="token-key-unknown")
     if header.get("alg") != find_token_algorithm(key):
-        raise TokenRefused(f"alg: is not {find_token_algorithm(key)}, which the key signs with", code="token-header")
+        detail = (
+            f"alg: received {show(header.get('alg'))}, expected {find_token_algorithm(key)}, which the key signs with"
+        )
+        raise TokenRefused(detail, code="token-header")
     return key
 
 
 def _check_claims(claims: Mapping[str, Any], *, issuer: str, audience: str | None, now: datetime | None) -> None:
     """RFC 7519, sections 4.1.1, 4.1.3 and 4.1.4."""
     if claims.get("iss") != issuer:
-        raise TokenRefused(f"iss: is not {issuer}", code="token-issuer")
+        raise TokenRefused(f"iss: {compare(claims.get('iss'), issuer)}", code="token-issuer")
     named = claims.get("aud")
     if audience is not None and audience not in (named if isinstance(named, list) else (named,)):
-        raise TokenRefused("aud: does not name the one that it must be for", code="token-audience")
+        raise TokenRefused(f"aud: {compare(named, audience)}", code="token-audience")
     if now is None:
         return
     expires = claims.get("exp")
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not expires > now.timestamp():
-        raise TokenRefused("exp: the token is over, or does not say when", code="token-expired")
+        detail = f"exp: received {show(expires)}, and it is {now.timestamp():.0f} here: the token is over"
+        raise TokenRefused(detail, code="token-expired")
 
 
 def check_token_key(
@@ -284,7 +293,9 @@ def find_key_name(biller: Biller, partner: Partner) -> str | None:
 
 def list_token_keys(biller: Biller) -> tuple[str, ...]:
     """The names of all keys that the biller's JWKS is to hold: those of `tokens.keys` and its partners' own."""
-    return tuple(dict.fromkeys(name for name, _ in _list_places(biller)))
+    keys = biller.tokens.keys
+    own = [find_key_name(biller, partner) for partner in biller.partners]
+    return tuple(dict.fromkeys(name for name in (keys.current, keys.next, keys.previous, *own) if name is not None))
 
 
 def list_needed_keys(biller: Biller) -> frozenset[str]:
@@ -295,35 +306,16 @@ def list_needed_keys(biller: Biller) -> frozenset[str]:
     return frozenset(name for name in (*used, *rolled) if name is not None)
 
 
-def _list_places(biller: Biller) -> Iterator[tuple[str, str]]:
-    """The names of keys for tokens, each with the place in the document that names it."""
-    keys = biller.tokens.keys
-    for use, name in (("current", keys.current), ("next", keys.next), ("previous", keys.previous)):
-        if name is not None:
-            yield name, f"tokens.keys.{use}"
-    for position, partner in enumerate(biller.partners):
-        name = find_key_name(biller, partner)
-        if name is not None and name == getattr(partner.settings, "key", None):
-            yield name, f"partners[{position}].{partner.protocol}.key"
-
-
 def check_biller_keys(biller: Biller, find_published: Callable[[str], PublishedKey]) -> Iterator[Finding]:
-    """Whether the biller's keys for tokens are there, as far as no partner's own check asks, and for tokens alone.
+    """Whether the biller's keys for tokens are there, as far as no partner's own check asks.
 
-    A key that signs both XML and tokens would let what was made for one be passed off as the other. One name for both
-    is refused with the document alone (`config/`); this finds one key under two names.
+    That they sign tokens alone is a matter of all billers together (`registry/holdings.py`).
     """
     needed = list_needed_keys(biller)
     for use in ("next", "previous"):
         name = getattr(biller.tokens.keys, use)
         if name in needed:
             yield from _check_published(name, use, find_published)
-    for name, where in _list_places(biller):
-        twin = _find_twin(name, biller.idp.keys.published, find_published)
-        if twin is not None:
-            message = f"key: {name!r} is the key {twin!r} by another name, which signs SAML messages (idp.keys)"
-            fix = "Make another key for tokens with 'saml-bridge keys create', and name it here."
-            yield Finding("key-shared", Severity.ERROR, message, fix, where)
 
 
 def _check_published(name: str, use: str, find_published: Callable[[str], PublishedKey]) -> Iterator[Finding]:
@@ -333,18 +325,3 @@ def _check_published(name: str, use: str, find_published: Callable[[str], Publis
         message = f"{use}: the key {name!r} cannot be used: {refused.detail}"
         fix = "Make it with 'saml-bridge keys create', or name another."
         yield Finding("key-refused", Severity.ERROR, message, fix, f"tokens.keys.{use}")
-
-
-def _find_twin(name: str, others: Iterable[str], find_published: Callable[[str], PublishedKey]) -> str | None:
-    """Which of the other names is the same key; one that cannot be read is nobody's twin."""
-    public = _read_public(name, find_published)
-    if public is None:
-        return None
-    return next((one for one in others if one != name and _read_public(one, find_published) == public), None)
-
-
-def _read_public(name: str, find_published: Callable[[str], PublishedKey]) -> PublicKey | None:
-    try:
-        return find_published(name).public_key
-    except KeyRefused:
-        return None

@@ -2,16 +2,15 @@
 
 Owns: `TRANSFORMS`, how a transform is written in the configuration document (`parse_transform`, `dump_transform`), the
 check of its parameters at publication and its compilation to a function.
-Does not own: rules and what they find (`mapping.py`).
+Does not own: rules and what they find (`mapping.py`), and which characters may leave (`characters.py`).
 
 A transform is data and never code: no template language, no `str.format`, no expression. Values pass as they are,
-without Unicode normalisation or trimming, unless a transform says otherwise. An empty text is no value: it is dropped
+without Unicode normalisation or trimming, unless a transform says otherwise. A blank text is no value: it is dropped
 before the first transform and after each, so that `prefix` or `pad_left` never make a value out of nothing.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +21,10 @@ from typing import Any, Final
 
 import re2
 
+from saml_bridge.characters import drop_blanks, find_unsendable, is_blank
 from saml_bridge.document import TransformCall
 from saml_bridge.errors import ConfigInvalid
+from saml_bridge.nearest import suggest
 from saml_bridge.values import Finding, Severity
 
 MAX_TRANSFORMS: Final = 20
@@ -54,7 +55,12 @@ ListFunction = Callable[[Texts], Texts]
 
 
 class TransformFailed(ValueError):
-    """A transform cannot make a value of what it was given; the text says why and never holds the value."""
+    """A transform cannot make a value of what it was given; the text says why and never holds the value.
+
+    `position` is that of the transform among several.
+    """
+
+    position: int = 0
 
 
 class Kind(StrEnum):
@@ -100,7 +106,7 @@ class Parameter:
 
     def _complain_of_texts(self, texts: Iterable[str]) -> str | None:
         found = next(filter(None, map(find_unsendable, texts)), None) if self.sent else None
-        return f"has the character {found}, which XML cannot carry" if found else None
+        return f"has the character {found}, which no message can carry" if found else None
 
     def _complain_of_size(self, size: int, unit: str) -> str | None:
         low, high = self.minimum, self.maximum
@@ -130,6 +136,11 @@ class Transform:
 
     def find_parameter(self, name: str) -> Parameter | None:
         return next((one for one in self.parameters if one.name == name), None)
+
+    def explain(self, name: str) -> str:
+        """What this parameter is, as the fix of a finding."""
+        parameter = self.find_parameter(name)
+        return f"{name}: {parameter.description}." if parameter else ""
 
 
 def parse_transform(raw: object) -> TransformCall:
@@ -175,14 +186,14 @@ def check_transform(call: TransformCall, *, where: str) -> tuple[Finding, ...]:
     """Every problem of one transform: its name, and missing, unknown, mistyped or impossible parameters."""
     transform = TRANSFORMS.get(call.name)
     if transform is None:
-        nearest = find_nearest(call.name, TRANSFORMS)
+        nearest = suggest(call.name, TRANSFORMS)
         return (_refuse("transform-unknown", f"there is no transform {call.name!r}{nearest}", where, _KNOWN),)
     findings = tuple(_check_parameters(transform, call.parameters, where))
     if findings or transform.check is None:
         return findings
     filled = _fill(transform, call.parameters)
     return tuple(
-        _refuse("transform-parameter", f"{call.name}: {name}: {complaint}", f"{where}.{name}")
+        _refuse("transform-parameter", f"{call.name}: {name}: {complaint}", f"{where}.{name}", transform.explain(name))
         for name, complaint in transform.check(filled)
     )
 
@@ -190,7 +201,7 @@ def check_transform(call: TransformCall, *, where: str) -> tuple[Finding, ...]:
 def compile_transform(call: TransformCall) -> ListFunction:
     """Make the function of a transform: from the values found so far, none empty, to the next.
 
-    The function raises TransformFailed. Raises ConfigInvalid when `check_transform` refuses.
+    The function raises TransformFailed, and gives no blank value. Raises ConfigInvalid when `check_transform` refuses.
     """
     findings = check_transform(call, where=call.name)
     if any(finding.refuses for finding in findings):
@@ -204,19 +215,26 @@ def compile_transform(call: TransformCall) -> ListFunction:
     return _lift(transform.make_each(filled))
 
 
-_UNSENDABLE = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
+def compile_transforms(calls: Sequence[TransformCall]) -> ListFunction:
+    """Make the function of several transforms, one after the other; it drops blank texts before them and after each.
 
+    The function raises TransformFailed with the position. Raises ConfigInvalid when `check_transform` refuses one.
+    """
+    steps = tuple(enumerate(map(compile_transform, calls)))
+    if not steps:
+        return drop_blanks
 
-def find_unsendable(text: str) -> str | None:
-    """The first character that XML 1.0 cannot carry unchanged, as `U+0000`; None if there is none."""
-    found = _UNSENDABLE.search(text)
-    return f"U+{ord(found.group()):04X}" if found else None
+    def transform(values: Texts) -> Texts:
+        values, position = drop_blanks(values), 0
+        try:
+            for position, step in steps:  # noqa: B007 - the handler below says which step failed
+                values = step(values)
+        except TransformFailed as error:
+            error.position = position
+            raise
+        return values
 
-
-def find_nearest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """The end of a sentence that names the closest known name; empty when none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return transform
 
 
 def describe(value: object) -> str:
@@ -253,15 +271,15 @@ def _check_parameters(transform: Transform, given: Parameters, where: str) -> It
     for name, value in given.items():
         parameter = transform.find_parameter(name)
         if parameter is None:
-            message = f"{transform.name} has no parameter {name!r}{find_nearest(name, known)}"
+            message = f"{transform.name} has no parameter {name!r}{suggest(name, known)}"
             yield _refuse("transform-parameter-unknown", message, f"{where}.{name}", allowed)
         elif (complaint := parameter.complain(value)) is not None:
             message = f"{transform.name}: {name}: {complaint}"
-            yield _refuse("transform-parameter", message, f"{where}.{name}", f"{name}: {parameter.description}.")
+            yield _refuse("transform-parameter", message, f"{where}.{name}", transform.explain(name))
     for parameter in transform.parameters:
         if parameter.required and parameter.name not in given:
             message = f"{transform.name} needs the parameter {parameter.name!r} ({parameter.kind})"
-            fix = f"{parameter.name}: {parameter.description}."
+            fix = transform.explain(parameter.name)
             yield _refuse("transform-parameter-missing", message, f"{where}.{parameter.name}", fix)
 
 
@@ -270,7 +288,7 @@ def _fill(transform: Transform, given: Parameters) -> Parameters:
 
 
 def _lift(function: EachFunction) -> ListFunction:
-    return lambda values: [made for value in values if (made := function(value))]
+    return lambda values: drop_blanks([made for value in values if (made := function(value))])
 
 
 def _make_strip_leading_zeros(_: Parameters) -> EachFunction:
@@ -413,8 +431,11 @@ def _check_date_format(given: Parameters) -> Iterator[tuple[str, str]]:
     for name in ("from", "to"):
         pattern = given[name]
         allowed = [one for one in _WRITERS if name == "to" or not one.startswith("-")]
-        wrong = [one for _, one in _read_directives(pattern or "") if one and one not in allowed]
-        if wrong:
+        found = [one for _, one in _read_directives(pattern or "") if one]
+        wrong = [one for one in found if one not in allowed]
+        if pattern is not None and set(found) <= {"%"}:
+            yield name, "has no directive, so that it would be the same text for every date"
+        elif wrong:
             listed = " ".join(f"%{one}" for one in allowed)
             yield name, f"%{wrong[0].removeprefix('% ')} is not allowed; allowed are {listed}"
         elif name == "from" and pattern is not None and not _reads_back(pattern):
@@ -466,6 +487,11 @@ def _make_hash_sha256(given: Parameters) -> EachFunction:
 def _make_join(given: Parameters) -> ListFunction:
     separator = given["separator"]
     return lambda values: (separator.join(values),) if values else ()
+
+
+def _check_default(given: Parameters) -> Iterator[tuple[str, str]]:
+    if is_blank(given["value"]):
+        yield "value", "is white space alone, which is no value"
 
 
 def _make_default(given: Parameters) -> ListFunction:
@@ -553,7 +579,15 @@ _ALL = (
         "date_format",
         "rewrites a date or time, without converting between time zones; anything else refuses the launch",
         (
-            Parameter("from", Kind.TEXT, "pattern of the value; without it ISO 8601", False, None, 1, 100),
+            Parameter(
+                "from",
+                Kind.TEXT,
+                "pattern of the value, for example %d.%m.%Y; without it ISO 8601",
+                False,
+                None,
+                1,
+                100,
+            ),
             _text("to", "pattern of the result, for example %m/%d/%Y", 1, 100),
         ),
         "to",
@@ -581,6 +615,7 @@ _ALL = (
         (_text("value", "the value to send", 1),),
         "value",
         make_list=_make_default,
+        check=_check_default,
     ),
 )
 

@@ -37,7 +37,8 @@ class Finding:
     """One thing that a check has to say.
 
     `code` is stable and for machines; `message` is a plain sentence with the actual and the expected value;
-    `fix` says what to do; `where` is a path in the checked document (`partners[0].saml.acs`) or an entity ID.
+    `fix` says what to do; `where` is a path in the checked document (`partners[0].saml.acs`) or an entity ID, and
+    `about` the slugs of the parts that the path leads through.
     """
 
     code: str
@@ -45,6 +46,7 @@ class Finding:
     message: str
     fix: str = ""
     where: str = ""
+    about: str = field(default="", compare=False)
 
     @property
     def refuses(self) -> bool:
@@ -110,3 +112,8 @@ class Redirect:
     """A reply that the browser takes to `url`, a URL of the partner."""
 
     url: str
+
+
+def clean(text: str) -> str:
+    """Control characters, line breaks and what turns the direction of text made visible: nothing steers a terminal."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

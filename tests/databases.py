@@ -150,6 +150,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         path = tmp_path / "test.db"
         shutil.copyfile(request.getfixturevalue("migrated_sqlite"), path)
+        path.chmod(0o600)
         return f"sqlite:///{path}"
     server: PostgresServer = request.getfixturevalue("postgres")
     name: str = request.getfixturevalue("migrated_postgres")

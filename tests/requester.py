@@ -21,6 +21,7 @@ from tests.world import BASE_URL, BILLER, KEYS, SP_ENTITY_ID
 
 SSO = f"{BASE_URL}/saml/{BILLER}/sso"
 RSA_SHA256 = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256"
+RSA_SHA1 = "http://www.w3.org/2000/09/xmldsig#rsa-sha1"
 EXACT = "urn:oasis:names:tc:SAML:2.0:ac:classes:"
 
 
@@ -45,9 +46,14 @@ def make_request(
 
 
 def encode_redirect(
-    xml: str, *, name: str = "SAMLRequest", relay_state: str | None = None, key: str | None = "sp-signing"
+    xml: str,
+    *,
+    name: str = "SAMLRequest",
+    relay_state: str | bytes | None = None,
+    key: str | None = "sp-signing",
+    sha1: bool = False,
 ) -> str:
-    """The query of the Redirect binding, signed with a key of tests/keys unless that is None."""
+    """The query of the Redirect binding, signed with a key of tests/keys unless that is None; `sha1`: with SHA-1."""
     packer = zlib.compressobj(wbits=-15)
     deflated = packer.compress(xml.encode()) + packer.flush()
     query = f"{name}={quote(base64.b64encode(deflated), safe='')}"
@@ -55,10 +61,10 @@ def encode_redirect(
         query += f"&RelayState={quote(relay_state, safe='')}"
     if key is None:
         return query
-    query += f"&SigAlg={quote(RSA_SHA256, safe='')}"
+    query += f"&SigAlg={quote(RSA_SHA1 if sha1 else RSA_SHA256, safe='')}"
     private = load_pem_private_key((KEYS / f"{key}.key.pem").read_bytes(), None)
     assert isinstance(private, rsa.RSAPrivateKey)
-    signature = private.sign(query.encode(), padding.PKCS1v15(), hashes.SHA256())
+    signature = private.sign(query.encode(), padding.PKCS1v15(), hashes.SHA1() if sha1 else hashes.SHA256())
     return f"{query}&Signature={quote(base64.b64encode(signature), safe='')}"
 
 
@@ -71,11 +77,17 @@ def encode_post(xml: str, *, relay_state: str | None = None, key: str | None = "
     return fields if relay_state is None else {**fields, "RelayState": relay_state}
 
 
-def sign_message(root: etree._Element, key: str) -> None:
+def sign_message(
+    root: etree._Element,
+    key: str,
+    *,
+    method: object = xmlsec.Transform.RSA_SHA256,
+    digest: object = xmlsec.Transform.SHA256,
+) -> None:
     """Put xmlsec's enveloped signature behind the Issuer of a message."""
-    template = xmlsec.template.create(root, xmlsec.Transform.EXCL_C14N, xmlsec.Transform.RSA_SHA256, ns="ds")
+    template = xmlsec.template.create(root, xmlsec.Transform.EXCL_C14N, method, ns="ds")
     root.insert(1, template)
-    reference = xmlsec.template.add_reference(template, xmlsec.Transform.SHA256, uri=f"#{root.get('ID')}")
+    reference = xmlsec.template.add_reference(template, digest, uri=f"#{root.get('ID')}")
     xmlsec.template.add_transform(reference, xmlsec.Transform.ENVELOPED)
     xmlsec.template.add_transform(reference, xmlsec.Transform.EXCL_C14N)
     context = xmlsec.SignatureContext()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import ssl
 import threading
 import time
 import zlib
@@ -24,6 +25,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 from lxml import etree
 
 from saml_bridge.app import open_bridge
+from saml_bridge.audit import Entry
 from saml_bridge.db import find_database
 from saml_bridge.logout import SignOut
 from saml_bridge.partner_sessions import PartnerSession
@@ -116,24 +118,24 @@ def make_id() -> str:
     return "_" + secrets.token_hex(16)
 
 
-def sign_text(xml: str, key: str | None) -> bytes:
+def sign_text(xml: str, key: str | None, **methods: Any) -> bytes:
     root = etree.fromstring(xml.encode())
     if key is not None:
-        sign_message(root, key)
+        sign_message(root, key, **methods)
     return etree.tostring(root)
 
 
 def encode_post(
-    name: str, xml: str, *, relay_state: str | None = None, key: str | None = "sp-signing"
+    name: str, xml: str, *, relay_state: str | None = None, key: str | None = "sp-signing", **methods: Any
 ) -> dict[str, str]:
     """The fields of the POST binding."""
-    fields = {name: base64.b64encode(sign_text(xml, key)).decode()}
+    fields = {name: base64.b64encode(sign_text(xml, key, **methods)).decode()}
     return fields if relay_state is None else {**fields, "RelayState": relay_state}
 
 
-def encode_soap(xml: str, *, key: str | None = "sp-signing") -> bytes:
+def encode_soap(xml: str, *, key: str | None = "sp-signing", **methods: Any) -> bytes:
     start = f'<e:Envelope xmlns:e="{ENVELOPE}"><e:Body>'.encode()
-    return start + sign_text(xml, key) + b"</e:Body></e:Envelope>"
+    return start + sign_text(xml, key, **methods) + b"</e:Body></e:Envelope>"
 
 
 def receive(name: str, xml: str, *, binding: str = REDIRECT, **options: Any) -> Received:
@@ -197,7 +199,9 @@ class Server:
 
 
 @contextmanager
-def serve(behave: Callable[[str, bytes], tuple[int, str, bytes]]) -> Iterator[Server]:
+def serve(
+    behave: Callable[[str, bytes], tuple[int, str, bytes]], tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
     """A server on a free port, until the block ends."""
     server = Server(behave)
 
@@ -221,7 +225,9 @@ def serve(behave: Callable[[str, bytes], tuple[int, str, bytes]]) -> Iterator[Se
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = True
-    server.url = f"http://127.0.0.1:{httpd.server_port}"
+    if tls is not None:
+        httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
+    server.url = f"{'https' if tls else 'http'}://127.0.0.1:{httpd.server_port}"
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -233,14 +239,19 @@ def serve(behave: Callable[[str, bytes], tuple[int, str, bytes]]) -> Iterator[Se
 
 
 def answering(
-    slug: str, *, key: str | None = "sp-signing", in_response_to: str | None = None, **status: Any
+    slug: str,
+    *,
+    key: str | None = "sp-signing",
+    in_response_to: str | None = None,
+    methods: dict[str, Any] | None = None,
+    **status: Any,
 ) -> Callable[[str, bytes], tuple[int, str, bytes]]:
     """The behaviour of a partner that answers over SOAP."""
 
     def behave(_: str, body: bytes) -> tuple[int, str, bytes]:
         asked = read_soap(body).get("ID")
         xml = make_response(slug, in_response_to or asked, destination=None, **status)
-        return 200, "text/xml", encode_soap(xml, key=key)
+        return 200, "text/xml", encode_soap(xml, key=key, **(methods or {}))
 
     return behave
 
@@ -331,6 +342,11 @@ def make_document(folder: Path, callback: str | None, partners: dict[str, Any]) 
 
 def close_town(town: Town) -> None:
     find_database(town.world.bridge.app).dispose()
+
+
+def outline(record: Entry) -> str:
+    """Who was reached in a logout and who not, without the reasons that follow."""
+    return record.detail.partition("; ")[0]
 
 
 def read_token_form(body: bytes) -> str:

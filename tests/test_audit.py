@@ -7,13 +7,14 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from saml_bridge.audit import AuditTrail, Entry, Kind, Outcome, Search, pseudonym
-from saml_bridge.db import Database
+from saml_bridge.db import Database, explain_failure
 from saml_bridge.errors import NotRecorded
 from saml_bridge.values import TraceId
 from tests.databases import PostgresServer, make_tables, open_database
@@ -32,6 +33,8 @@ ISSUED = Entry(
     payer="p" * 32,
     account="a" * 32,
     actor="c" * 32,
+    response_id="_" + "1" * 40,
+    assertion_id="_" + "2" * 40,
 )
 REFUSED = replace(ISSUED, kind=Kind.LAUNCH_REFUSED, code="link-hidden", detail="visible_when does not hold")
 
@@ -320,10 +323,26 @@ def test_a_locked_sqlite_file_records_nothing(tmp_path: Path, migrated_sqlite: P
 def test_a_database_without_tables_records_nothing(empty_database_url: str) -> None:
     with open_database(empty_database_url) as database:
         trail = AuditTrail(database, secret=SECRET)
-        with pytest.raises(NotRecorded):
+        words = 'no such table: (audit|biller)$|relation "(audit|biller)" does not exist$'
+        with pytest.raises(NotRecorded, match=words):
             trail.record_launch(ISSUED, fence=("riverton-water", 1))
-        with database.engine.connect() as connection, pytest.raises(NotRecorded):
+        with database.engine.connect() as connection, pytest.raises(NotRecorded, match=words):
             trail.record_within(connection, [ISSUED])
+
+
+def test_c1_what_the_database_says_of_a_failure_holds_no_value(database: Database) -> None:
+    """Statements that quote one: in the parameters, and by PostgreSQL in the text of the error itself."""
+    statements = ["INSERT INTO audit (trace_id, kind) VALUES (:value, :value)"]
+    if database.engine.dialect.name == "postgresql":
+        statements += ["SELECT CAST(:value AS INTEGER)", "SELECT CAST(:value AS TIMESTAMP)"]
+    for statement in statements:
+        with database.autocommit.connect() as connection, pytest.raises(SQLAlchemyError) as caught:
+            connection.execute(text(statement), {"value": "hush-4711"})
+        assert "hush-4711" in str(caught.value)
+        said = explain_failure(caught.value)
+        assert "hush-4711" not in said
+        assert said.isprintable()
+        assert said
 
 
 def test_a_server_that_cannot_be_reached_records_nothing() -> None:
@@ -355,3 +374,35 @@ def test_a_database_that_is_gone_records_nothing(postgres: PostgresServer) -> No
         postgres.drop(name)
         with pytest.raises(NotRecorded):
             trail.record_launch(ISSUED, fence=("riverton-water", 1))
+
+
+def test_what_is_open_is_found_by_index_however_many_sessions_end(tmp_path: Path, migrated_sqlite: Path) -> None:
+    """Else a sign-out would read all that was ever recorded of the biller; a small table does not show it."""
+    path, asked = tmp_path / "opened.db", list[tuple[str, Any]]()
+    shutil.copyfile(migrated_sqlite, path)
+
+    def note(*given: Any) -> None:
+        asked.append((given[2], given[3]))
+
+    with open_database(f"sqlite:///{path}") as database, database.autocommit.connect() as connection:
+        event.listen(database.autocommit, "before_cursor_execute", note)
+        AuditTrail(database, secret=SECRET).list_opened("b", sids=["S-1", "S-2", "S-3"], payer_id="P-1", since=NOW)
+        event.remove(database.autocommit, "before_cursor_execute", note)
+        plans = [
+            " ".join(row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given))
+            for statement, given in asked
+        ]
+    assert plans
+    assert all("ix_audit_session" in one or "ix_audit_payer_id" in one for one in plans), plans
+
+
+def test_what_sessions_opened_is_told_once_for_each_partner(trail: AuditTrail) -> None:
+    for number, (sid, partner) in enumerate(
+        [("S-1", "itron"), ("S-2", "itron"), ("S-2", "aquahawk"), ("S-3", "my360")]
+    ):
+        entry = replace(ISSUED, at=NOW + timedelta(seconds=number), partner=partner, payer=f"{number}" * 32)
+        trail.record(replace(entry, session=trail.hide_session("riverton-water", sid)))
+    found = trail.list_opened("riverton-water", sids=["S-1", "S-2"], since=NOW)
+    assert sorted(found) == ["aquahawk", "itron"]
+    assert trail.list_opened("riverton-water", sids=["S-1"], since=NOW + timedelta(seconds=1)) == ()
+    assert trail.list_opened("lakeside-power", sids=["S-1"], since=NOW) == ()

@@ -91,7 +91,8 @@ def test_a_template_takes_the_values_of_the_session(template: str, expected: str
     [
         ("a/b?c#d&e=f", "a%2Fb%3Fc%23d%26e%3Df"),
         ("@evil.example", "%40evil.example"),
-        ("\\\\evil\r\nx", "%5C%5Cevil%0D%0Ax"),
+        ("\\\\evil\r\nx", "%5C%5Cevil%20x"),
+        ("a\nb", "a%0Ab"),
         ("\u00e9 %2e", "%C3%A9%20%252e"),
     ],
 )
@@ -99,7 +100,7 @@ def test_r5_a_value_stays_in_its_place(value: str, written: str) -> None:
     assert build("https://partner.example/u/{account.type}/x", type=value) == f"https://partner.example/u/{written}/x"
 
 
-@pytest.mark.parametrize("value", [None, "", ".", "..", "\ud800", "x" * 2048])
+@pytest.mark.parametrize("value", [None, "", " ", "\u00a0\t", ".", "..", "a\x00b", "\ud800", "x" * 2048])
 def test_r5_a_field_that_cannot_stand_in_the_address_refuses_by_its_name(value: str | None) -> None:
     with pytest.raises(LaunchRefused, match=r"field account\.type") as refused:
         build("https://partner.example/u/{account.type}", type=value)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saml_bridge.claims import build_claims, check_claims, check_subject, compile_subject, split_name
-from saml_bridge.document import AttributeMapping, Rule, SubjectSettings
+from saml_bridge.document import AttributeMapping, Rule, SubjectSettings, TransformCall
 from saml_bridge.errors import BridgeError, LaunchRefused, ValueRefused
 from saml_bridge.fields import build_example, parse_session
 from saml_bridge.mapping import compile_mapping
@@ -96,6 +96,12 @@ def test_what_cannot_stand_together_is_found_at_publication() -> None:
     assert findings("sub") == ["claim-reserved"]
     assert findings("__proto__.x", "a.__proto__", "b.constructor.prototype") == ["claim-name"] * 3
     assert findings("a..b", ".a", "a.b.c.d.e.f") == ["claim-name"] * 3
+
+
+@pytest.mark.parametrize("name", ["SUB", "Sub.x", " sub", "sub ", "\u017fub", "ISS"])
+def test_k11_a_name_that_some_reader_takes_for_one_of_the_tokens_own_is_no_rules_to_set(name: str) -> None:
+    """Go's reader of JSON passes over case, and the later of two names counts there."""
+    assert findings(name) == ["claim-reserved"]
 
 
 @given(st.text(max_size=24), st.sampled_from(["integer", "number", "boolean"]))
@@ -193,6 +199,28 @@ def test_a_public_subject_is_the_field() -> None:
 
 
 @pytest.mark.parametrize(
+    "value", ["a b", "\t", "a\rb", "<b>", "a\x00", "\x7f", "é", "a\u200b", "x" * 256, "\ud800"], ids=ascii
+)
+def test_o3_o5_a_public_subject_is_an_identifier_and_ascii(value: str) -> None:
+    session = replace(SESSION, payer={**SESSION.payer, "email": value})
+    with pytest.raises(LaunchRefused) as caught:
+        compile_subject(SubjectSettings("public", "payer.email"), biller="b", sector="p", secret=SECRET)(
+            session, ACCOUNT
+        )
+    assert caught.value.code == ("subject-missing" if value == "\t" else "subject-unfit")
+    assert value not in caught.value.diagnosis()
+
+
+def test_a_subject_takes_transforms_before_it_is_hashed() -> None:
+    lower = (TransformCall("lower"),)
+    assert subject(SubjectSettings("public", "payer.id", transforms=lower)) == "p-1001"
+    hashed = subject(SubjectSettings("pairwise", "payer.id", transforms=lower))
+    small = replace(SESSION, payer={**SESSION.payer, "id": "p-1001"})
+    find = compile_subject(SubjectSettings(), biller="riverton-water", sector="rp.example", secret=SECRET)
+    assert hashed == find(small, ACCOUNT) != subject(SubjectSettings())
+
+
+@pytest.mark.parametrize(
     ("settings", "code"),
     [
         (SubjectSettings("public", "payer.custom.missing"), "subject-missing"),
@@ -210,4 +238,7 @@ def test_a_field_that_cannot_name_anybody_is_found_at_publication() -> None:
     assert (unknown.code, unknown.where) == ("subject-field-unknown", "oidc.subject.from")
     [many] = check_subject(SubjectSettings("public", "account.service_points.id"), where="oidc.subject")
     assert many.code == "subject-field-many"
+    [outside] = check_subject(SubjectSettings("public", None, "é{payer.id}"), where="oidc.subject")
+    assert (outside.code, outside.where) == ("subject-characters", "oidc.subject.template")
+    assert list(check_subject(SubjectSettings("pairwise", None, "é {payer.id}"), where="oidc.subject")) == []
     assert list(check_subject(SubjectSettings(), where="oidc.subject")) == []

@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
@@ -21,9 +23,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from lxml import etree
 
+from saml_bridge.app import open_bridge
+from saml_bridge.audit import Entry, Kind
 from saml_bridge.cli import main
+from saml_bridge.settings import Settings
+from saml_bridge.values import TraceId
 from tests.bench.aggregates import name_entity, write_aggregate
 from tests.metadata_server import MetadataServer
+from tests.saml.test_metadata import ACS, make_entity, make_key, make_role
 from tests.world import BILLER, DOCUMENT, KEYS, SP_ACS, sp_metadata
 
 ROOT = Path(__file__).parent.parent
@@ -124,26 +131,40 @@ class Shell:
         return Done(done.returncode, done.stdout, done.stderr)
 
 
+def make_shell(folder: Path) -> Shell:
+    return Shell(folder, {name: value for name, value in os.environ.items() if not name.startswith("SAML_BRIDGE_")})
+
+
+def make_installed(folder: Path) -> Shell:
+    """With keys, secret and database, and the configuration and metadata lying in the folder."""
+    made = make_shell(folder)
+    made.run("init")
+    (folder / "sp.xml").write_bytes(sp_metadata())
+    (folder / "billers.yaml").write_text(yaml.safe_dump(DOCUMENT))
+    return made
+
+
+def make_published(folder: Path) -> Shell:
+    """Installed, the configuration applied, and a session to launch with."""
+    made = make_installed(folder)
+    made.run("apply", "billers.yaml")
+    (folder / "session.json").write_text(made.run("sample-session", BILLER).stdout)
+    return made
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SAML_BRIDGE_")}
-    return Shell(tmp_path, environ)
+    return make_shell(tmp_path)
 
 
 @pytest.fixture
-def installed(shell: Shell) -> Shell:
-    """With keys, secret and database, and the configuration and metadata lying in the folder."""
-    shell.run("init")
-    (shell.folder / "sp.xml").write_bytes(sp_metadata())
-    (shell.folder / "billers.yaml").write_text(yaml.safe_dump(DOCUMENT))
-    return shell
+def installed(tmp_path: Path) -> Shell:
+    return make_installed(tmp_path)
 
 
 @pytest.fixture
-def published(installed: Shell) -> Shell:
-    installed.run("apply", "billers.yaml")
-    (installed.folder / "session.json").write_text(installed.run("sample-session", BILLER).stdout)
-    return installed
+def published(tmp_path: Path) -> Shell:
+    return make_published(tmp_path)
 
 
 def edit(shell: Shell, change: object) -> None:
@@ -194,7 +215,7 @@ def test_init_makes_everything_once(shell: Shell) -> None:
 def test_without_init_the_fix_is_named(shell: Shell) -> None:
     for arguments in (["export", BILLER], ["keys", "list"], ["serve"]):
         assert "saml-bridge init" in shell.run(*arguments, code=1).stderr
-    shell.environ["SAML_BRIDGE_SECRET_KEY"] = "s" * 40
+    shell.environ["SAML_BRIDGE_SECRET_KEY"] = "a-test-secret-" * 3
     assert "saml-bridge init" in shell.run("export", BILLER, code=1).stderr
 
 
@@ -232,6 +253,30 @@ def test_every_problem_of_a_file_is_said_at_once(installed: Shell) -> None:
         said = installed.run(command, "billers.yaml", code=1).stderr
         for words in ("aquahwk", "aquahawk", "account.nubmer", "account.number", "sing", "sign"):
             assert words in said
+
+
+def test_findings_name_the_slugs_beside_the_positions(installed: Shell) -> None:
+    edit(installed, lambda biller: biller["partners"][0]["saml"].update(sing="both"))
+    said = installed.run("plan", "billers.yaml", code=1).stderr
+    assert re.search(rf" billers\[0\]\.partners\[0\]\.saml\.sing \(line \d+\) of {BILLER}/aquahawk: ", said)
+    edit(installed, lambda biller: biller["partners"][0]["saml"].pop("sing"))
+    edit(installed, lambda biller: biller["links"][0].update(callback_uri="https://a.example/" + "x" * 80))
+    assert f"links[0].callback_uri (line 5) of {BILLER}/usage: " in installed.run("plan", "billers.yaml").stdout
+    edit(installed, lambda biller: biller["partners"][0]["saml"].update(metadata="absent.xml"))
+    said = installed.run("plan", "billers.yaml", code=1).stderr
+    assert f" {BILLER}: partners[0].saml.metadata of aquahawk: " in said
+    (installed.folder / "absent.xml").write_bytes(sp_metadata(acs="http://sp.example.com/acs"))
+    said = installed.run("plan", "billers.yaml", code=1).stderr
+    assert re.search(rf" {BILLER}: partners\[0\]\.saml\.metadata \(\S+\) of aquahawk: ", said)
+
+
+def test_one_certificate_is_told_once_at_plan_and_not_again_at_apply(installed: Shell) -> None:
+    keys = make_key("expired", use="signing") + make_key("expired", use="encryption")
+    (installed.folder / "sp.xml").write_text(make_entity(make_role(keys + ACS)))
+    assert installed.run("plan", "billers.yaml").stdout.count("certificate-expired") == 1
+    applied = installed.run("apply", "billers.yaml").stdout
+    assert "certificate-expired" not in applied
+    assert "1 more about partners' certificates: 'saml-bridge plan billers.yaml' says it." in applied
 
 
 def test_all_billers_of_a_file_or_none(installed: Shell) -> None:
@@ -285,6 +330,111 @@ def test_a_refused_launch_is_1_with_the_reason_and_the_trace_id(published: Shell
     listed = published.run("audit", "list", "--trace", trace_id.lower()).stdout
     assert "account-not-in-session" in listed
     assert "999" not in listed
+
+
+def find_record(shell: Shell, code: str) -> dict[str, str]:
+    [found] = [json.loads(one) for one in shell.run("audit", "list", "--json", "--code", code).stdout.splitlines()]
+    return dict(found)
+
+
+def refuse_in_many_ways(shell: Shell) -> None:
+    rule = {"attribute": "telephone", "from": "payer.phone", "required": True}
+    edit(shell, lambda biller: biller["mappings"][0]["rules"].append(rule))
+    shell.run("apply", "billers.yaml")
+    session = json.loads((shell.folder / "session.json").read_text())
+    del session["payer"]["phone"]
+    (shell.folder / "nothing.json").write_text(json.dumps(session))
+    shell.run("launch", BILLER, "usage", "--session", "nothing.json", code=1)
+    shell.run("launch", BILLER, "usage", "--session", "session.json", "--account", "999", code=1)
+    shell.run("launch", BILLER, "usage", "--session", "session.json")
+
+
+@pytest.mark.parametrize("columns", [80, 120, 300])
+def test_trace_time_and_code_never_break_and_empty_columns_go(published: Shell, columns: int) -> None:
+    refuse_in_many_ways(published)
+    published.environ["COLUMNS"] = str(columns)
+    shown = published.run("audit", "list", "--kind", "payer").stdout
+    assert all(len(line) <= columns for line in shown.splitlines() if "Fix:" not in line or columns < 300)
+    for line in published.run("audit", "list", "--json", "--kind", "payer").stdout.splitlines():
+        record = json.loads(line)
+        for value in (record["trace_id"], record["at"][:19].replace("T", " "), record["code"]):
+            assert value in shown
+    assert "actor" not in shown
+    assert ("account" in shown.splitlines()[0]) == (columns == 300)
+
+
+def test_of_an_actor_only_a_pseudonym_is_shortened(published: Shell) -> None:
+    payer, agent, key = "f" * 32, "e" * 32, "portal key 0123456789ab"
+    entry = Entry(Kind.TICKET_REFUSED, datetime.now(UTC), TraceId("AAAA"), biller=BILLER, payer=payer, actor=key)
+    with mock.patch.dict(os.environ, published.environ, clear=True), contextlib.chdir(published.folder):
+        trail = open_bridge(Settings.from_env()).audit
+        for actor in (key, agent):
+            trail.record(replace(entry, actor=actor))
+    shown = " ".join(published.run("audit", "list", "--kind", "portal").stdout.split())
+    assert key in shown
+    assert f"{agent[:10]} " in f"{shown} ".replace(",", " ")
+    assert payer not in shown
+    assert agent not in shown
+
+
+def test_one_trace_is_a_block_with_the_reason_and_the_fix(published: Shell) -> None:
+    refuse_in_many_ways(published)
+    published.environ["COLUMNS"] = "80"
+    record = find_record(published, "mapping-required")
+    shown = published.run("audit", "list", "--trace", record["trace_id"]).stdout
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    fields = {line[2:15].strip(): line[15:] for line in shown.splitlines()[1:]}
+    assert fields["trace ID"] == record["trace_id"]
+    assert fields["code"] == "mapping-required"
+    assert fields["payer"] == record["payer"]
+    assert fields["reason"].startswith("mapping 'usage': ")
+    assert fields["fix"]
+    assert " ".join(shown.split()).count("'telephone'") == 1
+    assert record["fix"].split()[0] == fields["fix"].split()[0]
+
+
+def test_a_key_that_is_gone_is_to_be_brought_back_and_not_made_again(published: Shell) -> None:
+    key = published.folder / "certs" / "default.key.pem"
+    content = key.read_bytes()
+    for broken in (None, b"broken"):
+        key.unlink()
+        if broken is not None:
+            key.write_bytes(broken)
+            key.chmod(0o600)
+        said = published.run("launch", BILLER, "usage", "--session", "session.json", code=1).stderr
+        trace_id = said.split("trace ID ")[1].split()[0]
+        for shown in (said, published.run("audit", "list", "--trace", trace_id).stdout):
+            assert "back from the backup" in " ".join(shown.split())
+            assert "Do not make a new key" in " ".join(shown.split())
+        key.write_bytes(content)
+
+
+def test_a_partner_s_complaint_finds_the_record(published: Shell) -> None:
+    ask = ["launch", BILLER, "usage", "--session", "session.json", "--output", "xml"]
+    root = etree.fromstring(published.run(*ask).stdout.encode())
+    published.run(*ask)
+    shown = published.run("audit", "list", "--message-id", root.get("ID") or "").stdout
+    assert shown.count("payer:launch:issued") == 1
+    assert f"response ID  {root.get('ID')}" in shown
+
+
+def test_no_match_says_so_and_suggests(published: Shell) -> None:
+    published.run("launch", BILLER, "usage", "--session", "session.json", "--account", "999", code=1)
+    said = published.run("audit", "list", "--trace", "AAAA-BBBB-CCCC").stdout
+    assert "No record has the trace ID AAAA-BBBB-CCCC." in said
+    assert "If the ID is right, nothing could be recorded: search the log" in said
+    for arguments, meant in (
+        (("--biller", "riverton-watr"), f"did you mean {BILLER}?"),
+        (("--code", "account-not-in-sesion"), "did you mean account-not-in-session?"),
+        (("--code", "mapping-requird"), "did you mean mapping-required?"),
+    ):
+        assert meant in published.run("audit", "list", *arguments).stdout
+        quiet = published.run("audit", "list", "--json", *arguments)
+        assert (quiet.stdout, meant in quiet.stderr) == ("", True)
+    assert (
+        "did you mean payer:launch:refused?"
+        in published.run("audit", "list", "--kind", "payer:launch:refusd", code=2).stderr
+    )
 
 
 def test_an_expired_session_is_refused(published: Shell) -> None:
@@ -435,6 +585,17 @@ def test_k1_serve_refuses_a_key_that_others_can_read(installed: Shell) -> None:
     assert f"chmod 600 {key}" in installed.run("serve", code=1).stderr
 
 
+@pytest.mark.parametrize("bind", ["0.0.0.0:8700", "[::]:8700", "192.0.2.7:8700"])
+@pytest.mark.parametrize("base_url", ["http://localhost:8700", "http://127.0.0.1:8700"])
+def test_serve_keeps_the_demo_on_this_machine_whatever_the_base_url_says(
+    installed: Shell, bind: str, base_url: str
+) -> None:
+    installed.environ |= {"SAML_BRIDGE_SESSION_SOURCE": "demo", "SAML_BRIDGE_BASE_URL": base_url}
+    said = installed.run("serve", "--bind", bind, code=1).stderr
+    assert "error   demo-reachable  --bind: " in said
+    assert "127.0.0.1" in said
+
+
 def test_serve_does_not_share_a_port_that_is_taken(installed: Shell) -> None:
     installed.environ |= {
         "SAML_BRIDGE_SESSION_SOURCE": "jwt",
@@ -468,9 +629,19 @@ def test_doctor_finds_what_is_wrong(published: Shell) -> None:
     assert "SAML_BRIDGE_BASEURL" in said
 
 
+def test_every_command_warns_of_a_misspelt_setting(published: Shell) -> None:
+    published.environ["SAML_BRIDGE_ALLOW_HTTP"] = "1"
+    for command in (["plan", "billers.yaml"], ["export", BILLER], ["keys", "list"]):
+        assert "did you mean SAML_BRIDGE_ALLOW_HTTP_ACS?" in published.run(*command).stderr
+    published.environ["SAML_BRIDGE_BASE_URL"] = "nonsense"
+    for command in (["plan", "billers.yaml"], ["doctor"]):
+        done = published.run(*command, code=1)
+        assert (done.stdout + done.stderr).count("did you mean SAML_BRIDGE_ALLOW_HTTP_ACS?") == 1
+
+
 def test_a_database_that_does_not_answer_is_one_line(shell: Shell) -> None:
     shell.environ |= {
-        "SAML_BRIDGE_SECRET_KEY": "s" * 40,
+        "SAML_BRIDGE_SECRET_KEY": "a-test-secret-" * 3,
         "SAML_BRIDGE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
     }
     for command in (["init"], ["export", BILLER]):
@@ -490,23 +661,112 @@ def test_the_example_of_the_readme_works(shell: Shell) -> None:
 # Metadata that changes
 
 EVIL = "https://sp.evil.example/acs"
+BASE = "http://localhost:8700"
 
 
 def test_m10_a_risky_change_of_metadata_is_shown_refused_and_accepted_by_name(published: Shell) -> None:
     (published.folder / "sp.xml").write_bytes(sp_metadata(acs=EVIL))
-    planned = published.run("plan", "billers.yaml")
+    planned = published.run("plan", "billers.yaml", code=1)
     said = f"partner aquahawk of {BILLER}: metadata: RISKY: responses would go to {EVIL} instead of {SP_ACS}"
     assert said in planned.stdout.splitlines()
-    assert "warning metadata-change-risky" in planned.stdout
+    assert "error   metadata-change-risky" in planned.stderr
     refused = published.run("apply", "billers.yaml", code=1)
     assert "metadata-change-risky" in refused.stderr
     assert EVIL in refused.stderr
     assert f"--accept-metadata {BILLER}/aquahawk" in refused.stderr
     assert "metadata-change-risky" in published.run("audit", "list", "--kind", "ops:metadata:refused").stdout
     published.run("apply", "billers.yaml", "--accept-metadata", "other/aquahawk", code=1)
-    done = published.run("apply", "billers.yaml", "--accept-metadata", "other", "--accept-metadata", "aquahawk")
+    assert published.run("plan", "billers.yaml", "--accept-metadata", "aquahawk").stderr == ""
+    done = published.run("apply", "billers.yaml", "--accept-metadata", "aquahawk")
     assert f"{BILLER}: revision 2 published" in done.stdout
     assert "ops:metadata:accepted" in published.run("audit", "list").stdout
+
+
+def test_m10_a_name_that_accepts_nothing_is_refused_beside_one_that_does(published: Shell) -> None:
+    (published.folder / "sp.xml").write_bytes(sp_metadata(acs=EVIL))
+    accept = ["--accept-metadata", "aquahawk", "--accept-metadata", f"{BILLER}/aquahwak"]
+    for command in ("plan", "apply"):
+        said = published.run(command, "billers.yaml", *accept, code=1).stderr
+        assert said.startswith(f"error   partner-unknown  '{BILLER}/aquahwak'")
+        assert f"did you mean {BILLER}/aquahawk?" in said
+    assert "revision: 1\n" in published.run("export", BILLER).stdout
+
+
+def _as_it_is(shell: Shell) -> list[str]:
+    return []
+
+
+def _relabelled(shell: Shell) -> list[str]:
+    edit(shell, lambda biller: biller["links"][0].update(label="Another label"))
+    return []
+
+
+def _with_a_typo(shell: Shell) -> list[str]:
+    edit(shell, lambda biller: biller["links"][0].update(partner="aquahwak"))
+    return []
+
+
+def _of_another_day(shell: Shell) -> list[str]:
+    edit(shell, lambda biller: biller.update(revision=7, name="Another name"))
+    return []
+
+
+def _of_another_day_and_the_same(shell: Shell) -> list[str]:
+    edit(shell, lambda biller: biller.update(revision=7))
+    return []
+
+
+def _with_risky_metadata(shell: Shell) -> list[str]:
+    (shell.folder / "sp.xml").write_bytes(sp_metadata(acs=EVIL))
+    return []
+
+
+def _with_accepted_metadata(shell: Shell) -> list[str]:
+    return [*_with_risky_metadata(shell), "--accept-metadata", "aquahawk"]
+
+
+def _with_a_name_of_nobody(shell: Shell) -> list[str]:
+    return ["--accept-metadata", "nobody"]
+
+
+def _without_its_key(shell: Shell) -> list[str]:
+    edit(shell, lambda biller: biller.update(idp={"keys": {"current": "absent"}}))
+    return []
+
+
+def _without_its_metadata(shell: Shell) -> list[str]:
+    (shell.folder / "sp.xml").unlink()
+    return []
+
+
+def _with_a_biller_of_the_same_name_to_partners(shell: Shell) -> list[str]:
+    edit(shell, lambda biller: biller.update(slug="second", idp={"entity_id": f"{BASE}/saml/{BILLER}/metadata"}))
+    return []
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        (_as_it_is, False),
+        (_relabelled, False),
+        (_with_a_typo, True),
+        (_of_another_day, True),
+        (_of_another_day_and_the_same, False),
+        (_with_risky_metadata, True),
+        (_with_accepted_metadata, False),
+        (_with_a_name_of_nobody, True),
+        (_without_its_key, True),
+        (_without_its_metadata, True),
+        (_with_a_biller_of_the_same_name_to_partners, True),
+    ],
+)
+def test_plan_ends_as_apply_of_the_same_file_ends(
+    published: Shell, change: Callable[[Shell], list[str]], refused: bool
+) -> None:
+    more = change(published)
+    planned = published.run("plan", "billers.yaml", *more, code=int(refused))
+    applied = published.run("apply", "billers.yaml", *more, code=int(refused))
+    assert planned.stderr == applied.stderr
 
 
 @pytest.fixture

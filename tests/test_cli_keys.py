@@ -61,7 +61,7 @@ def test_a_rollover_at_the_command_line(published: Shell) -> None:
     assert "revision 3 published" in published.run("keys", "promote", BILLER).stdout
     assert "revision 4 published" in published.run("keys", "demote", BILLER).stdout
     assert "revision 5 published" in published.run("keys", "promote", "--all-with", "winter").stdout
-    retired = published.run("keys", "retire", BILLER).stdout
+    retired = published.run("keys", "retire", BILLER, "--yes").stdout
     assert "revision 6 published" in retired
     assert "stay in" in retired
     assert (published.folder / "certs" / "default.key.pem").exists()
@@ -69,6 +69,26 @@ def test_a_rollover_at_the_command_line(published: Shell) -> None:
     assert record["kind"] == "ops:revision:published"
     assert record["detail"].startswith(f"keys retire {BILLER}")
     assert record["actor"]
+
+
+def test_a_key_is_not_retired_within_a_day_of_its_promotion_without_a_word(rolling: Shell) -> None:
+    rolling.run("keys", "promote", BILLER, "--yes")
+    edit(
+        rolling,
+        lambda biller: biller.update(name="Riverton", idp={"keys": {"current": "winter", "previous": "default"}}),
+    )
+    rolling.run("apply", "billers.yaml")  # a later change does not make the promotion older
+    for arguments in ([BILLER], ["--all-with", "default"]):
+        refused = rolling.run("keys", "retire", *arguments, code=1).stderr
+        assert "promotion-young" in refused
+        assert BILLER in refused
+        assert "--yes" in refused
+    assert read_board(rolling)["revision"] == 4
+    assert "revision 5 published" in rolling.run("keys", "retire", BILLER, "--yes").stdout
+
+
+def test_a_next_key_is_withdrawn_at_once(rolling: Shell) -> None:
+    assert "revision 3 published" in rolling.run("keys", "retire", BILLER, "--next").stdout
 
 
 def test_an_address_is_printed_alone_so_that_it_can_be_copied(rolling: Shell) -> None:

@@ -15,7 +15,11 @@ SESSION = parse_session(
         "biller": "riverton-water",
         "auth_time": 1,
         "exp": 2,
-        "payer": {"id": "P", "email": "", "custom": {"roles": ["owner", "tenant"], "vip": True, "blank": ["", ""]}},
+        "payer": {
+            "id": "P",
+            "email": "",
+            "custom": {"roles": ["owner", "tenant"], "vip": True, "blank": ["", ""], "spaces": [" ", "\u00a0"]},
+        },
         "accounts": [
             {"number": "1", "type": "residential", "service_points": [{"id": "a"}, {"id": "b"}]},
             {"number": "2", "type": "commercial"},
@@ -42,6 +46,7 @@ NEVER = Condition(field="payer.id", equals="Q")
         (Condition(field="account.status", exists=True), False),
         (Condition(field="account.status", exists=False), True),
         (Condition(field="payer.email", exists=True), False),
+        (Condition(field="payer.custom.spaces", exists=True), False),
         (Condition(field="payer.email", equals=""), True),
         (Condition(field="payer.custom.blank", exists=True), False),
         (OWNER, True),

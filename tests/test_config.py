@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +192,10 @@ def test_unknown_keys_are_refused_with_the_nearest(path: str, nearest: str | Non
         ("partners/0/origins", ["https://a.example; script-src *"], "spaces"),
         ("partners/0/origins", "https://a.example", "expected a list"),
         ("partners/0/saml/metadata", "/etc/passwd", "beside this one"),
+        ("partners/0/saml/metadata", "/srv/partners/aquahawk.xml", "relative to this file"),
+        ("partners/0/saml/metadata", "/srv/partners/aquahawk.xml", "write 'aquahawk.xml'"),
+        ("partners/0/saml/metadata", "C:\\partners\\aquahawk.xml", "write 'aquahawk.xml'"),
+        ("partners/0/saml/metadata_signer", "/etc/ssl/federation.pem", "relative to this file"),
         ("partners/0/saml/metadata", "sha256:abc", "64 hexadecimal"),
         ("partners/0/saml/acs", True, "an index"),
         ("partners/0/saml/acs", -1, "an index"),
@@ -197,6 +205,13 @@ def test_unknown_keys_are_refused_with_the_nearest(path: str, nearest: str | Non
         ("partners/0/saml/encryption_algorithm", "rsa-1_5", "aes128-gcm"),
         ("partners/0/saml/relay_state", "callback", "identifier:TEXT"),
         ("partners/0/saml/relay_state", "identifier:", "identifier:TEXT"),
+        ("partners/0/saml/relay_state", "identifier:\u00a0", "identifier:TEXT"),
+        ("partners/0/saml/relay_state", "identifier:a\r\nb", "identifier:TEXT"),
+        ("partners/0/saml/relay_state", "identifier:a\u202eb", "identifier:TEXT"),
+        ("partners/0/saml/name_id", {"transforms": "lower"}, "expected a list"),
+        ("partners/0/saml/name_id", {"transforms": [{"lower": 1, "upper": 2}]}, "one transform"),
+        ("partners/0/saml/name_id", {"template": 7}, "in quotes"),
+        ("mappings/0/rules/0/carriage_return", "drop", "fold, refuse"),
         ("partners/0/saml/lifetime_seconds", 29, "from 30 to 300"),
         ("partners/0/saml/lifetime_seconds", 301, "from 30 to 300"),
         ("partners/0/saml/lifetime_seconds", "60", "from 30 to 300"),
@@ -242,6 +257,25 @@ def test_values_that_are_not_allowed(path: str, value: object, words: str) -> No
 @pytest.mark.parametrize(
     ("path", "value"),
     [
+        ("partners/0/saml/metadata", "/srv/sp.xml"),
+        ("partners/0/saml/metadata", 7),
+        ("partners/0/saml/encrypt", "sometimes"),
+        ("mappings/0/rules/0/from", 7),
+        ("links/0/callback_uri", "riverton.aquahawk.example"),
+        ("links/0/partner", "Aqua Hawk"),
+        ("links/0/mapping", ["usage"]),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_one_error(path: str, value: object) -> None:
+    """Whatever else is checked, it is not said to be missing, unknown or too long, too."""
+    with pytest.raises(ConfigInvalid) as caught:
+        load_file(put(path, value))
+    assert len([one for one in caught.value.findings if one.refuses]) == 1, caught.value.findings
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
         ("name", "Agua de R\u00edo \u6c34 \U0001f4a7"),
         ("name", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
         ("portal/home_url", "https://[2001:db8::1]:8443/x?y=%20#z"),
@@ -258,6 +292,10 @@ def test_values_that_are_not_allowed(path: str, value: object, words: str) -> No
         ("partners/0/saml/entity_id", "urn:example:sp"),
         ("partners/0/saml/metadata", "../metadata/a b.xml"),
         ("partners/0/saml/relay_state", "identifier:riverton usage"),
+        ("partners/0/saml/name_id", {"format": "email", "from": "payer.email", "transforms": ["strip", "lower"]}),
+        ("partners/0/saml/name_id", {"format": "email", "template": "{payer.id}@riverton.example"}),
+        ("partners/0/saml/name_id", {"transforms": [{"regex_extract": {"pattern": "(.)(.)", "group": 2}}]}),
+        ("mappings/0/rules/0/carriage_return", "refuse"),
         ("mappings/0/rules", []),
         ("links", []),
         ("links/0/visible_when", {"any": [{"field": "account.type", "equals": "x"}]}),
@@ -391,6 +429,16 @@ def test_files_that_are_no_configuration(content: str, code: str) -> None:
 # YAML
 
 
+@pytest.mark.parametrize("text", ["a:\n\tb: 1\n", "\ta: 1", "a:\r\n  - b\r\n\t- c\r\n"])
+def test_a_tab_that_indents_is_named(text: str) -> None:
+    with pytest.raises(ConfigInvalid) as refused:
+        read_yaml(text.encode())
+    assert refused.value.findings[0].fix == "A tab stands there: indent with spaces."
+    with pytest.raises(ConfigInvalid) as other:
+        read_yaml(b"a: b: c")
+    assert other.value.findings[0].fix == ""
+
+
 @pytest.mark.parametrize(
     ("content", "code", "where"),
     [
@@ -407,26 +455,68 @@ def test_files_that_are_no_configuration(content: str, code: str) -> None:
         ("a: b: c", "yaml-syntax", "line 1, column 5"),
         ("\ta: 1", "yaml-syntax", "line 1, column 1"),
         ("[" * 100_000, "yaml-depth", "line 1, column 62"),
-        (b"a: \xff", "file-encoding", ""),
-        ("a: \ud800", "file-encoding", ""),
+        (b"a: \xff", "file-encoding", "line 1, column 4"),
+        ("a: \ud800", "file-encoding", "line 1, column 4"),
+        ("name: caf\u00e9\nother: \u00fcber\xe9".encode("latin-1"), "file-encoding", "line 1, column 10"),
+        ("\ufeffname: é\nother: ".encode() + b"\xe9", "file-encoding", "line 2, column 8"),
+        ("a: 1".encode("utf-16"), "file-encoding", "line 1, column 1"),
+        ('<?xml version="1.0"?><md:EntityDescriptor/>', "file-kind", ""),
+        ("\ufeff\n<md:EntityDescriptor/>", "file-kind", ""),
+        ("<!DOCTYPE html><html>", "file-kind", ""),
+        ("-----BEGIN CERTIFICATE-----\nMIIC", "file-kind", ""),
+        ("Bag Attributes\n    friendlyName: x\n-----BEGIN PRIVATE KEY-----\nMIIC", "file-kind", ""),
         ("a: \x00", "yaml-syntax", ""),
         (b"#" * (MAX_BYTES + 1), "file-too-large", ""),
     ],
 )
-def test_yaml_that_is_refused_with_line_and_column(content: bytes | str, code: str, where: str) -> None:
+def test_g11_yaml_that_is_refused_with_line_and_column(content: bytes | str, code: str, where: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
         load_file(content)
     (finding,) = caught.value.findings
     assert (finding.code, finding.where) == (code, where)
 
 
-def test_an_alias_bomb_is_refused_at_its_first_anchor() -> None:
+@pytest.mark.parametrize(
+    ("content", "kind", "fix"),
+    [
+        ("<?xml version='1.0'?><md:EntityDescriptor/>", "XML", "metadata check"),
+        ("<html>", "a web page", "example"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIC", "PEM", "keys import"),
+        (b"name: caf\xe9", "0xe9", "UTF-8"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_what_to_do_and_never_quoted(
+    content: bytes | str, kind: str, fix: str
+) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        load_file(content)
+    (finding,) = caught.value.findings
+    assert kind in finding.message
+    assert fix in finding.fix
+    assert "MIIC" not in finding.message
+
+
+def test_g11_an_alias_bomb_is_refused_at_its_first_anchor() -> None:
     bomb = "a: &a [x]\n" + "".join(
         f"{two}: &{two} [*{one}, *{one}]\n" for one, two in zip("abcdefg", "bcdefgh", strict=True)
     )
     with pytest.raises(ConfigInvalid) as caught:
         load_file(bomb)
     assert caught.value.findings[0].where == "line 1, column 4"
+
+
+def make_zip(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("../billers.yaml", content)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, make_zip, pickle.dumps])
+def test_g11_nothing_is_unpacked(pack: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(ConfigInvalid) as refused:
+        load_file(pack(SHORT_FILE.encode()))
+    assert refused.value.findings[0].code in ("file-encoding", "yaml-syntax")
 
 
 def test_what_looks_like_text_is_text() -> None:
@@ -527,21 +617,43 @@ def test_the_normal_form_writes_every_default_in_one_order(biller: Biller) -> No
         "          name_id:\n"
         "            format: persistent\n"
         "            from: payer.id\n"
+        "            transforms: []\n"
         "          sign: both\n"
         "          signature_algorithm: rsa-sha256\n"
         "          encrypt: when_offered\n"
-        "          encryption_algorithm: aes128-gcm\n"
+        "          encryption_algorithm: null\n"
         "          relay_state: callback_uri\n"
         "          lifetime_seconds: 300\n"
         "          skew_seconds: 60\n"
         "          expired_metadata: null\n"
         "          default_link: null\n"
         "          require_signed_requests: false\n"
+        "          name_id_policy: honour\n"
+        "          requested_authn_context: honour\n"
         "          allow_unsigned_logout: false\n"
         "          signing_key: current\n"
         "    mappings:\n"
     )
     assert text.endswith("        allow_impersonation: false\n        enabled: true\n")
+
+
+def test_the_template_of_a_name_id_takes_the_place_of_the_field() -> None:
+    text = put(
+        "partners/0/saml/name_id", {"format": "email", "template": "{payer.id}@a.example", "transforms": ["lower"]}
+    )
+    loaded = load_file(text).billers[0].biller
+    assert (loaded.partners[0].saml.name_id.from_, loaded.partners[0].saml.name_id.transforms[0].name) == (
+        None,
+        "lower",
+    )
+    shown = dump_biller(loaded)
+    assert (
+        "          name_id:\n"
+        "            format: email\n"
+        "            template: '{payer.id}@a.example'\n"
+        "            transforms:\n"
+        "              - lower\n"
+    ) in shown
 
 
 def test_export_and_load_give_the_same_bytes(biller: Biller) -> None:

@@ -116,7 +116,7 @@ def test_rfc7516_5_2_dir_is_opened_with_the_secret_itself() -> None:
         return b"d" * 32
 
     header, content = open_jwe(token, find_direct)
-    assert header == {"alg": "dir", "enc": "A256GCM", "typ": "JWT"}
+    assert header == {"alg": "dir", "enc": "A256GCM", "typ": "one-way+jwt"}
     claims = json.loads(content)
     assert claims.pop("sub") not in ("", SESSION.payer["id"])
     assert claims == {
@@ -124,12 +124,19 @@ def test_rfc7516_5_2_dir_is_opened_with_the_secret_itself() -> None:
         "name": f"{SESSION.payer['given_name']} {SESSION.payer['family_name']}",
         "address": {"postal_code": SESSION.accounts[0]["service_address"]["postal_code"]},
         "return_to": "https://partner.example/usage",
-        "iss": "https://sso.example.com/oidc/riverton-water",
+        "iss": "https://sso.example.com/oidc/riverton-water/links",
         "aud": "partner",
         "iat": int(NOW.timestamp()),
         "exp": int(NOW.timestamp()) + 120,
         "jti": "72" * 20,
     }
+
+
+def test_c4_the_audit_trail_learns_the_token_s_name_where_it_has_one() -> None:
+    direct = {"url": URL, "key_management": "dir", "secret": "shared"}
+    assert launch(make_biller("encrypted_token", direct), secret=DIRECT).assertion_id == "72" * 20
+    multipass = {"url": URL, "format": "multipass", "secret": "shared"}
+    assert launch(make_biller("encrypted_token", multipass), secret=SECRET).assertion_id is None
 
 
 def test_rfc7516_9_no_two_tokens_share_an_initialization_vector() -> None:
@@ -146,10 +153,11 @@ def test_rfc7519_11_2_what_is_encrypted_to_a_public_key_is_signed_inside(algorit
     settings = {"url": URL, "encryption_key": RECIPIENT, "algorithm": algorithm, "key": key}
     biller = make_biller("encrypted_token", settings)
     header, content = open_jwe(token_of(biller), open_with_private_key)
-    assert header == {"alg": "RSA-OAEP-256", "enc": "A256GCM", "typ": "JWT", "cty": "JWT"}
+    assert header == {"alg": "RSA-OAEP-256", "enc": "A256GCM", "typ": "one-way+jwt", "cty": "JWT"}
+    assert json.loads(decode_part(content.decode().partition(".")[0]))["typ"] == "one-way+jwt"
     payload = read_jwt(content.decode(), algorithm, key)
     assert payload["iat"] == int(NOW.timestamp())
-    assert payload["iss"] == "https://sso.example.com/oidc/riverton-water"
+    assert payload["iss"] == "https://sso.example.com/oidc/riverton-water/links"
     with pytest.raises(InvalidTag):
         open_jwe(token_of(biller), lambda _: b"x" * 32)
 

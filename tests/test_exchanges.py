@@ -5,22 +5,31 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, update
 
 import saml_bridge.exchanges
 from saml_bridge.db import Database
 from saml_bridge.errors import DatabaseUnavailable, NotRecorded, RequestRefused
-from saml_bridge.exchanges import ENDED_IS_KEPT, Exchanges, LogoutRow, PendingSignOn, PendingSignOnRow, SeenMessageRow
-from saml_bridge.fields import build_example, parse_session
+from saml_bridge.exchanges import (
+    LONGEST_PENDING,
+    Exchanges,
+    LogoutRow,
+    PendingSignOn,
+    PendingSignOnRow,
+    Purpose,
+    SeenMessageRow,
+)
 from saml_bridge.sealing import SealBroken
 from tests.databases import open_database
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 SOON = NOW + timedelta(minutes=10)
 SECRET = b"test-only-secret"
+SAML = Purpose.SAML_SIGN_ON
 PENDING = PendingSignOn("aquahawk", '{"id": "_1"}')
 
 
@@ -34,8 +43,8 @@ def note(exchanges: Exchanges, **changes: str) -> bool:
     return exchanges.note_message(**asked, now=NOW, until=SOON)
 
 
-def keep(exchanges: Exchanges, *, token: str = "t", until: datetime = SOON) -> None:
-    exchanges.keep_sign_on(token=token, browser="b", biller="riverton", pending=PENDING, now=NOW, until=until)
+def keep(exchanges: Exchanges, *, token: str = "t", until: datetime = SOON, pending: PendingSignOn = PENDING) -> None:
+    exchanges.keep_sign_on(SAML, token=token, browser="b", biller="riverton", pending=pending, now=NOW, until=until)
 
 
 def test_a8_a_message_is_taken_once(exchanges: Exchanges) -> None:
@@ -57,7 +66,7 @@ def test_a8_of_many_at_once_one_is_taken(exchanges: Exchanges) -> None:
 
 def test_a16_a_request_is_taken_once_and_by_its_browser_alone(exchanges: Exchanges) -> None:
     keep(exchanges)
-    take = exchanges.take_sign_on
+    take = partial(exchanges.take_sign_on, SAML)
     assert take(token="t", browser="another", biller="riverton", now=NOW) is None
     assert take(token="another", browser="b", biller="riverton", now=NOW) is None
     assert take(token="t", browser="b", biller="lakeside", now=NOW) is None
@@ -69,14 +78,30 @@ def test_a16_of_many_at_once_one_gets_the_request(exchanges: Exchanges) -> None:
     keep(exchanges)
     with ThreadPoolExecutor(16) as pool:
         taken = list(
-            pool.map(lambda _: exchanges.take_sign_on(token="t", browser="b", biller="riverton", now=NOW), range(50))
+            pool.map(
+                lambda _: exchanges.take_sign_on(SAML, token="t", browser="b", biller="riverton", now=NOW), range(50)
+            )
         )
     assert [one for one in taken if one is not None] == [PENDING]
 
 
 def test_a16_a_request_ends_after_its_time(exchanges: Exchanges) -> None:
     keep(exchanges)
-    assert exchanges.take_sign_on(token="t", browser="b", biller="riverton", now=SOON) is None
+    assert exchanges.take_sign_on(SAML, token="t", browser="b", biller="riverton", now=SOON) is None
+
+
+def test_c13_a_request_that_is_too_long_does_not_wait(exchanges: Exchanges) -> None:
+    keep(exchanges, token="long", pending=replace(PENDING, request="x" * LONGEST_PENDING))
+    with pytest.raises(RequestRefused) as refused:
+        keep(exchanges, token="longer", pending=replace(PENDING, request="x" * (LONGEST_PENDING + 1)))
+    assert refused.value.code == "sign-on-large"
+
+
+def test_c13_a_payer_s_many_accounts_are_not_what_a_partner_sends(exchanges: Exchanges) -> None:
+    """A request that came with a launch's hint waits together with the session of that launch."""
+    pending = PendingSignOn("aquahawk", "x" * (LONGEST_PENDING + 50_000), session_length=50_000)
+    keep(exchanges, pending=pending)
+    assert exchanges.take_sign_on(SAML, token="t", browser="b", biller="riverton", now=NOW) == pending
 
 
 def test_c9_a_flood_of_requests_is_bounded(exchanges: Exchanges, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,18 +181,24 @@ def test_c5_a_logout_ends_with_its_record_or_not_at_all(exchanges: Exchanges) ->
 
 def test_c1_a_waiting_request_is_sealed(exchanges: Exchanges, database: Database) -> None:
     exchanges.keep_sign_on(
-        token="t", browser="b", biller="riverton", pending=PendingSignOn("aquahawk", "a name"), now=NOW, until=SOON
+        SAML,
+        token="t",
+        browser="b",
+        biller="riverton",
+        pending=PendingSignOn("aquahawk", "a name"),
+        now=NOW,
+        until=SOON,
     )
     with database.autocommit.connect() as connection:
         stored = connection.execute(select(PendingSignOnRow.request)).scalar_one()
     assert "name" not in stored
     with pytest.raises(SealBroken):
-        Exchanges(database, secret=b"another").take_sign_on(token="t", browser="b", biller="riverton", now=NOW)
+        Exchanges(database, secret=b"another").take_sign_on(SAML, token="t", browser="b", biller="riverton", now=NOW)
 
 
 def test_tokens_do_not_stand_in_the_database(exchanges: Exchanges, database: Database) -> None:
     exchanges.keep_sign_on(
-        token="the-token", browser="the-browser", biller="riverton", pending=PENDING, now=NOW, until=SOON
+        SAML, token="the-token", browser="the-browser", biller="riverton", pending=PENDING, now=NOW, until=SOON
     )
     exchanges.open_logout(token="the-token", biller="riverton", state={"payer": "P-1"}, now=NOW, until=SOON)
     with database.autocommit.connect() as connection:
@@ -198,24 +229,26 @@ def test_a_database_without_tables_is_said_in_our_words(empty_database_url: str)
         note(Exchanges(database, secret=SECRET))
 
 
-def make_session(*, sid: str = "S-1", payer: str = "P-1", biller: str = "riverton", signed_in: datetime = NOW) -> Any:
-    session = parse_session(build_example(biller, now=int(signed_in.timestamp())))
-    return replace(session, sid=sid, payer={**session.payer, "id": payer}, auth_time=signed_in)
+def test_b18_a_request_that_waits_is_taken_by_its_own_protocol_alone(exchanges: Exchanges) -> None:
+    keep(exchanges)
+    asked = {"token": "t", "browser": "b", "biller": "riverton", "now": NOW}
+    assert exchanges.take_sign_on(Purpose.OIDC_SIGN_ON, **asked) is None  # type: ignore[arg-type]
+    assert exchanges.take_sign_on(SAML, **asked) == PENDING  # type: ignore[arg-type]
 
 
-def test_a_session_that_has_ended_is_known_for_as_long_as_it_may_wait(exchanges: Exchanges) -> None:
-    exchanges.note_ended(biller="riverton", sid="S-1", now=NOW)
-    assert exchanges.has_ended(make_session(), now=NOW)
-    assert exchanges.has_ended(make_session(), now=NOW + ENDED_IS_KEPT - timedelta(seconds=1))
-    assert not exchanges.has_ended(make_session(sid="S-2"), now=NOW)
-    assert not exchanges.has_ended(make_session(biller="lakeside"), now=NOW)
+def test_b18_a_logout_and_a_request_of_it_are_not_taken_for_each_other(exchanges: Exchanges) -> None:
+    exchanges.open_logout(token="t", biller="riverton", state={}, now=NOW, until=SOON)
+    exchanges.keep_logout_request(request_id="_1", of="t", biller="riverton", until=SOON)
+    assert exchanges.find_logout_of_request(request_id="_1", biller="riverton", now=NOW) == "t"
+    assert exchanges.find_logout_of_request(request_id="t", biller="riverton", now=NOW) is None
+    assert exchanges.read_logout(token="_1", biller="riverton", now=NOW) is None
+    assert not exchanges.write_logout(token="_1", version=1, state={})
 
 
-def test_a_payers_sessions_end_up_to_now_and_a_later_sign_in_counts(exchanges: Exchanges) -> None:
-    exchanges.note_ended(biller="riverton", payer_id="P-1", now=NOW)
-    earlier, later = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
-    assert exchanges.has_ended(make_session(signed_in=earlier), now=later)
-    assert not exchanges.has_ended(make_session(signed_in=later), now=later)
-    assert not exchanges.has_ended(make_session(payer="P-2", signed_in=earlier), now=later)
-    exchanges.note_ended(biller="riverton", payer_id="P-1", now=later)
-    assert exchanges.has_ended(make_session(signed_in=later), now=later)
+def test_b18_what_is_sealed_for_one_purpose_opens_for_no_other(exchanges: Exchanges, database: Database) -> None:
+    """Who can write to the database cannot make one kind of token another."""
+    keep(exchanges)
+    with database.begin() as connection:
+        connection.execute(update(PendingSignOnRow).values(purpose=Purpose.OIDC_SIGN_ON.value))
+    with pytest.raises(SealBroken):
+        exchanges.take_sign_on(Purpose.OIDC_SIGN_ON, token="t", browser="b", biller="riverton", now=NOW)

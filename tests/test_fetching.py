@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from saml_bridge.errors import FetchRefused
-from saml_bridge.fetching import MOST_LOOKUPS, Answer, Fetcher
+from saml_bridge.fetching import MOST_LOOKUPS, AddressRule, Answer, Fetcher
 
 HOST = "partner.example"
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -202,7 +202,10 @@ def to_pem(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> by
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    folder = tmp_path_factory.mktemp("authority")
+    return make_authority(tmp_path_factory.mktemp("authority"))
+
+
+def make_authority(folder: Path) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     made = Authority(folder, make_certificate("Test Authority", key, issuer=None), key)
     made.file.write_bytes(made.certificate.public_bytes(serialization.Encoding.PEM))
@@ -446,6 +449,47 @@ def test_h2_addresses_that_are_not_public_are_refused(names: Names, plain: Serve
         assert host.strip("[]").lower() in refused.detail
         assert "SAML_BRIDGE_FETCH_ALLOW" in refused.detail
     assert plain.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        *((f"https://{host}/slo", "fetch-address") for host in ("127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::1]")),
+        *((f"https://{host}/slo", "fetch-address") for host in ("10.1.2.3", "[fd00::1]", "[::ffff:10.1.2.3]")),
+        *((f"https://{host}/slo", "fetch-address") for host in ("localhost", "LOCALHOST", "sp.localhost")),
+        *(
+            (url, "fetch-scheme")
+            for url in ("http://partner.example/slo", "http://8.8.8.8/slo", "ftp://partner.example")
+        ),
+        *((url, None) for url in ("https://8.8.8.8/slo", "https://partner.example/slo", "https://10.example/slo")),
+    ],
+)
+def test_h2_an_address_that_says_itself_what_it_is_is_judged_without_a_look_up(url: str, code: str | None) -> None:
+    fault = AddressRule().find_fault(url)
+    assert (fault.code if fault else None) == code
+    names = Names({"partner.example": [["8.8.8.8"]], "10.example": [["8.8.8.8"]], "localhost": [["127.0.0.1"]]})
+    names.answers |= {"sp.localhost": [["127.0.0.1"]]}
+    asked = Fetcher(resolve=names).find_fault(url, seconds=1)
+    assert (asked.code if asked else None) == code
+
+
+def test_h2_the_rule_of_an_address_is_the_fetchers() -> None:
+    assert AddressRule(("10.1.0.0/16",)).find_fault("http://10.1.2.3/slo") is None
+    assert AddressRule(("10.1.0.0/16",)).find_fault("https://10.2.2.3/slo") is not None
+    assert AddressRule(allow_http=True).find_fault("http://8.8.8.8/slo") is None
+    fault = AddressRule().find_fault("https://10.1.2.3/slo")
+    assert fault is not None
+    assert "10.1.2.3 or its network to SAML_BRIDGE_FETCH_ALLOW" in fault.fix
+    assert fault.detail.endswith(fault.fix)
+
+
+def test_h2_a_name_that_leads_inside_is_found_without_a_connection(names: Names, tried: list[str]) -> None:
+    names.answers |= {HOST: [["8.8.8.8", "10.1.2.3"]], "nobody.example": [[]]}
+    fault = Fetcher(resolve=names).find_fault(f"https://{HOST}/", seconds=1)
+    assert fault is not None
+    assert "10.1.2.3" in fault.detail
+    assert Fetcher(resolve=names).find_fault("https://nobody.example/", seconds=1) is None
+    assert tried == []
 
 
 def test_h2_every_address_of_a_name_is_checked(names: Names, plain: Server) -> None:

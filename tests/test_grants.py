@@ -220,6 +220,28 @@ def test_rfc9126_2_3_too_many_pushed_requests_are_refused(grants: Grants, monkey
     grants.push_request("riverton", "iedr", {}, now=NOW + timedelta(seconds=60))
 
 
+def test_c13_what_one_partner_pushes_is_bounded_and_takes_no_places_of_another(
+    grants: Grants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = saml_bridge.grants.MOST_PUSHED_BYTES
+    name = "login_hint"
+    grants.push_request("riverton", "iedr", {name: "x" * (most - len(name))}, now=NOW)
+    with pytest.raises(ClientRefused) as refused:
+        grants.push_request("riverton", "iedr", {name: "x" * (most - len(name) + 1), "scope": ""}, now=NOW)
+    assert (refused.value.error, refused.value.code, refused.value.status) == ("invalid_request", "pushed-size", 400)
+    assert f"of which login_hint has {most + 1:,}" in refused.value.detail
+    assert f"{most:,} are the most" in refused.value.detail
+    assert most * saml_bridge.grants.MOST_PUSHED <= 16 * 1024 * 1024
+    monkeypatch.setattr(saml_bridge.grants, "MOST_PUSHED", 1)
+    mine = grants.push_request("riverton", "another", {}, now=NOW)
+    for biller, partner in (("riverton", "iedr"), ("riverton", "another")):
+        with pytest.raises(ClientRefused) as refused:
+            grants.push_request(biller, partner, {}, now=NOW)
+        assert (refused.value.code, refused.value.status) == ("pushed-flood", 429)
+    grants.push_request("lakeside", "iedr", {}, now=NOW)
+    assert grants.take_pushed(mine, biller="riverton", partner="another", now=NOW) == {}
+
+
 # Its end
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from lxml import etree
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from saml_bridge.app import open_bridge
 from saml_bridge.audit import Kind, Record, Search
 from saml_bridge.db import find_database
-from saml_bridge.errors import BridgeError, NotRecorded
+from saml_bridge.errors import BridgeError, ConfigInvalid, NotRecorded
+from saml_bridge.fields import parse_session
 from saml_bridge.identity import IdentityProvider
-from saml_bridge.launch import ChooseAccount, Confirm, Launched, SignIn
+from saml_bridge.launch import ChooseAccount, Confirm, Launched, LaunchRequest, SignIn
 from saml_bridge.saml.xml import schema_errors
+from saml_bridge.values import Credentials, PortalSession, TraceId
 from tests.world import BILLER, SP_ACS, SP_ENTITY_ID, World, sp_metadata
 
 NAMES = {"saml": "urn:oasis:names:tc:SAML:2.0:assertion", "samlp": "urn:oasis:names:tc:SAML:2.0:protocol"}
@@ -92,6 +95,29 @@ def test_a_launch_is_recorded_without_any_value_of_the_payer(world: World) -> No
     assert world.bridge.audit.search(Search(biller=BILLER, payer="P-1001")) == (record,)
 
 
+def test_c4_a_partner_s_complaint_is_matched_by_the_ids_that_it_names(world: World) -> None:
+    launched, other = world.launch(world.session()), world.launch(world.session())
+    assert isinstance(launched, Launched)
+    assert isinstance(other, Launched)
+    root = etree.fromstring(launched.document)
+    response_id, assertion_id = root.get("ID"), root.find("saml:Assertion", namespaces=NAMES).get("ID")
+    [record] = list_records(world, message_id=response_id)
+    assert (record.entry.response_id, record.entry.assertion_id) == (response_id, assertion_id)
+    assert list_records(world, message_id=assertion_id) == [record]
+    assert len(list_records(world)) == 2
+
+
+def test_c4_the_id_inside_an_encrypted_assertion_is_recorded_too(world: World) -> None:
+    world.partner["saml"]["encrypt"] = "always"
+    world.publish()
+    launched = world.launch(world.session())
+    assert isinstance(launched, Launched)
+    [record] = list_records(world)
+    assert record.entry.response_id == etree.fromstring(launched.document).get("ID")
+    assert record.entry.assertion_id is not None
+    assert record.entry.assertion_id.encode() not in launched.document
+
+
 def test_o9_two_launches_share_no_identifier(world: World) -> None:
     both = [world.launch(world.session()) for _ in range(2)]
     names = [set(etree.fromstring(one.document).xpath("//@ID | //@SessionIndex")) for one in both]  # type: ignore[union-attr]
@@ -143,7 +169,14 @@ def test_an_agent_where_the_link_allows_it(world: World) -> None:
 @pytest.mark.parametrize("callback", ["https://evil.example/", "https://riverton.aquahawk.example.evil.example/"])
 def test_r5_a_callback_that_the_link_does_not_allow(world: World, callback: str) -> None:
     record = refuse(world, "callback-not-allowed", callback=callback)
-    assert "evil" not in record.entry.detail
+    came, allowed = callback.rstrip("/"), "https://riverton.aquahawk.example/"
+    assert f"received '{came}', expected '{allowed}'" in record.entry.detail
+
+
+def test_an_empty_callback_is_no_callback(world: World) -> None:
+    launched = world.launch(world.session(), callback="")
+    assert isinstance(launched, Launched)
+    assert dict(launched.reply.fields)["RelayState"] == "https://riverton.aquahawk.example/usage"
 
 
 def test_a_callback_template_is_filled_from_the_account(world: World) -> None:
@@ -197,6 +230,19 @@ def test_o2_a_value_that_xml_cannot_carry(world: World) -> None:
     record = refuse(world, "value-refused", session)
     assert "fullName" in record.entry.detail
     assert "Ada" not in record.entry.detail
+
+
+def test_a_name_id_of_wrong_transforms_is_not_published(world: World) -> None:
+    wrong = {"format": "email", "from": "payer.emial", "transforms": ["lower", {"pad_lft": 3}, {"default": "x"}]}
+    world.partner["saml"]["name_id"] = wrong
+    with pytest.raises(ConfigInvalid) as caught:
+        world.publish()
+    place = f"{BILLER}: partners[0].saml.name_id"
+    assert [(one.code, one.where) for one in caught.value.findings if one.refuses] == [
+        ("name-id-field-unknown", f"{place}.from"),
+        ("transform-unknown", f"{place}.transforms[1]"),
+        ("name-id-transform", f"{place}.transforms[2]"),
+    ]
 
 
 def test_m7_metadata_that_expired_after_it_was_registered(world: World) -> None:
@@ -373,3 +419,46 @@ def test_c5_what_a_logout_could_not_end_does_not_begin(world: World) -> None:
     with find_database(world.bridge.app).begin() as connection:
         connection.execute(text("DROP TABLE partner_session"))
     refuse(world, "database-unavailable")
+
+
+class _EndedMeanwhile:
+    """Tells of a session that a sign-out ends in that very moment."""
+
+    name = "jwt"
+
+    def __init__(self, world: World, **changes: object) -> None:
+        self._world = world
+        self._session = parse_session(world.session(**changes))
+
+    def find_session(self, _credentials: Credentials, *, now: datetime) -> PortalSession:
+        self._world.bridge.launcher.ended_sessions.note_session(BILLER, self._session.sid, ends_at=None, now=now)
+        return self._session
+
+
+@pytest.mark.parametrize(
+    ("ask", "changes"),
+    [
+        ({}, {}),
+        ({"account": "999"}, {}),
+        ({}, {"accounts": [{"number": "1"}, {"number": "2"}], "selected_account": None}),
+        ({"foreign": True}, {}),
+    ],
+    ids=["issued", "refused", "to be chosen", "to be confirmed"],
+)
+def test_b19_a_session_that_ends_while_its_launch_is_decided_launches_nothing(
+    world: World, ask: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    request = LaunchRequest(BILLER, "usage", Credentials(), TraceId("TEST-TRAC-E234"), **ask)
+    outcome = world.bridge.launcher.launch(request, _EndedMeanwhile(world, **changes))
+    assert isinstance(outcome, SignIn)
+    assert parse_qs(urlsplit(outcome.url).query)["prompt"] == ["login"]
+    assert not list_records(world)
+
+
+def test_b19_the_record_of_a_launch_costs_no_further_statement(world: World) -> None:
+    world.launch(world.session())
+    engine, statements = find_database(world.bridge.app).autocommit, []
+    event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    outcome = world.launch(world.session())
+    assert isinstance(outcome, Launched)
+    assert not statements, "all that a launch asks the database stands in the one INSERT"

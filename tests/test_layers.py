@@ -11,13 +11,15 @@ import pytest
 ROOT = Path(__file__).parent.parent / "saml_bridge"
 
 LAYERS: list[set[str]] = [
-    {"values", "errors", "document", "__init__"},
+    {"values", "errors", "document", "nearest", "built_once", "__init__"},
     {
+        *("characters", "identifiers"),
         *("fields", "callback", "conditions", "transforms", "mapping", "config", "changes", "saml"),
         *(
             "receivers",
             "protocols",
             "json_text",
+            "comparisons",
             "claims",
             "pairwise",
             "carried_token",
@@ -26,11 +28,12 @@ LAYERS: list[set[str]] = [
             "backchannel_token",
             "oidc",
         ),
-        *("token_keys", "catalog"),
+        *("token_keys", "catalog", "fixes"),
     },
     {
         *("settings", "logs", "db", "keys", "sessions", "audit", "registry", "migrations", "sealing"),
         *("sources", "fetching", "metadata_source", "exchanges", "partner_sessions", "rehearsals", "refreshes"),
+        *("ended_sessions", "connection_faults"),
         "portal_keys",
         "partner_secrets",
         "partner_calls",

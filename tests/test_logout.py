@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xmlsec
 from cryptography import x509
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from sqlalchemy import text
 
+from saml_bridge.app import open_bridge
 from saml_bridge.audit import Entry, Kind, Search
 from saml_bridge.db import find_database
 from saml_bridge.errors import (
@@ -28,6 +30,7 @@ from saml_bridge.errors import (
     RequestRefused,
     SignatureRefused,
 )
+from saml_bridge.fetching import Fetcher
 from saml_bridge.logout import GoTo, Noted, PostTo, SignedOut, Soap, Step, Watch
 from saml_bridge.logout.callback import build_callback_token
 from saml_bridge.logout.logout_token import EVENT
@@ -36,7 +39,7 @@ from saml_bridge.partner_sessions import UNSPECIFIED_FORMAT
 from saml_bridge.saml.verify import MESSAGE_PROFILE, verify_enveloped
 from saml_bridge.saml.xml import schema_errors
 from saml_bridge.sessions import FileSource
-from saml_bridge.values import Credentials
+from saml_bridge.values import Credentials, Severity
 from tests.saml.issuing import load_certificate, load_key
 from tests.sign_outs import (
     PERSISTENT,
@@ -55,12 +58,14 @@ from tests.sign_outs import (
     make_request,
     make_response,
     name_id_of,
+    outline,
     read_fields,
     read_soap,
     read_token_form,
     read_url,
     serve,
 )
+from tests.test_fetching import Authority, make_authority
 from tests.world import BASE_URL, BILLER, KEYS
 
 OpenTown = Callable[..., Town]
@@ -349,7 +354,7 @@ def test_l8_a_partner_that_refuses_makes_the_logout_partial(town: Town, status: 
     assert town.list_open() == ["neptune"]
     assert read(town.sign_out.finish(BILLER, watch.token)).status == ("Success", "PartialLogout")
     [record] = list_records(town)
-    assert (record.code, record.detail) == ("partial-logout", f"neptune: failed ({code})")
+    assert (record.code, outline(record)) == ("partial-logout", f"neptune: failed ({code})")
 
 
 def test_l8_a_partner_that_never_answers_makes_the_logout_partial(town: Town) -> None:
@@ -359,7 +364,7 @@ def test_l8_a_partner_that_never_answers_makes_the_logout_partial(town: Town) ->
     late = town.receive("SAMLResponse", make_response("neptune", sent.id))
     assert late.leg.code == "no-answer"
     assert read(town.sign_out.finish(BILLER, watch.token)).status == ("Success", "PartialLogout")
-    assert [one.detail for one in list_records(town)] == ["neptune: failed (no-answer)"]
+    assert [outline(one) for one in list_records(town)] == ["neptune: failed (no-answer)"]
 
 
 def test_l8_who_was_never_asked_makes_the_logout_partial(town: Town) -> None:
@@ -383,7 +388,7 @@ def test_one_failing_partner_does_not_break_the_chain(open_town: OpenTown) -> No
     assert read(town.sign_out.finish(BILLER, watch.token)).status == ("Success", "PartialLogout")
     assert town.list_open() == ["sensus"]
     [record] = list_records(town)
-    assert record.detail == "neptune: done, sensus: failed (partner-refused), itron: done"
+    assert outline(record) == "neptune: done, sensus: failed (partner-refused), itron: done"
 
 
 def test_what_could_not_be_ended_is_tried_again_by_the_next_sign_out(town: Town) -> None:
@@ -502,7 +507,7 @@ def test_c4_a_logout_whose_page_was_closed_is_recorded_by_the_next(town: Town) -
         after.finish(BILLER, watch.token)
     after.sign_out_server(BILLER, sid="S-none", trace_id=TRACE)
     abandoned, last = list_records(town)[1], list_records(town)[0]
-    assert (abandoned.code, abandoned.detail) == ("partial-logout", "neptune: failed (no-answer)")
+    assert (abandoned.code, outline(abandoned)) == ("partial-logout", "neptune: failed (no-answer)")
     assert (last.code, last.detail, last.payer) == ("", "", None)
     after.sign_out_server(BILLER, sid="S-none", trace_id=TRACE)
     assert len(list_records(town)) == 3
@@ -578,7 +583,7 @@ def test_l8_over_soap_partners_of_the_browser_cannot_be_reached(town: Town) -> N
     assert sent.status == ("Success", "PartialLogout")
     assert town.list_open() == ["neptune"]
     [record] = list_records(town)
-    assert record.detail == "neptune: failed (needs-browser)"
+    assert outline(record) == "neptune: failed (needs-browser)"
 
 
 def test_partners_with_soap_are_asked_at_once(open_town: OpenTown) -> None:
@@ -635,7 +640,7 @@ def test_l8_a_server_that_fails_makes_the_logout_partial(open_town: OpenTown, be
     assert sent.status == ("Success", "PartialLogout")
     assert town.list_open() == ["neptune"]
     [record] = list_records(town)
-    assert record.detail == f"neptune: failed ({code})"
+    assert outline(record) == f"neptune: failed ({code})"
 
 
 def test_servers_that_hang_share_one_deadline(open_town: OpenTown) -> None:
@@ -655,7 +660,7 @@ def test_servers_that_hang_share_one_deadline(open_town: OpenTown) -> None:
     assert sent.status == ("Success", "PartialLogout")
     assert town.list_open() == list(slugs)
     [record] = list_records(town)
-    assert record.detail == "badger: done, " + ", ".join(f"{slug}: failed (no-answer)" for slug in slugs)
+    assert outline(record) == "badger: done, " + ", ".join(f"{slug}: failed (no-answer)" for slug in slugs)
 
 
 def test_l10_a_partner_s_server_in_our_own_network_is_not_asked(open_town: OpenTown) -> None:
@@ -670,7 +675,187 @@ def test_l10_a_partner_s_server_in_our_own_network_is_not_asked(open_town: OpenT
         assert neptune.seen == []
     assert sent.status == ("Success", "PartialLogout")
     [record] = list_records(town)
-    assert record.detail == "neptune: failed (fetch-address)"
+    assert outline(record) == "neptune: failed (fetch-address)"
+
+
+# A server that fails, and the browser after it
+
+
+SHA1 = {"method": xmlsec.Transform.RSA_SHA1, "digest": xmlsec.Transform.SHA1}
+"""What a stock Shibboleth signs its answers over SOAP with, whatever our metadata asks for."""
+
+
+@pytest.mark.parametrize(
+    ("behave", "why"),
+    [
+        (answering("neptune", status="Requester", sub_status="UnknownPrincipal"), "partner-refused"),
+        (answering("neptune", key=None), "answer-refused"),
+        (lambda *_: (500, "text/xml", b"<fault/>"), "fetch-status"),
+        (hanging(1.0), "no-answer"),
+    ],
+)
+def test_l11_a_partner_whose_server_failed_is_asked_by_the_browser(open_town: OpenTown, behave: Any, why: str) -> None:
+    with serve(behave) as neptune:
+        town = open_town(neptune=[*front("neptune"), (SOAP, f"{neptune.url}/soap")])
+        town.remember("neptune")
+        deadline = 0.4 if why == "no-answer" else 60
+        quick = replace(town.sign_out, deadline_seconds=deadline)
+        watch = quick.sign_out_server(BILLER, sid="S-1", trace_id=TRACE)
+        [(_, body)] = neptune.seen
+    assert isinstance(watch, Watch)
+    assert [(leg.step, leg.server_code) for leg in watch.progress.legs] == [(Step.WAITING, why)]
+    by_soap, asked = read_soap(body).get("ID"), read(town.sign_out.ask_partner(BILLER, watch.token, 0))
+    assert asked.id != by_soap, "service providers take a known ID for a replay"
+    refuse_answer(town, "request-in-response-to", make_response("neptune", by_soap))
+    assert town.receive("SAMLResponse", make_response("neptune", asked.id)).leg.step is Step.DONE
+    ended = town.sign_out.finish(BILLER, watch.token)
+    assert isinstance(ended, SignedOut)
+    assert ended.progress is not None
+    assert ended.progress.is_complete
+    assert not town.list_open()
+    [record] = list_records(town)
+    assert (record.code, outline(record)) == ("", f"neptune: done ({why})")
+
+
+def test_l11_over_soap_there_is_no_browser_to_go_on_with(open_town: OpenTown) -> None:
+    with serve(answering("neptune", status="Responder")) as neptune:
+        town = open_town(aquahawk=front("aquahawk"), neptune=[*front("neptune"), (SOAP, f"{neptune.url}/soap")])
+        for slug in ("aquahawk", "neptune"):
+            town.remember(slug)
+        sent = read(town.receive("SAMLRequest", make_request(), binding=SOAP))
+    assert sent.status == ("Success", "PartialLogout")
+    [record] = list_records(town)
+    assert outline(record) == "neptune: failed (partner-refused)"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("authority"))
+
+
+def sign_out_over_tls(open_town: OpenTown, authority: Authority, behave: Any) -> Entry:
+    """The record of a logout that asks one partner over https."""
+    with serve(behave, authority.make_context("127.0.0.1")) as neptune:
+        town = open_town(neptune=[(SOAP, f"{neptune.url}/soap")])
+        town.remember("neptune")
+        fetcher = Fetcher(allow=("127.0.0.0/8",), ca_file=authority.file)
+        replace(town.sign_out, fetcher=fetcher).sign_out_server(BILLER, sid="S-1", trace_id=TRACE)
+    [record] = list_records(town)
+    assert town.list_open() == ([] if record.code == "" else ["neptune"])
+    return record
+
+
+@pytest.mark.parametrize(
+    ("behave", "note"),
+    [
+        (answering("neptune", key=None), "not signed"),
+        (answering("neptune", methods=SHA1), "signed with SHA-1, which proves nothing"),
+        (answering("neptune", methods={"digest": xmlsec.Transform.SHA1}), "signed with SHA-1, which proves nothing"),
+        (answering("neptune", methods={"method": xmlsec.Transform.RSA_SHA1}, key="attacker"), "signed with SHA-1"),
+    ],
+)
+def test_s6_over_tls_an_answer_without_a_signature_that_counts_is_noted(
+    open_town: OpenTown, authority: Authority, behave: Any, note: str
+) -> None:
+    record = sign_out_over_tls(open_town, authority, behave)
+    assert (record.code, outline(record)) == ("", "neptune: done")
+    assert f"neptune: answer-unsigned: {note}" in record.detail
+
+
+@pytest.mark.parametrize(
+    ("behave", "reason"),
+    [
+        (answering("neptune", key="attacker"), "The signature does not verify"),
+        (answering("sensus"), "the answer's Issuer is another than the partner that was asked"),
+        (answering("neptune", in_response_to="_another"), "it answers another request"),
+    ],
+)
+def test_l5_over_tls_an_answer_that_says_something_false_is_refused(
+    open_town: OpenTown, authority: Authority, behave: Any, reason: str
+) -> None:
+    record = sign_out_over_tls(open_town, authority, behave)
+    assert outline(record) == "neptune: failed (answer-refused)"
+    assert reason in record.detail
+
+
+@pytest.mark.parametrize(
+    ("methods", "reason"),
+    [
+        (None, "The message is not signed, and this partner's messages must be."),
+        (SHA1, "The digest method sha1 is not accepted; sha256 or better is."),
+    ],
+)
+def test_s6_without_tls_an_answer_needs_a_signature_and_its_fault_is_told_whole(
+    open_town: OpenTown, capfd: pytest.CaptureFixture[str], methods: Any, reason: str
+) -> None:
+    behave = answering("neptune", key="sp-signing" if methods else None, methods=methods)
+    with serve(behave) as neptune:
+        town = open_town(neptune=[(SOAP, f"{neptune.url}/soap")])
+        town.remember("neptune")
+        town.sign_out.sign_out_server(BILLER, sid="S-1", trace_id=TRACE)
+    [record] = list_records(town)
+    assert outline(record) == "neptune: failed (answer-refused)"
+    assert record.detail.endswith(f"neptune: {reason}")
+    assert reason in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("binding", [REDIRECT, POST, SOAP])
+def test_s6_sha1_counts_as_unsigned_where_the_partner_may(open_town: OpenTown, binding: str) -> None:
+    signed: Any = {"sha1": True} if binding == REDIRECT else SHA1
+    town = open_town(aquahawk=(front("aquahawk"), {"allow_unsigned_logout": True}), neptune=front("neptune"))
+    town.remember("neptune")
+    code = "signature-algorithm"
+    refuse(town, code, "SAMLRequest", make_request("neptune"), binding=binding, **signed)
+    town.receive("SAMLRequest", make_request("neptune"), binding=binding)
+    assert not town.list_open()
+    for key in ("sp-signing", "attacker"):
+        town.remember("aquahawk")
+        sent = read(town.receive("SAMLRequest", make_request(), binding=binding, key=key, **signed))
+        assert sent.status == ("Success",)
+        assert not town.list_open()
+
+
+@pytest.mark.parametrize(
+    ("location", "settings", "code", "named"),
+    [
+        ("https://a.example/module.php/saml/sp/saml2-logout.php/sp", {}, "logout-unsigned-product", "SimpleSAMLphp"),
+        ("https://a.example/saml2/ls/post/", {}, "logout-unsigned-product", "djangosaml2"),
+        ("https://a.example/slo", {"allow_unsigned_logout": True}, "logout-unsigned-allowed", "samlify"),
+        ("https://a.example/slo", {}, None, ""),
+    ],
+)
+def test_a_plan_says_for_which_products_messages_may_have_to_come_unsigned(
+    open_town: OpenTown, location: str, settings: Any, code: str | None, named: str
+) -> None:
+    town = open_town(aquahawk=([(REDIRECT, location)], settings))
+    found = [one for one in town.world.publish().findings if one.code.startswith("logout-unsigned")]
+    assert [one.code for one in found] == ([code] if code else [])
+    for one in found:
+        assert named in one.message
+        assert one.where == f"{BILLER}: partners[0].saml.allow_unsigned_logout"
+        assert one.severity is Severity.NOTE
+
+
+def test_a_partner_that_cannot_be_answered_at_the_end_leaves_the_payer_signed_out(
+    town: Town, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Our key became unreadable meanwhile, in another process as it would be."""
+    watch = town.receive("SAMLRequest", make_request())
+    assert isinstance(watch, Watch)
+    certs = town.world.settings.certs_dir
+    for file in certs.glob("default.*"):
+        file.write_text("broken")
+    bridge = open_bridge(town.world.settings)
+    other = bridge.sign_out
+    assert isinstance(other.watch(BILLER, watch.token), Watch)
+    assert isinstance(other.ask_partner(BILLER, watch.token, 0), Noted)
+    assert isinstance(other.finish(BILLER, watch.token), SignedOut)
+    find_database(bridge.app).dispose()
+    lines = [one for one in "".join(capfd.readouterr()).splitlines() if "logout-" in one]
+    assert any("logout-unanswered" in one for one in lines)
+    assert all("warning" in one for one in lines), lines
+    [record] = list_records(town)
+    assert outline(record) == "neptune: failed (key-unreadable)"
 
 
 # The portal
@@ -722,7 +907,7 @@ def test_l8_a_portal_that_cannot_be_told_makes_the_logout_partial(open_town: Ope
         town.remember("aquahawk")
         assert read(town.receive("SAMLRequest", make_request())).status == ("Success", "PartialLogout")
     [record] = list_records(town)
-    assert (record.code, record.detail) == ("partial-logout", "portal: failed")
+    assert (record.code, outline(record)) == ("partial-logout", "portal: failed")
 
 
 def test_the_portal_s_server_signs_out_a_session_or_a_payer(open_town: OpenTown) -> None:
@@ -774,7 +959,7 @@ def test_partners_that_changed_since_are_said_not_to_be_reached(open_town: OpenT
         town.remember(slug)
     assert read(town.receive("SAMLRequest", make_request())).status == ("Success", "PartialLogout")
     [record] = list_records(town)
-    assert record.detail == "neptune: failed (no-logout), removed: failed (no-logout)"
+    assert outline(record) == "neptune: failed (no-logout), removed: failed (no-logout)"
 
 
 def test_more_sessions_than_a_page_can_go_through_are_said_not_to_be_reached(open_town: OpenTown) -> None:

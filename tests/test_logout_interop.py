@@ -22,7 +22,7 @@ from saml2.client import Saml2Client
 from saml2.config import SPConfig
 from saml2.saml import NameID
 from saml2.sigver import CryptoBackendXmlSec1
-from saml2.xmldsig import DIGEST_SHA256, SIG_RSA_SHA256
+from saml2.xmldsig import DIGEST_SHA1, DIGEST_SHA256, SIG_RSA_SHA1, SIG_RSA_SHA256
 
 from saml_bridge.errors import SignatureRefused
 from saml_bridge.identity import IdentityProvider
@@ -142,6 +142,7 @@ def ask(
     sign: bool = True,
     name_id: NameID | None = None,
     session_index: str = "_one",
+    algorithms: dict[str, str] = SIGN,
 ) -> tuple[str, Any]:
     """pysaml2's request to sign out, and what the bridge makes of it."""
     request_id, request = client.create_logout_request(
@@ -150,7 +151,7 @@ def ask(
         name_id=name_id or make_name_id(),
         session_indexes=[session_index],
         sign=sign and binding != BINDING_HTTP_REDIRECT,
-        **SIGN,
+        **algorithms,
     )
     sent = client.apply_binding(
         binding,
@@ -158,7 +159,7 @@ def ask(
         SLO,
         "relay state",
         sign=sign and binding == BINDING_HTTP_REDIRECT,
-        sigalg=SIG_RSA_SHA256,
+        sigalg=algorithms["sign_alg"],
     )
     return request_id, bring(town, binding, sent)
 
@@ -203,6 +204,21 @@ def test_l1_pysaml2_unsigned_is_refused_unless_it_may(open_town: OpenTown, bindi
     town.world.partner["saml"]["allow_unsigned_logout"] = True
     town.world.publish()
     ask(town, client, binding, sign=False)
+    assert not town.list_open()
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_s6_pysaml2_signs_with_sha1_which_counts_as_unsigned(open_town: OpenTown, binding: str) -> None:
+    """What it does unless it is set otherwise."""
+    town = open_town(aquahawk=SERVICES)
+    client = make_pysaml2(town)
+    sha1 = {"sign_alg": SIG_RSA_SHA1, "digest_alg": DIGEST_SHA1}
+    with pytest.raises(SignatureRefused):
+        ask(town, client, binding, algorithms=sha1)
+    assert town.list_open() == ["aquahawk"]
+    town.world.partner["saml"]["allow_unsigned_logout"] = True
+    town.world.publish()
+    ask(town, client, binding, algorithms=sha1)
     assert not town.list_open()
 
 

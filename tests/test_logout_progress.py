@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saml_bridge.logout import progress as states
-from saml_bridge.logout.progress import Asker, Leg, Portal, Progress, Step
+from saml_bridge.logout.progress import Asker, Heard, Leg, Portal, Progress, Step, StillOpen
 
 
 def make_leg(number: int, step: Step = Step.WAITING, code: str = "") -> Leg:
@@ -22,6 +22,7 @@ def make(*legs: Leg, **changes: object) -> Progress:
     return Progress("trace", "payer", None, legs, **changes)  # type: ignore[arg-type]  # a test's own changes
 
 
+STATUS = Heard("fetch-status", "500")
 EVENTS = ["asked", "answered", "failed", "handed_on", "end"]
 TABLE = [
     (Step.WAITING, "asked", Step.ASKED, ""),
@@ -42,9 +43,10 @@ TABLE = [
 def apply(progress: Progress, event: str, request_id: str = "_1") -> Progress:
     if event == "end":
         return progress.end()
-    if event in ("failed", "handed_on"):
-        moved: Progress = getattr(progress, event)(request_id, "code")
-        return moved
+    if event == "failed":
+        return progress.failed(request_id, Heard("code"))
+    if event == "handed_on":
+        return progress.handed_on(request_id, Heard("code"), next_id=request_id)
     changed: Progress = getattr(progress, event)(request_id)
     return changed
 
@@ -113,10 +115,10 @@ def test_l8_who_cannot_answer_is_never_done() -> None:
 
 
 def test_both_failures_of_one_partner_are_told() -> None:
-    progress = make(replace(make_leg(1), silent=True)).handed_on("_1", "fetch-status").asked("_1")
-    assert progress.describe() == "p1: asked (fetch-status)"
-    assert progress.end().describe() == "p1: failed (fetch-status, unconfirmed)"
-    assert make(make_leg(1)).handed_on("_1", "fetch-status").asked("_1").answered("_1").legs[0].step is Step.DONE
+    progress = make(replace(make_leg(1), silent=True)).handed_on("_1", STATUS, next_id="_2").asked("_2")
+    assert progress.describe() == "p1: asked (fetch-status); p1: 500"
+    assert progress.end().describe() == "p1: failed (fetch-status, unconfirmed); p1: 500"
+    assert make(make_leg(1)).handed_on("_1", STATUS, next_id="_2").asked("_2").answered("_2").legs[0].step is Step.DONE
 
 
 @pytest.mark.parametrize(
@@ -138,11 +140,19 @@ def test_l8_failures_are_what_could_have_been_confirmed(
 def test_it_comes_back_from_json_as_it_went() -> None:
     asker = Asker("aquahawk", "_asked", "binding", "relay state", "https://aquahawk.example/out")
     for progress in (
-        make(replace(make_leg(1), silent=True)).handed_on("_1", "fetch-status"),
+        make(replace(make_leg(1), silent=True)).handed_on("_1", STATUS, next_id="_2"),
         make(make_leg(1, Step.FAILED, "code"), make_leg(2, Step.DONE), portal=Portal.TOLD, ended=True),
-        Progress("trace", None, asker, ()),
+        Progress("trace", None, asker, (), still_open=(StillOpen("itron", "Itron"),)),
     ):
         assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
+
+
+def test_reasons_are_told_whole_behind_the_outline_and_each_once() -> None:
+    why = "The signature method rsa-md5 is not accepted; rsa-sha256 or better is." * 5
+    progress = make(make_leg(1), replace(make_leg(2), partner="p1"), portal=Portal.FAILED, portal_reason="410")
+    failed = progress.failed("_1", Heard("answer-refused", why)).failed("_2", Heard("answer-refused", why))
+    outline = "portal: failed, p1: failed (answer-refused), p1: failed (answer-refused)"
+    assert failed.describe() == f"{outline}; portal: 410; p1: {why}"
 
 
 def test_c1_what_is_shown_of_it_names_no_payer() -> None:

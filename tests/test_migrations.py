@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -74,6 +76,52 @@ def test_downgrade_leaves_nothing_behind(own_database_url: str) -> None:
     find_database(app).dispose()
 
 
+KEPT_ROWS = {
+    "audit": "INSERT INTO audit (id, trace_id, at, kind, biller, outcome, code, detail) VALUES"
+    " (1, 't', '2026-01-01 00:00:00', 'k', 'a', 'done', '', 'one'),"
+    " (2, 'u', '2026-01-01 00:00:01', 'k', 'a', 'done', '', 'two')",
+    "logout": "INSERT INTO logout (token, biller, version, state, expires_at) VALUES"
+    " ('under way', 'a', 1, 'sealed', '2026-01-01 00:00:00')",
+    "seen_message": "INSERT INTO seen_message (digest, expires_at) VALUES ('d', '2026-01-01 00:00:00')",
+}
+DROPPED_ROWS = (
+    "INSERT INTO pending_sign_on (token, biller, partner, browser, request, expires_at) VALUES"
+    " ('t', 'a', 'p', 'b', 'sealed', '2026-01-01 00:00:00')",
+    "INSERT INTO held_session (token, biller, link, browser, sealed, expires_at) VALUES"
+    " ('t', 'a', 'l', 'b', 'sealed', '2026-01-01 00:00:00')",
+)
+
+
+def test_c3_an_older_database_with_rows_comes_up_to_date_and_goes_back(own_database_url: str) -> None:
+    app = make_app(own_database_url)
+    database = find_database(app)
+    with app.app_context():
+        command.downgrade(migrate.get_config(), "0004")
+    with database.begin() as connection:
+        for statement in (*KEPT_ROWS.values(), *DROPPED_ROWS):
+            connection.execute(text(statement))
+    upgrade_database(app)
+    assert check_schema(app) == ()
+    with database.engine.connect() as connection:
+        assert connection.scalars(text("SELECT detail FROM audit ORDER BY id")).all() == ["one", "two"]
+        assert connection.execute(text("SELECT token, purpose FROM logout")).all() == [("under way", "logout")]
+        assert connection.scalar(text("SELECT count(*) FROM pending_sign_on")) == 0
+        assert connection.scalar(text("SELECT count(*) FROM held_session")) == 0
+    with pytest.raises(DBAPIError, match="never changed or deleted"), database.begin() as connection:
+        connection.execute(text("UPDATE audit SET detail = 'forged'"))
+    with app.app_context():
+        command.downgrade(migrate.get_config(), "0004")
+    with database.engine.connect() as connection:
+        assert {name: connection.scalar(text(f"SELECT count(*) FROM {name}")) for name in KEPT_ROWS} == {
+            "audit": 2,
+            "logout": 1,
+            "seen_message": 1,
+        }
+    with pytest.raises(DBAPIError, match="never changed or deleted"), database.begin() as connection:
+        connection.execute(text("DELETE FROM audit"))
+    database.dispose()
+
+
 def test_processes_that_initialise_at_once_all_succeed(empty_database_url: str) -> None:
     script = (
         "import sys; from flask import Flask; from saml_bridge.db import init_database, upgrade_database;"
@@ -136,46 +184,119 @@ def test_a_writing_sqlite_transaction_takes_its_lock_at_the_start(tmp_path: obje
     find_database(app).dispose()
 
 
-@pytest.mark.parametrize("table", ["audit", "revision"])
-@pytest.mark.parametrize("statement", ["UPDATE {} SET {} = 'x'", "DELETE FROM {}"])
-def test_append_only_tables_refuse_changes(database: Database, table: str, statement: str) -> None:
+APPEND_ONLY = {"audit": "detail", "revision": "comment", "partner_metadata": "xml"}
+"""Each table whose rows are never changed, and a column of it."""
+
+AUDIT = "(id, trace_id, at, kind, biller, outcome, code, detail)"
+AUDIT_ROW = "'t', '2026-01-01 00:00:00', 'k', 'b', 'done', '', 'forged'"
+REVISION = "(biller, number, document, sha256, author, published_at, comment)"
+REVISION_ROW = "'b', 1, '{}', '', 'ops', '2026-01-01 00:00:00', 'forged'"
+METADATA = "(sha256, xml, stored_at)"
+
+
+@pytest.fixture
+def written(database: Database) -> Database:
+    """One row in each append-only table."""
     with database.begin() as connection:
-        connection.execute(text("INSERT INTO biller (slug, revision, issuer) VALUES ('b', 1, 'i')"))
-        connection.execute(
-            text(
-                "INSERT INTO revision (biller, number, document, sha256, author, published_at, comment)"
-                " VALUES ('b', 1, '{}', '', 'ops', '2026-01-01 00:00:00', '')"
-            )
-        )
-        connection.execute(
-            text(
-                "INSERT INTO audit (trace_id, at, kind, biller, outcome, code, detail)"
-                " VALUES ('t', '2026-01-01 00:00:00', 'k', 'b', 'done', '', '')"
-            )
-        )
-    column = {"audit": "detail", "revision": "comment"}[table]
-    with pytest.raises(DBAPIError, match="never changed or deleted"), database.begin() as connection:
-        connection.execute(text(statement.format(table, column)))
+        for statement in (
+            "INSERT INTO biller (slug, revision, issuer) VALUES ('b', 1, 'i')",
+            f"INSERT INTO revision {REVISION} VALUES ({REVISION_ROW.replace('forged', '')})",
+            f"INSERT INTO audit {AUDIT[:1] + AUDIT[5:]} VALUES ({AUDIT_ROW.replace('forged', '')})",
+            f"INSERT INTO partner_metadata {METADATA} VALUES ('d', :xml, '2026-01-01 00:00:00')",
+        ):
+            connection.execute(text(statement), {"xml": b""} if ":xml" in statement else {})
+    return database
+
+
+def read_rows(database: Database) -> dict[str, list[str]]:
     with database.engine.connect() as connection:
-        assert connection.scalar(text(f"SELECT {column} FROM {table}")) == ""
+        return {
+            table: [
+                bytes(found).decode() if isinstance(found, bytes | memoryview) else found
+                for found in connection.scalars(text(f"SELECT {column} FROM {table}"))
+            ]
+            for table, column in APPEND_ONLY.items()
+        }
 
 
-def test_truncate_and_replace_do_not_pass_by_the_triggers(database: Database) -> None:
-    with database.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO audit (id, trace_id, at, kind, biller, outcome, code, detail)"
-                " VALUES (1, 't', '2026-01-01 00:00:00', 'k', 'b', 'done', '', '')"
-            )
+BOTH = [
+    *(f"UPDATE {table} SET {column} = 'forged'" for table, column in APPEND_ONLY.items()),
+    *(f"DELETE FROM {table}" for table in APPEND_ONLY),
+    f"INSERT INTO audit {AUDIT} VALUES (1, {AUDIT_ROW}) ON CONFLICT (id) DO UPDATE SET detail = 'forged'",
+    f"INSERT INTO revision {REVISION} VALUES ({REVISION_ROW}) "
+    "ON CONFLICT (biller, number) DO UPDATE SET comment = 'forged'",
+    f"INSERT INTO partner_metadata {METADATA} VALUES ('d', 'forged', '2026-01-01 00:00:00') "
+    "ON CONFLICT (sha256) DO UPDATE SET xml = 'forged'",
+]
+SQLITE = [
+    *(
+        statement
+        for verb in ("REPLACE", "INSERT OR REPLACE", "INSERT OR IGNORE", "INSERT OR ROLLBACK")
+        for statement in (
+            f"{verb} INTO audit {AUDIT} VALUES (1, {AUDIT_ROW})",
+            f"{verb} INTO revision {REVISION} VALUES ({REVISION_ROW})",
+            f"{verb} INTO partner_metadata {METADATA} VALUES ('d', 'forged', '2026-01-01 00:00:00')",
         )
-    statement = (
-        "REPLACE INTO audit (id, trace_id, at, kind, biller, outcome, code, detail)"
-        " VALUES (1, 'forged', '2026-01-01 00:00:00', 'k', 'b', 'done', '', '')"
-        if database.engine.dialect.name == "sqlite"
-        else "TRUNCATE audit"
-    )
-    with pytest.raises(DBAPIError, match="never changed or deleted"), database.begin() as connection:
-        connection.execute(text(statement))
+    ),
+    f"REPLACE INTO audit {AUDIT.replace('id', 'rowid', 1)} VALUES (1, {AUDIT_ROW})",
+    f"REPLACE INTO audit {AUDIT} SELECT id, trace_id, at, kind, biller, outcome, code, 'forged' FROM audit",
+    *(
+        f"REPLACE INTO {table} {columns.replace('(', '(rowid, ')} VALUES ({number}, {row})"
+        for number in ("1", "'1'", "1.0")
+        for table, columns, row in (
+            ("revision", REVISION, REVISION_ROW.replace("1", "2", 1)),
+            ("partner_metadata", METADATA, "'e', 'forged', '2026-01-01 00:00:00'"),
+        )
+    ),
+    "UPDATE OR REPLACE audit SET detail = 'forged'",
+    "UPDATE OR IGNORE audit SET detail = 'forged'",
+]
+POSTGRESQL = [
+    *(f"TRUNCATE {table}" for table in APPEND_ONLY),
+    "TRUNCATE biller CASCADE",
+    "MERGE INTO audit USING (VALUES (1)) AS one (id) ON audit.id = one.id WHEN MATCHED THEN DELETE",
+]
+
+
+def test_c3_c14_what_is_append_only_is_never_changed_replaced_or_removed(written: Database) -> None:
+    """By a connection that has SQLite ask no trigger for what REPLACE removes, as the sqlite3 program does."""
+    kind, before = written.engine.dialect.name, read_rows(written)
+    with written.autocommit.connect() as connection:
+        if kind == "sqlite":
+            connection.execute(text("PRAGMA recursive_triggers=OFF"))
+        for statement in [*BOTH, *(SQLITE if kind == "sqlite" else POSTGRESQL)]:
+            with pytest.raises(DBAPIError, match="never changed or deleted"):
+                connection.execute(text(statement))
+            assert read_rows(written) == before, statement
+        connection.invalidate()  # its setting goes with it
+
+
+def test_c3_c14_a_record_is_not_slipped_in_under_a_number_of_its_own(tmp_path: Path, migrated_sqlite: Path) -> None:
+    """On SQLite, whose numbers have no gaps: after the largest number there is, it would choose them by chance."""
+    path = tmp_path / "numbers.db"
+    shutil.copyfile(migrated_sqlite, path)
+    with open_database(f"sqlite:///{path}") as database, database.autocommit.connect() as connection:
+        connection.execute(text(f"INSERT INTO audit {AUDIT} VALUES (1, {AUDIT_ROW})"))
+        for number in (-(2**63), -1, 0, 3, 2**63 - 1):
+            for verb in ("INSERT", "REPLACE"):
+                with pytest.raises(DBAPIError, match="numbered one after the other"):
+                    connection.execute(text(f"{verb} INTO audit {AUDIT} VALUES ({number}, {AUDIT_ROW})"))
+        connection.execute(text(f"INSERT INTO audit {AUDIT} VALUES (2, {AUDIT_ROW}), (3, {AUDIT_ROW})"))
+        assert connection.scalars(text("SELECT id FROM audit ORDER BY id")).all() == [1, 2, 3]
+
+
+def test_c3_metadata_that_is_stored_already_may_be_given_again_and_stays_as_it_is(written: Database) -> None:
+    """Also by REPLACE, with which SQLite asks no trigger for what it removes unless the connection says so."""
+    again = f"INTO partner_metadata {METADATA} VALUES ('d', :xml, '2026-02-01 00:00:00')"
+    is_sqlite = written.engine.dialect.name == "sqlite"
+    with written.autocommit.connect() as connection:
+        if is_sqlite:
+            connection.execute(text("PRAGMA recursive_triggers=OFF"))
+        for statement in [f"INSERT {again} ON CONFLICT DO NOTHING", *([f"REPLACE {again}"] if is_sqlite else [])]:
+            connection.execute(text(statement), {"xml": b""})
+            (stored,) = connection.execute(text("SELECT sha256, xml, stored_at FROM partner_metadata")).all()
+            assert (stored[0], bytes(stored[1]), str(stored[2])[:10]) == ("d", b"", "2026-01-01"), statement
+        connection.invalidate()  # its setting goes with it
 
 
 def test_instants_come_back_in_utc(database: Database) -> None:

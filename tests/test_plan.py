@@ -17,6 +17,7 @@ from saml_bridge.document import (
     IdpContact,
     IdpLogo,
     KeyNames,
+    NameIdSettings,
     Partner,
     Protocol,
     Rule,
@@ -256,6 +257,61 @@ def test_settings_of_a_partner_and_of_the_biller(biller: Biller) -> None:
     ]
 
 
+NAME_IDS_CHANGE = "every payer's name ID can change by this: the partner then takes payers whom it knows for new ones"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({}, {"from_": "account.number"}, ["name ID field changes from payer.id to account.number", NAME_IDS_CHANGE]),
+        (
+            {},
+            {"format": "email", "from_": "payer.email", "transforms": (TransformCall("lower"),)},
+            [
+                "name ID format changes from persistent to email",
+                "name ID field changes from payer.id to payer.email",
+                "name ID is now in small letters",
+                NAME_IDS_CHANGE,
+            ],
+        ),
+        (
+            {"transforms": (TransformCall("lower"),)},
+            {"from_": None, "template": "{payer.id}@a.example"},
+            [
+                "name ID field changes from payer.id to none",
+                "name ID template changes from none to {payer.id}@a.example",
+                "name ID is no longer in small letters",
+                NAME_IDS_CHANGE,
+            ],
+        ),
+        (
+            {"format": "transient"},
+            {"format": "email"},
+            ["name ID format changes from transient to email"],
+        ),
+        ({}, {"format": "transient"}, ["name ID format changes from persistent to transient", NAME_IDS_CHANGE]),
+    ],
+)
+def test_a_change_of_name_ids_says_that_payers_become_new_ones(
+    biller: Biller, old: dict[str, Any], new: dict[str, Any], expected: list[str]
+) -> None:
+    before, after = (with_saml(biller, name_id=NameIdSettings(**one)) for one in (old, new))
+    assert [change.what for change in plan(before, after)] == expected
+
+
+@pytest.mark.parametrize("protocol", ["oidc", "jwt", "encrypted_token"])
+def test_a_change_of_subjects_says_that_payers_become_new_ones(protocol: str) -> None:
+    old = load_partner(make_partner(protocol))
+    subject = SubjectSettings("public", "payer.email", transforms=(TransformCall("lower"),))
+    new = with_partner(old, settings=replace(old.partners[0].settings, subject=subject))
+    assert [change.what for change in plan(old, new)] == [
+        "subject type changes from pairwise to public",
+        "subject field changes from payer.id to payer.email",
+        "subject is now in small letters",
+        NAME_IDS_CHANGE.replace("name ID", "subject"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
@@ -294,6 +350,7 @@ SPECIAL = {
     "when": Condition(field="payer.email", exists=True),
     "origins": ("https://a.example",),
     "transforms": (TransformCall("upper"),),
+    "carriage_return": "refuse",
     "logo": IdpLogo("https://pay.example/logo.png", 160, 60),
     "contacts": (IdpContact("technical", "sso@example.net"),),
 }
@@ -379,7 +436,6 @@ def test_an_address_that_is_asked_for(biller: Biller) -> None:
             {"redirect_uris": ("https://iedr.example/callback",)},
             "redirect URI https://iedr.example/other removed",
         ),
-        ("oidc", {"subject": SubjectSettings("public")}, "subject type changes from pairwise to public"),
         ("oidc", {"scopes": ()}, "scope usage removed"),
         ("jwt", {"subject": None}, "the subject is no longer sent"),
         ("jwt", {"parameters": {}}, "parameter tenant changes from riverton to none"),
@@ -414,6 +470,10 @@ def test_the_keys_of_tokens_are_told(biller: Biller) -> None:
 def test_types_and_lists_of_rules(biller: Biller) -> None:
     [typed] = words(biller, with_rule(biller, 0, value_type="integer"))
     assert typed.endswith(": accountNumber is now a whole number instead of text")
+    [refused] = words(biller, with_rule(biller, 0, carriage_return="refuse"))
+    assert refused.endswith(": accountNumber is now refused with a carriage return in it")
+    [folded] = words(with_rule(biller, 0, carriage_return="refuse"), biller)
+    assert folded.endswith(": accountNumber is now sent with a space for each carriage return")
     [listed] = words(biller, with_rule(biller, 2, as_list=True))
     assert listed.endswith(": meters is now always a list")
     rule = Rule("gas", from_="account.custom.gas", value_type="boolean", as_list=True)

@@ -41,19 +41,22 @@ from saml_bridge.errors import (
     NotRecorded,
     PartnerUnusable,
 )
+from saml_bridge.fetching import AddressRule
 from saml_bridge.keys import KeyRing
 from saml_bridge.registry import Publication, Published, Registry
-from saml_bridge.values import Finding, TraceId
+from saml_bridge.values import Finding, Severity, TraceId
 from tests.billers import (
     ACS,
     ENTITY_ID,
     digest,
     make_biller,
     make_metadata,
+    make_partner,
     publication,
     with_link,
     with_partner,
     with_saml,
+    write_partners,
 )
 from tests.databases import open_database
 
@@ -402,6 +405,81 @@ def test_an_acs_that_the_metadata_lacks_refuses(world: World) -> None:
 def test_settings_that_the_metadata_cannot_meet_refuse(world: World, keys_dir: Path) -> None:
     keyless = make_metadata(keys_dir, key=False)
     assert world.refused(with_saml(make_biller(keyless), encrypt="always"), 0, keyless)
+
+
+def test_m14_an_offered_key_that_cannot_be_used_refuses_until_never_is_said(world: World, keys_dir: Path) -> None:
+    old = b'</ds:KeyInfo><md:EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#tripledes-cbc"/>'
+    unfit = make_metadata(keys_dir).replace(b"</ds:KeyInfo>", old)
+    biller = make_biller(unfit)
+    assert "set encrypt to never" in world.refused(biller, 0, unfit)["encrypt-cipher-unusable"].fix
+    published = world.publish(with_saml(biller, encrypt="never"), 0, unfit)
+    assert not [one for one in published.findings if one.code.startswith("encrypt")]
+
+
+def test_m20_each_mapping_of_a_partner_is_held_against_its_wishes_once(world: World, keys_dir: Path) -> None:
+    wish = (
+        b'<md:AttributeConsumingService index="0"><md:ServiceName xml:lang="en">S</md:ServiceName>'
+        b'<md:RequestedAttribute Name="mail" isRequired="true"/></md:AttributeConsumingService></md:SPSSODescriptor>'
+    )
+    content = make_metadata(keys_dir).replace(b"</md:SPSSODescriptor>", wish)
+    biller = make_biller(content)
+    link, mapping = biller.links[0], biller.mappings[0]
+    sending = replace(mapping, slug="sending", rules=(*mapping.rules, Rule("mail", from_="payer.email")))
+    links = (link, replace(link, slug="again"), replace(link, slug="other", mapping="sending"))
+    biller = replace(biller, links=links, mappings=(mapping, sending))
+    found = world.registry.check([publication(biller, 0, content)], now=NOW)
+    [finding] = [one for one in found if one.code == "attribute-required-unsent"]
+    assert (finding.severity, finding.where) == (Severity.WARNING, "riverton-water: links[0].mapping")
+    off = replace(biller, links=(replace(link, enabled=False), links[2]))
+    assert not [one for one in world.registry.check([publication(off, 0, content)], now=NOW) if "unsent" in one.code]
+    assert world.publish(biller, 0, content).revisions == {"riverton-water": 1}
+
+
+def test_l10_addresses_that_our_server_would_not_ask_are_told(world: World, keys_dir: Path) -> None:
+    slo = (
+        b'<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:SOAP" Location="https://10.1.2.3/slo"/>'
+        b'<md:SingleLogoutService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect" '
+        b'Location="https://10.1.2.3/browser"/><md:AssertionConsumerService'
+    )
+    content = make_metadata(keys_dir).replace(b"<md:AssertionConsumerService", slo)
+    biller = make_biller(content)
+    others = load_file(write_partners(*map(make_partner, ("oidc", "backchannel_token")))).billers[0].biller.partners
+    inside = {
+        "oidc": {"backchannel_logout_uri": "https://localhost/out"},
+        "backchannel_token": {"url": "https://[::1]/"},
+    }
+    partners = [replace(one, settings=replace(one.settings, **inside[one.protocol])) for one in others]
+    portal = replace(biller.portal, logout_callback="https://127.0.0.1/ended")
+    biller = replace(biller, partners=(*biller.partners, *partners), portal=portal)
+
+    def judge(registry: Registry) -> dict[str, Finding]:
+        found = registry.check([publication(biller, 0, content)], now=NOW)
+        return {one.where: one for one in found if one.code == "fetch-address"}
+
+    found = judge(world.registry)
+    assert sorted(found) == [
+        "riverton-water: partners[0].saml.metadata",
+        "riverton-water: partners[1].oidc.backchannel_logout_uri",
+        "riverton-water: partners[2].backchannel_token.url",
+        "riverton-water: portal.logout_callback",
+    ]
+    assert {one.severity for one in found.values()} == {Severity.WARNING}
+    logout = found["riverton-water: partners[0].saml.metadata"]
+    assert "'https://10.1.2.3/slo'" in logout.message
+    assert "is in a private network" in logout.message
+    assert "10.1.2.3 or its network to SAML_BRIDGE_FETCH_ALLOW" in logout.fix
+    allowed = AddressRule(("10.0.0.0/8", "127.0.0.0/8", "::1"))
+    assert judge(world.open_another(find_address_fault=allowed.find_fault)) == {}
+
+
+def test_what_can_be_encrypted_is_of_no_concern_where_nothing_is(world: World, keys_dir: Path) -> None:
+    keyless = make_metadata(keys_dir, key=False)
+
+    def codes(encrypt: str) -> set[str]:
+        change = publication(with_saml(make_biller(keyless), encrypt=encrypt), 0, keyless)
+        return {one.code for one in world.registry.check([change], now=NOW)}
+
+    assert codes("when_offered") - codes("never") == {"encryption-key-missing"}
 
 
 @pytest.mark.parametrize(
@@ -863,3 +941,37 @@ def test_conditions_and_transforms_survive_storage(world: World) -> None:
     biller = replace(world.biller, mappings=(replace(world.biller.mappings[0], rules=(rule,)),))
     world.publish(biller)
     assert world.open_another().load_document("riverton-water") == biller
+
+
+def test_k11_no_two_billers_go_by_one_name_whichever_is_first(world: World) -> None:
+    """Each way of naming is compared in `test_holdings.py`; here is what a publication compares with."""
+    name = "https://pay.example/idp"
+    named = replace(world.biller, idp=Idp(entity_id=name))
+    links = with_jwt(make_biller(world.metadata, slug="lakeside-power"), issuer=name)
+    world.keys.create("tokens", kind="rsa-2048", now=NOW)
+    changes = [publication(named, 0, world.metadata), publication(links, 0, world.metadata)]
+    with pytest.raises(ConfigInvalid) as caught:
+        world.registry.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
+    assert [one.code for one in caught.value.findings if one.refuses] == ["issuer-taken"] * 2
+    world.publish(named)
+    assert world.refused(links)["issuer-taken"].where == "lakeside-power: partners[1].jwt.issuer"
+    world.publish(world.biller, 1)
+    world.publish(links)
+    assert world.refused(named, 2)["issuer-taken"].where == "riverton-water: idp.entity_id"
+
+
+def test_k10_a_key_has_one_use_in_the_whole_installation_whichever_is_first(world: World, certs: Path) -> None:
+    for part in ("key", "cert"):
+        shutil.copy(certs / f"newer.{part}.pem", certs / f"copied.{part}.pem")
+    lakeside = make_biller(world.metadata, slug="lakeside-power")
+    for_xml = replace(world.biller, idp=Idp(keys=KeyNames(next="newer")))
+    for_tokens = replace(lakeside, tokens=Tokens(TokenKeys(next="copied")))
+    world.publish(for_xml)
+    found = world.refused(for_tokens)["key-shared"]
+    assert found.where == "lakeside-power: tokens.keys.next"
+    assert "'copied' is the key 'newer' by another name, which signs SAML messages (idp.keys)" in found.message
+    world.publish(world.biller, 1)
+    world.publish(for_tokens)
+    found = world.refused(for_xml, 2)["key-shared"]
+    assert found.where == "riverton-water: idp.keys.next"
+    assert "'newer' is the key 'copied' by another name, which signs tokens of another biller" in found.message

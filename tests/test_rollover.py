@@ -149,6 +149,18 @@ def test_k3_a_rollover_from_the_first_step_to_the_last(roll: Roll) -> None:
     assert (roll.world.bridge.keys.folder / "default.key.pem").exists()
 
 
+@pytest.mark.parametrize(("after", "early"), [(0, True), (23, True), (25, False), (24 * 30, False)])
+def test_a_retirement_is_early_within_the_time_that_our_metadata_may_be_kept(
+    roll: Roll, after: int, early: bool
+) -> None:
+    roll.publish_next()
+    roll.publish(roll.rollover.plan_promotion(BILLER))
+    launcher = roll.rollover.launcher
+    later = replace(launcher, clock=lambda: launcher.clock() + timedelta(hours=after))
+    planned = replace(roll.rollover, launcher=later).plan_retirement(BILLER)
+    assert planned.early == ((BILLER,) if early else ())
+
+
 def test_every_step_is_a_revision_with_its_author_and_words(roll: Roll) -> None:
     roll.publish_next()
     roll.publish(roll.rollover.plan_promotion(BILLER))

@@ -7,8 +7,9 @@ from saml_bridge.db import init_database, upgrade_database
 from saml_bridge.errors import SettingsInvalid
 from saml_bridge.keys import write_private
 from saml_bridge.settings import Settings, check_environment
+from saml_bridge.values import Severity
 
-SECRET = "s" * 40
+SECRET = "a-test-secret-" * 3
 
 
 def read(**variables: str) -> Settings:
@@ -128,6 +129,29 @@ def test_k1_a_secret_that_others_can_read_is_refused_with_the_command_that_mends
     assert f"Run 'chmod 600 {path}'." in refuse(INSTANCE_DIR=str(tmp_path))
 
 
+@pytest.mark.parametrize("guessable", ["s" * 40, "ab" * 20, "0123" * 8])
+@pytest.mark.parametrize("name", ["SECRET_KEY", "PAIRWISE_SECRET", "PARTNER_SECRETS_KEY", "METRICS_TOKEN"])
+def test_k4_a_secret_of_a_few_characters_over_and_over_is_refused(name: str, guessable: str) -> None:
+    said = refuse(**{"SECRET_KEY": SECRET, name: guessable})
+    assert said.startswith(f"SAML_BRIDGE_{name} is a few characters over and over")
+    assert guessable not in said
+    assert "over and over" in refuse(**{"SECRET_KEY": SECRET, name: guessable, "BASE_URL": "https://sso.example.com"})
+
+
+def test_k4_a_guessable_secret_warns_where_only_this_machine_is_served() -> None:
+    """As a test has it: BASE_URL is set to http, which no other address may have."""
+    given = {"SAML_BRIDGE_SECRET_KEY": "s" * 40, "SAML_BRIDGE_BASE_URL": "http://127.0.0.1:8700"}
+    assert Settings.from_env(given).secret_key == "s" * 40
+    (warned,) = check_environment(given)
+    assert (warned.severity, warned.where) == (Severity.WARNING, "SAML_BRIDGE_SECRET_KEY")
+    assert "over and over" in warned.message
+
+
+def test_k4_so_is_one_in_the_secret_file(tmp_path: Path) -> None:
+    write_private(tmp_path / "secret.key", b"s" * 40)
+    assert "a few characters over and over" in refuse(INSTANCE_DIR=str(tmp_path))
+
+
 def test_every_problem_is_named_at_once() -> None:
     with pytest.raises(SettingsInvalid) as caught:
         read(
@@ -152,7 +176,7 @@ def test_the_jwt_source_says_what_it_lacks() -> None:
 
 
 def test_no_secret_is_shown() -> None:
-    assert SECRET not in repr(read(SECRET_KEY=SECRET, METRICS_TOKEN="m" * 40))
+    assert SECRET not in repr(read(SECRET_KEY=SECRET, METRICS_TOKEN="metrics-token-" * 3))
     with pytest.raises(SettingsInvalid) as caught:
         read(SECRET_KEY="hunter2")
     assert "hunter2" not in str(caught.value)
@@ -161,6 +185,55 @@ def test_no_secret_is_shown() -> None:
 def test_a_misspelt_variable_is_warned_of() -> None:
     findings = check_environment({"SAML_BRIDGE_BASEURL": "x", "SAML_BRIDGE_BASE_URL": "y", "PATH": "z"})
     assert [(finding.where, finding.refuses) for finding in findings] == [("SAML_BRIDGE_BASEURL", False)]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BASEURL", "BASE_URL"),
+        ("SESSION_JWK", "SESSION_JWKS"),
+        ("ALLOW_HTTP", "ALLOW_HTTP_ACS"),
+        ("base_url", "BASE_URL"),
+        ("METRIC_TOKEN", "METRICS_TOKEN"),
+    ],
+)
+def test_a_misspelt_variable_is_answered_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    [finding] = check_environment({f"SAML_BRIDGE_{name}": "x"})
+    assert f"did you mean SAML_BRIDGE_{meant}?" in finding.message
+
+
+def test_a_variable_like_none_gets_the_list() -> None:
+    [finding] = check_environment({"SAML_BRIDGE_XYZZY": "x"})
+    assert "did you mean" not in finding.message
+    assert "SAML_BRIDGE_BASE_URL" in finding.fix
+
+
+def test_problems_of_one_variable_and_of_several_and_misspelt_ones_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        read(
+            INSTANCE_DIR=str(tmp_path),
+            BASE_URL="http://pay.example",
+            SESSION_SOURCE="jwt",
+            SESSION_JWKS_URL="https://pay.example/jwks.json",
+            SESSION_SOURCES="sources.yaml",
+            INTROSPECTION_AUTH="guess",
+        )
+    assert [(one.where.removeprefix("SAML_BRIDGE_"), one.refuses) for one in caught.value.findings] == [
+        ("BASE_URL", True),
+        ("INTROSPECTION_AUTH", True),
+        ("SECRET_KEY", True),
+        ("SESSION_JWKS", True),
+        ("SESSION_ISSUER", True),
+        ("SESSION_AUDIENCE", True),
+        ("SESSION_SOURCES", True),
+        ("SESSION_JWKS_URL", False),
+    ]
+
+
+def test_what_could_not_be_read_is_not_said_to_be_missing_too() -> None:
+    given = {"SESSION_SOURCE": "introspection", "INTROSPECTION_URL": "https://pay.example/"}
+    assert "'guess'" in refuse(SECRET_KEY=SECRET, INTROSPECTION_AUTH="guess", **given)
+    assert "no such home" in refuse(INSTANCE_DIR="~no-such-user")
 
 
 def test_the_introspection_source_says_what_it_lacks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -11,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saml_bridge.carried_token import add_to_query
+from saml_bridge.claims import RESERVED_CLAIMS
 from saml_bridge.errors import PartnerUnusable
 from saml_bridge.values import FormPost, Redirect
 from tests.receiving import (
     NOW,
     SESSION,
     check_golden,
+    decode_part,
     launch,
     list_findings,
     make_biller,
@@ -45,13 +48,14 @@ def test_rfc7519_4_1_the_token_says_who_for_how_long_and_once(algorithm: str, ke
         "account_number": SESSION.accounts[0]["number"],
         "name": f"{SESSION.payer['given_name']} {SESSION.payer['family_name']}",
         "address": {"postal_code": SESSION.accounts[0]["service_address"]["postal_code"]},
-        "iss": "https://sso.example.com/oidc/riverton-water",
+        "iss": "https://sso.example.com/oidc/riverton-water/links",
         "aud": "partner",
         "iat": int(NOW.timestamp()),
         "exp": int(NOW.timestamp()) + 120,
         "jti": "72" * 20,
     }
     assert built.begun is None
+    assert (built.response_id, built.assertion_id) == (None, "72" * 20)
 
 
 @pytest.mark.parametrize(
@@ -145,3 +149,30 @@ def test_a_rule_cannot_set_what_the_token_says_itself() -> None:
     rules = [{"attribute": "exp", "constant": "9999999999"}, {"attribute": "jti", "constant": "1"}]
     found = list_findings(make_biller("jwt", {"url": URL}, rules=rules))
     assert [one.code for one in found] == ["claim-reserved"] * 2
+
+
+@pytest.mark.parametrize(("algorithm", "key"), [("RS256", "tokens"), ("HS256", "shared")])
+def test_k11_a_signed_link_says_nothing_that_an_id_token_says(algorithm: str, key: str) -> None:
+    """Also for a document of an older version, which nobody has checked since."""
+    rules = [{"attribute": name, "constant": "x"} for name in sorted(RESERVED_CLAIMS)]
+    named = {"secret": key} if algorithm == "HS256" else {}
+    settings = {"url": URL, "algorithm": algorithm, "subject": None, **named}
+    built = launch(make_biller("jwt", settings, rules=rules), secret=SECRET)
+    token = built.document.decode()
+    assert json.loads(decode_part(token.partition(".")[0]))["typ"] == "one-way+jwt"
+    claims = read_jwt(token, algorithm, SECRET if algorithm == "HS256" else key)
+    assert set(claims) == {"iss", "iat", "exp", "jti"}
+    assert claims["iss"] == "https://sso.example.com/oidc/riverton-water/links"
+
+
+@pytest.mark.parametrize("protocol", ["jwt", "encrypted_token", "oidc"])
+@pytest.mark.parametrize("name", sorted(RESERVED_CLAIMS))
+def test_k11_no_rule_sets_what_says_what_a_token_is_good_for(protocol: str, name: str) -> None:
+    own = {"encrypted_token": {"key_management": "dir", "secret": "shared"}, "jwt": {}}
+    oidc = {"client_id": "c", "redirect_uris": [URL], "client_auth": "none"}
+    settings = oidc if protocol == "oidc" else {"url": URL, **own[protocol]}
+    rules = [{"attribute": f"{name}.inner", "constant": "x"}, {"attribute": f"portal_{name}", "constant": "x"}]
+    [found] = list_findings(make_biller(protocol, settings, rules=rules))
+    assert (found.code, found.where) == ("claim-reserved", "mappings[usage].rules[0].attribute")
+    assert repr(name) in found.message
+    assert f"portal_{name.lstrip('_')}" in found.fix

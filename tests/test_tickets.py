@@ -16,11 +16,19 @@ from sqlalchemy import select
 
 from saml_bridge.audit import Kind, Search
 from saml_bridge.db import find_database
-from saml_bridge.errors import AccountRefused, BridgeError, LaunchRefused, LinkUnknown, MappingRefused, SessionAbsent
+from saml_bridge.errors import (
+    AccountRefused,
+    BridgeError,
+    LaunchRefused,
+    LinkUnknown,
+    MappingRefused,
+    SessionAbsent,
+    SessionEnded,
+)
 from saml_bridge.exchanges import HeldSessionRow
 from saml_bridge.fields import parse_session
 from saml_bridge.launch import Launched, Launcher, LaunchRequest
-from saml_bridge.tickets import TicketRefused, TicketRequest, Tickets
+from saml_bridge.tickets import CHOICE, TicketRefused, TicketRequest, Tickets
 from saml_bridge.values import Credentials, PortalSession, TraceId
 from tests.world import BILLER, World
 
@@ -122,11 +130,12 @@ import json, sys
 from datetime import UTC, datetime
 from flask import Flask
 from saml_bridge.db import init_database
-from saml_bridge.exchanges import Exchanges
+from saml_bridge.exchanges import Exchanges, Purpose
 exchanges = Exchanges(init_database(Flask("saml_bridge"), sys.argv[1]), secret=sys.argv[2].encode())
 print("ready", flush=True)
 sys.stdin.readline()
-taken = [exchanges.take_session(token=token, browser=None, now=datetime.now(UTC)) for token in json.loads(sys.argv[3])]
+now, take = datetime.now(UTC), exchanges.take_session
+taken = [take(Purpose.TICKET, token=token, browser=None, now=now) for token in json.loads(sys.argv[3])]
 print(sum(one is not None for one in taken))
 """
 
@@ -224,6 +233,7 @@ def test_g1_a_session_waits_for_one_link(tickets: Tickets, world: World, biller:
     token, browser = hold(tickets, world)
     with pytest.raises(TicketRefused):
         tickets.take_held(token, browser=browser, biller=biller, link=link)
+    tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
 
 
 def test_what_is_past_its_end_is_removed(tickets: Tickets, world: World, clock: Clock) -> None:
@@ -239,7 +249,7 @@ def test_a_ticket_of_a_session_that_was_signed_out_of_launches_nothing(
 ) -> None:
     token = issue(tickets, world)
     session = parse_session(world.session())
-    world.bridge.exchanges.note_ended(biller=BILLER, sid=session.sid, now=clock())
+    world.bridge.launcher.ended_sessions.note_session(BILLER, session.sid, ends_at=None, now=clock())
     with pytest.raises(TicketRefused):
         tickets.redeem(token)
 
@@ -248,6 +258,39 @@ def test_a_choice_that_waits_ends_with_the_sign_out(tickets: Tickets, world: Wor
     session = parse_session(world.session())
     ask_for = LaunchRequest(BILLER, "usage", Credentials(), TraceId("TEST-TRAC-E234"))
     token, browser = tickets.hold(ask_for, session, browser=None)
-    world.bridge.exchanges.note_ended(biller=BILLER, payer_id=session.payer["id"], now=clock())
+    world.bridge.launcher.ended_sessions.note_payer(BILLER, session.payer["id"], now=clock())
     with pytest.raises(TicketRefused):
         tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
+
+
+def test_b19_a_session_that_was_signed_out_of_gets_no_ticket(tickets: Tickets, world: World, clock: Clock) -> None:
+    asked = ask(world)
+    world.bridge.launcher.ended_sessions.note_session(BILLER, asked.session.sid, ends_at=None, now=clock())
+    with pytest.raises(SessionEnded):
+        tickets.issue(asked)
+    [record] = world.bridge.audit.search(Search(kind=Kind.TICKET_REFUSED))
+    assert record.entry.code == "session-ended"
+
+
+def test_b20_a_choice_ends_when_it_was_to_end_however_often_it_is_held_again(
+    tickets: Tickets, world: World, clock: Clock
+) -> None:
+    ask_for = LaunchRequest(BILLER, "usage", Credentials(), TRACE)
+    began, (token, browser) = clock.now, tickets.hold(ask_for, parse_session(world.session()), browser=None)
+    for minute in range(1, 10):
+        clock.now = began + timedelta(minutes=minute)
+        waiting = tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
+        assert waiting.ends_at == began + CHOICE
+        token, _ = tickets.hold(ask_for, waiting.session, browser=browser, ends_at=waiting.ends_at)
+    clock.now = began + CHOICE
+    with pytest.raises(TicketRefused):
+        tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
+
+
+@pytest.mark.parametrize("vouched", [True, False])
+def test_b18_what_was_not_sent_by_the_portal_is_not_held_as_if_it_had_been(
+    tickets: Tickets, world: World, vouched: bool
+) -> None:
+    ask_for = LaunchRequest(BILLER, "usage", Credentials(), TRACE, vouched=vouched)
+    token, browser = tickets.hold(ask_for, parse_session(world.session()), browser=None)
+    assert tickets.take_held(token, browser=browser, biller=BILLER, link="usage").vouched is vouched

@@ -384,11 +384,3 @@ def test_a_billers_next_and_previous_key_for_tokens_are_there_and_fit_for_tokens
     ]
     good = find_among(default="idp-rsa", tokens="idp-rsa3072", autumn="idp-p256", winter="portal-ed25519")
     assert list(check_biller_keys(biller, good)) == []
-
-
-def test_k6_a_partners_own_key_is_none_that_signs_xml() -> None:
-    biller = make_biller(JwtSettings(URL), OidcSettings("c", (URL,), key="spring"))
-    assert list(check_biller_keys(biller, find_among(default="idp-rsa"))) == []
-    [finding] = check_biller_keys(biller, find_among(default="idp-rsa", spring="idp-rsa"))
-    assert (finding.code, finding.where, finding.refuses) == ("key-shared", "partners[1].jwt.key", True)
-    assert "'spring' is the key 'default' by another name" in finding.message

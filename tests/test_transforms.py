@@ -93,6 +93,8 @@ def test_a_transform_of_one_value(raw: object, value: str, expected: str) -> Non
     "raw, values, expected",
     [
         ("strip", [" ", "a"], ["a"]),
+        ({"replace": {"old": "a", "new": " "}}, ["a", "ab"], [" b"]),
+        ({"lookup": {"table": {"a": "\u00a0"}, "default": "x"}}, ["a", "b"], ["x"]),
         ("digits_only", ["abc", "1"], ["1"]),
         ({"substring": 5}, ["abc", "abcdefg"], ["fg"]),
         ({"regex_extract": "^A-(.*)"}, ["B-1", "A-2", "A-"], ["2"]),
@@ -160,10 +162,10 @@ def test_o19_a_pattern_that_would_take_much_memory_is_refused() -> None:
 @pytest.mark.parametrize(
     "raw, code, where, said",
     [
-        ("padleft", "transform-unknown", "t", "there is no transform 'padleft'; did you mean 'pad_left'?"),
+        ("padleft", "transform-unknown", "t", "there is no transform 'padleft'; did you mean pad_left?"),
         ("eval", "transform-unknown", "t", "there is no transform 'eval'"),
         ("pad_left", "transform-parameter-missing", "t.width", "needs the parameter 'width' (a whole number)"),
-        ({"pad_left": {"widht": 3, "width": 3}}, "transform-parameter-unknown", "t.widht", "did you mean 'width'?"),
+        ({"pad_left": {"widht": 3, "width": 3}}, "transform-parameter-unknown", "t.widht", "did you mean width?"),
         ({"upper": {"locale": "tr"}}, "transform-parameter-unknown", "t.locale", "upper has no parameter 'locale'"),
         ({"upper": 3}, "transform-parameter-unknown", "t.value", "upper has no parameter 'value'"),
         ({"pad_left": "ten"}, "transform-parameter", "t.width", "expected a whole number, found text"),
@@ -195,7 +197,7 @@ def test_o19_a_pattern_that_would_take_much_memory_is_refused() -> None:
         ({"regex_extract": {"pattern": "(a)", "group": 2}}, "transform-parameter", "t.group", "expected 0 to 1"),
         ({"regex_extract": {"pattern": "(a)", "group": -1}}, "transform-parameter", "t.group", "expected 0 to"),
         ({"regex_extract": {"pattern": "(?P<x>a)", "group": "y"}}, "transform-parameter", "t.group", "named groups: x"),
-        ({"prefix": "a\x00"}, "transform-parameter", "t.text", "has the character U+0000, which XML cannot carry"),
+        ({"prefix": "a\x00"}, "transform-parameter", "t.text", "has the character U+0000, which no message can carry"),
         ({"lookup": {"table": {"a": "\ud800"}}}, "transform-parameter", "t.table", "U+D800"),
         ("lookup", "transform-parameter-missing", "t.table", "(a table from text to text)"),
         ({"lookup": "x"}, "transform-parameter", "t.table", "expected a table from text to text, found text"),
@@ -203,6 +205,9 @@ def test_o19_a_pattern_that_would_take_much_memory_is_refused() -> None:
         ({"lookup": {"table": {7: "a"}}}, "transform-parameter", "t.table", "found a number (put it in quotes)"),
         ({"lookup": {"table": {"a": None}}}, "transform-parameter", "t.table", "must be text, found nothing"),
         ({"lookup": {"table": {"a": "b"}, "default": 3}}, "transform-parameter", "t.default", "expected text"),
+        ({"date_format": "YYYY-MM-DD"}, "transform-parameter", "t.to", "has no directive"),
+        ({"date_format": "100%%"}, "transform-parameter", "t.to", "the same text for every date"),
+        ({"date_format": {"from": "today", "to": "%Y"}}, "transform-parameter", "t.from", "has no directive"),
         ({"date_format": "%Q"}, "transform-parameter", "t.to", "%Q is not allowed; allowed are %Y"),
         ({"date_format": "%Y%"}, "transform-parameter", "t.to", "is not allowed"),
         ({"date_format": {"from": "%-d", "to": "%Y"}}, "transform-parameter", "t.from", "%-d is not allowed"),
@@ -211,6 +216,8 @@ def test_o19_a_pattern_that_would_take_much_memory_is_refused() -> None:
         ("hash_sha256", "transform-parameter-missing", "t.salt", "needs the parameter 'salt'"),
         ({"hash_sha256": "hunter2-short"}, "transform-parameter", "t.salt", "expected 16 to 1000 characters, found 13"),
         ({"default": ""}, "transform-parameter", "t.value", "expected 1 to 1000 characters, found 0"),
+        ({"default": " \u00a0"}, "transform-parameter", "t.value", "is white space alone, which is no value"),
+        ({"suffix": "\r\n"}, "transform-parameter", "t.text", "U+000D"),
     ],
 )
 def test_a_wrong_transform_is_found_at_publication(raw: object, code: str, where: str, said: str) -> None:
@@ -220,6 +227,11 @@ def test_a_wrong_transform_is_found_at_publication(raw: object, code: str, where
     assert findings[0].refuses
     with pytest.raises(ConfigInvalid):
         compile_transform(parse_transform(raw))
+
+
+def test_a_date_pattern_without_directive_is_refused_with_an_example() -> None:
+    findings = check_transform(parse_transform({"date_format": {"from": "DD.MM.YYYY", "to": "YYYY"}}), where="t")
+    assert [(one.where, "for example %" in one.fix) for one in findings] == [("t.from", True), ("t.to", True)]
 
 
 def test_every_wrong_parameter_is_found_at_once_and_no_salt_is_repeated() -> None:

@@ -100,7 +100,7 @@ def sp_metadata(*, acs: str = SP_ACS, extra: str = "", role: str = "", services:
 def make_settings(folder: Path, database_url: str, **changes: Any) -> Settings:
     """Settings of an installation below `folder`, with a copy of the test-only key that its owner alone may read."""
     certs = folder / "certs"
-    certs.mkdir(exist_ok=True)
+    certs.mkdir(mode=0o700, exist_ok=True)
     for kind in ("key", "cert"):
         target = certs / f"default.{kind}.pem"
         shutil.copyfile(KEYS / f"idp-rsa.{kind}.pem", target)

@@ -9,7 +9,6 @@ A template says how much of it is known. What is not `documented` is a starting 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from saml_bridge.catalog.schemas import Blank, Evidence, Fact, Parts, TemplateSc
 from saml_bridge.config import read_document
 from saml_bridge.config.blanks import fill_blanks, find_blanks
 from saml_bridge.errors import BridgeError
+from saml_bridge.nearest import find_nearest, suggest
 from saml_bridge.values import Finding, Severity
 
 __all__ = [
@@ -126,7 +126,8 @@ def _list_nearest(templates: Sequence[Template], text: str) -> list[str]:
     if text and holding:
         return holding
     words = {word: one.slug for one in templates for word in (one.slug, one.title.lower(), *one.slug.split("-"))}
-    return [words[close] for close in difflib.get_close_matches(text, words, n=1)]
+    nearest = find_nearest(text, words)
+    return [words[nearest]] if nearest else []
 
 
 def read_template(slug: str, content: bytes) -> Template:
@@ -157,11 +158,8 @@ def check_values(blanks: Sequence[Blank], values: Mapping[str, str]) -> None:
     known = {one.name: one for one in blanks}
     for name, value in values.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            nearest = f"; did you mean {close[0]}?" if close else ""
-            raise refuse(
-                "blank-unknown", f"there is no blank {name[:100]!r}{nearest}", f"There are: {', '.join(known)}."
-            )
+            message = f"there is no blank {name[:100]!r}{suggest(name, known)}"
+            raise refuse("blank-unknown", message, f"There are: {', '.join(known)}.")
         if not value.isprintable() or "{{" in value or not re.fullmatch(known[name].pattern, value):
             message = f"{name}: {value[:100]!r} does not fit; expected something like {known[name].example!r}"
             raise refuse("blank-unfit", message, known[name].about)

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-import getpass
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from saml_bridge.cli.group import FILE, cli, find_sources, now, opened, show_published
-from saml_bridge.publishing import PlannedFile, apply_plan, export_biller, plan_file
+from saml_bridge.errors import ConfigInvalid
+from saml_bridge.installation import name_operator
+from saml_bridge.publishing import PlannedFile, apply_plan, export_biller, judge_plan, plan_file
 from saml_bridge.terminal import clean, show_finding
-from saml_bridge.values import Severity
+from saml_bridge.values import Finding
 from saml_bridge.web.launch import new_trace_id
 
+SAID_BY_PLAN = "certificate-"
+"""How the codes of findings begin that 'apply' does not repeat: these keys work all the same."""
 
-@cli.command()
-@click.argument("file", type=FILE)
-def plan(file: Path) -> None:
-    """Show in words what applying FILE would change, and what is wrong with it."""
-    with opened() as bridge:
-        planned = plan_file(bridge.registry, file, now=now(), sources=find_sources(bridge))
-        _show_plan(planned)
-        for risky in planned.risky:
-            show_finding(risky.to_finding(Severity.WARNING))
-
-
-@cli.command()
-@click.argument("file", type=FILE)
-@click.option("--comment", default="", help="Why, for the list of revisions.")
-@click.option("--author", default=None, help="Who publishes; default: the system's user name.")
-@click.option(
+ACCEPT = click.option(
     "--accept-metadata",
     "accepted",
     multiple=True,
     metavar="PARTNER",
     help="Take over a risky change of this partner's metadata; BILLER/PARTNER for one biller's. Repeatable.",
 )
+
+
+@cli.command()
+@click.argument("file", type=FILE)
+@ACCEPT
+def plan(file: Path, accepted: tuple[str, ...]) -> None:
+    """Show in words what applying FILE would change, and what is wrong with it.
+
+    Exit code 1 when 'apply' of the same file, with the same --accept-metadata, would refuse it.
+    """
+    with opened() as bridge:
+        planned = plan_file(bridge.registry, file, now=now(), sources=find_sources(bridge))
+        _show_plan(planned, planned.findings)
+        refusals = judge_plan(bridge.registry, planned, accept=accepted)
+        if refusals:
+            raise ConfigInvalid(f"{file} cannot be applied", findings=refusals)
+
+
+@cli.command()
+@click.argument("file", type=FILE)
+@click.option("--comment", default="", help="Why, for the list of revisions.")
+@click.option("--author", default=None, help="Who publishes; default: the system's user name.")
+@ACCEPT
 def apply(file: Path, comment: str, author: str | None, accepted: tuple[str, ...]) -> None:
     """Publish the billers in FILE: all of them or none.
 
@@ -43,12 +55,15 @@ def apply(file: Path, comment: str, author: str | None, accepted: tuple[str, ...
     """
     with opened() as bridge:
         planned = plan_file(bridge.registry, file, now=now(), sources=find_sources(bridge))
-        _show_plan(planned)
+        said = [one for one in planned.findings if one.code.startswith(SAID_BY_PLAN)]
+        _show_plan(planned, [one for one in planned.findings if one not in said])
+        if said:
+            click.echo(f"{len(said)} more about partners' certificates: 'saml-bridge plan {file}' says it.")
         trace_id = new_trace_id(bridge.launcher)
         published = apply_plan(
             bridge.registry,
             planned,
-            author=author or getpass.getuser(),
+            author=author or name_operator(),
             comment=comment,
             now=now(),
             trace_id=trace_id,
@@ -66,8 +81,8 @@ def export(biller: str, revision: int | None) -> None:
         click.echo(export_biller(bridge.registry, biller, revision=revision), nl=False)
 
 
-def _show_plan(planned: PlannedFile) -> None:
-    for finding in planned.findings:
+def _show_plan(planned: PlannedFile, findings: Sequence[Finding]) -> None:
+    for finding in findings:
         show_finding(finding)
     for biller in planned.billers:
         if not biller.changes:

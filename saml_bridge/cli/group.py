@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +12,15 @@ import click
 from saml_bridge import __version__
 from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.db import check_schema
-from saml_bridge.errors import BridgeError
+from saml_bridge.errors import BillerUnknown, BridgeError
+from saml_bridge.nearest import suggest
 from saml_bridge.publishing import Sources
 from saml_bridge.registry import Published
-from saml_bridge.settings import Settings
+from saml_bridge.settings import Settings, check_environment
 from saml_bridge.terminal import clean, show_finding
+from saml_bridge.values import Finding, Severity
 
+MOST_SHOWN = 20
 FILE: click.Path = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -58,11 +61,26 @@ def cli() -> None:
 
 @contextmanager
 def opened(*, need_tables: bool = True) -> Iterator[Bridge]:
+    """The installation, for one command. A biller that is unknown is answered with the closest one there is."""
     bridge = open_bridge(Settings.from_env())
+    for finding in check_environment():
+        show_finding(finding, err=True)
     if need_tables:
         for finding in check_schema(bridge.app):
             raise BridgeError(finding.message, code=finding.code, findings=[finding])
-    yield bridge
+    try:
+        yield bridge
+    except BillerUnknown as error:
+        raise refuse_unknown(error, error.slug, bridge.registry.list_billers()) from error
+
+
+def refuse_unknown(error: BridgeError, name: str, known: Sequence[str]) -> BridgeError:
+    """The error with the known name that was probably meant, and the first known ones as its fix."""
+    shown = ", ".join(known[:MOST_SHOWN]) + (", …" if len(known) > MOST_SHOWN else "")
+    fix = f"There are: {shown}." if known else "There are none yet."
+    message = f"{error.detail}{suggest(name, known)}"
+    finding = Finding(error.code, Severity.ERROR, message, fix)
+    return BridgeError(message, code=error.code, findings=[finding])
 
 
 def now() -> datetime:

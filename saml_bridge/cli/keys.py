@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +17,8 @@ from saml_bridge.key_report import build_json as build_board_json
 from saml_bridge.key_report import describe_kind, show_board, show_ring
 from saml_bridge.keys import KeyKind
 from saml_bridge.rehearsals import VERDICTS, Verdict
+from saml_bridge.rollover import METADATA_KEPT, KeyUse, RolloverRefused, merge_changes
 from saml_bridge.rollover import Change as KeyChange
-from saml_bridge.rollover import KeyUse, RolloverRefused, merge_changes
 from saml_bridge.terminal import show_finding
 from saml_bridge.values import Finding, Severity
 from saml_bridge.web.launch import new_trace_id
@@ -68,8 +67,8 @@ def keys_create(name: str, kind: KeyKind, encrypt: bool) -> None:
 def keys_import(name: str, key_file: Path, certificate_file: Path, encrypt: bool) -> None:
     """Take a copy of a key that was made elsewhere, as NAME.
 
-    RSA of 2048 to 4096 bits, P-256 or P-384. A key that is encrypted is opened with SAML_BRIDGE_KEY_PASSPHRASE, and
-    stays encrypted with it. The files themselves are left as they are.
+    RSA of 2048 to 4096 bits, P-256 or P-384; Ed25519 for tokens. A key that is encrypted is opened with
+    SAML_BRIDGE_KEY_PASSPHRASE, and stays encrypted with it. The files themselves are left as they are.
     """
     with opened(need_tables=False) as bridge:
         key = bridge.keys.import_files(name, key_file=key_file, certificate_file=certificate_file, encrypt=encrypt)
@@ -156,7 +155,12 @@ def keys_promote(biller: str | None, partners: tuple[str, ...], name: str | None
         billers = _choose_billers(bridge, biller, name, "next")
         change = merge_changes([bridge.rollover.plan_promotion(slug, partners) for slug in billers])
         if change.unverified and not yes:
-            _confirm_unverified(change.unverified)
+            _confirm(
+                f"not seen to accept the next key: {', '.join(change.unverified)}",
+                "Their payers cannot sign on if they do not. Promote all the same?",
+                code="partners-unverified",
+                fix="Rehearse it with them ('saml-bridge keys rehearse'), or say --yes.",
+            )
         _publish_change(bridge, change)
         click.echo("Watch the sign-ons; 'saml-bridge keys demote' is the way back.")
 
@@ -176,12 +180,21 @@ def keys_demote(biller: str | None, partners: tuple[str, ...], name: str | None)
 @click.argument("biller", required=False)
 @click.option("--next", "withdraw", is_flag=True, help="The next key, which is not to be used after all.")
 @click.option("--all-with", "name", default=None, metavar="KEY", help=ALL_WITH.format("previous (or next)"))
-def keys_retire(biller: str | None, withdraw: bool, name: str | None) -> None:
+@click.option("--yes", is_flag=True, help="Also within a day of the promotion.")
+def keys_retire(biller: str | None, withdraw: bool, name: str | None, yes: bool) -> None:
     """Publish the previous key of BILLER no more. Its files stay in the certificates folder."""
     use: Literal["previous", "next"] = "next" if withdraw else "previous"
     with opened() as bridge:
         billers = _choose_billers(bridge, biller, name, use)
         change = merge_changes([bridge.rollover.plan_retirement(slug, use=use) for slug in billers])
+        if change.early and not yes:
+            hours = int(METADATA_KEPT.total_seconds() // 3600)
+            _confirm(
+                f"the promotion is less than {hours} hours old: {', '.join(change.early)}",
+                "Partners may still go by the metadata of before, and 'keys demote' is no way back then. Retire it?",
+                code="promotion-young",
+                fix="Wait until partners have fetched our metadata again, or say --yes.",
+            )
         _publish_change(bridge, change)
         click.echo(f"The files of the key stay in {bridge.keys.folder}; remove them when no biller names it.")
 
@@ -192,15 +205,12 @@ def _choose_billers(bridge: Bridge, biller: str | None, name: str | None, use: K
     return (biller,) if biller is not None else bridge.rollover.list_billers_of(use, name or "")
 
 
-def _confirm_unverified(unverified: Sequence[str]) -> None:
+def _confirm(message: str, question: str, *, code: str, fix: str) -> None:
     """Ask; without a terminal to ask at it is a refusal."""
-    names = ", ".join(unverified)
     if not sys.stdin.isatty():
-        message = f"not seen to accept the next key: {names}"
-        fix = "Rehearse it with them ('saml-bridge keys rehearse'), or say --yes."
-        raise RolloverRefused(message, findings=[Finding("partners-unverified", Severity.ERROR, message, fix)])
-    click.echo(f"Not seen to accept the next key: {names}")
-    if not click.confirm("Their payers cannot sign on if they do not. Promote all the same?"):
+        raise RolloverRefused(message, findings=[Finding(code, Severity.ERROR, message, fix)])
+    click.echo(f"{message[0].upper()}{message[1:]}")
+    if not click.confirm(question):
         raise RolloverRefused("nothing was changed")
 
 

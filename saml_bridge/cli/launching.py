@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from saml_bridge.app import Bridge
-from saml_bridge.cli.group import FILE, cli, now, opened
-from saml_bridge.errors import BridgeError, LaunchRefused, SignInFailed
+from saml_bridge.cli.group import FILE, cli, now, opened, refuse_unknown
+from saml_bridge.errors import BridgeError, LaunchRefused, LinkUnknown, SignInFailed
 from saml_bridge.fields import build_example
 from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
 from saml_bridge.sessions import FileSource
@@ -50,6 +50,9 @@ def launch(biller: str, link: str, session: Path, account: str | None, callback:
             outcome = bridge.launcher.launch(ask, FileSource(session))
         except BridgeError as error:
             click.echo(f"trace ID {ask.trace_id}", err=True)
+            if isinstance(error, LinkUnknown):
+                links = [one.slug for one in bridge.registry.load_document(biller).links]
+                raise refuse_unknown(error, link, links) from None
             raise (error.__cause__ if isinstance(error, SignInFailed) and error.__cause__ else error) from None
         if not isinstance(outcome, Launched):
             raise _explain_unfinished(outcome)
@@ -81,4 +84,6 @@ def _render_launched(bridge: Bridge, launched: Launched, output: str) -> str:
 @click.argument("biller")
 def sample_session(biller: str) -> None:
     """Print a portal session of an invented payer, good for an hour: something to try 'launch' with."""
+    with opened() as bridge:
+        bridge.registry.find_current(biller)
     click.echo(json.dumps(build_example(biller, now=int(now().timestamp())), indent=2))

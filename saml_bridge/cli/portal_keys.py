@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import timedelta
 
 import click
@@ -10,6 +9,7 @@ import click
 from saml_bridge.app import Bridge
 from saml_bridge.audit import Entry, Kind
 from saml_bridge.cli.group import cli, now, opened
+from saml_bridge.installation import name_operator
 from saml_bridge.portal_keys import CALLS, DEFAULT_OVERLAP, DEFAULT_PER_MINUTE, EVERY_BILLER, PortalKey
 from saml_bridge.terminal import make_console, make_table
 from saml_bridge.web.launch import new_trace_id
@@ -111,6 +111,6 @@ def _record_portal_key(bridge: Bridge, kind: Kind, key: PortalKey) -> None:
                 trace_id=new_trace_id(bridge.launcher),
                 biller=biller,
                 detail=f"{key.id} ({key.name}) for {', '.join(key.calls)}",
-                actor=getpass.getuser(),
+                actor=name_operator(),
             )
         )

@@ -12,10 +12,11 @@ import click
 
 from saml_bridge.app import Bridge
 from saml_bridge.audit import Entry, Kind
-from saml_bridge.cli.group import FILE, Instant, cli, now, opened
+from saml_bridge.cli.group import FILE, Instant, cli, now, opened, refuse_unknown
 from saml_bridge.errors import BillerUnknown
 from saml_bridge.installation import name_operator
-from saml_bridge.partner_secrets import DEFAULT_OVERLAP, MOST_CHARACTERS, SecretRefused, SecretState
+from saml_bridge.nearest import suggest
+from saml_bridge.partner_secrets import DEFAULT_OVERLAP, MOST_CHARACTERS, SecretRefused, SecretState, SecretUnknown
 from saml_bridge.terminal import make_console, make_table
 from saml_bridge.web.launch import new_trace_id
 
@@ -83,10 +84,15 @@ def _find_note(bridge: Bridge, biller: str, name: str) -> str | None:
     try:
         document, _ = bridge.registry.load_in_force(biller)
     except BillerUnknown:
-        return f"There is no biller {biller} yet."
-    if any(getattr(partner.settings, "secret", None) == name for partner in document.partners):
+        return _say_absent(bridge, biller)
+    named = [secret for one in document.partners if (secret := getattr(one.settings, "secret", None))]
+    if name in named:
         return None
-    return f"No partner of {biller} names {name} as its secret yet."
+    return f"No partner of {biller} names {name} as its secret yet{suggest(name, named) or '.'}"
+
+
+def _say_absent(bridge: Bridge, biller: str) -> str:
+    return f"There is no biller {biller} yet{suggest(biller, bridge.registry.list_billers()) or '.'}"
 
 
 def _read(file: Path | None) -> str:
@@ -115,6 +121,8 @@ def secrets_list(biller: str) -> None:
         states, at = bridge.partner_secrets.list_states(biller), now()
         if not states:
             click.echo(f"{biller} has no secrets")
+            if not bridge.registry.current_revision(biller):
+                click.echo(_say_absent(bridge, biller), err=True)
             return
         table = make_table("name", "set", "state")
         for state in states:
@@ -134,7 +142,12 @@ def _describe(state: SecretState, at: datetime) -> str:
 def secrets_revoke(biller: str, name: str) -> None:
     """Remove the secret NAME of BILLER at once, with the one before it; launches that need it are refused then."""
     with opened() as bridge:
-        count = bridge.partner_secrets.revoke(biller, name)
+        try:
+            count = bridge.partner_secrets.revoke(biller, name)
+        except SecretUnknown as error:
+            if bridge.registry.current_revision(biller):
+                raise
+            raise refuse_unknown(error, biller, bridge.registry.list_billers()) from error
         _record(bridge, Kind.SECRET_REVOKED, biller, name, now())
     click.echo(f"{biller}: {count} secret{'s' if count > 1 else ''} of the name {name} removed")
 

@@ -25,7 +25,7 @@ from saml_bridge.config.blanks import check_blanks, leave_out_filled_later
 from saml_bridge.config.checks import check_parts
 from saml_bridge.config.key_texts import FIELDS as KEY_SETTINGS
 from saml_bridge.config.key_texts import check_key_text, is_key_text, normalize_key_text
-from saml_bridge.config.parts import check_unique
+from saml_bridge.config.parts import check_unique, list_slugs
 from saml_bridge.config.schemas import BillerSchema, FiledBiller, FileSchema, Problem
 from saml_bridge.config.yaml_text import Lines, read_yaml, write_yaml
 from saml_bridge.document import Biller, Partner, SamlSettings
@@ -43,6 +43,8 @@ __all__ = [
     "dump_biller",
     "from_json",
     "load_file",
+    "name_parts",
+    "peek_json",
     "read_document",
     "read_signer",
     "resolve_metadata",
@@ -73,11 +75,12 @@ def load_file(content: bytes | str, *, allow_http: bool = False) -> FileDocument
     loaded, findings = _load(_FILE, data, "")
     billers = list(enumerate((loaded or {}).get("billers") or ()))
     read = [(position, _unwrap(item)) for position, item in billers if item is not None]
-    findings += check_unique(read, "slug", where="billers")
+    together = list(check_unique(read, "slug", where="billers"))
     for position, biller in read:
-        findings += check_parts(biller, where=f"billers[{position}].", allow_http=allow_http)
+        together += check_parts(biller, where=f"billers[{position}].", allow_http=allow_http)
+    findings += leave_out_filled_later(together, findings)  # of what could not be read nothing else is true
     blank = list(check_blanks(data))
-    findings = _sort(blank + leave_out_filled_later(findings, blank), lines)
+    findings = _sort(blank + leave_out_filled_later(findings, blank), lines, data)
     _raise_refusals(findings)
     return FileDocument(tuple(item for _, item in billers), tuple(findings))
 
@@ -86,7 +89,7 @@ def read_document(content: bytes | str, schema: Schema) -> Any:
     """A YAML document of another kind, as its schema loads it. Raises ConfigInvalid with every finding, each placed."""
     data, lines = read_yaml(content)
     loaded, findings = _load(schema, data, "")
-    _raise_refusals(_sort(findings, lines))
+    _raise_refusals(_sort(findings, lines, data))
     return loaded
 
 
@@ -110,6 +113,11 @@ def from_json(text: str) -> Biller:
     _raise_refusals(findings)
     found: Biller = biller
     return found
+
+
+def peek_json(text: str) -> Any:
+    """The biller of what `to_json` wrote, as mappings and lists: for what asks all billers a question or two."""
+    return json.loads(text)["biller"]
 
 
 def check_biller(biller: Biller, *, allow_http: bool = False) -> tuple[Finding, ...]:
@@ -181,7 +189,7 @@ def resolve_metadata(
             else:
                 digest, content = Sha256Hex(settings.metadata.removeprefix(HASH_PREFIX)), None
         except ConfigInvalid as refused:
-            findings += refused.findings
+            findings += [replace(one, about=partner.slug) for one in refused.findings]
             continue
         if content is not None:
             contents[digest] = content
@@ -298,19 +306,27 @@ def _to_finding(problem: Problem, where: str) -> Finding:
     return Finding(problem.code, Severity.ERROR, f"{name}: {problem.message}", problem.fix, where)
 
 
-def _sort(findings: Iterable[Finding], lines: Lines) -> list[Finding]:
-    """In the order of their lines, which their places then name."""
-    return [replace(one, where=where) for _, where, one in sorted(_place(findings, lines), key=lambda row: row[0])]
+def _sort(findings: Iterable[Finding], lines: Lines, data: Any) -> list[Finding]:
+    """In the order of their lines, which their places then name, with the slugs of the parts that they are in."""
+    return [one for _, one in sorted(_place(findings, lines, data), key=lambda row: row[0])]
 
 
-def _place(findings: Iterable[Finding], lines: Lines) -> Iterator[tuple[int, str, Finding]]:
+def _place(findings: Iterable[Finding], lines: Lines, data: Any) -> Iterator[tuple[int, Finding]]:
     """Each finding with the line where its place, or what it is missing from, begins."""
     for finding in findings:
         parts = [int(number) if number else name for name, number in _PLACE.findall(finding.where)]
+        about = "/".join(list_slugs(data, parts))
         while parts and tuple(parts) not in lines:
             parts.pop()
         line = lines.get(tuple(parts), 1)
-        yield line, f"{finding.where} (line {line})".lstrip(), finding
+        yield line, replace(finding, where=f"{finding.where} (line {line})".lstrip(), about=about)
+
+
+def name_parts(finding: Finding, biller: Biller) -> Finding:
+    """A finding of one biller's publication, with the slug of the partner, mapping or link that it is about."""
+    where = finding.where.removeprefix(f"{biller.slug}: ").partition(" ")[0]
+    parts = [int(number) if number else name for name, number in _PLACE.findall(where)]
+    return replace(finding, about="/".join(list_slugs(biller, parts)))
 
 
 def _raise_refusals(findings: Iterable[Finding]) -> None:

@@ -9,7 +9,6 @@ parts are then dataclasses where they were whole, mappings where a key was wrong
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,11 +20,9 @@ from saml_bridge.config.parts import check_unique, find_settings, get, is_loopba
 from saml_bridge.config.schemas import RELAY_STATE_IDENTIFIER
 from saml_bridge.document import AttributeMapping, Condition
 from saml_bridge.mapping import check_mapping
+from saml_bridge.nearest import suggest
+from saml_bridge.saml.bindings import SHORT_RELAY_STATE_BYTES
 from saml_bridge.values import Finding
-
-MAX_RELAY_STATE_BYTES: Final = 80
-"""SAML 2.0 bindings, section 3.5.3."""
-
 
 _SETTINGS_URLS: Final[Mapping[str, tuple[str, ...]]] = {
     "saml": ("metadata_url", "mdq_url"),
@@ -96,9 +93,7 @@ def _check_references(biller: Any, where: str) -> Iterator[Finding]:
             slug = get(link, name)
             if slug is None or slug in known:
                 continue
-            close = difflib.get_close_matches(slug, known, n=1, cutoff=0.5)
-            nearest = f"; did you mean {close[0]}?" if close else ""
-            message = f"{name}: there is no {name} {slug!r}{nearest}"
+            message = f"{name}: there is no {name} {slug!r}{suggest(slug, known)}"
             fix = f"There are: {', '.join(known)}." if known else f"Add it to {many}."
             yield refuse("config-reference", message, fix, f"{where}links[{position}].{name}")
 
@@ -167,9 +162,9 @@ def _check_relay_states(biller: Any, where: str) -> Iterator[Finding]:
 
 def _check_length(relay_state: str, where: str, *, at_least: bool = False) -> Iterator[Finding]:
     size = len(relay_state.encode())
-    if size > MAX_RELAY_STATE_BYTES:
+    if size > SHORT_RELAY_STATE_BYTES:
         known = f"{'at least ' if at_least else ''}{size} bytes"
-        message = f"RelayState would have {known}; SAML allows {MAX_RELAY_STATE_BYTES}, and some partners refuse more"
+        message = f"RelayState would have {known}; SAML allows {SHORT_RELAY_STATE_BYTES}, and some partners refuse more"
         yield warn("relay-state-long", message, "Use a shorter URL or identifier.", where)
 
 

@@ -105,6 +105,8 @@ def normalize_encryption_key(text: str) -> str:
 def _read_pem(text: str) -> rsa.RSAPublicKey:
     if "PRIVATE KEY" in text:
         raise KeyTextBroken(_IS_PRIVATE)
+    if (count := text.count("-----BEGIN ")) > 1:
+        raise KeyTextBroken(f"holds {count} keys or certificates, such as one with its chain; expected the one key")
     try:
         content = text.encode("ascii")
         if "CERTIFICATE" in text:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from saml_bridge.claims import JWT_CLAIMS
+from saml_bridge.claims import RESERVED_CLAIMS
 from saml_bridge.config.parts import check_unique, find_settings, get, list_items, refuse, warn
 from saml_bridge.document import (
     AttributeMapping,
@@ -24,6 +24,7 @@ from saml_bridge.document import (
     Link,
     OidcSettings,
     Partner,
+    SubjectSettings,
     holds_secret,
 )
 from saml_bridge.oidc.discovery import STANDARD_SCOPES
@@ -61,6 +62,7 @@ def check_partners(biller: Any, where: str) -> Iterator[Finding]:
             name = get(partner.settings, "key")
             yield from _check_not_for_xml(biller, name, "key", f"{place}.{partner.protocol}.key")
     yield from _check_client_ids(biller, where)
+    yield from _check_shared_sectors(biller, where)
     yield from _check_shared_secrets(biller, where)
     yield from _check_token_keys(biller, where)
     yield from _check_relying_parties(biller, where)
@@ -233,7 +235,7 @@ def _check_jwt(partner: Partner, where: str) -> Iterator[Finding]:
     else:
         yield from _check_presence(jwt, where, why, unwanted=("secret",))
     yield from _check_carrying(jwt, where, jwt.url)
-    yield from _check_callback_claim(jwt, where, JWT_CLAIMS)
+    yield from _check_callback_claim(jwt, where, RESERVED_CLAIMS)
 
 
 def _check_encrypted_token(partner: Partner, where: str) -> Iterator[Finding]:
@@ -254,7 +256,7 @@ def _check_encrypted_token(partner: Partner, where: str) -> Iterator[Finding]:
         message = f"url: {token.url[:200]!r} has a query, and with carry path the token is appended to it"
         yield refuse("config-value", message, "Remove the query, or carry the token otherwise.", f"{where}.url")
     yield from _check_carrying(token, where, token.url)
-    own = JWT_CLAIMS if token.format == "jwe" else frozenset({"created_at", "sub"})
+    own = RESERVED_CLAIMS if token.format == "jwe" else frozenset({"created_at", "sub"})
     yield from _check_callback_claim(token, where, own)
 
 
@@ -275,7 +277,7 @@ def _check_carrying(settings: Any, where: str, url: str | None) -> Iterator[Find
 def _check_callback_claim(settings: Any, where: str, own: frozenset[str]) -> Iterator[Finding]:
     claim = settings.callback_claim
     if claim in own:
-        message = f"callback_claim: {claim!r} is a claim that the token has of its own"
+        message = f"callback_claim: {claim!r} is a claim that says what a token is or is good for"
         yield refuse("config-value", message, "Choose another name.", f"{where}.callback_claim")
     if claim is not None and settings.callback_parameter is not None:
         message = (
@@ -385,6 +387,38 @@ def _check_presence(
         if getattr(settings, name) is not None:
             message = f"{name}: is given, and {why} has no use for it"
             yield refuse("config-value", message, f"Remove {name}.", f"{where}.{name}")
+
+
+def _check_shared_sectors(biller: Any, where: str) -> Iterator[Finding]:
+    """Partners of one sector know a payer by the same pairwise subject (OpenID Connect Core 1.0, 8.1)."""
+    seen: list[tuple[str, SubjectSettings, str]] = []
+    for position, partner in list_items(biller, "partners"):
+        subject = get(partner.settings, "subject") if isinstance(partner, Partner) else None
+        if subject is None or subject.type != "pairwise" or (sector := _find_sector(partner)) is None:
+            continue
+        known = next((slug for *made_of, slug in seen if made_of == [sector, subject]), None)
+        if known is None:
+            seen.append((sector, subject, partner.slug))
+        else:
+            message = (
+                f"subject: {partner.slug} and {known} get the same pairwise sub for a payer, of the sector {sector!r}"
+            )
+            fix = (
+                "Name another sector_identifier at one of them before payers use it, unless they are one partner: "
+                "later it changes the sub of all its payers."
+            )
+            named = get(partner.settings, "sector_identifier") is not None
+            place = f"{partner.protocol}.{'sector_identifier' if named else 'subject'}"
+            yield warn("sector-shared", message, fix, f"{where}partners[{position}].{place}")
+
+
+def _find_sector(partner: Partner) -> str | None:
+    """What pairwise subjects are made for: as in `oidc/receiver.py`, and one-way tokens for their partner's slug."""
+    settings = partner.settings
+    if not isinstance(settings, OidcSettings):
+        return partner.slug
+    hosts = {(parts.hostname or parts.scheme).lower() for parts in map(urlsplit, settings.redirect_uris)}
+    return settings.sector_identifier or (next(iter(hosts)) if len(hosts) == 1 else None)
 
 
 def _check_shared_secrets(biller: Any, where: str) -> Iterator[Finding]:

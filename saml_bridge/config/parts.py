@@ -5,12 +5,14 @@ Owns: reading values out of such parts, and what the checks say alike. Called by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 
 from saml_bridge.document import Partner
 from saml_bridge.values import Finding, Severity
+
+MOST_SLUG: Final = 64
 
 
 def get(part: Any, name: str) -> Any:
@@ -21,6 +23,18 @@ def get(part: Any, name: str) -> Any:
 def list_items(part: Any, name: str) -> list[tuple[int, Any]]:
     """The items of a list that could be read, with their positions."""
     return [(position, item) for position, item in enumerate(get(part, name) or ()) if item is not None]
+
+
+def list_slugs(data: Any, path: Sequence[str | int]) -> Iterator[str]:
+    """The slugs of the parts that a path leads through, since nobody counts positions; `data` may be broken."""
+    for step in path:
+        if isinstance(step, int):
+            data = data[step] if isinstance(data, list | tuple) and step < len(data) else None
+            slug = get(data, "slug")
+            if isinstance(slug, str) and slug.isprintable() and len(slug) <= MOST_SLUG:
+                yield slug
+        else:
+            data = get(data, step)
 
 
 def find_settings(partner: Any, protocol: str) -> Any:

@@ -9,10 +9,8 @@ path. What could be read in spite of errors stays in `valid_data`, with None for
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NoReturn, get_args
@@ -21,10 +19,12 @@ from urllib.parse import urlsplit
 from marshmallow import RAISE, Schema, ValidationError, fields, post_dump, post_load, validates_schema
 
 from saml_bridge.callback import parse_callback
+from saml_bridge.characters import find_unseen, is_blank
 from saml_bridge.document import (
     AttributeMapping,
     BackchannelSettings,
     Biller,
+    CarriageReturn,
     Carry,
     ClientAuth,
     Condition,
@@ -58,8 +58,10 @@ from saml_bridge.document import (
     TokenKeys,
     Tokens,
     ValueType,
+    Wish,
 )
 from saml_bridge.mapping import dump_transform, parse_transform
+from saml_bridge.nearest import find_nearest, suggest
 from saml_bridge.transforms import describe
 
 MAX_ITEMS: Final = 500
@@ -71,6 +73,7 @@ MAX_KEYS: Final = 65_536
 RELAY_STATE_IDENTIFIER: Final = "identifier:"
 
 _SLUG = re.compile(r"[a-z0-9-]{1,64}")
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _PLAIN = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]", re.IGNORECASE)
@@ -80,8 +83,6 @@ _HEADER = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
 _SCOPE = re.compile(r"[!#-\[\]-~]{1,128}")  # RFC 6749, 3.3
 _CLIENT_ID = re.compile(r"[!-~]{1,255}")
 _DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
-_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_JOINERS: Final = "\u200c\u200d"  # invisible, and needed by several scripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +153,10 @@ class Label(Text):
 
     def read(self, value: Any) -> str:
         text = super().read(value)
-        if not text.strip() or len(text) > MAX_NAME:
+        if is_blank(text) or len(text) > MAX_NAME:
             self.refuse(value)
-        for position, char in enumerate(text, start=1):
-            if unicodedata.category(char) in _INVISIBLE and char not in _JOINERS:
-                unseen = f"character {position} is U+{ord(char):04X}, which cannot be seen"
-                _complain("config-text", unseen, "Remove it.")
+        if unseen := find_unseen(text):
+            _complain("config-text", f"{unseen}, which cannot be seen", "Remove it.")
         if text != text.strip():
             _complain("config-text", "has white space at an end", "Remove it.")
         return text
@@ -208,9 +207,8 @@ class Choice(Text):
 
     def read(self, value: Any) -> str:
         if value not in self.words:
-            cases = [one for one in self.words if one.lower() == str(value).lower()]
-            close = cases or difflib.get_close_matches(str(value), self.words, n=1)
-            self.refuse(value, fix=f"Did you mean {close[0]}?" if close else "")
+            nearest = find_nearest(str(value), self.words)
+            self.refuse(value, fix=f"Did you mean {nearest}?" if nearest else "")
         return str(value)
 
 
@@ -345,7 +343,7 @@ class Texts(_Value):
         """One name and its text. Raises ValidationError."""
         if not isinstance(name, str) or not _HEADER.fullmatch(name):
             _complain("config-value", f"expected a name of letters, digits and -_.~, found {show(name)}")
-        if not isinstance(text, str) or len(text) > MAX_URL or not text.isprintable():
+        if not isinstance(text, str) or len(text) > MAX_URL or find_unseen(text):
             _complain("config-value", f"expected text on one line, found {show(text)}")
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # noqa: ARG002 marshmallow's
@@ -372,6 +370,15 @@ class EntityId(Matching):
         super().__init__(pattern, f"text of 1 to {MAX_ENTITY_ID} characters without spaces, such as a URL", **kwargs)
 
 
+def _refuse_foreign_path(text: str) -> None:
+    """A path from the root, or from a drive: it would mean another file on another machine."""
+    if text.startswith("/") or _DRIVE.match(text):
+        name = re.split(r"[/\\]", text.rstrip("/\\"))[-1][:60]
+        fix = f"Write {name!r} for a file beside this one, or '../{name}' for one in the folder above."
+        message = f"expected a path relative to this file, such as one beside this one, found the absolute {show(text)}"
+        _complain("config-path", message, fix)
+
+
 class MetadataReference(Text):
     """A stored metadata file by its hash, or a path in a configuration file."""
 
@@ -381,7 +388,8 @@ class MetadataReference(Text):
         text = super().read(value)
         if not text:  # to be fetched; `checks.py` asks for an address then
             return text
-        is_path = len(text) <= MAX_URL and text.isprintable() and not text.startswith("/") and "\\" not in text
+        _refuse_foreign_path(text)
+        is_path = len(text) <= MAX_URL and text.isprintable() and "\\" not in text
         if not (_SHA256.fullmatch(text) or (is_path and not text.lower().startswith("sha256:"))):
             self.refuse(value)
         return text
@@ -394,7 +402,8 @@ class SignerReference(Text):
 
     def read(self, value: Any) -> str:
         text = super().read(value)
-        if not 0 < len(text) <= MAX_CERTIFICATE or "PRIVATE KEY" in text or text.startswith("/") or "\\" in text:
+        _refuse_foreign_path(text)
+        if not 0 < len(text) <= MAX_CERTIFICATE or "PRIVATE KEY" in text or "\\" in text:
             self.refuse(value)
         return text
 
@@ -420,7 +429,7 @@ class RelayState(Text):
         identifier = text.removeprefix(RELAY_STATE_IDENTIFIER)
         if text in ("callback_uri", "none"):
             return text
-        if identifier == text or not identifier or not identifier.isprintable():
+        if identifier == text or is_blank(identifier) or find_unseen(identifier):
             self.refuse(value)
         return text
 
@@ -454,7 +463,8 @@ class KeyText(Text):
         if "PRIVATE KEY" in text:
             fix = "Give the public key alone; a private key that was sent around is no longer safe to use."
             _complain("config-value", "expected public keys, found a private one", fix)
-        if not 0 < len(text) <= MAX_KEYS or text.startswith("/"):
+        _refuse_foreign_path(text)
+        if not 0 < len(text) <= MAX_KEYS:
             self.refuse(value)
         return text
 
@@ -533,10 +543,8 @@ class StrictSchema(Schema):
             if found == ["type"]:
                 messages[key] = [Problem("config-type", f"expected a mapping, found {show(data)}")]
             elif found == ["unknown"]:
-                close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-                nearest = f"; did you mean {close[0]}?" if close else ""
                 fix = f"Allowed: {', '.join(known)}."
-                messages[key] = [Problem("config-key-unknown", f"there is no such key{nearest}", fix)]
+                messages[key] = [Problem("config-key-unknown", f"there is no such key{suggest(str(key), known)}", fix)]
 
     @post_load
     def make(self, data: Mapping[str, Any], **_: Any) -> Any:
@@ -576,6 +584,7 @@ class RuleSchema(StrictSchema):
     friendly_name = Text(allow_none=True)
     value_type = Choice(get_args(ValueType), data_key="type")
     as_list = Flag(data_key="list")
+    carriage_return = Choice(get_args(CarriageReturn))
 
 
 class MappingSchema(StrictSchema):
@@ -585,11 +594,24 @@ class MappingSchema(StrictSchema):
     rules = ListOf(Part(RuleSchema), required=True)
 
 
-class NameIdSchema(StrictSchema):
+class IdentifierSchema(StrictSchema):
+    """Where a payer's identifier comes from; a template takes the place of the field that is the default."""
+
+    only_when_given = frozenset({"from", "template"})
+
+    @post_load
+    def make(self, data: Mapping[str, Any], **_: Any) -> Any:
+        field = {"from_": None} if data.get("template") is not None else {}
+        return self.makes(**{**field, **data})
+
+
+class NameIdSchema(IdentifierSchema):
     makes = NameIdSettings
 
     format = Choice(get_args(NameIdFormat))
-    from_ = Text(data_key="from")
+    from_ = Text(data_key="from", allow_none=True)
+    template = Text(allow_none=True)
+    transforms = ListOf(TransformField())
 
 
 class SamlSchema(StrictSchema):
@@ -606,22 +628,26 @@ class SamlSchema(StrictSchema):
     sign = Choice(get_args(SignWhat))
     signature_algorithm = Choice(get_args(SignatureAlgorithm))
     encrypt = Choice(get_args(EncryptWhen))
-    encryption_algorithm = Choice(get_args(EncryptionAlgorithm))
+    encryption_algorithm = Choice(get_args(EncryptionAlgorithm), allow_none=True)
     relay_state = RelayState()
     lifetime_seconds = WholeNumber(30, 300)
     skew_seconds = WholeNumber(0, 300)
     expired_metadata = Choice(("warn", "refuse"), allow_none=True)
     default_link = Slug(allow_none=True)
     require_signed_requests = Flag()
+    name_id_policy = Choice(get_args(Wish))
+    requested_authn_context = Choice(get_args(Wish))
     allow_unsigned_logout = Flag()
     signing_key = Choice(("current", "next"))
 
 
-class SubjectSchema(StrictSchema):
+class SubjectSchema(IdentifierSchema):
     makes = SubjectSettings
 
     type = Choice(get_args(SubjectType))
-    from_ = Text(data_key="from")
+    from_ = Text(data_key="from", allow_none=True)
+    template = Text(allow_none=True)
+    transforms = ListOf(TransformField())
 
 
 class ScopeSchema(StrictSchema):

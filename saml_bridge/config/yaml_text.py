@@ -9,10 +9,11 @@ Anchors, aliases, tags and second documents are refused, since a file of a few l
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
@@ -41,12 +42,14 @@ def read_yaml(content: bytes | str) -> tuple[Any, Lines]:
     Raises ConfigInvalid with one finding, whose place is a line and a column.
     """
     text = _decode(content)
+    _refuse_other_kinds(text)
     builder = _Builder(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     try:
         return builder.build(), builder.lines
     except yaml.MarkedYAMLError as error:
         problem = " ".join(part for part in (error.problem, error.context) if part)
-        raise _refuse("yaml-syntax", f"The file is not YAML: {problem}.", error.problem_mark) from None
+        fix = _TAB_FIX if _stands_at_tab(text, error.problem_mark) else ""
+        raise _refuse("yaml-syntax", f"The file is not YAML: {problem}.", error.problem_mark, fix) from None
     except yaml.YAMLError as error:
         raise _refuse("yaml-syntax", f"The file is not YAML: {str(error).splitlines()[0]}.", None) from None
 
@@ -77,19 +80,45 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _decode(content: bytes | str) -> str:
-    try:
-        raw = content if isinstance(content, bytes) else content.encode()
-        text = raw.decode("utf-8-sig")
-    except UnicodeError:
-        raise _refuse("file-encoding", "The file is not UTF-8.", None) from None
+    raw = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
     if len(raw) > MAX_BYTES:
         raise _refuse("file-too-large", f"The file has {len(raw)} bytes; at most {MAX_BYTES} are read.", None)
-    return text
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _refuse("file-encoding", "The file is UTF-16, and a configuration file is UTF-8.", _Mark(0, 0))
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
+        message = f"The file is not UTF-8: the byte 0x{error.object[error.start]:02x} stands for no character there."
+        raise _refuse("file-encoding", message, _Mark(len(before) - 1, len(before[-1]))) from None
 
 
-def _refuse(code: str, message: str, mark: Any) -> ConfigInvalid:
+def _refuse_other_kinds(text: str) -> None:
+    """A file of another kind, which would be read as one long word of YAML; nothing of it is quoted."""
+    start = text.lstrip()[:200].lower()
+    for kind, pattern, fix in _OTHER_KINDS:
+        if re.search(pattern, start):
+            raise _refuse("file-kind", f"The file is {kind}, and a configuration file is YAML.", None, fix)
+
+
+class _Mark(NamedTuple):
+    """A place as the parser's marks say it: line and column from 0."""
+
+    line: int
+    column: int
+
+
+_TAB_FIX: Final = "A tab stands there: indent with spaces."
+
+
+def _stands_at_tab(text: str, mark: Any) -> bool:
+    lines = text.split("\n")
+    return mark is not None and mark.line < len(lines) and lines[mark.line][mark.column :].startswith("\t")
+
+
+def _refuse(code: str, message: str, mark: Any, fix: str = "") -> ConfigInvalid:
     where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
-    finding = Finding(code, Severity.ERROR, message, _FIXES.get(code, ""), where)
+    finding = Finding(code, Severity.ERROR, message, fix or _FIXES.get(code, ""), where)
     return ConfigInvalid(f"{message} {where}".strip(), findings=(finding,))
 
 
@@ -98,7 +127,26 @@ _FIXES: Final = {
     "yaml-tag": "Remove the tag (the word that begins with an exclamation mark), or put the text in quotes.",
     "yaml-key-twice": "Keep one of the two.",
     "yaml-documents": "Keep one document a file.",
+    "file-encoding": "Save it as UTF-8: 'iconv -f ISO-8859-1 -t UTF-8', or -f UTF-16, converts a file.",
 }
+_OTHER_KINDS: Final = (
+    (
+        "a web page",
+        r"\A(?:<!doctype html|<html)",
+        "Look at what was downloaded; docs/configuration.md has an example.",
+    ),
+    (
+        "XML",
+        r"\A<[?!a-z]",
+        "Judge metadata with 'saml-bridge metadata check FILE', and name its file in a partner's saml.metadata.",
+    ),
+    (
+        "PEM, a certificate or a key",
+        r"(?m)^-----begin ",
+        "Name a federation's certificate in a partner's saml.metadata_signer; take over a key of ours with "
+        "'saml-bridge keys import'.",
+    ),
+)
 
 
 @dataclass(slots=True)

@@ -589,9 +589,13 @@ def list_meters(portal: PartnerPortal, received: Received, account: str) -> tupl
 
 
 def create_partners_app(
-    *, base_url: str, state_dir: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    *,
+    base_url: str,
+    state_dir: Path,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    portal_url: str | None = None,
 ) -> Flask:
-    """The portals. `base_url` is their origin without a final slash.
+    """The portals. `base_url` is their origin without a final slash, `portal_url` the bill portal that pages lead to.
 
     The bridge's metadata is read from `idp/SLUG/*.xml` in `state_dir` at first need, so it may be written later.
     """
@@ -600,6 +604,7 @@ def create_partners_app(
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
     app.config.update(SECRET_KEY=secrets.token_hex(32), SESSION_COOKIE_NAME="partners_flow")  # of requests under way
     app.config.update(SESSION_COOKIE_SAMESITE="Lax")
+    app.context_processor(lambda: {"portal_url": portal_url})
     pages = PartnerPages(app, base_url, state_dir, clock)
     every, slug = f"<any({', '.join(PORTALS)}):slug>", f"<any({', '.join(pages.providers)}):slug>"
     app.add_url_rule("/", "index", pages.show_index)

@@ -23,6 +23,7 @@ from flask import Blueprint, Flask, Response, abort, make_response, redirect, re
 from werkzeug.wrappers import Response as AnyResponse
 
 from saml_bridge.demo.headers import add_page_headers, build_policy
+from saml_bridge.demo.language import describe_language
 from saml_bridge.demo.logout_callback import TokenRefused, Trusted, read_logout_token
 from saml_bridge.demo.payers import DemoPayer, load_payers
 from saml_bridge.demo.source import COOKIE, LIFETIME, DemoCookie, DemoSession, DemoSource, EndedSessions
@@ -130,6 +131,7 @@ def mount_demo_portal(app: Flask, *, registry: Registry, secret: str) -> DemoSou
                 audience = snapshot.biller.portal.logout_callback or ""
                 yield Trusted(slug, snapshot.issuer, certificates, audience)
 
+    app.add_url_rule("/", "demo_start", lambda: redirect("/demo/", code=302))
     app.register_blueprint(
         create_portal(secret=secret, find_biller=registry.load_document, ended=ended, list_trusted=list_trusted)
     )
@@ -154,6 +156,7 @@ def create_portal(
         static_folder="static",
         static_url_path="/static",
     )
+    blueprint.context_processor(describe_language)
     blueprint.before_request(_refuse_other_sites)
     blueprint.after_request(add_page_headers)
     blueprint.add_url_rule("/", "overview", lambda: _show_overview(portal))

@@ -91,11 +91,16 @@ class _QuietHandler(WSGIRequestHandler):
 class PartnersServer:
     """The partner portals, served by a thread of this process. A context manager; leaving it stops the server."""
 
-    def __init__(self, instance_dir: Path, *, host: str, port: int, base_url: str | None = None) -> None:
-        """Binds at once; raises OSError when the port is taken. `base_url` is http://HOST:PORT when left out."""
+    def __init__(
+        self, instance_dir: Path, *, host: str, port: int, base_url: str | None = None, portal_url: str | None = None
+    ) -> None:
+        """Binds at once; raises OSError when the port is taken. `base_url` is http://HOST:PORT when left out.
+
+        `portal_url` is the demo bill portal, which every page then leads to.
+        """
         logging.getLogger("saml2").setLevel(logging.CRITICAL)  # it logs what payers are called
         self.base_url = base_url or f"http://{host}:{port}"
-        app = create_partners_app(base_url=self.base_url, state_dir=instance_dir / "demo")
+        app = create_partners_app(base_url=self.base_url, state_dir=instance_dir / "demo", portal_url=portal_url)
         with socket.create_server((host, port)) as bound:  # werkzeug itself would end the process when it cannot bind
             self._server = make_server(host, port, app, threaded=True, request_handler=_QuietHandler, fd=bound.fileno())
         self._thread = threading.Thread(target=self._server.serve_forever, name="demo partners", daemon=True)

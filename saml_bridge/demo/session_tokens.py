@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from saml_bridge.demo.service_provider import Received, ReceivedAttribute
+from saml_bridge.json_text import JsonRefused, parse_json
 
 TOKEN_LIFETIME: Final = timedelta(minutes=1)
 SESSION_TOKEN: Final = "urn:demo:session-token"
@@ -112,9 +113,9 @@ class SessionTokens:
 
 def _read_customer(body: bytes) -> dict[str, Any]:
     try:
-        given = json.loads(body.decode())
-    except (ValueError, RecursionError):
-        raise CallRefused(400, "the body is no JSON") from None
+        given = parse_json(body)
+    except JsonRefused as refused:
+        raise CallRefused(400, f"the body {refused}") from None
     if not isinstance(given, dict):
         raise CallRefused(400, "the body is no JSON object")
     for name, value in given.items():

@@ -1,11 +1,12 @@
 """Starting the whole demo: keys, database, configuration, the bridge with the demo portal, the demo partners.
 
-Owns: the order, the addresses, and that everything ends with Ctrl-C. Called by `saml-bridge demo`.
+Owns: the order, the addresses, the settings, and that everything ends with Ctrl-C. Called by `saml-bridge demo`.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 
 from saml_bridge.app import Bridge, open_bridge
 from saml_bridge.demo.payers import load_payers
@@ -37,10 +39,13 @@ class DemoFailed(BridgeError):
     code = "demo-failed"
 
 
-def run_demo(*, port: int, partners_port: int, say: Say) -> int:
-    """Set everything up, start everything, and wait. Gives the exit code. Raises BridgeError when it cannot start."""
+def run_demo(*, port: int, partners_port: int, folder: Path, say: Say) -> int:
+    """Set everything up, start everything, and wait. Gives the exit code. Raises BridgeError when it cannot start.
+
+    Everything that the demo keeps lies in `folder`.
+    """
     bridge_url, partners_url = f"http://localhost:{port}", f"http://127.0.0.1:{partners_port}"
-    environ = _choose_settings(bridge_url)
+    environ = _choose_settings(bridge_url, folder)
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     for line in initialise(environ):
@@ -52,7 +57,7 @@ def run_demo(*, port: int, partners_port: int, say: Say) -> int:
         _publish(bridge, partners_url, say)
         with _open_partners(bridge, partners_port):
             _wait_until_ready(service, port)
-            _welcome(say, bridge_url, partners_url)
+            _welcome(say, bridge_url, partners_url, folder)
             return service.wait()
     except KeyboardInterrupt:
         say("\nStopped.")
@@ -64,29 +69,31 @@ def run_demo(*, port: int, partners_port: int, say: Say) -> int:
 
 def _open_partners(bridge: Bridge, port: int) -> PartnersServer:
     try:
-        return PartnersServer(bridge.settings.instance_dir, host="127.0.0.1", port=port)
+        return PartnersServer(
+            bridge.settings.instance_dir, host="127.0.0.1", port=port, portal_url=f"{bridge.settings.base_url}/demo/"
+        )
     except OSError as error:
         raise DemoFailed(f"port {port} is taken ({error.strerror}): choose another with --partners-port") from error
 
 
-def _choose_settings(bridge_url: str) -> Mapping[str, str]:
+def _choose_settings(bridge_url: str, folder: Path) -> Mapping[str, str]:
     """The environment, with what makes a demo of it; plain http and private networks are for this machine alone.
 
-    Of a real service's settings only the folders are taken, and what opens the keys there: the demo must not reach its
-    database.
+    Of a real service's settings none is taken: the demo must reach neither its database nor its keys.
     """
-    taken = (PREFIX + "INSTANCE_DIR", PREFIX + "CERTS_DIR", PREFIX + "KEY_PASSPHRASE")
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in taken},
-        **_list_own_settings(bridge_url),
+        **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        **_list_own_settings(bridge_url, folder),
         PREFIX + "SESSION_SOURCE": "demo",
         PREFIX + "LOG_FORMAT": "console",
     }
 
 
-def _list_own_settings(bridge_url: str) -> Mapping[str, str]:
+def _list_own_settings(bridge_url: str, folder: Path) -> Mapping[str, str]:
     """What commands must be told, too, that look after the demo's billers."""
     return {
+        PREFIX + "INSTANCE_DIR": str(folder),
+        PREFIX + "CERTS_DIR": str(folder / "certs"),
         PREFIX + "BASE_URL": bridge_url,
         PREFIX + "ALLOW_HTTP_ACS": "1",
         PREFIX + "FETCH_ALLOW": "127.0.0.0/8,::1/128",
@@ -127,7 +134,7 @@ def _start_service(port: int, environ: Mapping[str, str]) -> subprocess.Popen[by
     """The bridge as a process of its own, in a session of its own, so that Ctrl-C reaches it through us alone."""
     command = [sys.executable, "-m", "saml_bridge.cli", "serve", "--bind", f"127.0.0.1:{port}"]
     command += ["--threads", str(THREADS)]
-    return subprocess.Popen(command, env=environ, start_new_session=True)
+    return subprocess.Popen(command, env=environ, start_new_session=True, stdout=subprocess.DEVNULL)
 
 
 def _check_port_is_free(port: int) -> None:
@@ -156,7 +163,7 @@ def _answers(port: int) -> bool:
         connection.close()
 
 
-def _welcome(say: Say, bridge_url: str, partners_url: str) -> None:
+def _welcome(say: Say, bridge_url: str, partners_url: str, folder: Path) -> None:
     say("")
     say(f"Open      {bridge_url}/demo/")
     say("Sign in   as one of:")
@@ -167,6 +174,8 @@ def _welcome(say: Say, bridge_url: str, partners_url: str) -> None:
     say("            but at Itron: its way of signing on has neither")
     say(f"Partners  {partners_url}/aquahawk/ /eyeonwater/ /my360/ /sensus/ /iedr/ /itron/")
     say("Commands  work on the demo in another terminal, after")
-    say(f"            export {' '.join(f'{name}={value}' for name, value in _list_own_settings(bridge_url).items())}")
+    own = _list_own_settings(bridge_url, folder)
+    say(f"            export {' '.join(f'{name}={shlex.quote(value)}' for name, value in own.items())}")
+    say(f"Forget    everything that the demo keeps: rm -r {shlex.quote(str(folder))}")
     say("Stop      Ctrl-C")
     say("")

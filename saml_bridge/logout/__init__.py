@@ -9,7 +9,7 @@ Called by: the pages and the API of `web/logout.py`.
 
 from saml_bridge.logout.progress import Leg, Portal, Progress, Step
 from saml_bridge.logout.rp_initiated import Question, RpInitiated
-from saml_bridge.logout.sign_out import Noted, Outcome, SignedOut, SignOut, Soap, Watch
+from saml_bridge.logout.sign_out import Noted, Outcome, SignedOut, SignOut, Soap, Unsure, Visitor, Watch
 from saml_bridge.logout.voice import GoTo, PostTo
 
 __all__ = [
@@ -26,5 +26,7 @@ __all__ = [
     "SignedOut",
     "Soap",
     "Step",
+    "Unsure",
+    "Visitor",
     "Watch",
 ]

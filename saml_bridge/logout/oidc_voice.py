@@ -27,7 +27,7 @@ from saml_bridge.logout.logout_token import (
     build_logout_claims,
     build_logout_form,
 )
-from saml_bridge.logout.progress import ANSWER_REFUSED, NO_LOGOUT, Asker, Leg
+from saml_bridge.logout.progress import ANSWER_REFUSED, NO_LOGOUT, NOTHING, Asker, Heard, Leg
 from saml_bridge.logout.voice import GoTo
 from saml_bridge.oidc.logout import build_return_url
 from saml_bridge.oidc.receiver import SUBJECT_FORMAT
@@ -91,14 +91,16 @@ class OidcVoice:
             raise PartnerUnusable(f"{self.partner.slug} has no frontchannel_logout_uri", code=NO_LOGOUT)
         return GoTo(add_query(uri, (("iss", self.context.issuer), ("sid", leg.session_indexes[0]))))
 
-    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> str:
+    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> Heard:
         """Post a logout token (Back-Channel Logout 2.5). Raises PartnerUnusable, KeyRefused, FetchRefused."""
         uri = self.settings.backchannel_logout_uri
         if uri is None:
             raise PartnerUnusable(f"{self.partner.slug} has no backchannel_logout_uri", code=NO_LOGOUT)
         body = build_logout_form(self._sign_token(leg, now))
         answer, _ = fetcher.post(uri, body, content_type=CONTENT_TYPE, max_bytes=MOST_ANSWER_BYTES)
-        return "" if answer.status in _ENDED else ANSWER_REFUSED
+        if answer.status in _ENDED:
+            return NOTHING
+        return Heard(ANSWER_REFUSED, f"its status is {answer.status}, and 200 or 204 say that the session has ended")
 
     def _sign_token(self, leg: Leg, now: datetime) -> str:
         claims = build_logout_claims(

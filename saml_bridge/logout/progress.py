@@ -8,7 +8,7 @@ Each partner goes through these states; an event that the table does not have ch
 | state | event | becomes |
 | --- | --- | --- |
 | waiting | asked: the request went out | asked |
-| waiting | handed_on: its server failed, with a code, and the browser can go there, too | waiting |
+| waiting | handed_on: its server failed, with a code, and the browser can go there, too | waiting, with a new ID |
 | waiting | failed: it could not go out, with a code | failed |
 | asked | asked: the page was loaded anew, and the same request goes out once more | asked |
 | asked | answered: the partner has ended the session | done |
@@ -34,6 +34,8 @@ PARTNER_PARTIAL = "partner-partial"
 ANSWER_REFUSED = "answer-refused"
 NEEDS_BROWSER = "needs-browser"
 NO_LOGOUT = "no-logout"
+ANSWER_UNSIGNED = "answer-unsigned"
+"""No failure: the answer counts, since TLS or the partner's setting vouches for it."""
 
 
 class Step(StrEnum):
@@ -54,11 +56,26 @@ class Portal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What came of asking one partner, or the portal: `code` is empty for success.
+
+    `reason` is the whole reason, or a note on a success: for the log and the audit trail alone.
+    """
+
+    code: str = ""
+    reason: str = ""
+
+
+NOTHING = Heard()
+
+
+@dataclass(frozen=True, slots=True)
 class Leg:
     """One request to one partner: it names the sessions to end there, which are the `rows` of our memory.
 
-    `code` says why it failed, `server_code` why its server did, where the browser was next. `silent`: nothing answers
-    what the browser takes there. `name_id` names a payer: it must not be logged.
+    `code` says why it failed, `server_code` why its server did, where the browser was next; `reason` and
+    `server_reason` are as in `Heard`. `silent`: nothing answers what the browser takes there. `name_id` names a payer:
+    it must not be logged.
     """
 
     partner: str
@@ -72,6 +89,8 @@ class Leg:
     code: str = ""
     server_code: str = ""
     silent: bool = False
+    reason: str = ""
+    server_reason: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -94,8 +113,20 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
+class StillOpen:
+    """A partner whose session goes on, since nobody can end it from outside: its slug and its name."""
+
+    partner: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """A logout as a whole. `payer` is the audit trail's pseudonym; `asker` is None when the portal asked."""
+    """A logout as a whole. `payer` is the audit trail's pseudonym; `asker` is None when the portal asked.
+
+    `portal_reason` says why the portal could not be told. `still_open` are partners without a way of signing out, which
+    make no logout partial.
+    """
 
     trace_id: str
     payer: str | None
@@ -103,6 +134,8 @@ class Progress:
     legs: tuple[Leg, ...]
     portal: Portal = Portal.NONE
     ended: bool = False
+    portal_reason: str = ""
+    still_open: tuple[StillOpen, ...] = ()
 
     @property
     def is_settled(self) -> bool:
@@ -127,45 +160,50 @@ class Progress:
 
     def asked(self, request_id: str) -> Progress:
         """After the request went out."""
-        return self._change(request_id, Step.ASKED, "", from_=(Step.WAITING,))
+        return self._change(request_id, (Step.WAITING,), step=Step.ASKED)
 
-    def answered(self, request_id: str) -> Progress:
+    def answered(self, request_id: str, note: str = "") -> Progress:
         """After the partner said that it has ended the session."""
-        return self._change(request_id, Step.DONE, "", from_=(Step.ASKED,))
+        return self._change(request_id, (Step.ASKED,), step=Step.DONE, code="", reason=note)
 
-    def handed_on(self, request_id: str, code: str) -> Progress:
-        """After the partner's server failed, where the browser can go there, too."""
-        return self._change(request_id, Step.WAITING, "", from_=(Step.WAITING,), server_code=code)
+    def handed_on(self, request_id: str, heard: Heard, *, next_id: str) -> Progress:
+        """After the partner's server failed, where the browser can go there, too.
 
-    def failed(self, request_id: str, code: str) -> Progress:
+        The browser takes a request of an ID of its own: a partner that has seen one takes it for a replay.
+        """
+        why = {"server_code": heard.code, "server_reason": heard.reason}
+        return self._change(request_id, (Step.WAITING,), request_id=next_id, **why)
+
+    def failed(self, request_id: str, heard: Heard) -> Progress:
         """After it turned out that this partner will not."""
-        return self._change(request_id, Step.FAILED, code, from_=(Step.WAITING, Step.ASKED))
+        why = {"code": heard.code, "reason": heard.reason}
+        return self._change(request_id, (Step.WAITING, Step.ASKED), step=Step.FAILED, **why)
 
     def end(self) -> Progress:
         """After the last moment: what is still open has failed."""
         closed = self
         for leg in self.legs:
             asked = UNCONFIRMED if leg.silent else NO_ANSWER
-            closed = closed.failed(leg.request_id, NOT_ASKED if leg.step is Step.WAITING else asked)
+            closed = closed.failed(leg.request_id, Heard(NOT_ASKED if leg.step is Step.WAITING else asked))
         return replace(closed, ended=True)
 
-    def _change(
-        self, request_id: str, step: Step, code: str, *, from_: tuple[Step, ...], server_code: str | None = None
-    ) -> Progress:
+    def _change(self, request_id: str, from_: tuple[Step, ...], /, **changes: Any) -> Progress:
         if self.ended:
             return self
         legs = tuple(
-            replace(leg, step=step, code=code, server_code=leg.server_code if server_code is None else server_code)
-            if leg.request_id == request_id and leg.step in from_
-            else leg
-            for leg in self.legs
+            replace(leg, **changes) if leg.request_id == request_id and leg.step in from_ else leg for leg in self.legs
         )
         return replace(self, legs=legs)
 
     def describe(self) -> str:
-        """Who was reached and who not, for the audit trail: slugs and codes alone."""
+        """Who was reached and who not, then the reasons, for the audit trail: nothing of the payer."""
         words = [f"portal: {self.portal}"] if self.portal is not Portal.NONE else []
-        return ", ".join((*words, *map(_describe_leg, self.legs)))
+        still_open = (f"{one.partner}: open" for one in self.still_open)
+        outline = ", ".join((*words, *map(_describe_leg, self.legs), *still_open))
+        reasons = [("portal", self.portal_reason)]
+        reasons += [(leg.partner, one) for leg in self.legs for one in (leg.server_reason, leg.reason)]
+        told = dict.fromkeys(f"{who}: {why}" for who, why in reasons if why)
+        return "; ".join((outline, *told))
 
     def to_json(self) -> Any:
         """A JSON value that `from_json` reads."""
@@ -186,7 +224,9 @@ class Progress:
             for leg in value["legs"]
         )
         asker = value["asker"] and Asker(**value["asker"])
-        return cls(**{**value, "legs": legs, "asker": asker, "portal": Portal(value["portal"])})
+        still_open = tuple(StillOpen(**one) for one in value.get("still_open", ()))
+        read = {"legs": legs, "asker": asker, "portal": Portal(value["portal"]), "still_open": still_open}
+        return cls(**{**value, **read})
 
 
 def _describe_leg(leg: Leg) -> str:

@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import Final
 
 from saml_bridge.callback import origin_of
+from saml_bridge.comparisons import compare
 from saml_bridge.document import Biller
 from saml_bridge.errors import LogoutRefused, PartnerUnusable, SessionAbsent, SourceUnavailable
 from saml_bridge.fields import SessionMalformed
@@ -130,11 +131,13 @@ class RpInitiated:
             return None
 
     def _find_session(self, biller: str, credentials: Credentials, source: SessionSource) -> PortalSession | None:
+        """This biller's session of the browser, unless the payer has signed out of it, as a token cannot tell."""
+        now = self.sign_out.clock()
         try:
-            session = source.find_session(credentials, now=self.sign_out.clock())
+            session = source.find_session(credentials, now=now)
         except SessionAbsent:
             return None
-        return session if session.biller == biller else None
+        return None if session.biller != biller or self.sign_out.ended_sessions.has(session, now=now) else session
 
     def _go_back(self, snapshot: Snapshot, asker: Asker) -> Outcome:
         """Nothing is left to end."""
@@ -156,8 +159,16 @@ class RpInitiated:
             of, slug, return_to, state, until = self._seal.open(token)
         except SealBroken as error:
             raise LogoutRefused("the yes is to no question of ours", code="logout-question") from error
-        if of != biller or until <= self.sign_out.clock().timestamp():
-            raise LogoutRefused("the yes is to another biller's question, or too late", code="logout-question")
+        if of != biller:
+            raise LogoutRefused(
+                f"the yes is to another biller's question: {compare(of, biller)}", code="logout-question"
+            )
+        late = self.sign_out.clock().timestamp() - until
+        if late >= 0:
+            detail = (
+                f"the yes is {late:.0f} seconds too late: a question waits {QUESTION_WAIT.total_seconds():.0f} seconds"
+            )
+            raise LogoutRefused(detail, code="logout-question")
         return None if slug is None else Asker(slug, "", _BINDING, state, return_to)
 
 

@@ -8,14 +8,24 @@ Does not own: what stands in a message (`saml/logout.py`), and when one is sent 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from saml_bridge.callback import origin_of
+from saml_bridge.comparisons import compare, quote_value
 from saml_bridge.document import Partner, SignatureAlgorithm
 from saml_bridge.errors import BridgeError, PartnerUnusable, RequestRefused
 from saml_bridge.fetching import Fetcher
-from saml_bridge.logout.progress import ANSWER_REFUSED, PARTNER_PARTIAL, PARTNER_REFUSED, Asker, Leg
+from saml_bridge.logout.progress import (
+    ANSWER_REFUSED,
+    ANSWER_UNSIGNED,
+    PARTNER_PARTIAL,
+    PARTNER_REFUSED,
+    Asker,
+    Heard,
+    Leg,
+)
 from saml_bridge.logout.voice import GoTo, PostTo
 from saml_bridge.oidc.receiver import SUBJECT_FORMAT
 from saml_bridge.registry import Snapshot
@@ -32,6 +42,7 @@ from saml_bridge.saml.logout import (
     LogoutResponse,
     build_logout_request,
     build_logout_response,
+    is_signed_with_sha1,
     parse_logout_response,
     verify_logout,
 )
@@ -39,7 +50,7 @@ from saml_bridge.saml.metadata import Endpoint, SpMetadata
 from saml_bridge.saml.requests import NameIdValue, check_message
 from saml_bridge.saml.response import NAME_ID_FORMATS
 from saml_bridge.saml.sign import SigningKey, fit_algorithm, prepare_signer
-from saml_bridge.saml.status import PARTIAL_LOGOUT, SUCCESS
+from saml_bridge.saml.status import PARTIAL_LOGOUT, STATUS_PREFIX, SUCCESS
 from saml_bridge.values import FormPost
 
 MOST_ANSWER_BYTES = 128 * 1024
@@ -50,7 +61,7 @@ _SOAP_TYPE = "text/xml; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class SamlVoice:
-    """We, as one SAML partner knows us. A partner that failed over SOAP is not asked again by the browser."""
+    """We, as one SAML partner knows us."""
 
     partner: Partner
     metadata: SpMetadata
@@ -68,7 +79,8 @@ class SamlVoice:
 
     @property
     def tries_browser_next(self) -> bool:
-        return False
+        """Some products find only one of a payer's sessions over SOAP, and the browser's own by the browser."""
+        return self.asks_browser
 
     @property
     def browser_answers(self) -> bool:
@@ -85,6 +97,20 @@ class SamlVoice:
 
     def knows(self, name_id_format: str) -> bool:
         return name_id_format != SUBJECT_FORMAT
+
+    @property
+    def is_remembered(self) -> bool:
+        """Whether launches remember the partner's sessions: it offers single logout, in whatever binding."""
+        return bool(self.metadata.slo)
+
+    def find_foreign_name(self, name_id: NameIdValue) -> str:
+        """Why a name ID is in the name of another service provider or identity provider; empty when it is not."""
+        sides = (
+            ("SPNameQualifier", name_id.sp_name_qualifier, self.metadata.entity_id),
+            ("NameQualifier", name_id.name_qualifier, self.issuer),
+        )
+        foreign = (f"{name}: {compare(had, own)}" for name, had, own in sides if had not in (None, "", own))
+        return "; ".join(foreign)
 
     @property
     def soap(self) -> Endpoint | None:
@@ -121,8 +147,11 @@ class SamlVoice:
         xml = self._build_request(leg, front, now=now)
         return self._send(front.binding, front.location, "SAMLRequest", xml, None)
 
-    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> str:
-        """Ask over SOAP. Raises PartnerUnusable (no-logout), FetchRefused, KeyRefused."""
+    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> Heard:
+        """Ask over SOAP. Raises PartnerUnusable (no-logout), FetchRefused, KeyRefused.
+
+        Over https, TLS says whose the answer is (Bindings 3.2.2.2), so that it needs no signature.
+        """
         endpoint = self.soap
         if endpoint is None:
             raise PartnerUnusable(f"{self.partner.slug} offers no sign-out from server to server", code="no-logout")
@@ -137,27 +166,40 @@ class SamlVoice:
         try:
             response = parse_logout_response(receive_soap(body))
             if response.in_response_to != leg.request_id:
-                raise RequestRefused("it answers another request", code="request-in-response-to")
-            return self.judge(response)
-        except BridgeError:
-            return ANSWER_REFUSED
+                sides = compare(response.in_response_to, leg.request_id)
+                raise RequestRefused(
+                    f"it answers another request (InResponseTo): {sides}", code="request-in-response-to"
+                )
+            return self._judge(response, is_known=endpoint.location.startswith("https:"))
+        except BridgeError as error:
+            return Heard(ANSWER_REFUSED, error.diagnosis())
 
-    def judge(self, response: LogoutResponse, *, now: datetime | None = None, endpoint: str | None = None) -> str:
-        """What an answer comes to: empty for success.
+    def judge(self, response: LogoutResponse, *, now: datetime, endpoint: str) -> Heard:
+        """What an answer that came by the browser comes to, and whether it was meant for us and is fresh.
 
-        With `now` and `endpoint`, also whether it was meant for us and is fresh: an answer that came by way of a
-        browser. Raises SignatureRefused, RequestRefused (`request-issuer` when it does not say whose it is).
+        Raises SignatureRefused, RequestRefused (`request-issuer` when it does not say whose it is).
         """
+        return self._judge(
+            response, check=lambda signed: check_message(response, now=now, endpoint=endpoint, signed=signed)
+        )
+
+    def _judge(
+        self, response: LogoutResponse, *, is_known: bool = False, check: Callable[[bool], None] | None = None
+    ) -> Heard:
+        """`is_known`: the connection says whose the answer is. `check` is told whether a signature proves it."""
         if response.head.issuer != self.metadata.entity_id:
+            sides = compare(response.head.issuer, self.metadata.entity_id)
             raise RequestRefused(
-                "the answer's Issuer is another than the partner that was asked", code="request-issuer"
+                f"the answer's Issuer is another than the partner that was asked: {sides}", code="request-issuer"
             )
-        signed = verify_logout(response, self.metadata, allow_unsigned=self.partner.saml.allow_unsigned_logout)
-        if now is not None and endpoint is not None:
-            check_message(response, now=now, endpoint=endpoint, signed=signed)
+        may_be_unsigned = is_known or self.partner.saml.allow_unsigned_logout
+        signed = verify_logout(response, self.metadata, allow_unsigned=may_be_unsigned)
+        if check is not None:
+            check(signed)
         if response.is_complete:
-            return ""
-        return PARTNER_PARTIAL if response.status == SUCCESS else PARTNER_REFUSED
+            return Heard("", "" if signed else _note_unsigned(response))
+        code = PARTNER_PARTIAL if response.status == SUCCESS else PARTNER_REFUSED
+        return Heard(code, f"its status is {_describe_status(response)}")
 
     def answer(
         self, asker: Asker, *, response_id: str, status: str, sub_status: str | None, now: datetime
@@ -227,6 +269,17 @@ class SamlVoice:
             fields.append(("RelayState", relay_state))
         origins = tuple(dict.fromkeys((origin_of(location), *self.partner.origins)))
         return PostTo(FormPost(location, tuple(fields)), origins, self.partner.name)
+
+
+def _note_unsigned(response: LogoutResponse) -> str:
+    found = "signed with SHA-1, which proves nothing" if is_signed_with_sha1(response) else "not signed"
+    return f"{ANSWER_UNSIGNED}: {found}"
+
+
+def _describe_status(response: LogoutResponse) -> str:
+    """The names of the status codes; a message beside them is the partner's free text, which may name the payer."""
+    uris = filter(None, (response.status, response.sub_status))
+    return ", ".join(quote_value(one.removeprefix(STATUS_PREFIX)) for one in uris)
 
 
 def find_saml_voice(snapshot: Snapshot, slug: str) -> SamlVoice | None:

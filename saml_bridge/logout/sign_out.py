@@ -22,8 +22,9 @@ Specification: SAML 2.0 Core, 3.7.3; Profiles, 4.4. What relying parties are tol
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,7 +33,9 @@ import structlog
 from sqlalchemy import Connection
 
 from saml_bridge.audit import AuditTrail, Entry, Kind
+from saml_bridge.comparisons import show
 from saml_bridge.document import Biller
+from saml_bridge.ended_sessions import EndedSessions
 from saml_bridge.errors import (
     BridgeError,
     DatabaseUnavailable,
@@ -41,9 +44,11 @@ from saml_bridge.errors import (
     NotRecorded,
     PartnerUnusable,
     SessionAbsent,
+    SourceUnavailable,
 )
 from saml_bridge.exchanges import Exchanges
 from saml_bridge.fetching import Fetcher
+from saml_bridge.fields import SessionMalformed
 from saml_bridge.grants import Grants
 from saml_bridge.logout.callback import build_callback_token
 from saml_bridge.logout.logout_token import CONTENT_TYPE, MOST_ANSWER_BYTES, build_logout_form
@@ -51,11 +56,14 @@ from saml_bridge.logout.progress import (
     NEEDS_BROWSER,
     NO_ANSWER,
     NO_LOGOUT,
+    NOTHING,
     Asker,
+    Heard,
     Leg,
     Portal,
     Progress,
     Step,
+    StillOpen,
 )
 from saml_bridge.logout.saml_voice import SamlVoice, find_saml_voice
 from saml_bridge.logout.together import call_together
@@ -64,8 +72,7 @@ from saml_bridge.logout.voices import find_voice
 from saml_bridge.oidc.receiver import SUBJECT_FORMAT
 from saml_bridge.partner_sessions import PartnerSession, PartnerSessions
 from saml_bridge.registry import Registry, Snapshot
-from saml_bridge.saml.bindings import SOAP_BINDING, Received
-from saml_bridge.saml.locations import quote_value
+from saml_bridge.saml.bindings import REDIRECT_BINDING, SHORT_RELAY_STATE_BYTES, SOAP_BINDING, Received
 from saml_bridge.saml.logout import (
     MOST_SESSION_INDEXES,
     LogoutRequest,
@@ -74,7 +81,7 @@ from saml_bridge.saml.logout import (
     parse_logout_response,
     verify_logout,
 )
-from saml_bridge.saml.receiver import check_not_expired
+from saml_bridge.saml.receiver import SamlReceiver, check_not_expired
 from saml_bridge.saml.requests import MAX_AGE, SKEW
 from saml_bridge.saml.status import REQUESTER, UNKNOWN_PRINCIPAL
 from saml_bridge.sessions import SessionSource
@@ -88,12 +95,15 @@ WAIT = timedelta(minutes=15)
 DEADLINE_SECONDS = 5.0
 """For the portal and all partners that are asked over SOAP, together."""
 
+NAMED_FOR = timedelta(hours=24)
+"""How long after its launch a partner's session that nobody can end is taken to be open still."""
+
 MOST_LEGS = 40
 TOO_MANY = "too-many"
 PARTIAL = "partial-logout"
 UNKNOWN = "unknown-principal"
 _ATTEMPTS = 50
-_MOST_ABANDONED = 2 * (MOST_LEGS + 1)  # more than one logout leaves, so that they cannot pile up
+_MOST_ABANDONED = 2 * (2 * MOST_LEGS + 1)  # more than one logout leaves, so that they cannot pile up
 _LOCAL = (NotRecorded, DatabaseUnavailable)
 
 
@@ -146,7 +156,22 @@ class Noted:
     token: str
 
 
-Outcome = GoTo | PostTo | Soap | Watch | SignedOut | Noted
+@dataclass(frozen=True, slots=True)
+class Unsure:
+    """A partner asked for somebody who is not known, and cannot be answered: the payer says what is wanted."""
+
+    biller: Biller
+
+
+Outcome = GoTo | PostTo | Soap | Watch | SignedOut | Noted | Unsure
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """The browser that brings a message: what it shows, and who can tell whose that is."""
+
+    credentials: Credentials
+    source: SessionSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +190,7 @@ class SignOut:
     registry: Registry
     audit: AuditTrail
     exchanges: Exchanges
+    ended_sessions: EndedSessions
     sessions: PartnerSessions
     grants: Grants
     fetcher: Fetcher
@@ -175,25 +201,34 @@ class SignOut:
 
     # What comes in
 
-    def receive(self, biller: str, read: Callable[[], Received], *, trace_id: TraceId) -> Outcome:
+    def receive(
+        self, biller: str, read: Callable[[], Received], visitor: Visitor | None = None, *, trace_id: TraceId
+    ) -> Outcome:
         """Take a partner's message: its request to sign out, or its answer to ours. `read` gets it out of its binding.
 
-        Raises a BridgeError, which is recorded, for what must not be acted on and cannot be answered.
+        `visitor` is the browser that brings it. Raises a BridgeError, which is recorded, for what must not be acted on
+        and cannot be answered.
         """
         with self.recording(biller, trace_id) as known:
             snapshot = self.registry.find_current(biller)
             received = read()
-            if received.name == "SAMLResponse":
-                return self._take_answer(snapshot, received, known)
-            voice, request = self._verify(snapshot, received, known)
+            _note_relay_state(received, biller, trace_id)
+            with _as_refused():
+                if received.name == "SAMLResponse":
+                    return self._take_answer(snapshot, received, known)
+                voice, request = self._verify(snapshot, received, known)
         asker = Asker(voice.partner.slug, request.head.id, received.binding, received.relay_state)
         found = self._find_sessions(voice, request, biller)
-        if not found:
-            self.record_refusal(biller, trace_id, UNKNOWN, "no such session at this partner", partner=asker.partner)
-            return self._refuse_unknown(voice, asker)
-        return self.sign_out_asked(
-            snapshot, found, asker=asker, trace_id=trace_id, by_browser=received.binding != SOAP_BINDING
-        )
+        if found:
+            return self.sign_out_asked(
+                snapshot, found, asker=asker, trace_id=trace_id, by_browser=received.binding != SOAP_BINDING
+            )
+        session = None if voice.is_remembered else self._find_named(snapshot, voice, request, visitor)
+        if session is not None:
+            return self.sign_out_session(snapshot, session, asker=asker, trace_id=trace_id)
+        detail = voice.find_foreign_name(request.name_id) or "no such session at this partner"
+        self.record_refusal(biller, trace_id, UNKNOWN, detail, partner=asker.partner)
+        return self._refuse_unknown(voice, asker) or self._ask_visitor(snapshot, received, visitor)
 
     def sign_out_asked(
         self,
@@ -205,6 +240,7 @@ class SignOut:
         by_browser: bool = True,
     ) -> Outcome:
         """Sign out of the portal sessions that these sessions of a partner hang on, which has ended them itself."""
+        self._note_ended(found)
         together = self._find_together(snapshot.biller.slug, found)
         own = [one for one in together if one.partner == asker.partner]
         begun = self._begin(
@@ -252,30 +288,44 @@ class SignOut:
         snapshot = self.registry.find_current(biller)
         now = self.clock()
         if sid is not None:
+            self.ended_sessions.note_session(biller, sid, ends_at=None, now=now)
             found = self.sessions.find_by_session(biller=biller, sid=sid, now=now)
         else:
+            self.ended_sessions.note_payer(biller, payer_id or "", now=now)
             found = self.sessions.find_by_payer(biller=biller, payer_id=payer_id or "", now=now)
-            self.exchanges.note_ended(biller=biller, payer_id=payer_id, now=now)
+            self._note_ended(found)
         payer_id = payer_id or (found[0].payer_id if found else None)
         ending = {one.sid: one.payer_id for one in found} | ({} if sid is None else {sid: payer_id or ""})
         begun = self._begin(
-            snapshot, found, asker=None, payer_id=payer_id, ending=ending, tells_portal=False, trace_id=trace_id
+            snapshot,
+            found,
+            asker=None,
+            payer_id=payer_id,
+            ending=ending,
+            tells_portal=False,
+            trace_id=trace_id,
+            whole_payer=sid is None,
         )
         return self._go_on(begun)
 
     def _begin_session(
         self, snapshot: Snapshot, session: PortalSession, asker: Asker | None, trace_id: TraceId
     ) -> _Begun:
-        biller, payer_id = snapshot.biller.slug, str(session.payer["id"])
+        biller, payer_id, now = snapshot.biller.slug, str(session.payer["id"]), self.clock()
+        self.ended_sessions.note_session(biller, session.sid, ends_at=session.expires_at, now=now)
         return self._begin(
             snapshot,
-            self.sessions.find_by_session(biller=biller, sid=session.sid, now=self.clock()),
+            self.sessions.find_by_session(biller=biller, sid=session.sid, now=now),
             asker=asker,
             payer_id=payer_id,
             ending={session.sid: payer_id},
             tells_portal=True,
             trace_id=trace_id,
         )
+
+    def _note_ended(self, found: Sequence[PartnerSession]) -> None:
+        for sid, one in {one.sid: one for one in found}.items():
+            self.ended_sessions.note_session(one.biller, sid, ends_at=one.expires_at, now=self.clock())
 
     # The browser's part
 
@@ -301,8 +351,9 @@ class SignOut:
         except _LOCAL:
             raise
         except BridgeError as error:
-            code = error.code
-            progress = self._change(biller, token, lambda one: one.failed(request_id, code))
+            heard = Heard(error.code, error.diagnosis())
+            self._note(biller, progress, leg.partner, heard)
+            progress = self._change(biller, token, lambda one: one.failed(request_id, heard))
             return Noted(snapshot.biller, progress.legs[number], token)
 
     def finish(self, biller: str, token: str) -> Outcome:
@@ -332,23 +383,19 @@ class SignOut:
             until=request.head.issued_at + MAX_AGE + 2 * SKEW,
         )
         if not is_new:
-            raise LogoutRefused("a request with this ID was taken before", code="request-replayed")
+            raise LogoutRefused(f"a request with this ID was taken before: {request.head.id}", code="request-replayed")
         return voice, request
 
     def _find_issuer(self, snapshot: Snapshot, issuer: str, known: dict[str, str]) -> SamlVoice:
         found = snapshot.find_partner_by_entity_id(issuer)
         if found is None:
-            detail = f"the message's Issuer {quote_value(issuer)} is no partner of this biller"
-            raise LogoutRefused(detail, code="issuer-unknown")
+            raise LogoutRefused(snapshot.describe_unknown_issuer(issuer), code="issuer-unknown")
         known["partner"] = found[0].slug
         return self._find_saml_voice(snapshot, found[0].slug)
 
     def _find_sessions(self, voice: SamlVoice, request: LogoutRequest, biller: str) -> tuple[PartnerSession, ...]:
         """The sessions that the request means: of this name ID at this very partner (Core 3.7.3.2)."""
         name_id = request.name_id
-        foreign = name_id.sp_name_qualifier not in (None, "", voice.metadata.entity_id) or (
-            name_id.name_qualifier not in (None, "", voice.issuer)
-        )
         found = self.sessions.find_by_name_id(
             biller=biller,
             partner=voice.partner.slug,
@@ -357,7 +404,49 @@ class SignOut:
             session_indexes=request.session_indexes,
             now=self.clock(),
         )
-        return () if foreign else found
+        return () if voice.find_foreign_name(name_id) else found
+
+    def _find_named(
+        self, snapshot: Snapshot, voice: SamlVoice, request: LogoutRequest, visitor: Visitor | None
+    ) -> PortalSession | None:
+        """The browser's portal session, if the request names its payer.
+
+        For partners whose sessions are not remembered, since their metadata has no place to end one.
+        """
+        name_id = request.name_id
+        try:
+            session = None if voice.find_foreign_name(name_id) else self._find_visitor(snapshot, visitor)
+        except SourceUnavailable:
+            return None
+        if session is None:
+            return None
+        receiver = snapshot.find_receiver(voice.partner)
+        is_named = isinstance(receiver, SamlReceiver) and receiver.is_named(session, name_id.value, name_id.format)
+        return session if is_named else None
+
+    def _find_visitor(self, snapshot: Snapshot, visitor: Visitor | None) -> PortalSession | None:
+        """The portal session of the browser, if it shows one of this biller that goes on. Raises SourceUnavailable."""
+        if visitor is None:
+            return None
+        now = self.clock()
+        try:
+            session = visitor.source.find_session(visitor.credentials, now=now)
+        except (SessionAbsent, SessionMalformed):
+            return None
+        is_own = session.biller == snapshot.biller.slug
+        return session if is_own and not self.ended_sessions.has(session, now=now) else None
+
+    def _ask_visitor(self, snapshot: Snapshot, received: Received, visitor: Visitor | None) -> SignedOut | Unsure:
+        """The end of a request that names nobody who is known, where the partner has no place for an answer.
+
+        Who is signed in says whether that was meant. A browser that follows a link shows its session; with a form of
+        another site it does not, so that the payer is asked in any case, as when nobody can tell who is signed in.
+        """
+        shows_session = visitor is not None and received.binding == REDIRECT_BINDING
+        with suppress(SourceUnavailable):
+            if shows_session and self._find_visitor(snapshot, visitor) is None:
+                return SignedOut(snapshot.biller, None)
+        return Unsure(snapshot.biller)
 
     def _find_together(self, biller: str, found: Sequence[PartnerSession]) -> list[PartnerSession]:
         """What the same portal sessions were launched to besides."""
@@ -376,19 +465,23 @@ class SignOut:
         """An answer counts for the one pending request that it names (Core 3.2.2), and only from that partner."""
         response = parse_logout_response(received)
         biller, request_id = snapshot.biller.slug, response.in_response_to
-        pointer = self.exchanges.read_logout(token=request_id, biller=biller, now=self.clock())
-        if pointer is None or "of" not in pointer[0]:
-            raise LogoutRefused("the answer names no request of ours that waits for one", code="request-in-response-to")
-        token = str(pointer[0]["of"])
+        token = self.exchanges.find_logout_of_request(request_id=request_id, biller=biller, now=self.clock())
+        if token is None:
+            answers = f"received {show(request_id)}, expected the ID of a request of ours that waits for its answer"
+            raise LogoutRefused(f"InResponseTo: {answers}", code="request-in-response-to")
         progress, _ = self._read(biller, token)
         leg = progress.find_leg(request_id)
         if leg is None or leg.step is Step.WAITING:
-            raise LogoutRefused("the answer names a request that was not sent", code="request-in-response-to")
+            answers = f"received {show(request_id)}, which is the ID of a request that was not sent"
+            raise LogoutRefused(f"InResponseTo: {answers}", code="request-in-response-to")
         known["partner"] = leg.partner
         voice = self._find_saml_voice(snapshot, leg.partner)
-        code = voice.judge(response, now=self.clock(), endpoint=self._find_endpoint(snapshot))
+        heard = voice.judge(response, now=self.clock(), endpoint=self._find_endpoint(snapshot))
+        self._note(biller, progress, leg.partner, heard)
         changed = self._change(
-            biller, token, lambda one: one.failed(request_id, code) if code else one.answered(request_id)
+            biller,
+            token,
+            lambda one: one.failed(request_id, heard) if heard.code else one.answered(request_id, heard.reason),
         )
         leg = changed.find_leg(request_id) or leg
         if leg.step is Step.DONE:
@@ -408,29 +501,28 @@ class SignOut:
         tells_portal: bool,
         trace_id: TraceId,
         by_browser: bool = True,
+        whole_payer: bool = False,
     ) -> _Begun:
         """Keep the logout, take back what was granted in the portal sessions `ending` (session to payer), tell the
-        portal of them if it did not ask itself, and ask who can be at once.
+        portal of them if it did not ask itself, and ask who can be at once. `whole_payer`: every session of the payer.
         """
         biller, now = snapshot.biller.slug, self.clock()
         self._record_abandoned(now)
         for sid in ending:
             self.grants.revoke_session(biller, sid, now=now)
-            self.exchanges.note_ended(biller=biller, sid=sid, now=now)
         progress = Progress(
             trace_id=trace_id,
             payer=None if payer_id is None else self.audit.hide_payer(biller, payer_id),
             asker=asker,
             legs=self._plan(snapshot, found, by_browser=by_browser),
         )
+        opened = self._list_opened(biller, ending, payer_id if whole_payer else None, now)
+        progress = replace(progress, still_open=self._find_still_open(snapshot, progress, opened))
         token = self._make_token()
-        until = now + WAIT
-        self.exchanges.open_logout(token=token, biller=biller, state=progress.to_json(), now=now, until=until)
+        self.exchanges.open_logout(token=token, biller=biller, state=progress.to_json(), now=now, until=now + WAIT)
         for leg in progress.legs:
             if leg.step is Step.WAITING and not leg.silent:
-                self.exchanges.open_logout(
-                    token=leg.request_id, biller=biller, state={"of": token}, now=now, until=until
-                )
+                self._await_answer(biller, token, leg.request_id)
         tell = ending if tells_portal else {}
         progress = self._call_servers(snapshot, token, progress, tell, by_browser=by_browser)
         self._forget_untold(snapshot, found)
@@ -459,23 +551,29 @@ class SignOut:
                     rows=tuple(one.id for one in part),
                     silent=name_id_format == SUBJECT_FORMAT,
                 )
-                code = TOO_MANY if len(legs) >= MOST_LEGS else self._find_obstacle(snapshot, leg, by_browser)
-                legs.append(replace(leg, step=Step.FAILED, code=code) if code else leg)
+                heard = Heard(TOO_MANY) if len(legs) >= MOST_LEGS else self._find_obstacle(snapshot, leg, by_browser)
+                failed = replace(leg, step=Step.FAILED, code=heard.code, reason=heard.reason)
+                legs.append(failed if heard.code else leg)
         return tuple(legs)
 
-    def _find_obstacle(self, snapshot: Snapshot, leg: Leg, by_browser: bool) -> str:
-        """Why a partner cannot be asked at all; empty when it can."""
+    def _find_obstacle(self, snapshot: Snapshot, leg: Leg, by_browser: bool) -> Heard:
+        """Why a partner cannot be asked at all; without a code when it can."""
         try:
             voice = self._find_voice(snapshot, leg.partner)
         except BridgeError as error:
-            return error.code
+            return Heard(error.code, error.diagnosis())
         if not voice.knows(leg.name_id_format):
-            return NO_LOGOUT
+            return Heard(NO_LOGOUT, "it speaks another protocol than at the launch")
         if voice.asks_server:
-            return ""
+            return NOTHING
         if not voice.asks_browser:
-            return NO_LOGOUT
-        return "" if by_browser else NEEDS_BROWSER
+            return Heard(NO_LOGOUT, "it offers no single logout now")
+        return NOTHING if by_browser else Heard(NEEDS_BROWSER)
+
+    def _await_answer(self, biller: str, token: str, request_id: str) -> None:
+        """Let an answer to this request find its logout."""
+        until = self.clock() + WAIT
+        self.exchanges.keep_logout_request(request_id=request_id, of=token, biller=biller, until=until)
 
     def _is_untold(self, snapshot: Snapshot, slug: str) -> bool:
         """Whether the partner has no place to be told of a logout, which is no failure of this one."""
@@ -485,6 +583,32 @@ class SignOut:
             return False  # it has a place, and cannot be told now
         return voice is not None and not voice.is_told
 
+    def _list_opened(self, biller: str, sids: Collection[str], payer_id: str | None, now: datetime) -> tuple[str, ...]:
+        """The partners that these sessions were launched to lately; none where the trail cannot be read now."""
+        try:
+            return self.audit.list_opened(biller, sids=sids, payer_id=payer_id, since=now - NAMED_FOR)
+        except DatabaseUnavailable as error:
+            log.error("logout-opened-unknown", biller=biller, code=error.code, detail=error.diagnosis())
+            return ()
+
+    def _find_still_open(self, snapshot: Snapshot, progress: Progress, opened: Sequence[str]) -> tuple[StillOpen, ...]:
+        """Of the partners that were launched to, those whose sessions nobody can end.
+
+        A partner that asked has ended its own session, and one that is told is in the logout.
+        """
+        handled = {leg.partner for leg in progress.legs} | ({progress.asker.partner} if progress.asker else set())
+        names = {one.slug: one.name for one in snapshot.biller.partners}
+        left = (slug for slug in opened if slug not in handled and not self._can_be_told(snapshot, slug))
+        return tuple(StillOpen(slug, names.get(slug, slug)) for slug in left)
+
+    def _can_be_told(self, snapshot: Snapshot, slug: str) -> bool:
+        """Whether a partner has a place to be told of a logout; if it is not asked, its session ended before."""
+        try:
+            voice = find_voice(snapshot, slug)
+        except BridgeError:
+            return True
+        return voice is not None and (voice.asks_server or voice.asks_browser)
+
     def _forget_untold(self, snapshot: Snapshot, found: Sequence[PartnerSession]) -> None:
         self.sessions.end(one.id for one in found if self._is_untold(snapshot, one.partner))
 
@@ -493,7 +617,7 @@ class SignOut:
     ) -> Progress:
         """Tell the portal and ask partners' servers, all at once, and keep what came of it."""
         callback = snapshot.biller.portal.logout_callback
-        calls: dict[str, Callable[[], str]] = {}
+        calls: dict[str, Callable[[], Heard]] = {}
         next_by_browser: set[str] = set()
         if callback is not None:
             for sid, payer_id in tell.items():
@@ -505,12 +629,41 @@ class SignOut:
                     calls[leg.request_id] = functools.partial(voice.ask_server, leg, self.fetcher, now=self.clock())
                 if by_browser and voice.tries_browser_next:
                     next_by_browser.add(leg.request_id)
-        codes = call_together(calls, seconds=self.deadline_seconds, late=NO_ANSWER)
-        if not codes:
+        heard = call_together(calls, seconds=self.deadline_seconds, late=NO_ANSWER)
+        if not heard:
             return progress
-        return self._change(snapshot.biller.slug, token, lambda one: _note_codes(one, codes, next_by_browser))
+        self._note_reasons(snapshot.biller.slug, progress, heard)
+        next_ids = self._prepare_next(snapshot.biller.slug, token, heard, next_by_browser)
+        return self._change(snapshot.biller.slug, token, lambda one: _note_answers(one, heard, next_ids))
 
-    def _tell_portal(self, snapshot: Snapshot, callback: str, sid: str, payer_id: str) -> str:
+    def _prepare_next(
+        self, biller: str, token: str, heard: Mapping[str, Heard], next_by_browser: set[str]
+    ) -> dict[str, str]:
+        """The IDs of the browser's requests to partners whose servers failed; answers to them are waited for."""
+        next_ids = {name: self._make_id() for name in heard if name in next_by_browser and heard[name].code}
+        for request_id in next_ids.values():
+            self._await_answer(biller, token, request_id)
+        return next_ids
+
+    def _note_reasons(self, biller: str, progress: Progress, heard: Mapping[str, Heard]) -> None:
+        """Say in the log why a partner or the portal was not told, or what its answer lacks."""
+        for name, one in heard.items():
+            leg = progress.find_leg(name)
+            self._note(biller, progress, "portal" if leg is None else leg.partner, one)
+
+    def _note(self, biller: str, progress: Progress, who: str, heard: Heard) -> None:
+        if heard != NOTHING:
+            log.log(
+                logging.WARNING if heard.code else logging.INFO,
+                "logout-told",
+                trace_id=progress.trace_id,
+                biller=biller,
+                partner=who,
+                code=heard.code,
+                detail=heard.reason,
+            )
+
+    def _tell_portal(self, snapshot: Snapshot, callback: str, sid: str, payer_id: str) -> Heard:
         token = build_callback_token(
             issuer=snapshot.issuer,
             audience=callback,
@@ -521,7 +674,7 @@ class SignOut:
             key=snapshot.key,
         )
         self.fetcher.post(callback, build_logout_form(token), content_type=CONTENT_TYPE, max_bytes=MOST_ANSWER_BYTES)
-        return ""
+        return NOTHING
 
     def _go_on(self, begun: _Begun) -> Watch | SignedOut:
         """End at once when nobody is left to ask; else leave the rest to the browser."""
@@ -539,10 +692,16 @@ class SignOut:
             return SignedOut(biller, progress)
         origins: list[str] = []
         for leg in progress.legs:
-            voice = None if leg.is_final else find_voice(begun.snapshot, leg.partner)
-            if voice is not None:
-                origins += voice.origins
+            if not leg.is_final:
+                origins += self._list_origins(begun.snapshot, leg.partner)
         return Watch(biller, begun.token, progress, tuple(dict.fromkeys(origins)))
+
+    def _list_origins(self, snapshot: Snapshot, slug: str) -> tuple[str, ...]:
+        """Where frames may go for one partner; nowhere when it cannot be asked now, which its frame will say."""
+        try:
+            return self._find_voice(snapshot, slug).origins
+        except BridgeError:
+            return ()
 
     def _answer_outcome(self, snapshot: Snapshot, outcome: Watch | SignedOut) -> Outcome:
         return self._answer_end(snapshot, outcome) if isinstance(outcome, SignedOut) else outcome
@@ -565,12 +724,19 @@ class SignOut:
     def answer_asker(
         self, snapshot: Snapshot, asker: Asker, *, is_complete: bool = True
     ) -> GoTo | PostTo | Soap | None:
-        """The answer to the partner that asked; None when it has no place for one, or is none any more."""
+        """The answer to the partner that asked; None when the browser cannot bring it one: the payer is signed out.
+
+        Raises a BridgeError where the partner's server waits for the answer.
+        """
         try:
             answer = self._find_voice(snapshot, asker.partner).answer_end(
                 asker, answer_id=self._make_id(), is_complete=is_complete, now=self.clock()
             )
-        except PartnerUnusable:
+        except BridgeError as error:
+            if asker.binding == SOAP_BINDING:
+                raise
+            biller, why = snapshot.biller.slug, error.diagnosis()
+            log.warning("logout-unanswered", biller=biller, partner=asker.partner, code=error.code, detail=why)
             return None
         return Soap(answer) if isinstance(answer, bytes) else answer
 
@@ -610,8 +776,6 @@ class SignOut:
         """Record the logouts whose pages were closed before they came to their end."""
 
         def record(connection: Connection, biller: str, state: Any) -> None:
-            if "of" in state:
-                return
             try:
                 progress = Progress.from_json(state)
             except (TypeError, KeyError, ValueError) as error:  # another version's: it must not stop every new logout
@@ -624,11 +788,17 @@ class SignOut:
 
         self.exchanges.take_abandoned_logouts(now=now, most=_MOST_ABANDONED, record=record)
 
-    def _refuse_unknown(self, voice: SamlVoice, asker: Asker) -> Outcome:
-        """No such session, or not one of that partner's: it is told the same (Core 3.7.3.2)."""
-        answer = voice.answer(
-            asker, response_id=self._make_id(), status=REQUESTER, sub_status=UNKNOWN_PRINCIPAL, now=self.clock()
-        )
+    def _refuse_unknown(self, voice: SamlVoice, asker: Asker) -> GoTo | PostTo | Soap | None:
+        """No such session, or not one of that partner's: it is told the same (Core 3.7.3.2).
+
+        None when it has no place for an answer.
+        """
+        try:
+            answer = voice.answer(
+                asker, response_id=self._make_id(), status=REQUESTER, sub_status=UNKNOWN_PRINCIPAL, now=self.clock()
+            )
+        except PartnerUnusable:
+            return None
         return Soap(answer) if isinstance(answer, bytes) else answer
 
     # Small things
@@ -656,7 +826,7 @@ class SignOut:
 
     def _read(self, biller: str, token: str) -> tuple[Progress, int]:
         found = self.exchanges.read_logout(token=token, biller=biller, now=self.clock())
-        if found is None or "of" in found[0]:
+        if found is None:
             raise LogoutUnknown("no logout of this biller is under way under this token")
         return Progress.from_json(found[0]), found[1]
 
@@ -680,13 +850,19 @@ class SignOut:
         except _LOCAL:
             raise
         except BridgeError as error:
-            self.record_refusal(biller, trace_id, error.code, error.diagnosis(), **known)
+            self._record_refusal(biller, trace_id, error.code, error.diagnosis(), **known)
             raise
 
     def record_refusal(
         self, biller: str, trace_id: TraceId, code: str, detail: str, *, partner: str | None = None
     ) -> None:
-        """Record a request that is not acted on as it stands."""
+        """Record a request that is not acted on as it stands, but answered; the log says so, too."""
+        self._record_refusal(biller, trace_id, code, detail, partner=partner)
+        log.warning("logout-refused", trace_id=trace_id, biller=biller, partner=partner, code=code, detail=detail)
+
+    def _record_refusal(
+        self, biller: str, trace_id: TraceId, code: str, detail: str, *, partner: str | None = None
+    ) -> None:
         self.audit.record(
             Entry(
                 kind=Kind.LOGOUT_REFUSED,
@@ -700,18 +876,44 @@ class SignOut:
         )
 
 
-def _note_codes(progress: Progress, codes: dict[str, str], next_by_browser: set[str]) -> Progress:
+def _note_relay_state(received: Received, biller: str, trace_id: TraceId) -> None:
+    """Say in the log what is odd about a RelayState; a sign-out goes on all the same."""
+    if received.left_out is not None:
+        left_out = received.left_out
+        log.info(
+            "relay-state-left-out", trace_id=trace_id, biller=biller, code=left_out.code, detail=left_out.diagnosis()
+        )
+    elif (size := len((received.relay_state or "").encode())) > SHORT_RELAY_STATE_BYTES:
+        log.info("relay-state-long", trace_id=trace_id, biller=biller, bytes=size)
+
+
+@contextmanager
+def _as_refused() -> Iterator[None]:
+    """A partner that cannot be dealt with as it is configured: trying again later would not help."""
+    try:
+        yield
+    except PartnerUnusable as error:
+        raise LogoutRefused(error.detail, code=error.code, findings=error.findings) from error
+
+
+def _note_answers(progress: Progress, heard: Mapping[str, Heard], next_ids: Mapping[str, str]) -> Progress:
     """What came of the calls from server to server: of the portal's as a whole, and of each partner's.
 
-    Those partners whose requests are `next_by_browser` are left to the browser when their servers failed.
+    Partners whose requests have a next ID are left to the browser.
     """
-    for name, code in codes.items():
+    for name, one in heard.items():
         if name.startswith("portal "):
-            failed = code or progress.portal is Portal.FAILED
-            progress = replace(progress, portal=Portal.FAILED if failed else Portal.TOLD)
-        elif code and name in next_by_browser:
-            progress = progress.handed_on(name, code)
+            progress = _note_portal(progress, one)
+        elif name in next_ids:
+            progress = progress.handed_on(name, one, next_id=next_ids[name])
         else:
             progress = progress.asked(name)
-            progress = progress.failed(name, code) if code else progress.answered(name)
+            progress = progress.failed(name, one) if one.code else progress.answered(name, one.reason)
     return progress
+
+
+def _note_portal(progress: Progress, heard: Heard) -> Progress:
+    """One call that failed decides; its reason stays."""
+    if heard.code:
+        return replace(progress, portal=Portal.FAILED, portal_reason=heard.reason)
+    return progress if progress.portal is Portal.FAILED else replace(progress, portal=Portal.TOLD)

@@ -11,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import structlog
 
 from saml_bridge.errors import BridgeError
+from saml_bridge.logout.progress import Heard
+from saml_bridge.logs import trace_fault
 
 FAULT = "fault"
 MOST_AT_ONCE = 16
@@ -18,10 +20,11 @@ MOST_AT_ONCE = 16
 _log = structlog.get_logger()
 
 
-def call_together(calls: Mapping[str, Callable[[], str]], *, seconds: float, late: str) -> dict[str, str]:
-    """The code that each call came to, empty for a good end; `late` for one that had none by the deadline.
+def call_together(calls: Mapping[str, Callable[[], Heard]], *, seconds: float, late: str) -> dict[str, Heard]:
+    """What each call came to; the code `late` for one that had no end by the deadline.
 
-    A BridgeError gives its own code. A call that is late goes on to its own end, and nobody hears of that any more.
+    A BridgeError gives its own code and its whole reason. A call that is late goes on to its own end, and nobody hears
+    of that any more.
     """
     if not calls:
         return {}
@@ -29,16 +32,17 @@ def call_together(calls: Mapping[str, Callable[[], str]], *, seconds: float, lat
     try:
         running = {name: pool.submit(call) for name, call in calls.items()}
         done, _ = wait(running.values(), timeout=seconds)
-        return {name: _read_code(future) if future in done else late for name, future in running.items()}
+        missed = Heard(late, f"nothing came within {seconds:g} seconds")
+        return {name: _read(future) if future in done else missed for name, future in running.items()}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read_code(future: Future[str]) -> str:
+def _read(future: Future[Heard]) -> Heard:
     error = future.exception()
     if error is None:
         return future.result()
     if isinstance(error, BridgeError):
-        return error.code
-    _log.error("logout-fault", exc_info=error)
-    return FAULT
+        return Heard(error.code, error.diagnosis())
+    _log.error("logout-fault", traceback=trace_fault(error))
+    return Heard(FAULT, type(error).__name__)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from saml_bridge.document import Partner
 from saml_bridge.fetching import Fetcher
-from saml_bridge.logout.progress import Asker, Leg
+from saml_bridge.logout.progress import Asker, Heard, Leg
 from saml_bridge.values import FormPost
 
 
@@ -73,11 +73,8 @@ class Voice(Protocol):
     def ask(self, leg: Leg, *, now: datetime) -> GoTo | PostTo:
         """The request by way of the browser. Raises PartnerUnusable (no-logout) when there is no such way."""
 
-    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> str:
-        """Ask the partner's server; the code of what it came to, empty for success.
-
-        Raises BridgeError, whose code counts.
-        """
+    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> Heard:
+        """Ask the partner's server, and judge its answer. Raises BridgeError, whose code and reason count."""
 
     def answer_end(self, asker: Asker, *, answer_id: str, is_complete: bool, now: datetime) -> GoTo | PostTo | bytes:
         """Our answer to the partner that began the logout: the body of one over SOAP, or what the browser takes there.

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from saml_bridge.audit import AuditRow
 from saml_bridge.db import Base, find_database
+from saml_bridge.ended_sessions import EndedSessionRow
 from saml_bridge.exchanges import LogoutRow
 from saml_bridge.grants import GrantRow
 from saml_bridge.partner_secrets import PartnerSecretRow
@@ -22,6 +23,7 @@ from saml_bridge.rehearsals import RehearsalRow
 MODELS = (
     AuditRow,
     BillerRow,
+    EndedSessionRow,
     GrantRow,
     LeaseRow,
     LogoutRow,

@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from saml_bridge.comparisons import show
 from saml_bridge.errors import AuthorizationRefused
 from saml_bridge.fields import build_document, parse_session
 from saml_bridge.oidc.requests import AuthorizationRequest, RequestedClaims, ReturnPlace
 from saml_bridge.receivers import AS_CONFIGURED, Hint, Needs, Variant
 from saml_bridge.saml.asked import CLOCKS_APART
-from saml_bridge.saml.response import UNSPECIFIED_CONTEXT, find_authn_context
+from saml_bridge.saml.contexts import UNSPECIFIED, list_contexts
 from saml_bridge.values import PortalSession
 
 
@@ -40,9 +41,9 @@ class OidcAsked:
     auth_time_before: datetime | None = None
 
     def to_json(self) -> str:
-        """Text that `from_json` reads."""
+        """Text that `from_json` reads; of the ID token that came as a hint the `subject` is left."""
         stored = {
-            "request": asdict(self.request),
+            "request": asdict(replace(self.request, id_token_hint=None)),
             "received_at": self.received_at.isoformat(),
             "subject": self.subject,
             "hint": None if self.hint is None else dump_hint(self.hint),
@@ -50,6 +51,11 @@ class OidcAsked:
             "auth_time_before": self.auth_time_before and self.auth_time_before.isoformat(),
         }
         return json.dumps(stored)
+
+    @property
+    def session_length(self) -> int:
+        """The launch that brought the payer has their portal session, with every account."""
+        return 0 if self.hint is None else len(json.dumps(dump_hint(self.hint)))
 
     @classmethod
     def from_json(cls, text: str) -> OidcAsked:
@@ -109,12 +115,19 @@ class OidcAsked:
 
         The error is that of OpenID Connect Core Error Code unmet_authentication_requirements 1.0.
         """
-        wanted, stated = self.request.claims.acr, find_acr(session)
-        if wanted and stated not in wanted:
-            detail = f"the request wants another acr than {stated or 'none'}, which the session bears out"
+        wanted, had = self.request.claims.acr, _list_acr(session)
+        if wanted and not set(wanted).intersection(had):
+            asked = ", or ".join(map(show, wanted))
+            detail = f"the portal's sign-in (amr) bears out {', '.join(had) or 'no acr'}; the request asks for {asked}"
             raise AuthorizationRefused(
                 detail, error="unmet_authentication_requirements", code="no-authn-context", description=_UNMET
             )
+
+    def find_acr(self, session: PortalSession) -> str | None:
+        """The `acr` to state: of those that the session bears out the first that is asked for, else the first."""
+        had = _list_acr(session)
+        asked = (*self.request.claims.acr, *self.request.acr_values)
+        return next((one for one in asked if one in had), next(iter(had), None))
 
     def check_subject(self, subject: str) -> None:
         """Who is signed in must be whom the request names. Raises AuthorizationRefused (Core 3.1.2.1, 3.1.2.2)."""
@@ -144,10 +157,9 @@ _PASSIVE = {
 }
 
 
-def find_acr(session: PortalSession) -> str | None:
-    """The authentication context class that the portal bears out, named as in SAML; None when it bears out none."""
-    stated = find_authn_context(session.amr)
-    return None if stated == UNSPECIFIED_CONTEXT else stated
+def _list_acr(session: PortalSession) -> tuple[str, ...]:
+    """The authentication context classes that the portal bears out, named as in SAML."""
+    return tuple(one for one in list_contexts(session.amr) if one != UNSPECIFIED)
 
 
 def dump_hint(hint: Hint) -> dict[str, Any]:
@@ -177,5 +189,6 @@ def _load_request(stored: Mapping[str, Any]) -> AuthorizationRequest:
         "claims": RequestedClaims(**claims),
         "scope": tuple(stored["scope"]),
         "prompt": tuple(stored["prompt"]),
+        "acr_values": tuple(stored.get("acr_values", ())),
     }
     return AuthorizationRequest(**found)

@@ -26,6 +26,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
+from saml_bridge.comparisons import compare, show
 from saml_bridge.document import ClientAuth
 from saml_bridge.errors import ClientRefused
 from saml_bridge.json_text import JsonRefused, parse_json
@@ -51,6 +52,7 @@ ALGORITHMS: Final = {
 
 _TYPES: Final = frozenset({"JWT", "CLIENT-AUTHENTICATION+JWT"})
 _REFUSED_HEADERS: Final = frozenset({"crit", "b64", "zip", "enc"})
+_ENCODE: Final = "form-encode client ID and secret, each, before they are joined by a colon (RFC 6749, 2.3.1)"
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 ClientKey = RSAKey | ECKey | OKPKey
@@ -71,17 +73,21 @@ class Assertion:
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """Which client a request says that it comes from, and by which one method it would prove that."""
+    """Which client a request says that it comes from, and by which one method it would prove that.
+
+    `written_secret` is a secret of the Authorization header as it stands there, before it was form-decoded.
+    """
 
     client_id: str
     method: ClientAuth
     secret: str | None = None
     assertion: Assertion | None = None
+    written_secret: str | None = None
 
-    def refuse(self, code: str, detail: str) -> ClientRefused:
-        """The refusal of this client (RFC 6749 5.2): 401 for whoever used the Authorization header."""
+    def refuse(self, code: str, detail: str, description: str | None = None) -> ClientRefused:
+        """The refusal of this client (RFC 6749 5.2): 401 for a request with an Authorization header."""
         status = 401 if self.method == "client_secret_basic" else 400
-        return ClientRefused(detail, error="invalid_client", status=status, code=code)
+        return ClientRefused(detail, error="invalid_client", status=status, code=code, description=description)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,10 @@ def read_client(authorization: str | None, form: Mapping[str, str]) -> Presented
     else:
         raise ClientRefused("the request names no client", error="invalid_client", code="client-credentials")
     if form.get("client_id", found.client_id) != found.client_id:
-        raise ClientRefused("the request names two clients", error="invalid_request", code="client-methods")
+        detail = (
+            f"the request names two clients: {show(found.client_id)} by its proof, {show(form['client_id'])} beside it"
+        )
+        raise ClientRefused(detail, error="invalid_request", code="client-methods")
     return found
 
 
@@ -124,14 +133,26 @@ def check_method(presented: Presented, registered: ClientAuth) -> None:
 
 
 def check_secret(presented: Presented, valid: Iterable[str]) -> None:
-    """Whether the secret is one of those that are valid now. Raises ClientRefused (`client-secret`).
+    """Whether the secret is one of those that are valid now.
 
-    All are compared, each in a time that tells nothing of it.
+    All are compared, each in a time that tells nothing of it. Raises ClientRefused: `client-secret`, and
+    `client-secret-encoding` for one that is right but was not form-encoded. That one is not taken: another secret could
+    read the same when it is decoded.
     """
-    given = (presented.secret or "").encode("utf-8", "surrogatepass")
-    matches = [hmac.compare_digest(given, one.encode("utf-8", "surrogatepass")) for one in valid if one]
-    if not given or not any(matches):
-        raise presented.refuse("client-secret", "the secret is none of the client's")
+    secrets = [one for one in valid if one]
+    is_right, is_written_so = (_is_among(given, secrets) for given in (presented.secret, presented.written_secret))
+    if is_right:
+        return
+    if is_written_so:
+        detail = f"the secret is the client's, but was not form-encoded; {_ENCODE}"
+        raise presented.refuse("client-secret-encoding", detail)
+    raise presented.refuse("client-secret", "the secret is none of the client's")
+
+
+def _is_among(given: str | None, secrets: Iterable[str]) -> bool:
+    encoded = (given or "").encode("utf-8", "surrogatepass")
+    matches = [hmac.compare_digest(encoded, one.encode("utf-8", "surrogatepass")) for one in secrets]
+    return bool(given) and any(matches)
 
 
 def check_assertion(presented: Presented, *, find_key: FindKey, audiences: Collection[str], now: datetime) -> Proof:
@@ -154,27 +175,33 @@ def _read_basic(authorization: str) -> Presented:
     scheme, _, encoded = authorization.strip().partition(" ")
     try:
         if scheme.lower() != "basic":
-            raise ValueError
+            raise ValueError(f"received the scheme {show(scheme)}, expected 'Basic'")
         name, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
         if not colon:
-            raise ValueError
-        client_id, secret = _decode_form(name), _decode_form(secret)
-    except ValueError:
-        detail = "the Authorization header is not of the scheme Basic with form-encoded client ID and secret"
-        raise ClientRefused(detail, error="invalid_client", status=401, code="client-credentials") from None
-    return Presented(client_id, "client_secret_basic", secret)
+            raise ValueError("there is no colon in it")
+        client_id, decoded = _decode_form(name), _decode_form(secret)
+    except (binascii.Error, UnicodeError):
+        raise _refuse_basic("its base64, or a percent escape in it, is not UTF-8") from None
+    except ValueError as error:
+        raise _refuse_basic(str(error)) from None
+    return Presented(client_id, "client_secret_basic", decoded, written_secret=secret)
+
+
+def _refuse_basic(why: str) -> ClientRefused:
+    detail = f"the Authorization header is not of the scheme Basic with form-encoded client ID and secret: {why}"
+    return ClientRefused(detail, error="invalid_client", status=401, code="client-credentials")
 
 
 def _decode_form(text: str) -> str:
     if _BAD_ESCAPE.search(text):
-        raise ValueError("a percent sign that begins no escape")
+        raise ValueError(f"a percent sign begins no escape; {_ENCODE}")
     return unquote_plus(text, errors="strict")
 
 
 def _read_assertion_form(form: Mapping[str, str]) -> Presented:
     """RFC 7521 4.2: a client_id beside the assertion may be left out."""
     if form.get("client_assertion_type") != ASSERTION_TYPE:
-        raise _refuse_assertion(f"client_assertion_type is not {ASSERTION_TYPE}")
+        raise _refuse_assertion(f"client_assertion_type: {compare(form.get('client_assertion_type'), ASSERTION_TYPE)}")
     assertion = _read_assertion(form["client_assertion"])
     subject = assertion.claims.get("sub")
     if not isinstance(subject, str):
@@ -203,9 +230,9 @@ def _read_header(header: Mapping[str, Any]) -> tuple[str, str | None]:
         raise _refuse_assertion(f"the header holds {', '.join(refused)}, which is never accepted")
     typ, algorithm, kid = header.get("typ", "JWT"), header.get("alg"), header.get("kid")
     if not isinstance(typ, str) or typ.upper() not in _TYPES:
-        raise _refuse_assertion("typ: the token is of another type")
+        raise _refuse_assertion(f"typ: received {show(typ)}, expected 'JWT' or 'client-authentication+jwt'")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise _refuse_assertion(f"alg: is none of {', '.join(ALGORITHMS)}")
+        raise _refuse_assertion(f"alg: received {show(algorithm)}, expected one of {', '.join(ALGORITHMS)}")
     if kid is not None and not isinstance(kid, str):
         raise _refuse_assertion("kid: is not text")
     return algorithm, kid
@@ -223,17 +250,22 @@ def _read_object(content: bytes, what: str) -> dict[str, Any]:
 
 
 def _check_claims(claims: Mapping[str, Any], client_id: str, audiences: Collection[str], now: float) -> Proof:
-    if claims.get("iss") != client_id or claims.get("sub") != client_id:
-        raise _refuse_assertion("iss, sub: both must be the client_id")
+    for name in ("iss", "sub"):
+        if claims.get(name) != client_id:
+            raise _refuse_assertion(f"{name}: must be the client_id: {compare(claims.get(name), client_id)}")
     audience = claims.get("aud")
     named = audience if isinstance(audience, list) else [audience]
     if not named or any(not isinstance(one, str) or one not in audiences for one in named):
-        raise _refuse_assertion("aud: is not our issuer or this endpoint alone")
+        raise _refuse_assertion(
+            f"aud: must be our issuer or this endpoint alone: {compare(audience, *sorted(audiences))}"
+        )
     expires, issued, begins = (_read_seconds(claims, name) for name in ("exp", "iat", "nbf"))
     if expires is None or not now - CLOCK_SECONDS < expires <= now + MAX_ASSERTION_SECONDS + CLOCK_SECONDS:
-        raise _refuse_assertion(f"exp: is over, or more than {MAX_ASSERTION_SECONDS} seconds ahead")
+        found = f"exp: received {show(expires)}, and it is {now:.0f} here"
+        raise _refuse_assertion(f"{found}: it must lie at most {MAX_ASSERTION_SECONDS} seconds ahead")
     if any(one is not None and one > now + CLOCK_SECONDS for one in (issued, begins)):
-        raise _refuse_assertion("iat, nbf: the assertion is of the future")
+        found = f"iat, nbf: received {show(issued)} and {show(begins)}, and it is {now:.0f} here"
+        raise _refuse_assertion(f"{found}: compare the clocks")
     jti = claims.get("jti")
     if not isinstance(jti, str) or not 1 <= len(jti) <= LONGEST_ID:
         raise _refuse_assertion(f"jti: must be text of 1 to {LONGEST_ID} characters")

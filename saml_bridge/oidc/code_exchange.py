@@ -15,6 +15,7 @@ from typing import NoReturn
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from authlib.oauth2.rfc7636.challenge import CODE_VERIFIER_PATTERN
 
+from saml_bridge.comparisons import compare, show
 from saml_bridge.errors import ClientRefused
 from saml_bridge.oidc.grant import Grant
 
@@ -38,9 +39,12 @@ class CodeExchange:
         The redirect URI was in the authorization request, so it must come again, to the letter (RFC 6749 4.1.3).
         """
         if partner != self.partner or grant.client_id != self.client_id:
-            _refuse("code-client", "the code was given to another client")
+            whose = f"{show(grant.client_id)} ({partner}), and {show(self.client_id)} ({self.partner}) brings it"
+            words = "the code was given to another client"
+            _refuse("code-client", f"{words}: to {whose}", words)
         if self.redirect_uri is None or not _equal(self.redirect_uri, grant.redirect_uri):
-            _refuse("code-redirect-uri", "redirect_uri: is not the one that the code was asked for with")
+            asked = "redirect_uri: is not the one that the code was asked for with"
+            _refuse("code-redirect-uri", f"{asked}: {compare(self.redirect_uri, grant.redirect_uri)}")
         if self.is_public and grant.code_challenge is None:
             _refuse("verifier-missing", "a public client has a code that was asked for without a code_challenge")
         check_verifier(self.verifier, grant.code_challenge)
@@ -67,5 +71,5 @@ def _equal(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass"))
 
 
-def _refuse(code: str, detail: str) -> NoReturn:
-    raise ClientRefused(detail, error="invalid_grant", code=code)
+def _refuse(code: str, detail: str, description: str | None = None) -> NoReturn:
+    raise ClientRefused(detail, error="invalid_grant", code=code, description=description)

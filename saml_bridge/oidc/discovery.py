@@ -19,7 +19,7 @@ from saml_bridge.claims import split_name
 from saml_bridge.document import Biller, OidcSettings
 from saml_bridge.oidc.clients import ALGORITHMS, METHODS
 from saml_bridge.oidc.parties import list_relying_parties
-from saml_bridge.saml.response import AUTHN_CONTEXTS
+from saml_bridge.saml.contexts import STATED
 
 STANDARD_SCOPES: Final[Mapping[str, frozenset[str]]] = {
     "profile": frozenset(
@@ -92,7 +92,7 @@ def build_discovery(biller: Biller, *, issuer: str) -> dict[str, Any]:
         **_describe_signed_userinfo(parties),
         "claim_types_supported": ["normal"],
         "claims_supported": [*_PROTOCOL_CLAIMS, *sorted(claims.difference(_PROTOCOL_CLAIMS))],
-        "acr_values_supported": [uri for _, uri in AUTHN_CONTEXTS],
+        "acr_values_supported": list(STATED),
         "prompt_values_supported": ["none", "login", "select_account"],
         "claims_parameter_supported": True,
         "request_parameter_supported": False,

@@ -5,11 +5,19 @@ Owns: the facts and their JSON form. Does not own: where they wait (`grants.py`)
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from saml_bridge.values import JsonObject
+
+_ID_DIGITS: Final = 32
+
+
+def find_grant_id(code: str) -> str:
+    """The name of what a code stands for, in the audit trail and as the ID token's `jti`; tells nothing of the code."""
+    return hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()[:_ID_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)

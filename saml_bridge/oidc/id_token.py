@@ -1,31 +1,38 @@
 """What a relying party's server gets of a grant: the claims of the ID token, and UserInfo.
 
-Owns: which claims the protocol itself makes, and that nothing of a mapping can take their place. Does not own: what
-the partner is granted (`grant.py`), and signing (`token_keys.py`). Called by `token_exchange.py`.
+Owns: which claims the protocol itself makes, that nothing of a mapping can take their place, and what tells an ID token
+from every other token of ours. Does not own: what the partner is granted (`grant.py`), and signing (`token_keys.py`).
+Called by `token_exchange.py`, and for ID tokens that come back as hints by `authorization.py` and `logout.py`.
 
 Specification: OpenID Connect Core 1.0, 2, 3.1.3.6 and 5.3.2; the `sid` of Back-Channel Logout 1.0, 2.1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from authlib.oidc.core.grants.util import create_half_hash
 
+from saml_bridge.claims import ID_TOKEN_USE, RESERVED_CLAIMS, TOKEN_USE
 from saml_bridge.oidc.grant import Grant
 
-ID_TOKEN_CLAIMS: Final = (
-    *("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash"),
-    *("azp", "c_hash", "s_hash", "nbf", "jti", "cnf", "events"),
-)
-"""What a mapping never fills: the protocol's own claims, and those that would have another meaning there."""
+TYPE: Final = "JWT"
+"""The header's type. Many readers of ID tokens take none but this one (`docs/decisions/0020`)."""
+
+
+def is_id_token(claims: Mapping[str, Any]) -> bool:
+    """Whether these are an ID token's claims: not those of UserInfo, a logout token or a token that goes one way."""
+    texts = all(isinstance(claims.get(name), str) for name in ("sub", "sid"))
+    times = all(isinstance(claims.get(name), int) for name in ("iat", "exp", "auth_time"))
+    return claims.get(TOKEN_USE) == ID_TOKEN_USE and texts and times and "events" not in claims
 
 
 def build_id_token(
-    grant: Grant, *, issuer: str, access_token: str, algorithm: str, now: int, seconds: int
+    grant: Grant, *, issuer: str, token_id: str, access_token: str, algorithm: str, now: int, seconds: int
 ) -> dict[str, Any]:
     """The claims of an ID token that is issued with an access token. Times are NumericDates."""
-    mapped = {name: value for name, value in grant.id_token_claims.items() if name not in ID_TOKEN_CLAIMS}
+    mapped = {name: value for name, value in grant.id_token_claims.items() if name not in RESERVED_CLAIMS}
     told: dict[str, Any] = {
         "iss": issuer,
         "sub": grant.subject,
@@ -38,13 +45,15 @@ def build_id_token(
         "amr": list(grant.amr) or None,
         "sid": grant.sid,
         "at_hash": find_half_hash(access_token, algorithm),
+        "jti": token_id,
+        TOKEN_USE: ID_TOKEN_USE,
     }
     return mapped | {name: value for name, value in told.items() if value is not None}
 
 
 def build_userinfo(grant: Grant) -> dict[str, Any]:
     """The claims of UserInfo (Core 5.3.2): `sub` always, and what was granted."""
-    return {name: value for name, value in grant.claims.items() if name not in ID_TOKEN_CLAIMS} | {"sub": grant.subject}
+    return {name: value for name, value in grant.claims.items() if name not in RESERVED_CLAIMS} | {"sub": grant.subject}
 
 
 def build_signed_userinfo(grant: Grant, *, issuer: str, now: int) -> dict[str, Any]:

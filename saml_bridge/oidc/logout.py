@@ -13,13 +13,15 @@ Specification: OpenID Connect RP-Initiated Logout 1.0, 2, 3 and 4.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
+from saml_bridge.comparisons import compare
 from saml_bridge.document import Biller, OidcSettings, Partner
+from saml_bridge.oidc.id_token import TYPE, is_id_token
 from saml_bridge.oidc.parameters import read_parameters
-from saml_bridge.oidc.parties import RelyingParty, find_relying_party
+from saml_bridge.oidc.parties import RelyingParty, find_relying_party, list_relying_parties
 from saml_bridge.oidc.requests import add_query
 from saml_bridge.saml.sign import PublishedKey
 from saml_bridge.token_keys import TokenRefused, verify_own_jwt
@@ -94,32 +96,39 @@ def _judge_client(client_id: str | None, biller: Biller) -> Judged:
         return Judged()
     party = _partner_of(find_relying_party(biller, client_id))
     if party is None:
-        return Judged(fault=Fault("client-unknown", f"client_id: {biller.slug} has no such client"))
+        return Judged(
+            fault=Fault(
+                "client-unknown", f"client_id: {biller.slug} has no such client: {_compare_clients(biller, client_id)}"
+            )
+        )
     return Judged(party)
 
 
 def _judge_hint(hint: str, client_id: str | None, biller: Biller, issuer: str, keys: Iterable[PublishedKey]) -> Judged:
     """The ID token's signature, issuer and audience count, and that it is one; that it is over does not (2 and 4)."""
     try:
-        claims = verify_own_jwt(hint, keys, issuer=issuer)
+        claims = verify_own_jwt(hint, keys, issuer=issuer, typ=TYPE)
     except TokenRefused as error:
         return Judged(fault=Fault(error.code, f"id_token_hint: {error.detail}"))
     audience = claims.get("aud")
     party = _partner_of(find_relying_party(biller, audience)) if isinstance(audience, str) else None
     if party is None:
-        return Judged(fault=Fault("hint-audience", f"id_token_hint: {biller.slug} has no such client"))
+        return Judged(
+            fault=Fault(
+                "hint-audience",
+                f"id_token_hint: {biller.slug} has no such client: {_compare_clients(biller, audience)}",
+            )
+        )
     if client_id is not None and client_id != audience:
-        return Judged(party, fault=Fault("client-mismatch", "client_id: is not the client that id_token_hint is for"))
+        detail = f"client_id: is not the client that id_token_hint is for: {compare(client_id, str(audience))}"
+        return Judged(party, fault=Fault("client-mismatch", detail))
     if not is_id_token(claims):
         return Judged(party, fault=Fault("hint-claims", "id_token_hint: is no ID token with a session"))
     return Judged(party, claims["sub"], claims["sid"])
 
 
-def is_id_token(claims: Mapping[str, Any]) -> bool:
-    """Whether these are an ID token's claims: not signed claims of UserInfo, nor a logout token."""
-    texts = all(isinstance(claims.get(name), str) for name in ("sub", "sid"))
-    times = all(isinstance(claims.get(name), int) for name in ("iat", "exp", "auth_time"))
-    return texts and times and "events" not in claims
+def _compare_clients(biller: Biller, client_id: object) -> str:
+    return compare(client_id, *(one.settings.client_id for one in list_relying_parties(biller)))
 
 
 def _judge_return(judged: Judged, request: EndSession) -> Judged:
@@ -133,9 +142,13 @@ def _judge_return(judged: Judged, request: EndSession) -> Judged:
             "return-unproved", "post_logout_redirect_uri: without id_token_hint and client_id, it is nobody's"
         )
     elif uri not in _read_settings(party).post_logout_redirect_uris:
-        fault = Fault("return-unregistered", f"post_logout_redirect_uri: {party.slug} has not registered it")
+        sides = compare(uri, *_read_settings(party).post_logout_redirect_uris)
+        fault = Fault("return-unregistered", f"post_logout_redirect_uri: {party.slug} has not registered it: {sides}")
     elif request.state is not None and not _STATE.fullmatch(request.state):
-        fault = Fault("state-form", "state: is longer than 4,096 characters, or holds control characters")
+        fault = Fault(
+            "state-form",
+            f"state: has {len(request.state):,} characters or holds control characters; 4,096 are the most",
+        )
     if fault is not None:
         return replace(judged, fault=fault)
     return replace(judged, return_to=uri, state=request.state)

@@ -12,6 +12,7 @@ import re
 from typing import Final, NoReturn
 from urllib.parse import parse_qsl
 
+from saml_bridge.comparisons import compare
 from saml_bridge.errors import ClientRefused
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -35,7 +36,9 @@ def check_form(body: bytes, *, content_type: str | None) -> None:
     kind, _, options = (content_type or "").partition(";")
     charset = options.strip().lower().replace('"', "")
     if kind.strip().lower() != FORM or charset not in ("", "charset=utf-8"):
-        _refuse("form-type", f"the body is not {FORM} in UTF-8")
+        words = f"the body is not {FORM} in UTF-8"
+        detail = f"{words}: {compare(content_type, FORM)}"
+        raise ClientRefused(detail, error="invalid_request", code="form-type", description=words)
     if len(body) > MAX_FORM_BYTES:
         _refuse("form-size", f"the body is larger than {MAX_FORM_BYTES} bytes")
 

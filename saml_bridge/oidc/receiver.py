@@ -17,13 +17,19 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from saml_bridge.claims import FindSubject, build_claims, check_mappings, check_subject, compile_subject
+from saml_bridge.claims import (
+    RESERVED_CLAIMS,
+    FindSubject,
+    build_claims,
+    check_mappings,
+    check_subject,
+    compile_subject,
+)
 from saml_bridge.document import OidcSettings
 from saml_bridge.errors import PartnerUnusable
-from saml_bridge.oidc.asked import OidcAsked, find_acr
+from saml_bridge.oidc.asked import OidcAsked
 from saml_bridge.oidc.discovery import STANDARD_SCOPES
-from saml_bridge.oidc.grant import Grant
-from saml_bridge.oidc.id_token import ID_TOKEN_CLAIMS
+from saml_bridge.oidc.grant import Grant, find_grant_id
 from saml_bridge.oidc.requests import add_query, check_still_registered
 from saml_bridge.receivers import Ask, Begun, Built, Hint, PartnerContext, check_secret
 from saml_bridge.saml.sign import SigningKey
@@ -129,7 +135,7 @@ class OidcReceiver:
             auth_time=int(ask.session.auth_time.timestamp()),
             nonce=request.nonce,
             code_challenge=request.code_challenge,
-            acr=find_acr(ask.session),
+            acr=asked.find_acr(ask.session),
             amr=ask.session.amr,
             claims=userinfo,
             id_token_claims=id_token,
@@ -139,7 +145,8 @@ class OidcReceiver:
         )
         code = ask.services.keep_grant(ask.biller, ask.partner, ask.session.sid, grant.to_json(), ask.now)
         reply = request.place.build_reply(self.issuer, {"code": code})
-        return Built(reply, Begun(subject, SUBJECT_FORMAT, grant.sid))
+        begun = Begun(subject, SUBJECT_FORMAT, grant.sid)
+        return Built(reply, begun, assertion_id=find_grant_id(code))
 
     def _find_sid(self, sid: str) -> str:
         """The session's ID at this partner: nobody finds the portal's by it, nor another partner's."""
@@ -204,5 +211,5 @@ def check_partner(context: PartnerContext) -> Iterator[Finding]:
     algorithms = {settings.id_token_algorithm, settings.userinfo_algorithm or settings.id_token_algorithm}
     for algorithm in sorted(algorithms):
         yield from check_token_key(context, settings.key, algorithm, "oidc.key")
-    yield from check_mappings(context, reserved=ID_TOKEN_CLAIMS)
+    yield from check_mappings(context, reserved=RESERVED_CLAIMS)
     yield from check_subject(settings.subject, where="oidc.subject")

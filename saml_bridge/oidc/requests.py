@@ -5,8 +5,8 @@ each parameter; the answer's form at the redirect URI. Does not own: whether the
 whose token a hint is (`authorization.py`, the caller), and pushed requests (`grants.py`).
 
 What can be told to nobody but the payer is a RequestRefused, everything after that an AuthorizationRefused, which goes
-to the redirect URI. Unknown parameters are passed over (RFC 6749 3.1), as are `display`, `ui_locales`,
-`claims_locales` and `acr_values`, which ask for nothing that must be met.
+to the redirect URI. Unknown parameters are passed over (RFC 6749 3.1), as are `display`, `ui_locales`
+and `claims_locales`, which ask for nothing that must be met.
 
 Specification: RFC 6749, 3.1 and 4.1; OpenID Connect Core 1.0, 3.1.2 and 5.5; RFC 7636, 4.3; RFC 8252, 7.3; OAuth 2.0
 Form Post Response Mode; RFC 9207.
@@ -20,18 +20,19 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 from urllib.parse import urlencode, urlsplit
 
+from saml_bridge.comparisons import compare, show
 from saml_bridge.document import Biller, OidcSettings, Partner
 from saml_bridge.errors import AuthorizationRefused, ClientRefused, RequestRefused
 from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.oidc.parameters import read_pairs
-from saml_bridge.oidc.parties import find_relying_party
+from saml_bridge.oidc.parties import find_relying_party, list_relying_parties
 from saml_bridge.receivers import Reply
+from saml_bridge.token_keys import MAX_TOKEN_BYTES
 from saml_bridge.values import FormPost, Redirect
 
 ResponseMode = Literal["query", "form_post"]
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
-MAX_CLAIMS_BYTES: Final = 8 * 1024
 MAX_CLAIMS_DEPTH: Final = 5
 MOST_CLAIMS: Final = 200
 PUSHED_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
@@ -39,8 +40,26 @@ PUSHED_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 """A SHA-256 in base64url (RFC 7636 4.2)."""
 
-MAX_NONCE: Final = 1024
-"""Characters: an ID token with it must stay small enough to come back as a hint."""
+LONGEST: Final[Mapping[str, int]] = {
+    "nonce": 1024,  # an ID token with it must stay small enough to come back as a hint
+    "state": 4096,
+    "scope": 2048,
+    "prompt": 128,
+    "acr_values": 1024,
+    "login_hint": 1024,
+    "id_token_hint": MAX_TOKEN_BYTES,
+    "claims": 8 * 1024,
+    "redirect_uri": 2048,
+    "client_id": 255,
+    "request_uri": 512,
+}
+"""The longest value of each parameter whose form says nothing of its length: in characters, of `claims` in bytes."""
+
+KEPT: Final = frozenset(LONGEST) | {
+    *("response_type", "response_mode", "code_challenge", "code_challenge_method", "max_age"),
+    *("request", "registration"),
+}
+"""The parameters that are read; of a pushed request no others are kept."""
 
 _STATE: Final = re.compile(r"[^\x00-\x1f\x7f]{1,4096}")
 _SCOPES: Final = re.compile(r"[!#-\[\]-~]+(?: +[!#-\[\]-~]+)*")
@@ -93,7 +112,10 @@ class RequestedClaims:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """A request that keeps every rule; what it asks of the payer is not judged yet. `max_age` is in seconds."""
+    """A request that keeps every rule; what it asks of the payer is not judged yet.
+
+    `max_age` is in seconds. `acr_values` are preferred, the first most, and need not be met (Core 3.1.2.1).
+    """
 
     client_id: str
     place: ReturnPlace
@@ -104,6 +126,7 @@ class AuthorizationRequest:
     max_age: int | None = None
     login_hint: str | None = None
     id_token_hint: str | None = None
+    acr_values: tuple[str, ...] = ()
     claims: RequestedClaims = RequestedClaims()
 
 
@@ -136,9 +159,14 @@ def find_client(parameters: Parameters, biller: Biller) -> tuple[Partner, OidcSe
     Raises RequestRefused (`client-unknown`): whoever it is, it is told nothing (RFC 6749 4.1.2.1).
     """
     client_id = parameters.get("client_id")
-    party = None if client_id is None else find_relying_party(biller, client_id)
+    if client_id is None:
+        found = "is there twice" if "client_id" in parameters.repeated else "is missing"
+        raise RequestRefused(f"client_id: {found}", code="client-unknown")
+    party = find_relying_party(biller, client_id)
     if party is None:
-        raise RequestRefused("client_id: is missing, there twice, or no client of this biller", code="client-unknown")
+        known = (one.settings.client_id for one in list_relying_parties(biller))
+        detail = f"client_id: is no client of this biller: {compare(client_id, *known)}"
+        raise RequestRefused(detail, code="client-unknown")
     return party.partner, party.settings
 
 
@@ -149,8 +177,11 @@ def find_place(parameters: Parameters, settings: OidcSettings) -> ReturnPlace:
     none of ours is refused later, in the query.
     """
     asked = parameters.get("redirect_uri")
-    if asked is None or not _is_registered(asked, settings):
-        detail = "redirect_uri: is missing, there twice, or none of the client's redirect_uris, to the letter"
+    if asked is None:
+        found = "is there twice" if "redirect_uri" in parameters.repeated else "is missing"
+        raise RequestRefused(f"redirect_uri: {found}", code="redirect-uri-unregistered")
+    if not _is_registered(asked, settings):
+        detail = f"redirect_uri: is not registered, to the letter: {compare(asked, *settings.redirect_uris)}"
         raise RequestRefused(detail, code="redirect-uri-unregistered")
     state = parameters.get("state")
     if state is not None and not _STATE.fullmatch(state):
@@ -172,8 +203,13 @@ def _is_registered(asked: str, settings: OidcSettings) -> bool:
 def check_still_registered(request: AuthorizationRequest, settings: OidcSettings) -> None:
     """Whether a request that waited may still be answered where it asks. Raises RequestRefused."""
     asked = request.place.redirect_uri
-    if request.client_id != settings.client_id or not _is_registered(asked, settings):
-        detail = "the client or its redirect_uri was taken away while its request waited"
+    if request.client_id != settings.client_id:
+        sides = compare(request.client_id, settings.client_id)
+        detail = f"client_id: the client was taken away while its request waited: {sides}"
+        raise RequestRefused(detail, code="redirect-uri-unregistered")
+    if not _is_registered(asked, settings):
+        sides = compare(asked, *settings.redirect_uris)
+        detail = f"redirect_uri: the address was taken away while its request waited: {sides}"
         raise RequestRefused(detail, code="redirect-uri-unregistered")
 
 
@@ -181,9 +217,11 @@ def parse_request(parameters: Parameters, settings: OidcSettings, place: ReturnP
     """What the request asks. Raises AuthorizationRefused with the error of the specification."""
     _check_unsupported(parameters)
     if parameters.repeated:
-        _refuse("parameter-twice", "a parameter is there twice")
+        names = ", ".join(map(show, sorted(parameters.repeated)))
+        _refuse("parameter-twice", "a parameter is there twice", detail=f"a parameter is there twice: {names}")
+    _check_lengths(parameters)
     if not _STATE.fullmatch(parameters.get("state") or "-"):
-        _refuse("state-form", "state: is longer than 4096 characters, or has control characters")
+        _refuse("state-form", "state: has control characters")
     _check_response(parameters)
     return AuthorizationRequest(
         client_id=settings.client_id,
@@ -195,8 +233,20 @@ def parse_request(parameters: Parameters, settings: OidcSettings, place: ReturnP
         max_age=_read_max_age(parameters),
         login_hint=parameters.get("login_hint"),
         id_token_hint=parameters.get("id_token_hint"),
+        acr_values=tuple((parameters.get("acr_values") or "").split()),
         claims=_read_claims(parameters.get("claims")),
     )
+
+
+def _check_lengths(parameters: Parameters) -> None:
+    """Before anything is done with a value, or kept of it. Parameters that are passed over are not kept."""
+    for name, longest in LONGEST.items():
+        value = parameters.get(name) or ""
+        length = len(value.encode()) if name == "claims" else len(value)
+        if length > longest:
+            unit = "bytes" if name == "claims" else "characters"
+            words = f"{name}: has {length:,} {unit}, and {longest:,} are the most"
+            _refuse(f"{name.replace('_', '-')}-long", words)
 
 
 def _check_unsupported(parameters: Parameters) -> None:
@@ -212,19 +262,24 @@ def _check_response(parameters: Parameters) -> None:
     if wanted is None:
         _refuse("response-type-missing", "response_type: is missing; expected code")
     if wanted != "code":
-        _refuse("response-type", "response_type: only code is supported", "unsupported_response_type")
+        detail = f"response_type: {compare(wanted, 'code')}"
+        _refuse("response-type", "response_type: only code is supported", "unsupported_response_type", detail=detail)
     if mode not in (None, "query", "form_post"):
-        _refuse("response-mode", "response_mode: only query and form_post are supported")
+        detail = f"response_mode: {compare(mode, 'query', 'form_post')}"
+        _refuse("response-mode", "response_mode: only query and form_post are supported", detail=detail)
 
 
 def _read_scope(parameters: Parameters) -> tuple[str, ...]:
     """RFC 6749 3.3; `openid` makes it OpenID Connect (Core 3.1.2.1)."""
     asked = parameters.get("scope")
     if asked is None or not _SCOPES.fullmatch(asked):
-        _refuse("scope-form", "scope: is missing, or not words with spaces between", "invalid_scope")
+        detail = f"scope: received {show(asked)}, expected words with one space or more between"
+        told = "scope: is missing, or not words with spaces between"
+        _refuse("scope-form", told, "invalid_scope", detail=detail)
     words = tuple(dict.fromkeys(asked.split()))
     if "openid" not in words:
-        _refuse("scope-openid", "scope: openid is missing", "invalid_scope")
+        detail = f"scope: received {show(asked)}, expected openid among its words"
+        _refuse("scope-openid", "scope: openid is missing", "invalid_scope", detail=detail)
     return words
 
 
@@ -232,8 +287,6 @@ def _read_nonce(parameters: Parameters, settings: OidcSettings) -> str | None:
     nonce = parameters.get("nonce")
     if nonce is None and settings.require_nonce:
         _refuse("nonce-missing", "nonce: is missing, and this client must send one")
-    if nonce is not None and len(nonce) > MAX_NONCE:
-        _refuse("nonce-long", f"nonce: is longer than {MAX_NONCE} characters")
     return nonce
 
 
@@ -245,9 +298,11 @@ def _read_challenge(parameters: Parameters, settings: OidcSettings) -> str | Non
             _refuse("challenge-missing", "code_challenge: is missing; a public client needs one, with the method S256")
         return None
     if method != "S256":
-        _refuse("challenge-method", "code_challenge_method: only S256 is supported, and left out it means plain")
+        words = "code_challenge_method: only S256 is supported, and left out it means plain"
+        _refuse("challenge-method", words, detail=f"{words}: {compare(method, 'S256')}")
     if not _CHALLENGE.fullmatch(challenge):
-        _refuse("challenge-form", "code_challenge: is no SHA-256 in base64url, which has 43 characters")
+        words = "code_challenge: is no SHA-256 in base64url, which has 43 characters"
+        _refuse("challenge-form", words, detail=f"{words}: received {show(challenge)}")
     return challenge
 
 
@@ -255,7 +310,8 @@ def _read_prompt(parameters: Parameters) -> tuple[str, ...]:
     """Core 3.1.2.1. Nobody is asked for consent here, so that a client which insists on it must be told."""
     prompts = tuple(dict.fromkeys((parameters.get("prompt") or "").split()))
     if not _PROMPTS.issuperset(prompts):
-        _refuse("prompt-unknown", "prompt: expected none or login")
+        detail = f"prompt: received {show(' '.join(prompts))}, expected none or login"
+        _refuse("prompt-unknown", "prompt: expected none or login", detail=detail)
     if "none" in prompts and len(prompts) > 1:
         _refuse("prompt-none", "prompt: none stands with nothing else")
     if "consent" in prompts:
@@ -268,7 +324,8 @@ def _read_max_age(parameters: Parameters) -> int | None:
     if asked is None:
         return None
     if not _SECONDS.fullmatch(asked):
-        _refuse("max-age", "max_age: expected a number of seconds")
+        detail = f"max_age: received {show(asked)}, expected a number of seconds"
+        _refuse("max-age", "max_age: expected a number of seconds", detail=detail)
     return int(asked)
 
 
@@ -278,8 +335,6 @@ def _read_max_age(parameters: Parameters) -> int | None:
 def _read_claims(text: str | None) -> RequestedClaims:
     if text is None:
         return RequestedClaims()
-    if len(text.encode()) > MAX_CLAIMS_BYTES:
-        _refuse("claims-form", f"claims: is larger than {MAX_CLAIMS_BYTES} bytes")
     try:
         asked = parse_json(text.encode())
     except JsonRefused:
@@ -351,5 +406,6 @@ def add_query(url: str, fields: Iterable[tuple[str, str]]) -> str:
     return f"{url}{separator}{urlencode(tuple(fields))}"
 
 
-def _refuse(code: str, description: str, error: str = "invalid_request") -> NoReturn:
-    raise AuthorizationRefused(description, error=error, code=code, description=description)
+def _refuse(code: str, description: str, error: str = "invalid_request", *, detail: str | None = None) -> NoReturn:
+    """`description` goes to the client by the browser; `detail` says more, for the record."""
+    raise AuthorizationRefused(detail or description, error=error, code=code, description=description)

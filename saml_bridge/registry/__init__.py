@@ -11,9 +11,8 @@ Every read names its biller; there is no read of a link, partner or mapping acro
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -26,8 +25,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from saml_bridge.audit import AuditTrail, Entry, Kind
 from saml_bridge.changes import plan
-from saml_bridge.config import from_json, to_json
-from saml_bridge.db import Base, Database, explaining
+from saml_bridge.config import from_json, name_parts, peek_json, to_json
+from saml_bridge.db import Base, Database, explain_failure, explaining
 from saml_bridge.document import Biller, SamlSettings
 from saml_bridge.errors import (
     BillerUnknown,
@@ -39,6 +38,8 @@ from saml_bridge.errors import (
     NotFound,
     PartnerUnusable,
 )
+from saml_bridge.fetching import AddressRule
+from saml_bridge.registry.addresses import FindFault
 from saml_bridge.registry.checks import (
     Checked,
     Checks,
@@ -49,6 +50,7 @@ from saml_bridge.registry.checks import (
     find_digest,
     find_issuer,
 )
+from saml_bridge.registry.holdings import Holdings, Installation, list_holdings
 from saml_bridge.registry.snapshot import Route, Snapshot
 from saml_bridge.registry.tables import BillerRow, PartnerIndexRow, PartnerMetadataRow, RevisionRow
 from saml_bridge.saml.metadata import SpMetadata, parse_metadata
@@ -109,6 +111,10 @@ class _Stored:
     published_at: datetime
 
 
+_BUILT_AT_ONCE = 16
+"""How many values of different keys can be built at the same time: keys that share a place wait for each other."""
+
+
 class _Kept(Generic[Value]):
     """The values used last, up to a number. Safe to share between threads."""
 
@@ -116,6 +122,18 @@ class _Kept(Generic[Value]):
         self._most = most
         self._values: OrderedDict[Any, Value] = OrderedDict()
         self._lock = Lock()
+        self._building = tuple(Lock() for _ in range(_BUILT_AT_ONCE))
+
+    def find(self, key: object, build: Callable[[], Value]) -> Value:
+        """The value of a key; of several threads that find none at once, one builds it. Raises what `build` does."""
+        value = self.get(key)
+        if value is None:
+            with self._building[hash(key) % _BUILT_AT_ONCE]:
+                value = self.get(key)
+                if value is None:
+                    value = build()
+                    self.put(key, value)
+        return value
 
     def get(self, key: object) -> Value | None:
         with self._lock:
@@ -141,7 +159,8 @@ class Registry:
 
     `find_key` gives a key of the key ring by its name or raises KeyRefused, `find_published` what others are told of
     one whose private key may be locked (default: of those that `find_key` gives); `has_secret` tells whether a biller
-    has a secret of a name; `allow_http` allows http URLs; `audit` is the trail that publications are recorded in.
+    has a secret of a name; `allow_http` allows http URLs; `find_address_fault` tells what forbids our server to ask an
+    address (default: whatever is not public); `audit` is the trail that publications are recorded in.
     """
 
     def __init__(
@@ -155,6 +174,7 @@ class Registry:
         pairwise_secret: bytes,
         has_secret: Callable[[str, str], bool] = lambda _biller, _name: False,
         allow_http: bool = False,
+        find_address_fault: FindFault | None = None,
         cache_size: int = SNAPSHOTS_KEPT,
     ) -> None:
         self.allow_http = allow_http
@@ -165,6 +185,7 @@ class Registry:
         self._base_url = base_url
         self._secret = pairwise_secret
         self._has_secret = has_secret
+        self._find_address_fault = find_address_fault or AddressRule(allow_http=allow_http).find_fault
         self._snapshots: _Kept[Snapshot] = _Kept(cache_size)
         self._parsed: _Kept[SpMetadata] = _Kept(METADATA_KEPT)
 
@@ -175,21 +196,20 @@ class Registry:
 
         Raises BillerUnknown, DatabaseUnavailable; PartnerUnusable for a stored document that cannot be read any more.
         """
-        snapshot = self._snapshots.get(slug)
-        if snapshot is None:
-            snapshot = self._load_snapshot(slug)
-            self._snapshots.put(slug, snapshot)
-        return snapshot
+        return self._snapshots.find(slug, lambda: self._load_snapshot(slug))
 
     def find_current(self, slug: str) -> Snapshot:
         """The revision in force now; asks the database whether the one that is kept still is.
 
         For what no record proves to be current. Raises as `find_snapshot`.
         """
-        snapshot = self.find_snapshot(slug)
-        if self.current_revision(slug) != snapshot.revision:
+        snapshot, revision = self.find_snapshot(slug), self.current_revision(slug)
+        if revision != snapshot.revision:
             self.forget(slug)
             snapshot = self.find_snapshot(slug)
+        if snapshot.revision < revision:  # another thread began to read it before this revision was there
+            snapshot = self._load_snapshot(slug)
+            self._snapshots.put(slug, snapshot)
         return snapshot
 
     def forget(self, slug: str) -> None:
@@ -214,7 +234,7 @@ class Registry:
         found = self._read(select(_REVISION.c.document).where(*where))
         if not found:
             if not self.current_revision(slug):
-                raise BillerUnknown(f"there is no biller {slug!r}")
+                raise BillerUnknown(slug)
             raise NotFound(f"{slug} has no revision {revision}", code="revision-unknown")
         return from_json(found[0]["document"])
 
@@ -242,7 +262,7 @@ class Registry:
         statement = select(*columns).where(_REVISION.c.biller == _check_slug(slug)).order_by(_REVISION.c.number.desc())
         found = tuple(Revision(**row) for row in self._read(statement))
         if not found:
-            raise BillerUnknown(f"there is no biller {slug!r}")
+            raise BillerUnknown(slug)
         return found
 
     def list_partners(self, slug: str | None = None) -> tuple[IndexedPartner, ...]:
@@ -273,6 +293,17 @@ class Registry:
         checked = self._check(changes, self._read_in_force(changes), now)
         return tuple(finding for one in checked.values() for finding in one.findings)
 
+    def find_conflicts(self, changes: Sequence[Publication]) -> tuple[Finding, ...]:
+        """What `publish` would raise ConfigConflict for, were it asked now."""
+        in_force = self._read_in_force(changes)
+        found: list[Finding] = []
+        for one in changes:
+            before = in_force.get(one.biller.slug)
+            is_new = before is None or before.document != to_json(one.biller)
+            if is_new and one.based_on != (before.revision if before else 0):
+                found += _conflict(one, before).findings
+        return tuple(found)
+
     def publish(
         self, changes: Sequence[Publication], *, author: str, comment: str, now: datetime, trace_id: TraceId
     ) -> Published:
@@ -296,8 +327,31 @@ class Registry:
             self.forget(slug)
         return Published(revisions, unchanged, findings)
 
+    def check_in_force(self, slug: str, *, now: datetime, find_address_fault: FindFault | None = None) -> Checked:
+        """What publishing a biller's document in force again would find, but for what other billers have.
+
+        `check_installation` says that of all billers at once. Raises BillerUnknown, ConfigInvalid.
+        """
+        biller, number = self.load_in_force(slug)
+        change = Publication(biller, number)
+        checked = self._check_each([change], self._read_in_force([change]), now, find_address_fault)
+        _name_parts([change], checked)
+        return checked[slug]
+
     def _check(
         self, changes: Sequence[Publication], in_force: Mapping[str, _Stored], now: datetime
+    ) -> dict[str, Checked]:
+        checked = self._check_each(changes, in_force, now, self._find_address_fault)
+        self._check_holdings(checked)
+        _name_parts(changes, checked)
+        return checked
+
+    def _check_each(
+        self,
+        changes: Sequence[Publication],
+        in_force: Mapping[str, _Stored],
+        now: datetime,
+        find_address_fault: FindFault | None,
     ) -> dict[str, Checked]:
         checks = Checks(
             find_key=self._find_key,
@@ -307,6 +361,7 @@ class Registry:
             allow_http=self.allow_http,
             read_stored=self._read_metadata,
             has_secret=self._has_secret,
+            find_address_fault=find_address_fault or self._find_address_fault,
             now=now,
         )
         checked: dict[str, Checked] = {}
@@ -318,39 +373,34 @@ class Registry:
                 found.add(Finding("config-not-unique", Severity.ERROR, "the biller is published twice", where="slug"))
                 found.findings += checked[slug].findings
             checked[slug] = found
-        self._check_issuers(checked)
         return checked
 
-    def _check_issuers(self, checked: Mapping[str, Checked]) -> None:
-        """No two billers have the same entity ID: partners could not tell whose payer comes.
-
-        What a partner insists on for one biller is no other biller's entity ID either; two partners may insist on the
-        same.
-        """
-        taken = Counter(one.issuer for one in checked.values())
-        names = [value for one in checked.values() for _, value, _ in one.own_names]
-        owners: set[str] = set()
-        for chunk in _chunks(sorted(set(names))):
-            rows = self._read(select(_BILLER.c.slug, _BILLER.c.issuer).where(_BILLER.c.issuer.in_(chunk)))
-            owners.update(row["issuer"] for row in rows if row["slug"] not in checked)
+    def _check_holdings(self, checked: Mapping[str, Checked]) -> None:
+        """What is one biller's alone, over all that are in force and those to be published."""
+        mine = [one.holdings for one in checked.values()]
+        installation = self._open_installation([*self._list_holdings(other_than=checked), *mine])
         for one in checked.values():
-            for name, value, where in one.own_names:
-                others = taken[value] - (value == one.issuer)
-                if others or value in owners or (name == "entity_id" and self._is_alias_elsewhere(value, one, checked)):
-                    message = f"{name}: {value!r} is another biller's"
-                    fix = f"Leave {name} out, or choose one that no other biller has."
-                    one.add(Finding("issuer-taken", Severity.ERROR, message, fix, where))
+            for finding in installation.check(one.holdings):
+                one.add(finding)
 
-    def _is_alias_elsewhere(self, issuer: str, own: Checked, checked: Mapping[str, Checked]) -> bool:
-        """Whether another biller goes by this name at one of its partners."""
-        if issuer == own.default_issuer:
-            return False  # an address of this biller, which the check of each document keeps others from
-        if any(issuer in one.aliases for one in checked.values() if one is not own):
-            return True
-        sought = f'"our_entity_id":{json.dumps(issuer)}'  # as documents are stored
-        statement = select(_BILLER.c.slug, _REVISION.c.document).select_from(_IN_FORCE)
-        found = self._read(statement.where(_REVISION.c.document.contains(sought, autoescape=True)))
-        return any(sought in row["document"] for row in found if row["slug"] not in checked)
+    def check_installation(self) -> Iterator[tuple[str, Finding]]:
+        """What billers in force have that is another's, or keys with two uses: the biller's slug, and what is found."""
+        holdings = list(self._list_holdings())
+        installation = self._open_installation(holdings)
+        for one in holdings:
+            yield from ((one.slug, finding) for finding in installation.check(one))
+
+    def _open_installation(self, holdings: Sequence[Holdings]) -> Installation:
+        return Installation(holdings, base_url=self._base_url, find_published=self._find_published)
+
+    def _list_holdings(self, other_than: Collection[str] = ()) -> Iterator[Holdings]:
+        """Of the billers in force, in the order of slugs. Documents are not read as a whole: there may be thousands."""
+        columns = (_BILLER.c.slug, _REVISION.c.document)
+        statement = select(*columns).select_from(_IN_FORCE).order_by(_BILLER.c.slug)
+        with self._reading() as connection:
+            for slug, document in connection.execute(statement):
+                if slug not in other_than:
+                    yield list_holdings(peek_json(document), self._base_url)
 
     def _write(
         self, connection: Connection, changes: Sequence[Publication], checked: Mapping[str, Checked], context: _Context
@@ -411,17 +461,16 @@ class Registry:
     def _parse_metadata(self, settings: SamlSettings, now: datetime) -> SpMetadata:
         """Partner metadata as it was when it came into force; whether it has expired is for the launch to judge."""
         digest = find_digest(settings)
-        key = digest, settings.entity_id
-        parsed = self._parsed.get(key)
-        if parsed is None:
+
+        def parse() -> SpMetadata:
             content = self._read_metadata(digest)
             if content is None:
                 raise MetadataRefused(f"there is no stored metadata sha256:{digest}", code="metadata-missing")
-            parsed = parse_metadata(
+            return parse_metadata(
                 content, now=now, entity_id=settings.entity_id, allow_http=self.allow_http, check_validity=False
             )
-            self._parsed.put(key, parsed)
-        return parsed
+
+        return self._parsed.find((digest, settings.entity_id), parse)
 
     def _read_metadata(self, sha256: Sha256Hex) -> bytes | None:
         found = self._read(select(_METADATA.c.xml).where(_METADATA.c.sha256 == _check_text(sha256)))
@@ -431,7 +480,7 @@ class Registry:
         with self._reading() as connection:
             found = _select_in_force(connection, [_check_slug(slug)])
         if slug not in found:
-            raise BillerUnknown(f"there is no biller {slug!r}")
+            raise BillerUnknown(slug)
         return found[slug]
 
     def _read_in_force(self, changes: Sequence[Publication]) -> dict[str, _Stored]:
@@ -457,7 +506,7 @@ class Registry:
         except IntegrityError as error:
             raise ConfigConflict("another publication wrote the same biller or entity ID at the same time") from error
         except SQLAlchemyError as error:
-            raise DatabaseUnavailable(f"nothing was published: {type(error).__name__}") from error
+            raise DatabaseUnavailable(f"nothing was published: {explain_failure(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -510,6 +559,13 @@ class _Context:
             detail=detail,
             actor=self.author,
         )
+
+
+def _name_parts(changes: Sequence[Publication], checked: Mapping[str, Checked]) -> None:
+    """Say of each finding which parts of its document it is about."""
+    for publication in changes:
+        findings = checked[publication.biller.slug].findings
+        findings[:] = [name_parts(one, publication.biller) for one in findings]
 
 
 def _advance(connection: Connection, publication: Publication, issuer: str, before: _Stored | None) -> int:

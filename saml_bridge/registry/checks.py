@@ -1,7 +1,8 @@
 """Everything that is checked before a biller's document comes into force.
 
-Owns: what needs more than the document: keys, partner metadata, the biller's own entity ID. Does not own: the document
-alone (`config`), metadata files alone (`saml/metadata.py`), one partner's settings (`saml/response.py`).
+Owns: what needs more than the document: keys, partner metadata. Does not own: the document alone (`config`), what
+billers must not share (`holdings.py`), metadata files alone (`saml/metadata.py`), one partner's settings
+(`saml/response.py`).
 Called by: the registry, for a publication and for a plan.
 """
 
@@ -17,10 +18,14 @@ from saml_bridge.document import Biller, Partner, SamlSettings
 from saml_bridge.errors import KeyRefused, MetadataRefused
 from saml_bridge.protocols import PROTOCOLS
 from saml_bridge.receivers import PartnerContext
+from saml_bridge.registry.addresses import FindFault, check_addresses
+from saml_bridge.registry.holdings import Holdings, find_default_issuer, list_holdings
 from saml_bridge.registry.tables import LONGEST_ENTITY_ID
+from saml_bridge.saml.logout import check_unsigned_logout
 from saml_bridge.saml.metadata import SpMetadata, check_metadata, parse_metadata
 from saml_bridge.saml.response import check_partner
 from saml_bridge.saml.sign import PublishedKey, SigningKey
+from saml_bridge.saml.wishes import check_wishes
 from saml_bridge.token_keys import check_biller_keys
 from saml_bridge.values import Finding, Severity, Sha256Hex
 
@@ -57,22 +62,19 @@ class IndexedPartner:
 class Checked:
     """What the check of one publication found.
 
-    `own_names` are the entity IDs that the biller goes by: the document's key, the value, the place. `default_issuer`
-    is the one that it has when its document names none.
+    `holdings` are its names and the uses of its keys, which all billers are compared by.
     """
 
     slug: str
-    issuer: str
-    default_issuer: str
-    own_names: tuple[tuple[str, str, str], ...]
+    holdings: Holdings
     findings: list[Finding] = field(default_factory=list)
     partners: list[IndexedPartner] = field(default_factory=list)
     metadata: dict[Sha256Hex, bytes] = field(default_factory=dict)
 
     @property
-    def aliases(self) -> frozenset[str]:
-        """What partners insist on for this biller instead of its entity ID."""
-        return frozenset(value for name, value, _ in self.own_names if name == "our_entity_id")
+    def issuer(self) -> str:
+        """The biller's entity ID."""
+        return self.holdings.issuer
 
     @property
     def refused(self) -> bool:
@@ -86,18 +88,6 @@ class Checked:
 def find_issuer(biller: Biller, base_url: str) -> str:
     """A biller's own entity ID."""
     return biller.idp.entity_id or find_default_issuer(biller.slug, base_url)
-
-
-def find_default_issuer(slug: str, base_url: str) -> str:
-    """The entity ID of a biller that names none of its own: where its metadata is."""
-    return f"{base_url}/saml/{slug}/metadata"
-
-
-def _list_own_names(biller: Biller, issuer: str) -> Iterator[tuple[str, str, str]]:
-    yield "entity_id", issuer, "idp.entity_id"
-    for position, partner in enumerate(biller.partners):
-        if partner.speaks_saml and partner.saml.our_entity_id is not None and partner.saml.our_entity_id != issuer:
-            yield "our_entity_id", partner.saml.our_entity_id, f"partners[{position}].saml.our_entity_id"
 
 
 def find_digest(settings: SamlSettings) -> Sha256Hex:
@@ -119,6 +109,7 @@ class Checks:
     allow_http: bool
     read_stored: Callable[[Sha256Hex], bytes | None]
     has_secret: Callable[[str, str], bool]
+    find_address_fault: FindFault
     now: datetime
     _judged: dict[tuple[Sha256Hex, str | None, bool], tuple[SpMetadata | None, tuple[Finding, ...]]] = field(
         default_factory=dict
@@ -127,19 +118,15 @@ class Checks:
     def check(self, publication: Publication, *, in_force: Biller | None) -> Checked:
         """Everything about one biller but what other billers have. `in_force` is its document until now."""
         biller = publication.biller
-        issuer = find_issuer(biller, self.base_url)
-        default = find_default_issuer(biller.slug, self.base_url)
-        checked = Checked(biller.slug, issuer, default, tuple(_list_own_names(biller, issuer)))
+        checked = Checked(biller.slug, list_holdings(biller, self.base_url))
         for finding in check_biller(biller, allow_http=self.allow_http):
             checked.add(finding)
         if checked.refused:
             return checked
-        for name, value, where in checked.own_names:
-            for finding in self._check_own_name(biller, name, value, where):
-                checked.add(finding)
         keys = self._check_keys(biller, checked)
         given = {Sha256Hex(hashlib.sha256(content).hexdigest()): content for content in publication.metadata.values()}
         known = {partner.saml.metadata for partner in in_force.saml_partners} if in_force else set()
+        read: dict[str, SpMetadata] = {}
         for position, partner in enumerate(biller.partners):
             place = f"partners[{position}]"
             if not partner.speaks_saml:
@@ -147,9 +134,12 @@ class Checks:
                 continue
             metadata = self._check_metadata(partner, place, checked, given=given, known=partner.saml.metadata in known)
             if metadata is not None:
+                read[partner.slug] = metadata
                 checked.partners.append(_index(biller.slug, partner, metadata))
                 self._check_partner(partner, metadata, place, checked, keys.get(partner.saml.signing_key))
         _check_distinct(checked)
+        for finding in (*_check_links(biller, read), *check_addresses(biller, read, self.find_address_fault)):
+            checked.add(finding)
         return checked
 
     def _check_other(self, biller: Biller, partner: Partner, place: str, checked: Checked) -> None:
@@ -168,15 +158,6 @@ class Checks:
         for finding in PROTOCOLS[partner.protocol].check(context):
             checked.add(replace(finding, where=f"{place}.{finding.where}"))
         checked.partners.append(IndexedPartner(biller.slug, partner.slug, partner.protocol, "", None, None))
-
-    def _check_own_name(self, biller: Biller, name: str, value: str, where: str) -> Iterator[Finding]:
-        """The address of another biller's metadata is that biller's, whether it has one already or not."""
-        own = find_default_issuer(biller.slug, self.base_url)
-        below = name == "our_entity_id" and value.startswith(f"{own}/")
-        if value.startswith(f"{self.base_url}/saml/") and value != own and not below:
-            message = f"{name}: {value!r} is an address of another biller of this service"
-            fix = f"Leave {name} out; {'it is' if name == 'entity_id' else 'the entity ID is'} then {own}."
-            yield Finding("issuer-foreign", Severity.ERROR, message, fix, where)
 
     def _check_keys(self, biller: Biller, checked: Checked) -> dict[str, SigningKey]:
         """The keys that can be used, by their use."""
@@ -214,6 +195,8 @@ class Checks:
         checked.metadata[digest] = content
         metadata, findings = self._judge(digest, content, partner.saml.entity_id, known=known)
         for finding in findings:
+            if partner.saml.encrypt == "never" and finding.code.startswith("encryption-"):
+                continue  # what can be encrypted, and how, is of no concern then
             detail = f"{where} ({finding.where})" if finding.where else where
             checked.add(replace(finding, where=detail))
         return metadata
@@ -257,6 +240,8 @@ class Checks:
         ):
             where = f"{place}.{finding.where}" if finding.where.startswith("saml.") else f"{place}.saml.metadata"
             checked.add(replace(finding, where=where))
+        for finding in check_unsigned_logout(metadata, allow_unsigned=partner.saml.allow_unsigned_logout):
+            checked.add(replace(finding, where=f"{place}.{finding.where}"))
 
 
 def _check_distinct(checked: Checked) -> None:
@@ -270,6 +255,18 @@ def _check_distinct(checked: Checked) -> None:
             fix = "Keep one of them, and give it several links."
             checked.add(Finding("partner-not-unique", Severity.ERROR, message, fix, "partners"))
         first.setdefault(partner.entity_id, partner.partner)
+
+
+def _check_links(biller: Biller, metadata: Mapping[str, SpMetadata]) -> Iterator[Finding]:
+    """What partners want to be told, held against the mapping of each link that serves them; each pair once."""
+    pairs: dict[tuple[str, str], int] = {}
+    for position, link in enumerate(biller.links):
+        if link.enabled and link.partner in metadata:
+            pairs.setdefault((link.partner, link.mapping), position)
+    for (partner, slug), position in pairs.items():
+        mapping = biller.find_mapping(slug)
+        if mapping is not None:
+            yield from check_wishes(metadata[partner], mapping, where=f"links[{position}].mapping")
 
 
 def _read_no_metadata(_: SamlSettings) -> SpMetadata:

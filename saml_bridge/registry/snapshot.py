@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import RLock
 
 from saml_bridge.callback import CallbackTemplate, compile_callback
+from saml_bridge.comparisons import compare
 from saml_bridge.conditions import Test, compile_condition
 from saml_bridge.document import Biller, Link, Partner, SamlSettings
 from saml_bridge.errors import ConfigInvalid, KeyRefused, LinkDisabled, LinkUnknown, MetadataRefused, PartnerUnusable
+from saml_bridge.fixes import find_fix
 from saml_bridge.mapping import CompiledMapping, compile_mapping
 from saml_bridge.protocols import PROTOCOLS
 from saml_bridge.receivers import AS_CONFIGURED, PartnerContext, Receiver, Variant
@@ -22,6 +25,7 @@ from saml_bridge.saml.receiver import SamlReceiver
 from saml_bridge.saml.response import CompiledPartner
 from saml_bridge.saml.sign import PublishedKey, SigningKey
 from saml_bridge.token_keys import find_kid, list_needed_keys, list_token_keys
+from saml_bridge.values import Finding, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Route:
 
 
 class Snapshot:
-    """One biller's revision. Safe to share between threads: what is compiled twice at once is the same."""
+    """One biller's revision. Safe to share between threads: each part is compiled by the first that asks for it."""
 
     __slots__ = (
         "_base_url",
@@ -54,6 +58,7 @@ class Snapshot:
         "_find_key",
         "_find_published",
         "_has_secret",
+        "_lock",
         "_read_metadata",
         "_receivers",
         "_routes",
@@ -88,6 +93,7 @@ class Snapshot:
         self._routes: dict[tuple[str, Variant], Route] = {}
         self._receivers: dict[tuple[str, Variant], Receiver] = {}
         self._entities: dict[str, tuple[Partner, SpMetadata]] | None = None
+        self._lock = RLock()
 
     @property
     def key(self) -> SigningKey:
@@ -146,9 +152,10 @@ class Snapshot:
     def find_receiver(self, partner: Partner, variant: Variant = AS_CONFIGURED) -> Receiver:
         """The partner, compiled; links to one partner share it. Raises what the protocol's `compile` does."""
         place = partner.slug, variant
-        if place not in self._receivers:
-            self._receivers[place] = PROTOCOLS[partner.protocol].compile(self.find_context(partner, variant))
-        return self._receivers[place]
+        with self._lock:
+            if place not in self._receivers:
+                self._receivers[place] = PROTOCOLS[partner.protocol].compile(self.find_context(partner, variant))
+            return self._receivers[place]
 
     def find_route(self, link: str, variant: Variant = AS_CONFIGURED) -> Route:
         """What a launch through a link of this biller needs.
@@ -157,14 +164,23 @@ class Snapshot:
         """
         route = self._routes.get((link, variant))
         if route is None:
-            route = self._routes[link, variant] = self._compile(link, variant)
+            with self._lock:
+                route = self._routes.get((link, variant)) or self._compile(link, variant)
+                self._routes[link, variant] = route
         return route
 
     def find_partner_by_entity_id(self, entity_id: str) -> tuple[Partner, SpMetadata] | None:
         """The partner of this biller whose metadata has exactly this entity ID, letter by letter."""
-        if self._entities is None:
-            self._entities = dict(self._list_entities())
-        return self._entities.get(entity_id)
+        with self._lock:
+            if self._entities is None:
+                self._entities = dict(self._list_entities())
+            return self._entities.get(entity_id)
+
+    def describe_unknown_issuer(self, issuer: str) -> str:
+        """The words of a refusal of an Issuer that is no partner's, with the entity ID that is most like it."""
+        known = sorted(self._entities or ())
+        alike = [one for one in known if _fold(one) == _fold(issuer)]
+        return f"the message's Issuer is no SAML partner of {self.biller.slug}: {compare(issuer, *(alike or known))}"
 
     def find_partner(self, slug: str) -> tuple[Partner, SpMetadata] | None:
         """The SAML partner of this biller with this slug, if its metadata can be read."""
@@ -202,4 +218,10 @@ class Snapshot:
             )
         except (ConfigInvalid, KeyRefused, MetadataRefused) as error:
             detail = f"the link {slug} of {self.biller.slug} cannot be used: {error.detail}"
-            raise PartnerUnusable(detail, findings=error.findings) from error
+            findings = error.findings or [Finding(error.code, Severity.ERROR, error.detail, find_fix(error.code))]
+            raise PartnerUnusable(detail, findings=findings) from error
+
+
+def _fold(entity_id: str) -> str:
+    """What is left of a name when case, white space around it, its scheme and a slash at the end do not matter."""
+    return entity_id.strip().casefold().removeprefix("https://").removeprefix("http://").rstrip("/")

@@ -20,10 +20,10 @@ from xml.sax.saxutils import quoteattr
 
 from lxml import etree
 
+from saml_bridge.comparisons import compare, quote_value
 from saml_bridge.errors import MetadataRefused, SignatureRefused
 from saml_bridge.saml.certificates import Certificate
-from saml_bridge.saml.locations import quote_value
-from saml_bridge.saml.metadata_entity import MD, MDRPI, find_creation
+from saml_bridge.saml.metadata_entity import ABSENT_FIX, MD, MDRPI, find_creation, list_names
 from saml_bridge.saml.verify import (
     DS,
     METADATA_PROFILE,
@@ -95,9 +95,8 @@ def _take_single(data: bytes, entity_id: str, pinned: Sequence[Certificate] | No
 
 def _refuse_absent(entity_id: str, known: Sequence[str], count: int) -> NoReturn:
     more = f" and {count - len(known):,} more" if count > len(known) else ""
-    shown = ", ".join(map(quote_value, known)) or "none"
-    message = f"The file has no entity {quote_value(entity_id)}; it has {shown}{more}."
-    _refuse("entity-not-found", message, "Correct the entity ID, letter by letter.")
+    message = f"The file has no such entity: {compare(entity_id, *known)}; it has {list_names(known)}{more}."
+    _refuse("entity-not-found", message, ABSENT_FIX)
 
 
 class _Search:

@@ -11,14 +11,20 @@ import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
+from saml_bridge.comparisons import compare
 from saml_bridge.errors import StatusRefused
 from saml_bridge.receivers import Needs, Variant
-from saml_bridge.saml.requests import NameIdValue, RequestedContext, satisfies
-from saml_bridge.saml.response import BuiltResponse, find_authn_context
+from saml_bridge.saml.contexts import RequestedContext, choose_context, describe_proof, describe_wish, find_context
+from saml_bridge.saml.requests import NameIdValue
+from saml_bridge.saml.response import BuiltResponse, read_format
 from saml_bridge.saml.status import AUTHN_FAILED, NO_AUTHN_CONTEXT, NO_PASSIVE, REQUESTER, RESPONDER, UNKNOWN_PRINCIPAL
 from saml_bridge.values import PortalSession
 
 CLOCKS_APART = timedelta(seconds=30)
+_CONTEXT_FIX = (
+    "Have the portal name every method that was used, or set the partner's requested_authn_context to ignore: it then"
+    " gets what the sign-in bears out, whatever it asks for."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,11 @@ class Asked:
     def to_json(self) -> str:
         """Text that `from_json` reads."""
         return json.dumps(asdict(self), default=datetime.isoformat)
+
+    @property
+    def session_length(self) -> int:
+        """None of the text is a portal session."""
+        return 0
 
     @classmethod
     def from_json(cls, text: str) -> Asked:
@@ -93,16 +104,28 @@ class Asked:
 
     def check_session(self, session: PortalSession) -> None:
         """The portal's sign-in must be of a class that was asked for. Raises StatusRefused (Core 3.3.2.2.1)."""
-        stated = find_authn_context(session.amr)
-        if not satisfies(stated, self.context):
-            detail = f"the request wants another authentication context than {stated}, which the session bears out"
+        self.choose_context(session)
+
+    def choose_context(self, session: PortalSession) -> str:
+        """The authentication context class to state. Raises StatusRefused (Core 3.3.2.2.1)."""
+        if self.context is None:
+            return find_context(session.amr)
+        chosen = choose_context(session.amr, self.context)
+        if chosen is None:
+            had, asked = describe_proof(session.amr), describe_wish(self.context)
+            detail = f"the portal's sign-in (amr) bears out {had}; the request asks for {asked}. {_CONTEXT_FIX}"
             raise StatusRefused(detail, code="no-authn-context", status=RESPONDER, sub_status=NO_AUTHN_CONTEXT)
+        return chosen
 
     def check_subject(self, built: BuiltResponse) -> None:
         """A subject that the request names must be the one that is signed in. Raises StatusRefused (Core 3.4.1.4)."""
         subject = self.subject
         if subject is None:
             return
-        if subject.value != built.name_id or subject.format not in (None, built.name_id_format):
+        asked_format = built.name_id_format if subject.format is None else read_format(subject.format)
+        if (subject.value, asked_format) != (built.name_id, built.name_id_format):
             detail = "the request names another subject than the payer who is signed in"
+            if subject.value == built.name_id:
+                sides = compare(asked_format, built.name_id_format)
+                detail = f"the format of the request's Subject is not that of the partner's name ID: {sides}"
             raise StatusRefused(detail, code="unknown-principal", status=REQUESTER, sub_status=UNKNOWN_PRINCIPAL)

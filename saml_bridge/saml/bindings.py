@@ -16,13 +16,14 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
 from lxml import etree
 
+from saml_bridge.comparisons import compare, show
 from saml_bridge.document import SignatureAlgorithm
 from saml_bridge.errors import RequestRefused
 from saml_bridge.saml.sign import SigningKey, find_algorithm_uri, make_signature
@@ -33,8 +34,13 @@ POST_BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
 SOAP_BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:SOAP"
 
 MessageName = Literal["SAMLRequest", "SAMLResponse"]
+UnfitRelayState = Literal["refused", "left out"]
+"""What becomes of a RelayState that cannot go back as it came: a sign-out goes on without it."""
 
-MOST_RELAY_STATE_BYTES = 80
+MOST_RELAY_STATE_BYTES = 2_048
+"""Of a partner's RelayState, which is opaque here and handed back byte for byte. Real ones have 100 to 1,100 bytes."""
+SHORT_RELAY_STATE_BYTES = 80
+"""What SAML allows (Bindings 3.4.3). Ours keep to it; a partner's that does not is noted in the log."""
 MOST_ENCODED_BYTES = 2 * MESSAGE_LIMITS.max_bytes
 """Of a query, or of a message in base64: what the largest message needs, with its line breaks and its signature."""
 
@@ -63,38 +69,44 @@ class DetachedSignature:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message as it came: the bytes of its XML document, read no further, and what came beside it."""
+    """A message as it came: the bytes of its XML document, read no further, and what came beside it.
+
+    `left_out` says why a RelayState that came is not in `relay_state`.
+    """
 
     name: MessageName
     binding: str
     xml: bytes = field(repr=False)
     relay_state: str | None
     signature: DetachedSignature | None
+    left_out: RequestRefused | None = None
 
 
-def receive_redirect(query: bytes) -> Received:
+def receive_redirect(query: bytes, *, unfit: UnfitRelayState = "refused") -> Received:
     """Read the raw query of a GET, as it stands in the request line (Bindings 3.4.4).
 
     Raises RequestRefused: `request-large`, `request-duplicate-parameter`, `request-message-missing`,
     `request-two-messages`, `request-encoding`, `request-inflate`, `request-half-signed`, `relay-state-long` or
-    `relay-state-characters`.
+    `relay-state-characters`; the last two only where an unfit RelayState is refused.
     """
     _check_encoded_size(len(query), "query")
     pairs = _split_query(query)
-    values = {name: _decode_value(name, pair) for name, pair in pairs.items()}
+    values = {name: _decode_value(name, pair) for name, pair in pairs.items() if name != "RelayState"}
+    relay_state, left_out = _take_relay_state(lambda: _decode_relay_state(pairs), unfit)
     name = _find_message(values)
-    if values.get("SAMLEncoding", _DEFLATE) != _DEFLATE:
-        _refuse("request-encoding", f"The SAMLEncoding of the query is not accepted; {_DEFLATE} is.")
+    if (encoding := values.get("SAMLEncoding", _DEFLATE)) != _DEFLATE:
+        _refuse("request-encoding", f"The SAMLEncoding: {compare(encoding, _DEFLATE)}.")
     return Received(
         name=name,
         binding=REDIRECT_BINDING,
         xml=_inflate(_decode_base64(values[name], name)),
-        relay_state=_check_relay_state(values.get("RelayState")),
+        relay_state=relay_state,
         signature=_read_signature(name, values, pairs),
+        left_out=left_out,
     )
 
 
-def receive_post(fields: Iterable[tuple[str, str]]) -> Received:
+def receive_post(fields: Iterable[tuple[str, str]], *, unfit: UnfitRelayState = "refused") -> Received:
     """Read the fields of a form, decoded once and in any order (Bindings 3.5.4).
 
     Raises RequestRefused as `receive_redirect` does, but for what only a query has.
@@ -108,7 +120,10 @@ def receive_post(fields: Iterable[tuple[str, str]]) -> Received:
     _check_encoded_size(len(values[name]), f"field {name}")
     xml = _decode_base64(values[name], name)
     _check_message_size(len(xml))
-    return Received(name, POST_BINDING, xml, _check_relay_state(values.get("RelayState")), None)
+    if (how := _name_compression(xml)) is not None:
+        _refuse("request-deflated", f"The posted message is compressed ({how}); only a message in a redirect is.")
+    relay_state, left_out = _take_relay_state(lambda: values.get("RelayState"), unfit)
+    return Received(name, POST_BINDING, xml, relay_state, None, left_out)
 
 
 def receive_soap(body: bytes) -> Received:
@@ -121,7 +136,8 @@ def receive_soap(body: bytes) -> Received:
     message = _open_envelope(body)
     tag = etree.QName(message)
     if tag.namespace != _SAMLP:
-        _refuse("request-soap", f"The SOAP body holds no SAML protocol message; its element must be in {_SAMLP}.")
+        sides = compare(tag.namespace, _SAMLP)
+        _refuse("request-soap", f"The namespace of {show(tag.localname)}, the element in the SOAP body: {sides}.")
     name: MessageName = "SAMLResponse" if tag.localname.endswith("Response") else "SAMLRequest"
     return Received(name, SOAP_BINDING, _serialize_alone(message), None, None)
 
@@ -226,7 +242,9 @@ def _inflate(data: bytes) -> bytes:
     try:
         xml = inflater.decompress(data, MESSAGE_LIMITS.max_bytes + 1)
     except zlib.error:
-        _refuse("request-inflate", "The message is not compressed as raw DEFLATE (RFC 1951).")
+        how = "plain XML" if _begins_as_xml(data) else _name_compression(data)
+        found = f"it is {how}" if how else "it cannot be read so"
+        _refuse("request-inflate", f"A message in a query must be compressed as raw DEFLATE (RFC 1951); {found}.")
     _check_message_size(len(xml))
     if not inflater.eof:
         _refuse("request-inflate", "The compressed message ends before its end.")
@@ -235,9 +253,46 @@ def _inflate(data: bytes) -> bytes:
     return xml
 
 
+_COMPRESSIONS = (("raw DEFLATE, RFC 1951", -15), ("zlib, RFC 1950", 15), ("gzip, RFC 1952", 31))
+
+
+def _name_compression(data: bytes) -> str | None:
+    """How XML is compressed, judged by its first bytes; None for what is no compressed XML."""
+    if _begins_as_xml(data):
+        return None
+    return next((name for name, wbits in _COMPRESSIONS if _begins_as_xml(_inflate_start(data, wbits))), None)
+
+
+def _begins_as_xml(data: bytes) -> bool:
+    return data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+
+
+def _inflate_start(data: bytes, wbits: int) -> bytes:
+    try:
+        return zlib.decompressobj(wbits).decompress(data, 16)
+    except zlib.error:
+        return b""
+
+
 def _deflate(xml: bytes) -> bytes:
     deflater = zlib.compressobj(level=9, wbits=-zlib.MAX_WBITS)
     return deflater.compress(xml) + deflater.flush()
+
+
+def _decode_relay_state(pairs: dict[str, bytes]) -> str | None:
+    return _decode_value("RelayState", pairs["RelayState"]) if "RelayState" in pairs else None
+
+
+def _take_relay_state(
+    read: Callable[[], str | None], unfit: UnfitRelayState
+) -> tuple[str | None, RequestRefused | None]:
+    """The RelayState, or why it is left out."""
+    try:
+        return _check_relay_state(read()), None
+    except RequestRefused as error:
+        if unfit == "refused":
+            raise
+        return None, error
 
 
 def _check_relay_state(relay_state: str | None) -> str | None:
@@ -248,7 +303,7 @@ def _check_relay_state(relay_state: str | None) -> str | None:
     except UnicodeEncodeError:
         _refuse("relay-state-characters", "The RelayState has a character that UTF-8 cannot carry.")
     if size > MOST_RELAY_STATE_BYTES:
-        most = f"at most {MOST_RELAY_STATE_BYTES} are accepted (saml-bindings-2.0-os, 3.4.3)"
+        most = f"at most {MOST_RELAY_STATE_BYTES:,} are handed back"
         _refuse("relay-state-long", f"The RelayState has {size:,} bytes; {most}.")
     if _CONTROL.search(relay_state):
         _refuse("relay-state-characters", "The RelayState has a control character.")
@@ -272,7 +327,7 @@ def _open_envelope(body: bytes) -> etree._Element:
     """The one element in the body of a SOAP envelope."""
     envelope = parse_xml(body, limits=MESSAGE_LIMITS)
     if envelope.tag != _soap("Envelope"):
-        _refuse("request-soap", f"The document is no SOAP 1.1 envelope ({_SOAP}).")
+        _refuse("request-soap", f"The root must be that of SOAP 1.1: {compare(envelope.tag, _soap('Envelope'))}.")
     parts = _list_elements(envelope)
     if [one.tag for one in parts] not in ([_soap("Body")], [_soap("Header"), _soap("Body")]):
         _refuse("request-soap", "The SOAP envelope must hold at most one header, one body, and nothing else.")

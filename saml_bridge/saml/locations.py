@@ -23,6 +23,7 @@ _URL_TEXT = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\]")
 _PORT = re.compile(r"[0-9]{1,5}")
+_ESCAPED = re.compile(r"&amp;", re.IGNORECASE)
 _SCRIPT_SCHEMES = ("javascript:", "vbscript:", "data:")
 
 
@@ -86,13 +87,12 @@ def is_script(location: str) -> bool:
     return letters.lower().startswith(_SCRIPT_SCHEMES)
 
 
+def is_escaped_twice(location: str) -> bool:
+    """Whether an & of the URL still stands there as XML writes it: the file was escaped once more than it is read."""
+    return _ESCAPED.search(location) is not None
+
+
 def clean_text(text: str) -> str:
     """A text as it may be shown: no controls, no bidirectional or zero-width characters, single spaces."""
     kept = ("" if unicodedata.category(char) in ("Cf", "Cs", "Co") else char for char in text)
     return " ".join("".join(" " if unicodedata.category(char)[:1] in "CZ" else char for char in "".join(kept)).split())
-
-
-def quote_value(value: str, *, longest: int = 120) -> str:
-    """A value of the file as a message may quote it: printable and short."""
-    shown = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in value[: longest + 1])
-    return shown if len(value) <= longest else shown[:longest] + "…"

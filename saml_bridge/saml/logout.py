@@ -5,21 +5,22 @@ Owns: what stands in the two (SAML 2.0 Core, 3.7), and until when a request coun
 (`saml_bridge/logout/`). Called by that.
 
 A request that was read is a claim until `verify_logout` has said otherwise. Unlike other messages it is signed, always,
-unless the partner's setting says that its may come unsigned: whoever could forge one could sign payers out.
+unless the partner's setting says that its may come unsigned: who could forge one could sign payers out. Where it may, a
+signature with SHA-1 counts as none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from lxml import etree
 from saml2 import SamlBase, saml, samlp
 
 from saml_bridge.errors import RequestRefused
-from saml_bridge.saml.bindings import Received
+from saml_bridge.saml.bindings import REDIRECT_BINDING, Received
 from saml_bridge.saml.instants import parse_instant
 from saml_bridge.saml.requests import (
     MAX_AGE,
@@ -40,7 +41,9 @@ from saml_bridge.saml.response import format_instant
 from saml_bridge.saml.service_provider import SpMetadata
 from saml_bridge.saml.sign import EnvelopedSigner
 from saml_bridge.saml.status import PARTIAL_LOGOUT, SUCCESS
+from saml_bridge.saml.verify import SHA1_METHODS, rests_on_sha1
 from saml_bridge.saml.xml import MESSAGE_LIMITS, parse_xml, read_text
+from saml_bridge.values import Finding, Severity
 
 REASON_USER = "urn:oasis:names:tc:SAML:2.0:logout:user"
 
@@ -129,14 +132,23 @@ def parse_logout_response(received: Received) -> LogoutResponse:
 
 
 def verify_logout(message: Message, metadata: SpMetadata, *, allow_unsigned: bool) -> bool:
-    """Verify a sign-out message with its partner's registered keys; returns whether it was signed.
+    """Verify a sign-out message with its partner's registered keys; returns whether a signature proves it.
 
-    A signature that is there must verify, whatever is allowed. Raises SignatureRefused as `verify_request` does.
+    Where a message may come unsigned, one that is signed with SHA-1 counts as unsigned: it is no weaker, and several
+    products sign so. Any other signature that is there must verify. Raises SignatureRefused as `verify_request` does.
     """
-    signed = carries_signature(message)
-    if signed or not allow_unsigned:
-        verify_request(message, metadata, required=True)
-    return signed
+    if allow_unsigned and (not carries_signature(message) or is_signed_with_sha1(message)):
+        return False
+    verify_request(message, metadata, required=True)
+    return True
+
+
+def is_signed_with_sha1(message: Message) -> bool:
+    """Whether the message's signature, where its binding has it, names SHA-1."""
+    if message.received.binding == REDIRECT_BINDING:
+        signature = message.received.signature
+        return signature is not None and signature.algorithm in SHA1_METHODS
+    return rests_on_sha1(message.root)
 
 
 def check_logout_request(
@@ -156,6 +168,33 @@ def check_logout_request(
     ends = request.not_on_or_after
     if ends is not None and now - skew >= ends:  # a far end must not overflow
         _refuse("request-expired", f"The request was good until {ends.isoformat()}, and it is {now.isoformat()}.")
+
+
+_PRODUCTS: Final = (
+    ("/module.php/saml/", "SimpleSAMLphp", "unsigned unless its sign.logout is true"),
+    ("/saml2/ls/", "djangosaml2", "signed with SHA-1 unless its signing_algorithm and digest_algorithm are set"),
+)
+"""What an address of a product's single logout has in it, the product, and how its messages come."""
+
+
+def check_unsigned_logout(metadata: SpMetadata, *, allow_unsigned: bool) -> Iterator[Finding]:
+    """For which products a partner's messages may have to come unsigned, and what that means."""
+    where = "saml.allow_unsigned_logout"
+    if allow_unsigned:
+        message = (
+            "Sign-out messages of this partner may come unsigned, or signed with SHA-1: anybody who knows a name ID "
+            "there can sign that payer out. SimpleSAMLphp and samlify need it until they are set to sign, pysaml2 "
+            "until it is set to SHA-256; other products do not."
+        )
+        fix = "Switch signing on at the partner, then leave allow_unsigned_logout out."
+        yield Finding("logout-unsigned-allowed", Severity.NOTE, message, fix, where)
+        return
+    locations = [one.location for one in metadata.slo]
+    for mark, product, how in _PRODUCTS:
+        if any(mark in one for one in locations):
+            message = f"The partner looks like {product}, whose sign-out messages come {how}: they are refused then."
+            fix = "Set that there, or allow_unsigned_logout: true here."
+            yield Finding("logout-unsigned-product", Severity.NOTE, message, fix, where)
 
 
 def build_logout_request(

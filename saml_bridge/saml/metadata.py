@@ -19,18 +19,21 @@ from typing import Literal
 
 from lxml import etree
 
+from saml_bridge.comparisons import compare, quote_value
 from saml_bridge.errors import MetadataRefused, SignatureRefused, XmlRefused
 from saml_bridge.saml.bindings import POST_BINDING
 from saml_bridge.saml.certificates import Certificate, CertificateBroken, parse_certificate
 from saml_bridge.saml.findings import Findings
-from saml_bridge.saml.locations import is_script, quote_value
+from saml_bridge.saml.locations import is_script
 from saml_bridge.saml.metadata_entity import (
+    ABSENT_FIX,
     MD,
     SP_ROLE,
     EntityReport,
     Judgement,
     Validity,
     judge_entity,
+    list_names,
     read_validity,
 )
 from saml_bridge.saml.service_provider import (
@@ -317,10 +320,11 @@ def _choose(found: list[_Found], entity_id: str | None, findings: Findings) -> l
         return found
     chosen = [one for one in found if one.element.get("entityID") == entity_id]
     if not chosen:
-        known = [quote_value(one.element.get("entityID", "")) for one in found]
+        known = [one.element.get("entityID", "") for one in found]
         more = f" and {len(known) - _MOST_LISTED:,} more" if len(known) > _MOST_LISTED else ""
-        message = f"The file has no entity {quote_value(entity_id)}; it has {', '.join(known[:_MOST_LISTED])}{more}."
-        findings.refuse("entity-not-found", message, "Correct the entity ID, letter by letter, or leave it out.")
+        named = f"it has {list_names(known[:_MOST_LISTED])}{more}"
+        message = f"The file has no such entity: {compare(entity_id, *known)}; {named}."
+        findings.refuse("entity-not-found", message, ABSENT_FIX)
     return chosen
 
 

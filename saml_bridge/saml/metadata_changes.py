@@ -21,10 +21,11 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from saml_bridge.comparisons import quote_value
 from saml_bridge.document import SamlSettings
 from saml_bridge.errors import MetadataRefused, XmlRefused
-from saml_bridge.saml.certificates import Certificate
-from saml_bridge.saml.locations import quote_value
+from saml_bridge.saml.certificates import Certificate, EncryptionMethod
+from saml_bridge.saml.encryption_choice import Encryption, choose_encryption, show_methods
 from saml_bridge.saml.metadata import parse_metadata
 from saml_bridge.saml.service_provider import (
     Contact,
@@ -130,6 +131,7 @@ def compare_metadata(
     lines = list(_compare_signature(signed_before=signed_before, signed_now=signed_now))
     lines += _compare_target(old, new, acs)
     lines += _judge_undated(old, new) if signed_now else ()
+    lines += _judge_ciphers(old, new)
     for one in fields(SpMetadata):
         before, now = getattr(old, one.name), getattr(new, one.name)
         if before != now:
@@ -299,6 +301,7 @@ def _compare_keys(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:
             what = f"{_name_key(has, now.certificates[key])} is the same key in another certificate"
             yield MetadataChange(f"{what} ({now.tell_end(key)} instead of {before.tell_end(key)})")
     yield from _judge_recipient(before, now)
+    yield from _compare_key_methods(before, now)
     if old.certificates != new.certificates and sorted(map(repr, old.certificates)) == sorted(
         map(repr, new.certificates)
     ):
@@ -322,6 +325,16 @@ def _judge_recipient(before: _Keys, now: _Keys) -> Iterator[MetadataChange]:
         yield MetadataChange("assertions would be encrypted to the key sha256 {}… instead of {}…".format(*names), True)
 
 
+def _compare_key_methods(before: _Keys, now: _Keys) -> Iterator[MetadataChange]:
+    """Methods that come, go, move between keys, or change in what they are listed with."""
+    for key in (one for one in now.uses if one in before.uses):
+        had, has = before.list_methods(key), now.list_methods(key)
+        if had != has:
+            what = f"the encryption methods of {_name_key(now.uses[key], now.certificates[key])} change"
+            shown = f"{_show(show_methods(had)) or 'none'} to {_show(show_methods(has)) or 'none'}"
+            yield MetadataChange(f"{what} from {shown}", not set(had) <= set(has))
+
+
 class _Keys:
     """The keys of a partner with their uses. A key is itself whatever certificate it comes in."""
 
@@ -335,14 +348,17 @@ class _Keys:
             self.uses[key] = self.uses.get(key, frozenset()) | (usable or {"unusable"})
             self.certificates.setdefault(key, one)
             self._all.setdefault(key, []).append(one)
-        chosen = min(metadata.encryption_certificates, key=lambda one: one.use is None, default=None)
-        self.recipient = None if chosen is None else _identify_key(chosen)
+        chosen = choose_encryption(metadata, None)
+        self.recipient = None if chosen is None else _identify_key(chosen.certificate)
 
     def list_for(self, use: Literal["signing", "encryption"]) -> list[str]:
         return [key for key, uses in self.uses.items() if use in uses]
 
     def list_fingerprints(self, key: str) -> set[tuple[str, str | None]]:
         return {(one.fingerprint_sha256, one.use) for one in self._all[key]}
+
+    def list_methods(self, key: str) -> tuple[EncryptionMethod, ...]:
+        return tuple(dict.fromkeys(method for one in self._all[key] for method in one.encryption_methods))
 
     def tell_end(self, key: str) -> str:
         return f"expires {max(one.not_after for one in self._all[key]).date().isoformat()}"
@@ -366,6 +382,25 @@ def _compare_encryption_methods(old: SpMetadata, new: SpMetadata) -> Iterator[Me
     """Methods that go away are how encryption is talked down."""
     label = "encryption method"
     yield from _compare_items(label, old.encryption_methods, new.encryption_methods, risky_removal=True)
+
+
+def _judge_ciphers(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:
+    """What is encrypted with, where the settings do not say: listing something weaker alone talks it down, too."""
+    before, now = choose_encryption(old, None), choose_encryption(new, None)
+    if before is None or now is None:
+        return  # what cannot be encrypted to any more is refused where it is published
+    if before.algorithm != now.algorithm:
+        is_weaker = now.algorithm.endswith("-cbc") and not before.algorithm.endswith("-cbc")
+        what = f"assertions would be encrypted with {now.algorithm} instead of {before.algorithm}"
+        yield MetadataChange(what, is_weaker)
+    if before.transport != now.transport:
+        what = f"their keys would be encrypted with {_name_transport(now)} instead of {_name_transport(before)}"
+        yield MetadataChange(what)
+
+
+def _name_transport(chosen: Encryption) -> str:
+    form = chosen.transport
+    return show_methods([EncryptionMethod(form.uri, form.digest, form.mask)])
 
 
 # What the partner says of itself
@@ -436,7 +471,7 @@ def _name_text(text: LocalText) -> str:
 
 
 def _name_logo(logo: Logo) -> str:
-    size = "" if logo.width is None and logo.height is None else f" ({_say(logo.width)} × {_say(logo.height)})"
+    size = "" if logo.width is None and logo.height is None else f" ({_say(logo.width)} by {_say(logo.height)})"
     return f"{logo.url}{size}" + (f" ({logo.language})" if logo.language else "")
 
 
@@ -446,7 +481,8 @@ def _name_contact(contact: Contact) -> str:
 
 
 def _name_attribute(attribute: RequestedAttribute) -> str:
-    more = (attribute.friendly_name, attribute.name_format, "required" if attribute.required else None)
+    service = None if attribute.by_default else "of another service than the default"
+    more = (attribute.friendly_name, attribute.name_format, "required" if attribute.required else None, service)
     known = ", ".join(one for one in more if one)
     return f"{attribute.name} ({known})" if known else attribute.name
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from lxml import etree
 
+from saml_bridge.comparisons import quote_value
 from saml_bridge.saml.findings import Findings
-from saml_bridge.saml.locations import clean_text, find_fault, is_script, quote_value
+from saml_bridge.saml.locations import clean_text, find_fault, is_script
 from saml_bridge.saml.service_provider import Contact, LocalText, Logo, Organization
 
 _MD = "{urn:oasis:names:tc:SAML:2.0:metadata}"

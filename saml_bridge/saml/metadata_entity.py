@@ -16,11 +16,14 @@ from datetime import datetime, timedelta
 
 from lxml import etree
 
+from saml_bridge.comparisons import quote_value
 from saml_bridge.errors import XmlRefused
 from saml_bridge.saml.bindings import POST_BINDING
+from saml_bridge.saml.encrypt import RSA_1_5
+from saml_bridge.saml.encryption_choice import Listed, choose_encryption, list_methods, show_methods
 from saml_bridge.saml.findings import Findings
 from saml_bridge.saml.instants import parse_duration, parse_instant
-from saml_bridge.saml.locations import LocationFault, find_fault, is_script, quote_value
+from saml_bridge.saml.locations import LocationFault, find_fault, is_escaped_twice, is_script
 from saml_bridge.saml.metadata_display import (
     find_ui_info,
     read_contacts,
@@ -49,6 +52,10 @@ _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s]+")
 _DIGITS = re.compile(r"\+?[0-9]{1,9}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _EXPORT_FIX = "Ask the partner for its current SAML metadata."
+_HTTPS_FIX = (
+    "Ask the partner for metadata with an https address. For a trial on one machine take it with --allow-http in "
+    "'metadata check', and with SAML_BRIDGE_ALLOW_HTTP_ACS=1 everywhere."
+)
 _CORRECT_FIX = "Ask the partner to correct its metadata."
 
 
@@ -97,6 +104,14 @@ def _least(one: datetime | None, other: datetime | None) -> datetime | None:
 
 def _least_length(one: timedelta | None, other: timedelta | None) -> timedelta | None:
     return min((each for each in (one, other) if each is not None), default=None)
+
+
+ABSENT_FIX = "Correct entity_id, letter by letter; where the file has one entity alone it can be left out."
+
+
+def list_names(entity_ids: Iterable[str]) -> str:
+    """Entity IDs of a file, each in short."""
+    return ", ".join(map(quote_value, entity_ids)) or "none"
 
 
 def judge_entity(
@@ -194,7 +209,7 @@ def _read_role(
         information_urls=read_links(ui_info, f"{MDUI}InformationURL", findings),
         organization=read_organization(entity, findings),
         contacts=read_contacts(entity),
-        encryption_methods=read_encryption_methods(role, findings),
+        encryption_methods=read_encryption_methods(role),
     )
     _judge_usable_keys(metadata, findings)
     return metadata
@@ -209,6 +224,34 @@ def _judge_usable_keys(metadata: SpMetadata, findings: Findings) -> None:
     if not metadata.encryption_certificates:
         message = "It publishes no key that can be encrypted to, so assertions go to it signed but not encrypted."
         findings.note("encryption-key-missing", message)
+    _judge_encryption_methods(metadata, findings)
+
+
+def _judge_encryption_methods(metadata: SpMetadata, findings: Findings) -> None:
+    """What the methods that the partner lists for its key come to, where the settings do not say more."""
+    chosen = choose_encryption(metadata, None)
+    certificates = metadata.encryption_certificates if chosen is None else (chosen.certificate,)
+    for listed in (list_methods(metadata, one) for one in certificates[:1]):
+        _judge_transports(listed, findings)
+        names = show_methods(listed.ciphers)
+        if listed.cipher is None:
+            message = f"For encrypting content it lists only {names}, which is never used."
+            fix = "Ask the partner to switch on AES-GCM, or do not encrypt."
+            findings.warn("encryption-cipher-unusable", message, fix)
+        elif listed.cipher.endswith("-cbc"):
+            message = f"For encrypting content it lists only {names}; AES-GCM, which protects it better, is not there."
+            fix = f"Ask the partner to switch on AES-GCM. {listed.cipher} is used until then."
+            findings.warn("encryption-cbc-only", message, fix)
+
+
+def _judge_transports(listed: Listed, findings: Findings) -> None:
+    if listed.transport is not None:
+        return
+    is_old = {one.algorithm for one in listed.transports} == {RSA_1_5}
+    names = "RSA 1.5 (rsa-1_5), which is broken" if is_old else show_methods(listed.transports)
+    message = f"For encrypting keys it lists only {names}. That is never used, so nothing can be encrypted to it."
+    fix = "Ask the partner to switch on rsa-oaep-mgf1p, or do not encrypt."
+    findings.warn("encryption-rsa15-only" if is_old else "encryption-transport-unusable", message, fix)
 
 
 def read_validity(element: etree._Element, *, judgement: Judgement, findings: Findings) -> Validity:
@@ -282,7 +325,9 @@ def _read_acs(
         message = f"It lists {len(elements):,} assertion consumer services; at most {MOST_ACS} are read."
         findings.refuse("acs-too-many", message, _CORRECT_FIX)
         return (), ()
-    read = [_read_endpoint(one, "AssertionConsumerService", findings, indexed=True) for one in elements]
+    kind = "AssertionConsumerService"
+    given = [one for one in elements if _is_post(one) or not _is_left_empty(one, kind, findings)]
+    read = [_read_endpoint(one, kind, findings, indexed=True) for one in given]
     endpoints = [one for one in read if one is not None]
     post = [one for one in endpoints if one.binding == POST_BINDING]
     others = tuple(one for one in endpoints if one.binding != POST_BINDING)
@@ -298,6 +343,10 @@ def _read_acs(
     return tuple(post), others
 
 
+def _is_post(element: etree._Element) -> bool:
+    return element.get("Binding", "").strip() == POST_BINDING
+
+
 def _is_http(endpoint: Endpoint) -> bool:
     return endpoint.location[:5].lower() == "http:"
 
@@ -311,7 +360,7 @@ def _judge_http_acs(insecure: list[Endpoint], is_any_secure: bool, findings: Fin
             message = (
                 f"The assertion consumer service {one.location} is http, so the payer's data would travel unencrypted."
             )
-            findings.refuse("acs-http", message, "Ask the partner for metadata with an https address.")
+            findings.refuse("acs-http", message, _HTTPS_FIX)
 
 
 def _refuse_missing_acs(endpoints: list[Endpoint], findings: Findings) -> None:
@@ -341,11 +390,16 @@ def _judge_choice(post: list[Endpoint], findings: Findings) -> None:
 def _read_endpoint(element: etree._Element, kind: str, findings: Findings, *, indexed: bool = False) -> Endpoint | None:
     """One endpoint; None, with a finding that refuses, when it cannot be what it should be."""
     location, response = element.get("Location"), element.get("ResponseLocation")
+    if response is not None and not response.strip():
+        response = None
+        message = f"The ResponseLocation of {kind} is empty. It is left out; answers go to the location."
+        findings.warn("endpoint-location-missing", message, _CORRECT_FIX)
     for value in (location,) if response is None else (location, response):
         fault = find_fault(value)
         if fault is not None and fault.code != "http":
             _refuse_location(value, fault, kind, findings)
             return None
+        _judge_escapes(value or "", kind, findings)
     return Endpoint(
         binding=element.get("Binding", "").strip(),
         location=location or "",
@@ -353,6 +407,23 @@ def _read_endpoint(element: etree._Element, kind: str, findings: Findings, *, in
         is_default=_read_boolean(element, "isDefault", findings) if indexed else None,
         response_location=response,
     )
+
+
+def _is_left_empty(element: etree._Element, kind: str, findings: Findings) -> bool:
+    """Whether an endpoint that a launch does without has no location, as products write those that are switched off."""
+    if element.get("Location", "").strip():
+        return False
+    message = f"A {kind} has no location. The endpoint is left out."
+    fix = "Ask the partner to name the endpoint's address, or to remove it from its metadata."
+    findings.warn("endpoint-location-missing", message, fix)
+    return True
+
+
+def _judge_escapes(location: str, kind: str, findings: Findings) -> None:
+    if is_escaped_twice(location):
+        message = f"The location {quote_value(location)} of {kind} was escaped twice: an & still stands there as &amp;."
+        fix = "It is used as it stands. Ask the partner whether that is the address; its file should have &amp; there."
+        findings.warn("location-escaped-twice", message, fix)
 
 
 def _refuse_location(value: str | None, fault: LocationFault, kind: str, findings: Findings) -> None:
@@ -392,7 +463,7 @@ def _read_other_endpoints(role: etree._Element, judgement: Judgement, findings: 
     usable = []
     for kind in ("SingleLogoutService", "ArtifactResolutionService", "ManageNameIDService"):
         for element in role.findall(f"{MD}{kind}"):
-            endpoint = _read_endpoint(element, kind, findings)
+            endpoint = None if _is_left_empty(element, kind, findings) else _read_endpoint(element, kind, findings)
             if endpoint is None:
                 continue
             places = (endpoint.location, endpoint.response_location or "")
@@ -411,14 +482,26 @@ def _read_name_id_formats(role: etree._Element) -> tuple[str, ...]:
 
 
 def _read_requested_attributes(role: etree._Element, findings: Findings) -> tuple[RequestedAttribute, ...]:
-    found = role.findall(f"{MD}AttributeConsumingService/{MD}RequestedAttribute")
+    services = role.findall(f"{MD}AttributeConsumingService")
+    default = _choose_service(services, findings)
     return tuple(
         RequestedAttribute(
             name=one.get("Name", ""),
             name_format=one.get("NameFormat"),
             friendly_name=one.get("FriendlyName"),
             required=_read_boolean(one, "isRequired", findings) or False,
+            by_default=service is default,
         )
-        for one in found
+        for service in services
+        for one in service.findall(f"{MD}RequestedAttribute")
         if one.get("Name")
     )
+
+
+def _choose_service(services: list[etree._Element], findings: Findings) -> etree._Element | None:
+    """The default of several: isDefault, else the first without isDefault=false, else the first (2.2.3)."""
+    marks = [_read_boolean(one, "isDefault", findings) for one in services]
+    for wanted in (True, None):
+        if wanted in marks:
+            return services[marks.index(wanted)]
+    return next(iter(services), None)

@@ -1,7 +1,8 @@
 """The keys that partner metadata publishes: every KeyDescriptor of a role, read and judged.
 
-Owns: reading certificates out of a KeyDescriptor, and what there is to say about each. Does not own: single
-certificates (`certificates.py`), and encryption itself. Called by `metadata_entity.py`.
+Owns: reading certificates out of a KeyDescriptor, telling a key's chain from the key, and what there is to say about
+each. Does not own: single certificates and who issued which (`certificates.py`), and encryption itself. Called by
+`metadata_entity.py`.
 
 Specification: saml-metadata-2.0-os, 2.4.1.1. Only the key in a certificate counts (SAML V2.0 Metadata Interoperability
 Profile, 2.6.1), so dates, issuer and the certificate's own signature give warnings at most.
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
+from dataclasses import replace
 from datetime import datetime
 
 from lxml import etree
 
+from saml_bridge.comparisons import quote_value
 from saml_bridge.errors import XmlRefused
 from saml_bridge.saml.certificates import (
     LEAST_RSA_BITS,
@@ -23,19 +25,23 @@ from saml_bridge.saml.certificates import (
     LEAST_RSA_EXPONENT,
     Certificate,
     CertificateBroken,
+    EncryptionMethod,
     KeyUse,
+    find_certificates,
+    find_issuers,
     parse_certificate,
+    remove_armour,
 )
 from saml_bridge.saml.findings import Findings
-from saml_bridge.saml.locations import quote_value
 from saml_bridge.saml.xml import read_text
 
 _MD = "{urn:oasis:names:tc:SAML:2.0:metadata}"
 _DS = "{http://www.w3.org/2000/09/xmldsig#}"
-_CERTIFICATE_PATH = f"{_DS}KeyInfo/{_DS}X509Data/{_DS}X509Certificate"
-_ARMOUR = re.compile(r"-----(?:BEGIN|END) [A-Z0-9 ]*CERTIFICATE-----")
-_RSA15 = "http://www.w3.org/2001/04/xmlenc#rsa-1_5"
-_OAEP = ("http://www.w3.org/2001/04/xmlenc#rsa-oaep-mgf1p", "http://www.w3.org/2009/xmlenc11#rsa-oaep")
+_CERTIFICATE_IN_INFO = f"{_DS}X509Data/{_DS}X509Certificate"
+_CERTIFICATE_PATH = f"{_DS}KeyInfo/{_CERTIFICATE_IN_INFO}"
+_DIGEST = f"{_DS}DigestMethod"
+_MASK = "{http://www.w3.org/2009/xmlenc11#}MGF"
+_MOST_NAMED = 5
 _USES: dict[str | None, KeyUse | None] = {None: None, "signing": "signing", "encryption": "encryption"}
 _USE_WORDS = {None: "signing and encryption", "signing": "signing", "encryption": "encryption"}
 _REPLACE_FIX = "Ask the partner for metadata with a new key."
@@ -43,7 +49,7 @@ _COPY_FIX = "Ask the partner for its metadata again; the certificate was probabl
 
 
 def read_keys(role: etree._Element, *, now: datetime, findings: Findings) -> tuple[Certificate, ...]:
-    """Every certificate of a role's KeyDescriptors, in document order, each once for a use."""
+    """Every certificate of a role's KeyDescriptors whose key counts, in document order, each once for a use."""
     found: dict[tuple[KeyUse | None, str], Certificate] = {}
     for descriptor in role.findall(f"{_MD}KeyDescriptor"):
         if descriptor.get("use") not in _USES:
@@ -51,34 +57,73 @@ def read_keys(role: etree._Element, *, now: datetime, findings: Findings) -> tup
             message = f"A key has the use '{use}'; known are signing and encryption. It was passed over."
             findings.warn("key-use-unknown", message, "Ask the partner to leave out the use, or to write a known one.")
             continue
-        certificates = descriptor.findall(_CERTIFICATE_PATH)
-        if not certificates:
+        if descriptor.find(_CERTIFICATE_PATH) is None:
             message = "A key is published without a certificate (X509Certificate). It was passed over."
             findings.warn("key-without-certificate", message, "Ask the partner to publish the key in a certificate.")
-        for element in certificates:
-            certificate = _read_certificate(element, _USES[descriptor.get("use")], findings)
-            if certificate is not None and (key := (certificate.use, certificate.fingerprint_sha256)) not in found:
-                _judge(certificate, now=now, findings=findings)
-                found[key] = certificate
+        methods = _read_methods(descriptor)
+        for info in descriptor.findall(f"{_DS}KeyInfo"):
+            for certificate in _read_key_info(info, _USES[descriptor.get("use")], findings):
+                key = certificate.use, certificate.fingerprint_sha256
+                if key not in found:
+                    _judge(certificate, now=now, findings=findings)
+                known = found.setdefault(key, certificate)
+                listed = tuple(dict.fromkeys((*known.encryption_methods, *methods)))
+                found[key] = replace(known, encryption_methods=listed)
     return tuple(found.values())
 
 
-def read_encryption_methods(role: etree._Element, findings: Findings) -> tuple[str, ...]:
-    """The algorithm URIs that a role lists for the keys that may be encrypted to, each once."""
-    descriptors = [one for one in role.findall(f"{_MD}KeyDescriptor") if one.get("use") != "signing"]
-    listed = [one.get("Algorithm", "") for each in descriptors for one in each.findall(f"{_MD}EncryptionMethod")]
-    methods = tuple(dict.fromkeys(one for one in listed if one))
-    if _RSA15 in methods and not any(one in methods for one in _OAEP):
-        message = "For encrypting keys it lists only RSA 1.5 (rsa-1_5), which is broken and never used; RSA-OAEP is."
-        findings.warn(
-            "encryption-rsa15-only", message, "Ask the partner to switch on rsa-oaep-mgf1p, or do not encrypt."
+def _read_methods(descriptor: etree._Element) -> tuple[EncryptionMethod, ...]:
+    """The algorithms that a KeyDescriptor lists for its key; for a key that only signs they mean nothing."""
+    if descriptor.get("use") == "signing":
+        return ()
+    return tuple(
+        EncryptionMethod(one.get("Algorithm", ""), _read_parameter(one, _DIGEST), _read_parameter(one, _MASK))
+        for one in descriptor.findall(f"{_MD}EncryptionMethod")
+        if one.get("Algorithm")
+    )
+
+
+def _read_parameter(method: etree._Element, name: str) -> str | None:
+    found = method.find(name)
+    return None if found is None else found.get("Algorithm")
+
+
+def _read_key_info(info: etree._Element, use: KeyUse | None, findings: Findings) -> list[Certificate]:
+    """The certificates of one key without their chain. All that a KeyInfo holds is about one key (XML-DSig, 4.5)."""
+    read = [_read_certificate(element, use, findings) for element in info.findall(_CERTIFICATE_IN_INFO)]
+    certificates = list(dict.fromkeys(one for one in read if one is not None))
+    if len(certificates) < 2:
+        return certificates
+    issuers = find_issuers(certificates)
+    kept = [one for one in certificates if one not in issuers]
+    _tell_chain(use, [one for one in certificates if one in issuers], kept, findings)
+    return kept
+
+
+def _tell_chain(use: KeyUse | None, chain: list[Certificate], kept: list[Certificate], findings: Findings) -> None:
+    """What there is to say about several certificates of one key."""
+    words, names = _USE_WORDS[use], ", ".join(f"{one.fingerprint_sha256[:16]}…" for one in chain[:_MOST_NAMED])
+    if chain and not kept:
+        message = f"The {len(chain)} certificates of a key for {words} issued one another, so none is the key's own."
+        findings.refuse("certificate-circle", message, "Ask the partner to publish the one certificate of its own.")
+    elif chain:
+        message = (
+            f"Beside the certificate for {words} stands its chain: {len(chain)} of the {len(chain) + len(kept)} "
+            f"certificates issued another one there (SHA-256 {names}). An authority's key does not count."
         )
-    content = [one.rsplit("#", 1)[-1] for one in methods if re.search(r"#(?:aes|tripledes)", one)]
-    if content and not any(one.endswith("gcm") for one in content):
-        message = f"For encrypting content it lists only {', '.join(content)}; AES-GCM is what is used by default."
-        fix = "Ask the partner to switch on AES-GCM, or set encryption_algorithm to aes128-cbc or aes256-cbc."
-        findings.warn("encryption-cbc-only", message, fix)
-    return methods
+        findings.note("certificate-chain", message, "Nothing needs to be done; the certificate alone is enough.")
+    if len(kept) > 1:
+        message = (
+            f"A key for {words} has {len(kept)} certificates, none of which issued another one there, as while a key "
+            "is replaced. The keys of all of them count."
+        )
+        findings.note("key-certificates-several", message, "Check with the partner that they are all its own.")
+
+
+def read_encryption_methods(role: etree._Element) -> tuple[str, ...]:
+    """The algorithm URIs that a role lists for the keys that may be encrypted to, each once."""
+    descriptors = role.findall(f"{_MD}KeyDescriptor")
+    return tuple(dict.fromkeys(one.algorithm for each in descriptors for one in _read_methods(each)))
 
 
 def _read_certificate(element: etree._Element, use: KeyUse | None, findings: Findings) -> Certificate | None:
@@ -89,24 +134,37 @@ def _read_certificate(element: etree._Element, use: KeyUse | None, findings: Fin
         return None
     if "PRIVATE KEY" in text:
         return None  # the whole file is refused for it
-    if _ARMOUR.search(text):
+    bare = remove_armour(text)
+    if bare != text:
         message = (
             "A certificate has its PEM lines (-----BEGIN CERTIFICATE-----) inside; the standard wants them left out."
         )
         findings.warn("certificate-pem-lines", message, "Nothing needs to be done here; other software may refuse it.")
-        text = _ARMOUR.sub("", text)
     try:
-        return parse_certificate(base64.b64decode("".join(text.split()), validate=True), use=use)
+        return parse_certificate(base64.b64decode("".join(bare.split()), validate=True), use=use)
     except (binascii.Error, CertificateBroken, ValueError):
-        words = _USE_WORDS[use]
-        message = f"The certificate for {words} is broken: its {len(text):,} characters are not a certificate."
-        findings.refuse("certificate-broken", message, _COPY_FIX)
+        findings.refuse(*_explain_broken(text, _USE_WORDS[use]))
         return None
+
+
+def _explain_broken(text: str, words: str) -> tuple[str, str, str]:
+    """Code, message and fix for a text that is not the base64 of one certificate."""
+    found = len(find_certificates(text))
+    if found > 1:
+        message = f"One X509Certificate for {words} holds {found} certificates, a chain or several keys in one."
+        fix = "Ask the partner to write each certificate in an X509Certificate of its own, or its own one alone."
+        return "certificate-several", message, fix
+    if found:
+        message = f"The certificate for {words} has text beside it; nothing but its base64 may stand there."
+        fix = "Ask the partner to leave out the lines before and after it, as openssl writes them (subject=…)."
+        return "certificate-text-beside", message, fix
+    message = f"The certificate for {words} is broken: its {len(text):,} characters are not a certificate."
+    return "certificate-broken", message, _COPY_FIX
 
 
 def _judge(certificate: Certificate, *, now: datetime, findings: Findings) -> None:
     _judge_key(certificate, findings)
-    name = f"The certificate for {_USE_WORDS[certificate.use]} (SHA-256 {certificate.fingerprint_sha256[:16]}…)"
+    name = f"The certificate with SHA-256 {certificate.fingerprint_sha256[:16]}…"  # of each use the same, so said once
     if certificate.not_after < now:
         message = f"{name} expired on {certificate.not_after:%Y-%m-%d}. Its key still works here."
         findings.warn("certificate-expired", message, "Ask the partner whether it has published a newer key.")

@@ -18,7 +18,7 @@ from saml_bridge.errors import PartnerUnusable
 from saml_bridge.receivers import Ask, Begun, Built, PartnerContext, Variant
 from saml_bridge.saml.asked import Asked
 from saml_bridge.saml.metadata import SpMetadata
-from saml_bridge.saml.response import CompiledPartner, compile_partner, stamp_from
+from saml_bridge.saml.response import NAME_ID_FORMATS, CompiledPartner, compile_partner, stamp_from
 from saml_bridge.saml.sign import SigningKey, fit_algorithm
 from saml_bridge.values import Attribute, FormPost, JsonObject, PortalSession
 
@@ -48,6 +48,7 @@ class SamlReceiver:
             account=ask.account,
             attributes=ask.attributes,
             in_response_to=asked.request_id if asked else None,
+            context=asked.choose_context(ask.session) if asked else None,
         )
         fields = [("SAMLResponse", base64.b64encode(built.xml).decode("ascii"))]
         if asked is None:
@@ -58,7 +59,13 @@ class SamlReceiver:
         if relay_state is not None:
             fields.append(("RelayState", relay_state))
         begun = Begun(built.name_id, built.name_id_format, built.session_index) if self.response.metadata.slo else None
-        return Built(FormPost(self.location, tuple(fields)), begun, built.xml)
+        return Built(
+            FormPost(self.location, tuple(fields)),
+            begun,
+            built.xml,
+            response_id=built.response_id,
+            assertion_id=built.assertion_id,
+        )
 
     def check(
         self,
@@ -72,6 +79,17 @@ class SamlReceiver:
         """Raises PartnerUnusable, LaunchRefused, ValueRefused."""
         check_not_expired(self.settings, self.response.metadata, now=now)
         self.response.check_values(session=session, account=account, attributes=attributes)
+
+    def is_named(self, session: PortalSession, name_id: str, name_id_format: str | None) -> bool:
+        """Whether a launch of this payer, for whichever account, gives this name ID; a transient one says nothing.
+
+        A format counts unless it is left out or unspecified.
+        """
+        response = self.response
+        formats = (None, NAME_ID_FORMATS["unspecified"], response.name_id_format)
+        if response.name_id_format == NAME_ID_FORMATS["transient"] or name_id_format not in formats:
+            return False
+        return name_id in set(response.list_name_ids(session))
 
 
 def compile_receiver(context: PartnerContext) -> SamlReceiver:

@@ -1,15 +1,15 @@
 """Sign-on requests of partners, and what every protocol message begins with.
 
 Owns: reading an `<AuthnRequest>`, the head that all messages share, the checks of signature, destination and time that
-all messages pass, where the answer to a sign-on request may go, and whether an authentication context is enough. Does
-not own: how a message travels (`bindings.py`), sign-out messages (`logout.py`), which partner the Issuer is, replays,
-and the order of an exchange. Called by the use cases that answer partners, and by `logout.py`.
+all messages pass, and where the answer to a sign-on request may go. Does not own: whether an authentication context is
+enough (`contexts.py`), how a message travels (`bindings.py`), sign-out messages (`logout.py`), which partner the Issuer
+is, replays, and the order of an exchange. Called by the use cases that answer partners, and by `logout.py`.
 
 A message is read in this order, the cheap first: `parse_authn_request` (which takes nothing for true), the partner of
 its Issuer, `verify_request`, `check_message`, `choose_requested_acs`. Values that decide something are taken from the
 one tree that was verified, as they stand: nothing is trimmed, folded or normalized before it is compared.
 
-Specification: SAML 2.0 Core, sections 3.2.1, 3.3.2.2.1 and 3.4.1; SAML 2.0 Profiles, section 4.1.4.1.
+Specification: SAML 2.0 Core, sections 3.2.1 and 3.4.1; SAML 2.0 Profiles, section 4.1.4.1.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, NoReturn, Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from lxml import etree
 
+from saml_bridge.comparisons import LONGEST_SHOWN, compare, quote_value, show
 from saml_bridge.errors import RequestRefused, SignatureRefused
 from saml_bridge.saml.bindings import POST_BINDING, REDIRECT_BINDING, Received
+from saml_bridge.saml.contexts import Comparison, RequestedContext
 from saml_bridge.saml.instants import parse_instant
-from saml_bridge.saml.locations import quote_value
 from saml_bridge.saml.service_provider import Endpoint, SpMetadata, choose_acs
 from saml_bridge.saml.verify import MESSAGE_PROFILE, is_signed, verify_enveloped, verify_octets
 from saml_bridge.saml.xml import MESSAGE_LIMITS, parse_xml, read_text, schema_errors
@@ -40,21 +41,9 @@ LONGEST_NAME_ID = 1024
 SKEW = timedelta(seconds=120)
 MAX_AGE = timedelta(seconds=300)
 
-Comparison = Literal["exact", "minimum", "maximum", "better"]
-
-_CLASSES = "urn:oasis:names:tc:SAML:2.0:ac:classes:"
-CONTEXT_ORDER: tuple[str, ...] = (
-    f"{_CLASSES}unspecified",
-    f"{_CLASSES}Password",
-    f"{_CLASSES}PasswordProtectedTransport",
-    f"{_CLASSES}MobileTwoFactorUnregistered",
-    f"{_CLASSES}Smartcard",
+_HOW_TO_SIGN = (
+    "The partner's software signs a redirect with the parameters SigAlg and Signature (saml-bindings-2.0-os, 3.4.4.1)."
 )
-"""The classes that responses state (`response.AUTHN_CONTEXTS`) and the one that requests name beside them, the weakest
-first, by what has to be stolen: a password that may have been overheard, one that was not, the payer's telephone as
-well, a key that cannot be copied. Of any other class nobody here can say whether it is stronger or weaker.
-"""
-
 _CLASS = f"{{{SAML}}}AuthnContextClassRef"
 _DECLARATION = f"{{{SAML}}}AuthnContextDeclRef"
 _XML_SPACE = " \t\r\n"
@@ -85,15 +74,6 @@ class Message(Protocol):
 
     @property
     def root(self) -> etree._Element: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RequestedContext:
-    """Which authentication contexts the partner would take, by class or by declaration; never both (Core 3.3.2.2.1)."""
-
-    comparison: Comparison
-    classes: tuple[str, ...]
-    declarations: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +161,11 @@ def parse_message(received: Received, *, kinds: Collection[str]) -> etree._Eleme
     tag = etree.QName(root)
     expected = "SAMLResponse" if tag.localname.endswith("Response") else "SAMLRequest"
     if tag.namespace != SAMLP or tag.localname not in kinds or received.name != expected:
-        found = f"{quote_value(tag.localname)} in the namespace {quote_value(tag.namespace or '')} as {received.name}"
+        found = f"{show(tag.localname)} in the namespace {show(tag.namespace)} as {received.name}"
         _refuse("request-kind", f"The message is {found}; expected is {' or '.join(sorted(kinds))} in {SAMLP}.")
     version = root.get("Version")
     if version != "2.0":
-        found = "no version" if version is None else f"version {quote_value(version)}"
-        _refuse("request-version", f"The message has {found} of SAML; 2.0 is accepted.")
+        _refuse("request-version", f"The message's Version of SAML: {compare(version, '2.0')}.")
     if errors := schema_errors(root, "protocol"):
         _refuse("request-schema", f"The message is not valid against the SAML schema: {errors[0]}.")
     return root
@@ -227,7 +206,8 @@ def verify_request(message: Message, metadata: SpMetadata, *, required: bool) ->
     those of `verify_enveloped` and `verify_octets`.
     """
     if message.head.issuer not in (None, metadata.entity_id):
-        _refuse_signature("signature-issuer", "The message was issued by another partner than its keys belong to.")
+        sides = compare(message.head.issuer, metadata.entity_id)
+        _refuse_signature("signature-issuer", f"The message's Issuer is another than the keys are of: {sides}.")
     if message.received.binding == REDIRECT_BINDING:
         _verify_query(message, metadata, required=required)
     elif is_signed(message.root):
@@ -239,10 +219,10 @@ def verify_request(message: Message, metadata: SpMetadata, *, required: bool) ->
 def _verify_query(message: Message, metadata: SpMetadata, *, required: bool) -> None:
     if message.received.signature is not None:
         verify_octets(message.received.signature, metadata.certificates)
-    elif is_signed(message.root):
-        _refuse_signature("signature-missing", "The message has an XML signature, but a query must be signed as such.")
     elif required or metadata.authn_requests_signed:
-        _refuse_signature("signature-missing", "The query is not signed, and this partner's messages must be.")
+        inside = " The XML signature inside of the message does not count there." if is_signed(message.root) else ""
+        detail = f"The query is not signed, and this partner's messages must be.{inside} {_HOW_TO_SIGN}"
+        _refuse_signature("signature-missing", detail)
 
 
 def check_message(
@@ -261,10 +241,11 @@ def check_message(
     """
     destination, issued_at = message.head.destination, message.head.issued_at
     if destination is None and signed:
-        _refuse("request-destination", f"The message is signed and names no Destination; expected is {endpoint}.")
+        sides = compare(destination, endpoint)
+        _refuse("request-destination", f"The message is signed, and so must name its Destination: {sides}.")
     if destination is not None and destination != endpoint:
-        found = quote_value(destination) or "empty"
-        _refuse("request-destination", f"The message's Destination is {found}; expected is {endpoint}.")
+        sides = compare(destination, endpoint)
+        _refuse("request-destination", f"The message's Destination is another address than this: {sides}.")
     if issued_at < now - max_age - skew:
         _refuse(
             "request-expired", f"The message is from {issued_at.isoformat()}, and it is {now.isoformat()}: too old."
@@ -288,8 +269,8 @@ def choose_requested_acs(
         found = f"index {request.acs_index} together with a URL or a binding"
         _refuse("acs-ambiguous", f"The request asks for the assertion consumer service of {found}; one is accepted.")
     if request.protocol_binding not in (None, POST_BINDING):
-        found = quote_value(request.protocol_binding or "") or "without a name"
-        _refuse("acs-binding", f"The request asks for a response by the binding {found}; {POST_BINDING} is used.")
+        sides = compare(request.protocol_binding, POST_BINDING)
+        _refuse("acs-binding", f"The request asks for a response by another binding (ProtocolBinding): {sides}.")
     if request.acs_index is None and request.acs_url is None:
         return choose_acs(metadata, configured)
     if request.acs_url is not None:
@@ -308,32 +289,11 @@ def choose_requested_acs(
 
 
 def _describe_missing_acs(request: AuthnRequest, metadata: SpMetadata) -> RequestRefused:
-    asked = f"index {request.acs_index}" if request.acs_url is None else quote_value(request.acs_url) or "an empty URL"
     offered = ", ".join(f"{'no index' if one.index is None else one.index}: {one.location}" for one in metadata.acs)
+    url = request.acs_url
+    asked = f"index {request.acs_index}" if url is None else quote_value(url, longest=LONGEST_SHOWN) or "an empty URL"
     message = f"The request asks for the HTTP-POST assertion consumer service {asked}; the metadata has {offered}."
     return RequestRefused(message, code="acs-not-in-metadata")
-
-
-def satisfies(context: str, requested: RequestedContext | None) -> bool:
-    """Whether the authentication context class `context` is one that the request would take (Core 3.3.2.2.1).
-
-    `exact` compares names, but that `unspecified` asks for nothing and takes all. The others go by `CONTEXT_ORDER`:
-    `minimum` is at least as strong as one of the classes, `maximum` no stronger than one of them, `better` stronger
-    than all of them. A class outside of that order is neither. Declarations are never stated, so never met.
-    """
-    if requested is None:
-        return True
-    if requested.comparison == "exact":
-        return context in requested.classes or CONTEXT_ORDER[0] in requested.classes
-    if context not in CONTEXT_ORDER:
-        return requested.comparison != "better" and context in requested.classes
-    strength = CONTEXT_ORDER.index(context)
-    known = [CONTEXT_ORDER.index(one) for one in requested.classes if one in CONTEXT_ORDER]
-    if requested.comparison == "minimum":
-        return any(strength >= one for one in known)
-    if requested.comparison == "maximum":
-        return any(strength <= one for one in known)
-    return bool(known) and len(known) == len(requested.classes) and all(strength > one for one in known)
 
 
 def _refuse(code: str, detail: str) -> NoReturn:
@@ -358,8 +318,8 @@ def _read_issuer(root: etree._Element) -> str | None:
     issuer = next(root.iterchildren(f"{{{SAML}}}Issuer"), None)
     if issuer is None:
         return None
-    if issuer.get("Format", ENTITY_FORMAT) != ENTITY_FORMAT:
-        _refuse("request-issuer", f"The Issuer has a Format other than {ENTITY_FORMAT}.")
+    if (found := issuer.get("Format", ENTITY_FORMAT)) != ENTITY_FORMAT:
+        _refuse("request-issuer", f"The Issuer's Format: {compare(found, ENTITY_FORMAT)}.")
     value = read_text(issuer)
     if not 1 <= len(value) <= LONGEST_ENTITY_ID:
         _refuse("request-issuer", f"The Issuer has {len(value):,} characters; 1 to {LONGEST_ENTITY_ID} are accepted.")

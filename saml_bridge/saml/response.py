@@ -1,7 +1,8 @@
 """The SAML `<Response>`: a partner compiled once, a response built from it at each launch.
 
 Owns: what stands in a response and its assertion (SAML 2.0 Core 2 and 3, Profiles 4.1), the name ID, and what can be
-said beforehand about a partner's settings. Does not own: attributes (`mapping.py`), signatures and encryption
+said beforehand about a partner's settings. Does not own: attributes, which have no character that XML cannot carry when
+they come here (`mapping.py`), the text that a name ID is made of (`identifiers.py`), signatures and encryption
 (`sign.py`, `encrypt.py`), partner metadata (`metadata.py`), the checks of a launch and its record (`launch.py`).
 Called by: the registry when it compiles or publishes a configuration, the launch.
 
@@ -15,8 +16,8 @@ from __future__ import annotations
 
 import copy
 import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -32,11 +33,14 @@ from saml2.saml import (
     SCM_BEARER,
 )
 
+from saml_bridge.characters import CharacterRefused, check_identifier
 from saml_bridge.document import NameIdFormat, SamlSettings
 from saml_bridge.errors import LaunchRefused, MetadataRefused, PartnerUnusable, ValueRefused
-from saml_bridge.fields import FieldReader, FieldUnknown, compile_path, is_multi_valued
+from saml_bridge.identifiers import NAME_ID, check_identifier_settings, compile_identifier
 from saml_bridge.pairwise import compile_pairwise
-from saml_bridge.saml.encrypt import RSA_1_5, RSA_OAEP_MGF1P, Recipient, find_cipher_uri, prepare_recipient
+from saml_bridge.saml.contexts import find_context
+from saml_bridge.saml.encrypt import RSA_1_5, Recipient, find_cipher_uri, prepare_recipient
+from saml_bridge.saml.encryption_choice import Listed, choose_encryption, list_methods, show_methods
 from saml_bridge.saml.metadata import Endpoint, SpMetadata, choose_acs
 from saml_bridge.saml.sign import EnvelopedSigner, SigningKey, find_key_kind, prepare_signer
 from saml_bridge.values import Attribute, Finding, JsonObject, PortalSession, Severity
@@ -53,19 +57,10 @@ NAME_ID_FORMATS: dict[NameIdFormat, str] = {
     "transient": NAMEID_FORMAT_TRANSIENT,
     "unspecified": NAMEID_FORMAT_UNSPECIFIED,
 }
-
-_CLASSES = "urn:oasis:names:tc:SAML:2.0:ac:classes:"
-UNSPECIFIED_CONTEXT = f"{_CLASSES}unspecified"
-AUTHN_CONTEXTS: tuple[tuple[frozenset[str], str], ...] = (
-    (frozenset({"pwd"}), f"{_CLASSES}PasswordProtectedTransport"),
-    (frozenset({"sc"}), f"{_CLASSES}Smartcard"),
-    (frozenset({"mfa", "sms"}), f"{_CLASSES}MobileTwoFactorUnregistered"),
-)
-"""From methods that the portal names (RFC 8176) to the class that is stated: the first row whose methods were all used.
-
-A password with a further factor stays PasswordProtectedTransport: it is true, SAML 2.0 has no class for 'and a second
-factor', and partners that ask for a class ask for this one. What no row covers is stated as unspecified, never guessed.
-"""
+_MEANT_FORMATS: Final[Mapping[str, str]] = {
+    one.replace("SAML:1.1", "SAML:2.0"): one for one in (NAMEID_FORMAT_EMAILADDRESS, NAMEID_FORMAT_UNSPECIFIED)
+}
+"""Two formats that SAML 2.0 took over under their old names; software often looks for them under a new one."""
 
 _SAML = saml.NAMESPACE
 _ATTRIBUTE_STATEMENT = f"{{{_SAML}}}AttributeStatement"
@@ -141,18 +136,20 @@ class CompiledPartner:
         account: JsonObject | None,
         attributes: Sequence[Attribute],
         in_response_to: str | None = None,
+        context: str | None = None,
     ) -> BuiltResponse:
         """Copy, stamp, sign, encrypt, sign, serialise.
 
-        Raises LaunchRefused (name-id-missing, name-id-ambiguous), ValueRefused (value-refused) for a value that cannot
-        be carried, and SignatureFault. Without attributes the assertion has no attribute statement: the schema knows
-        no empty one, and nothing is released that no rule asks for.
+        `context` is the authentication context class that a request chose among those that the session bears out.
+        Raises LaunchRefused (name-id-missing, name-id-ambiguous, name-id-transform), ValueRefused (value-refused) for a
+        value that cannot be carried, and SignatureFault. Without attributes the assertion has no attribute statement:
+        the schema knows no empty one, and nothing is released that no rule asks for.
         """
         name_id, issued = self.find_name_id(stamp, session, account), format_instant(stamp.now)
         assertion = copy.deepcopy(self.assertion)
         assertion.set("ID", stamp.assertion_id)
         assertion.set("IssueInstant", issued)
-        self._stamp_assertion(assertion, stamp, name_id, session, in_response_to)
+        self._stamp_assertion(assertion, stamp, name_id, session, in_response_to, context)
         _append_attributes(assertion, attributes)
         if self.assertion_signer is not None:
             self.assertion_signer.sign(assertion)
@@ -173,12 +170,19 @@ class CompiledPartner:
             name_id_format=self.name_id_format,
         )
 
+    def list_name_ids(self, session: PortalSession) -> Iterator[str]:
+        """What launches in this session can name the payer, without an account and with each; not a transient one."""
+        for account in (None, *session.accounts):
+            with suppress(LaunchRefused):
+                yield self.find_name_id(_NO_STAMP, session, account)
+
     def check_values(
         self, *, session: PortalSession, account: JsonObject | None, attributes: Sequence[Attribute]
     ) -> None:
         """Whether a response can carry these values; raises what `build_response` would, and signs nothing."""
-        _set_text(etree.Element(_ATTRIBUTE_VALUE), self.find_name_id(_NO_STAMP, session, account), "NameID")
-        _append_attributes(etree.Element(_ATTRIBUTE_STATEMENT), attributes)
+        self.find_name_id(_NO_STAMP, session, account)
+        for attribute in attributes:
+            _check_size(attribute)
 
     def _stamp_assertion(
         self,
@@ -187,11 +191,12 @@ class CompiledPartner:
         name_id: str,
         session: PortalSession,
         in_response_to: str | None,
+        context: str | None,
     ) -> None:
         now, ends = stamp.now, format_instant(stamp.now + timedelta(seconds=self.settings.lifetime_seconds))
         _, subject, conditions, authn_statement = assertion
         subject_name, confirmation = subject
-        _set_text(subject_name, name_id, "NameID")
+        subject_name.text = name_id
         confirmation[0].set("NotOnOrAfter", ends)
         if in_response_to is not None:
             confirmation[0].set("InResponseTo", in_response_to)
@@ -201,7 +206,7 @@ class CompiledPartner:
         authn_statement.set("SessionIndex", stamp.session_index)
         if session.expires_at > now:
             authn_statement.set("SessionNotOnOrAfter", format_instant(session.expires_at))
-        authn_statement[0][0].text = find_authn_context(session.amr)
+        authn_statement[0][0].text = context or find_context(session.amr)
 
 
 def compile_partner(
@@ -245,11 +250,18 @@ def compile_partner(
 
 
 def _choose_recipient(settings: SamlSettings, metadata: SpMetadata) -> Recipient | None:
-    """The partner's key to encrypt to, one that is for encryption alone first; None to send in the clear."""
-    if settings.encrypt == "never" or not metadata.encryption_certificates:
+    """The partner's key to encrypt to; None to send in the clear. Raises PartnerUnusable rather than send so."""
+    if settings.encrypt == "never" or not _is_key_offered(metadata):
         return None
-    certificate = min(metadata.encryption_certificates, key=lambda one: one.use is None)
-    return prepare_recipient(certificate, settings.encryption_algorithm)
+    chosen = choose_encryption(metadata, settings.encryption_algorithm)
+    if chosen is None:
+        raise PartnerUnusable("the partner offers an encryption key, and none of its keys can be encrypted to")
+    return prepare_recipient(chosen.certificate, chosen.algorithm, chosen.transport)
+
+
+def _is_key_offered(metadata: SpMetadata) -> bool:
+    """Whether the partner publishes a key for encryption, or one of any use, fit or not."""
+    return any(one.use != "signing" for one in metadata.certificates)
 
 
 def _build_response_skeleton(*, issuer: str, acs: Endpoint) -> etree._Element:
@@ -294,7 +306,7 @@ def _append_attributes(assertion: etree._Element, attributes: Sequence[Attribute
     for attribute in attributes:
         _check_size(attribute)
         for value in attribute.values:
-            _set_text(next(places), value, attribute.name)
+            next(places).text = value
     assertion.append(statement)
 
 
@@ -304,20 +316,13 @@ def _build_statement(shape: tuple[tuple[str, str, str | None, int], ...]) -> etr
     statement = etree.Element(_ATTRIBUTE_STATEMENT, nsmap=_ASSERTION_NAMESPACES)
     for name, name_format, friendly_name, count in shape:
         element = etree.SubElement(statement, _ATTRIBUTE)
-        _set_names(element, name, name_format, friendly_name)
-        for _ in range(min(count, MOST_VALUES)):
-            etree.SubElement(element, _ATTRIBUTE_VALUE).set(_XSI_TYPE, "xs:string")
-    return statement
-
-
-def _set_names(element: etree._Element, name: str, name_format: str, friendly_name: str | None) -> None:
-    try:
         element.set("Name", name)
         element.set("NameFormat", name_format)
         if friendly_name is not None:
             element.set("FriendlyName", friendly_name)
-    except ValueError:
-        raise _refuse_value(ascii(name), "has a name that XML 1.0 cannot carry") from None
+        for _ in range(min(count, MOST_VALUES)):
+            etree.SubElement(element, _ATTRIBUTE_VALUE).set(_XSI_TYPE, "xs:string")
+    return statement
 
 
 def _check_size(attribute: Attribute) -> None:
@@ -327,22 +332,9 @@ def _check_size(attribute: Attribute) -> None:
         raise _refuse_value(attribute.name, f"has a value of more than {MOST_VALUE_CHARACTERS} characters")
 
 
-def _set_text(element: etree._Element, text: str, name: str) -> None:
-    try:
-        element.text = text
-    except ValueError:  # control characters, and as its subclass UnicodeEncodeError lone surrogates
-        raise _refuse_value(name, "has a character that XML 1.0 cannot carry") from None
-
-
 def _refuse_value(name: str, reason: str) -> ValueRefused:
     message = f"{name} {reason}."
     return ValueRefused(message, findings=(Finding(ValueRefused.code, Severity.ERROR, message, where=name),))
-
-
-def find_authn_context(methods: Sequence[str]) -> str:
-    """The authentication context class that the methods named by the portal bear out (`AUTHN_CONTEXTS`)."""
-    used = frozenset(methods)
-    return next((uri for needed, uri in AUTHN_CONTEXTS if needed <= used), UNSPECIFIED_CONTEXT)
 
 
 @lru_cache(maxsize=256)  # launches of one second, and of one session, share their instants
@@ -353,10 +345,14 @@ def format_instant(instant: datetime) -> str:
 
 # Name IDs (SAML 2.0 Core 8.3)
 
+
+def read_format(uri: str) -> str:
+    """The name ID format that a partner means by this name."""
+    return _MEANT_FORMATS.get(uri, uri)
+
+
 _PAIRWISE_DOMAIN = b"saml_bridge pairwise name ID, version 1"
 _EMAIL = re.compile(r"[^@]{1,64}@[^@]{1,255}")
-_REFUSED_IN_NAME_ID = frozenset("<>&")
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cn", "Cs", "Zl", "Zp", "Zs"})
 
 
 def _compile_name_id(
@@ -364,13 +360,13 @@ def _compile_name_id(
 ) -> Callable[[Stamp, PortalSession, JsonObject | None], str]:
     if settings.name_id.format == "transient":
         return lambda stamp, _session, _account: stamp.transient_id
-    read = compile_path(settings.name_id.from_)
+    find = compile_identifier(settings.name_id, NAME_ID)
     finish: Callable[[str], str] = _check_name_id
     if settings.name_id.format == "email":
         finish = _check_email
     elif settings.name_id.format == "persistent":
         finish = _compile_pairwise(biller=biller, partner=partner, secret=secret)
-    return lambda _stamp, session, account: finish(_read_one(read, session, account))
+    return lambda _stamp, session, account: finish(find(session, account))
 
 
 def _compile_pairwise(*, biller: str, partner: str, secret: bytes) -> Callable[[str], str]:
@@ -386,21 +382,13 @@ def _compile_pairwise(*, biller: str, partner: str, secret: bytes) -> Callable[[
     return derive
 
 
-def _read_one(read: FieldReader, session: PortalSession, account: JsonObject | None) -> str:
-    values = read(session, account)
-    if len(values) > 1:
-        raise LaunchRefused(f"the NameID's field has {len(values)} values", code="name-id-ambiguous")
-    if not values or not values[0]:
-        raise LaunchRefused("the NameID's field is empty or absent", code="name-id-missing")
-    return values[0]
-
-
 def _check_name_id(value: str) -> str:
-    """Refuse what two readers could read differently; anything else goes out unchanged, case and form kept."""
     if len(value) > MOST_NAME_ID_CHARACTERS:
         raise _refuse_value("NameID", f"has more than {MOST_NAME_ID_CHARACTERS} characters")
-    if any(char in _REFUSED_IN_NAME_ID or unicodedata.category(char) in _REFUSED_CATEGORIES for char in value):
-        raise _refuse_value("NameID", "has markup, white space, a control character or an invisible one")
+    try:
+        check_identifier(value)
+    except CharacterRefused as refused:
+        raise _refuse_value("NameID", f"has {refused}, which no name ID may have") from None
     return value
 
 
@@ -475,8 +463,9 @@ def _is_shibboleth(metadata: SpMetadata) -> bool:
 def _check_encryption(settings: SamlSettings, metadata: SpMetadata) -> Iterator[Finding]:
     if settings.encrypt == "never":
         return
-    offered = [one for one in metadata.certificates if one.use != "signing"]
-    if settings.encrypt == "always" and not metadata.encryption_certificates:
+    if metadata.encryption_certificates:
+        yield from _check_encryption_methods(settings, metadata)
+    elif settings.encrypt == "always":
         yield Finding(
             "encrypt-no-key",
             Severity.ERROR,
@@ -484,58 +473,83 @@ def _check_encryption(settings: SamlSettings, metadata: SpMetadata) -> Iterator[
             "Ask the partner for metadata with an encryption key, or set encrypt to when_offered.",
             "saml.encrypt",
         )
-    elif offered and not metadata.encryption_certificates:
+    elif _is_key_offered(metadata):
         yield Finding(
             "encrypt-key-unfit",
-            Severity.WARNING,
-            "The partner offers an encryption key that is not RSA of 2048 bits or more: assertions go unencrypted.",
-            "Ask the partner for metadata with a stronger encryption key.",
+            Severity.ERROR,
+            "The partner offers a key for encryption, or for any use, that is not RSA of 2048 bits or more.",
+            f"Ask the partner for metadata with such a key for encryption, or {_SAY_NEVER}.",
             "saml.encrypt",
         )
-    yield from _check_encryption_methods(settings, metadata)
+
+
+_SAY_NEVER: Final = "set encrypt to never, so that assertions go to it unencrypted"
 
 
 def _check_encryption_methods(settings: SamlSettings, metadata: SpMetadata) -> Iterator[Finding]:
-    algorithm = settings.encryption_algorithm
-    transports = {uri for uri in metadata.encryption_methods if "#rsa-" in uri}
-    ciphers = {uri for uri in metadata.encryption_methods if "#rsa-" not in uri}
-    if transports == {RSA_1_5}:
+    chosen = choose_encryption(metadata, settings.encryption_algorithm)
+    if chosen is None:
+        yield from _refuse_methods(settings, list_methods(metadata, metadata.encryption_certificates[0]))
+        return
+    algorithm, listed = chosen.algorithm, list_methods(metadata, chosen.certificate)
+    if listed.ciphers and find_cipher_uri(algorithm) not in listed.ciphers:
         yield Finding(
-            "encrypt-rsa-1-5-only",
-            Severity.ERROR,
-            "The partner's metadata lists RSA 1.5 as the only key transport, which is never used: it can be broken.",
-            "Ask the partner to allow rsa-oaep-mgf1p, or set encrypt to never.",
-            "saml.encrypt",
+            "encrypt-method-unlisted",
+            Severity.WARNING,
+            f"encryption_algorithm is {algorithm}, and the partner's metadata lists {show_methods(listed.ciphers)}.",
+            "Leave encryption_algorithm out, so that the best of those is used, or ask the partner.",
+            "saml.encryption_algorithm",
         )
-    elif transports and RSA_OAEP_MGF1P not in transports:
-        yield _warn_unlisted("rsa-oaep-mgf1p", "Ask the partner whether it reads rsa-oaep-mgf1p; most do.")
-    if ciphers and find_cipher_uri(algorithm) not in ciphers:
-        names = ", ".join(sorted(uri.rpartition("#")[2] for uri in ciphers))
-        yield _warn_unlisted(algorithm, f"It lists {names}; set encryption_algorithm to one of them if it is known.")
     if algorithm.endswith("-cbc"):
         yield Finding(
             "encrypt-cbc",
             Severity.WARNING,
             f"{algorithm} does not protect the encrypted assertion against change.",
-            "Use aes128-gcm unless the partner cannot read it.",
+            "Use aes128-gcm unless the partner cannot read it."
+            if settings.encryption_algorithm
+            else "Ask the partner to switch on AES-GCM: its metadata lists nothing better that is allowed.",
             "saml.encryption_algorithm",
         )
 
 
-def _warn_unlisted(name: str, fix: str) -> Finding:
-    message = f"The partner's metadata lists encryption methods without {name}, which is what would be used."
-    return Finding("encrypt-method-unlisted", Severity.WARNING, message, fix, "saml.encryption_algorithm")
+def _refuse_methods(settings: SamlSettings, listed: Listed) -> Iterator[Finding]:
+    """A partner that lists nothing that we allow gets nothing weaker, and nothing in the clear."""
+    if listed.transport is None and {one.algorithm for one in listed.transports} == {RSA_1_5}:
+        yield Finding(
+            "encrypt-rsa-1-5-only",
+            Severity.ERROR,
+            "The partner's metadata lists RSA 1.5 as the only key transport, which is never used: it can be broken.",
+            f"Ask the partner to allow rsa-oaep-mgf1p, or {_SAY_NEVER}.",
+            "saml.encrypt",
+        )
+    elif listed.transport is None:
+        yield Finding(
+            "encrypt-transport-unusable",
+            Severity.ERROR,
+            f"The partner's metadata lists for encrypting keys {show_methods(listed.transports)}, which is never used.",
+            f"Ask the partner to allow rsa-oaep-mgf1p, or {_SAY_NEVER}.",
+            "saml.encrypt",
+        )
+    if settings.encryption_algorithm is None and listed.cipher is None:
+        yield Finding(
+            "encrypt-cipher-unusable",
+            Severity.ERROR,
+            f"The partner's metadata lists for encrypting content {show_methods(listed.ciphers)}, which is never used.",
+            f"Ask the partner to allow AES-GCM, set encryption_algorithm to what it reads anyway, or {_SAY_NEVER}.",
+            "saml.encrypt",
+        )
 
 
 def _check_name_id_settings(settings: SamlSettings, metadata: SpMetadata, secret: bytes) -> Iterator[Finding]:
-    chosen, listed = NAME_ID_FORMATS[settings.name_id.format], metadata.name_id_formats
-    if listed and chosen not in listed and NAMEID_FORMAT_UNSPECIFIED not in listed:
-        names = ", ".join(uri.rpartition(":")[2] for uri in listed)
+    chosen, listed = NAME_ID_FORMATS[settings.name_id.format], [read_format(one) for one in metadata.name_id_formats]
+    is_unlisted = listed and chosen not in listed and NAMEID_FORMAT_UNSPECIFIED not in listed
+    if is_unlisted and settings.name_id_policy == "honour":
         yield Finding(
             "name-id-format-unlisted",
             Severity.WARNING,
-            f"The name ID format is {settings.name_id.format}; the partner's metadata lists {names}.",
-            "Choose a format that the partner lists, or ask it.",
+            f"The name ID format is {settings.name_id.format}; the partner's metadata lists {', '.join(listed)}.",
+            "Choose a format that the partner lists, or ask it. If it only asks for one of them and takes any, set"
+            " name_id_policy to ignore: its requests are refused otherwise.",
             "saml.name_id.format",
         )
     if settings.name_id.format == "persistent" and len(secret) < LEAST_SECRET_BYTES:
@@ -547,21 +561,8 @@ def _check_name_id_settings(settings: SamlSettings, metadata: SpMetadata, secret
             "saml.name_id.format",
         )
     if settings.name_id.format != "transient":
-        yield from _check_name_id_source(settings.name_id.from_)
-
-
-def _check_name_id_source(path: str) -> Iterator[Finding]:
-    try:
-        compile_path(path)
-    except FieldUnknown as unknown:
-        said = str(unknown)
-        message, fix = f"{said[:1].upper()}{said[1:]}.".replace("?.", "?"), "Name a field of the portal session."
-        yield Finding("name-id-field-unknown", Severity.ERROR, message, fix, "saml.name_id.from")
-        return
-    if is_multi_valued(path):
-        message = f"The name ID is taken from {path}, which can have many values."
-        fix = "Name a field with one value, such as payer.id or account.number."
-        yield Finding("name-id-field-many", Severity.ERROR, message, fix, "saml.name_id.from")
+        fits = None if settings.name_id.format == "persistent" else check_identifier
+        yield from check_identifier_settings(settings.name_id, NAME_ID, where="saml.name_id", fits=fits)
 
 
 def _check_times(settings: SamlSettings) -> Iterator[Finding]:

@@ -29,12 +29,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class RequestedAttribute:
-    """What the partner would like to get. A hint for whoever writes the mapping; it never releases anything."""
+    """What the partner would like to get. A hint for whoever writes the mapping; it never releases anything.
+
+    `by_default` says whether it stands in the AttributeConsumingService that counts when a request names none.
+    """
 
     name: str
     name_format: str | None = None
     friendly_name: str | None = None
     required: bool = False
+    by_default: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,8 +245,8 @@ def make_signature(key: SigningKey, algorithm: SignatureAlgorithm, data: bytes) 
 
 
 def _check_fit(key: SigningKey, algorithm: SignatureAlgorithm) -> None:
-    if _ALGORITHMS[algorithm].key_kind != key.kind:
-        raise KeyRefused(f"key {key.name} is {key.kind}: {algorithm} needs another", code="signature-algorithm-key")
+    if (needed := _ALGORITHMS[algorithm].key_kind) != key.kind:
+        raise KeyRefused(f"key {key.name} is {key.kind}: {algorithm} needs {needed}", code="signature-algorithm-key")
 
 
 @dataclass(frozen=True, slots=True)

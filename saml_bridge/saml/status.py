@@ -15,20 +15,20 @@ from saml_bridge.saml.requests import SAML, SAMLP
 from saml_bridge.saml.response import format_instant
 from saml_bridge.saml.sign import EnvelopedSigner
 
-_STATUS = "urn:oasis:names:tc:SAML:2.0:status:"
+STATUS_PREFIX = "urn:oasis:names:tc:SAML:2.0:status:"
 
-SUCCESS = f"{_STATUS}Success"
-REQUESTER = f"{_STATUS}Requester"
-RESPONDER = f"{_STATUS}Responder"
+SUCCESS = f"{STATUS_PREFIX}Success"
+REQUESTER = f"{STATUS_PREFIX}Requester"
+RESPONDER = f"{STATUS_PREFIX}Responder"
 """The three first-level codes that are used: it worked, the request is at fault, we are."""
 
-AUTHN_FAILED = f"{_STATUS}AuthnFailed"
-INVALID_NAME_ID_POLICY = f"{_STATUS}InvalidNameIDPolicy"
-NO_AUTHN_CONTEXT = f"{_STATUS}NoAuthnContext"
-NO_PASSIVE = f"{_STATUS}NoPassive"
-PARTIAL_LOGOUT = f"{_STATUS}PartialLogout"
-REQUEST_DENIED = f"{_STATUS}RequestDenied"
-UNKNOWN_PRINCIPAL = f"{_STATUS}UnknownPrincipal"
+AUTHN_FAILED = f"{STATUS_PREFIX}AuthnFailed"
+INVALID_NAME_ID_POLICY = f"{STATUS_PREFIX}InvalidNameIDPolicy"
+NO_AUTHN_CONTEXT = f"{STATUS_PREFIX}NoAuthnContext"
+NO_PASSIVE = f"{STATUS_PREFIX}NoPassive"
+PARTIAL_LOGOUT = f"{STATUS_PREFIX}PartialLogout"
+REQUEST_DENIED = f"{STATUS_PREFIX}RequestDenied"
+UNKNOWN_PRINCIPAL = f"{STATUS_PREFIX}UnknownPrincipal"
 
 
 def build_status_response(

@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.utils import CryptographyDeprecationWarning
 from lxml import etree
 
+from saml_bridge.comparisons import compare
 from saml_bridge.errors import SignatureRefused
 from saml_bridge.saml.bindings import DetachedSignature
 from saml_bridge.saml.certificates import Certificate, KeyType
@@ -62,6 +63,10 @@ _DIGESTS = {
     f"{_MORE}sha384": "sha384",
     "http://www.w3.org/2001/04/xmlenc#sha512": "sha512",
 }
+SHA1_METHODS = frozenset({f"{DS}rsa-sha1", f"{DS}dsa-sha1", f"{_MORE}ecdsa-sha1"})
+_SHA1_DIGEST = f"{DS}sha1"
+_PLAIN_URI = re.compile(r"[A-Za-z0-9:/#._?=&%+-]{1,300}")
+_USUAL_PLACES = ("", DS, _MORE, "http://www.w3.org/2001/04/xmlenc#", "http://www.w3.org/2001/10/")
 _RSA_PADDING = padding.PKCS1v15()
 _SIGNATURE = f"{{{DS}}}Signature"
 _SIGNATURE_PARTS = [f"{{{DS}}}{name}" for name in ("SignedInfo", "SignatureValue", "KeyInfo")]
@@ -69,7 +74,9 @@ _SIGNED_INFO_PARTS = [f"{{{DS}}}{name}" for name in ("CanonicalizationMethod", "
 _REFERENCE_PARTS = [f"{{{DS}}}{name}" for name in ("Transforms", "DigestMethod", "DigestValue")]
 _TRANSFORMS = [f"{{{DS}}}Transform"] * 2
 _MOST_PREFIXES = 32
+_MOST_NAMED = 4
 _DEFAULT_NAMESPACE = "#default"
+_INVALID = "The signature does not verify: the document was altered, or signed by another key."
 _NCNAME = re.compile(r"[^\W\d][\w.-]*")
 
 
@@ -128,7 +135,8 @@ def verify_octets(signature: DetachedSignature, certificates: Sequence[Certifica
     usable = _choose_usable(certificates, method)
     data = b"&".join(signature.octets)
     if not any(_verify_value(one, method, signature.value, data, may_be_der=True) for one in usable):
-        _refuse("signature-invalid", "The signature does not verify: the query was altered, or signed by another key.")
+        found = "The signature does not verify: the query was altered, or signed by another key"
+        _refuse("signature-invalid", f"{found} than those registered, of SHA-256 {_name_keys(usable)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +166,7 @@ def verify_signed_info(
     signed_info, reference = signature[0], signature[0][2]
     octets = canonicalize(signed_info, _read_prefixes(signed_info[0]))
     if not any(_verify_value(one, method, value, octets) for one in usable):
-        refuse_invalid()
+        _refuse("signature-invalid", f"{_INVALID} {_describe_signer(signature, usable)}")
     digest_method = _DIGESTS[reference[1].get("Algorithm", "")]
     return RootSignature(digest_method, _decode_base64(reference[2], "DigestValue"), _read_prefixes(reference[0][1]))
 
@@ -182,7 +190,22 @@ def canonicalize(element: etree._Element, prefixes: Sequence[str]) -> bytes:
 
 def refuse_invalid() -> NoReturn:
     """Refuse a document whose signature or digest is not what it should be."""
-    _refuse("signature-invalid", "The signature does not verify: the document was altered, or signed by another key.")
+    _refuse("signature-invalid", _INVALID)
+
+
+def _describe_signer(signature: etree._Element, registered: Sequence[Certificate]) -> str:
+    """Which certificates a signature brings along and which are registered; the former prove nothing."""
+    path = "/".join(_ds(name) for name in ("KeyInfo", "X509Data", "X509Certificate"))
+    try:
+        carried = [hashlib.sha256(_decode_base64(one, "certificate")).hexdigest() for one in signature.findall(path)]
+    except SignatureRefused:
+        carried = []
+    came = " and ".join(carried[:_MOST_NAMED]) or "no certificate that can be read"
+    return f"It names as its signer {came}; registered are {_name_keys(registered)} (SHA-256 of the certificates)."
+
+
+def _name_keys(registered: Sequence[Certificate]) -> str:
+    return " and ".join(one.fingerprint_sha256 for one in registered)
 
 
 def _read_prefixes(canonicalization: etree._Element) -> tuple[str, ...]:
@@ -201,9 +224,18 @@ def read_own_certificates(root: etree._Element) -> tuple[bytes, ...]:
 
 def read_signature_method(root: etree._Element) -> str:
     """The algorithm URI that the root's signature names; empty without one."""
-    path = "/".join(_ds(name) for name in ("Signature", "SignedInfo", "SignatureMethod"))
-    method = root.find(path)
-    return "" if method is None else method.get("Algorithm", "")
+    return _read_algorithm(root, "SignatureMethod")
+
+
+def rests_on_sha1(root: etree._Element) -> bool:
+    """Whether the root's signature names SHA-1, for its value or for its digest. Such a signature proves nothing."""
+    digest = _read_algorithm(root, "Reference", "DigestMethod")
+    return read_signature_method(root) in SHA1_METHODS or digest == _SHA1_DIGEST
+
+
+def _read_algorithm(root: etree._Element, *below: str) -> str:
+    found = root.find("/".join(_ds(name) for name in ("Signature", "SignedInfo", *below)))
+    return "" if found is None else found.get("Algorithm", "")
 
 
 def _ds(name: str) -> str:
@@ -221,7 +253,9 @@ def _refuse_structure(detail: str) -> NoReturn:
 def _choose_usable(certificates: Sequence[Certificate], method: str) -> list[Certificate]:
     usable = [one for one in certificates if one.may_verify and one.key_type == _KEY_TYPES[method]]
     if not usable:
-        _refuse("signature-key-unusable", f"None of the {len(certificates)} keys can verify this kind of signature.")
+        had = ", ".join(f"{one.key_type} {one.key_bits} for {one.use or 'any use'}" for one in certificates) or "none"
+        wanted = f"{_shorten(method)} needs an {_KEY_TYPES[method]} key that may sign"
+        _refuse("signature-key-unusable", f"The registered keys are: {had}. The signature's method {wanted}.")
     return usable
 
 
@@ -317,13 +351,17 @@ def _check_target(uri: str | None, root_id: str | None, profile: SignatureProfil
     if uri == "" and profile.whole_document:
         return
     if root_id is None or not _NCNAME.fullmatch(root_id) or uri != f"#{root_id}":
-        _refuse_structure("The signature's reference does not name the root element.")
+        sides = compare(uri, f"#{root_id}" if root_id else "")
+        _refuse_structure(f"The signature's reference does not name the root element: {sides}.")
 
 
 def _check_canonicalization(element: etree._Element, profile: SignatureProfile) -> None:
     algorithm = element.get("Algorithm")
     if algorithm not in profile.canonicalizations:
-        _refuse("signature-algorithm", "The canonicalization is not accepted; exclusive C14N (xml-exc-c14n#) is.")
+        found = _shorten((algorithm or "").rstrip("#"))
+        _refuse(
+            "signature-algorithm", f"The canonicalization {found} is not accepted; exclusive C14N (xml-exc-c14n#) is."
+        )
     children = list(element)
     if not children:
         return
@@ -344,9 +382,12 @@ def _read_plain_algorithm(element: etree._Element, allowed: Collection[str], wha
 
 
 def _shorten(algorithm: str) -> str:
-    """The last part of an algorithm's URI, if it is one that could be shown."""
+    """An algorithm as a refusal names it: of those in the usual places the last part, else all of a plain URI."""
     name = re.split(r"[#/]", algorithm)[-1]
-    return name if re.fullmatch(r"[A-Za-z0-9-]{1,40}", name) else "that it names"
+    start = algorithm.removesuffix(name)
+    if start in _USUAL_PLACES and re.fullmatch(r"[A-Za-z0-9-]{1,40}", name):
+        return name
+    return algorithm if _PLAIN_URI.fullmatch(algorithm) else "that it names"
 
 
 def _decode_base64(element: etree._Element, what: str) -> bytes:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import islice
 from threading import Lock
@@ -22,23 +21,34 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, cast
 
 from lxml import etree
 
+from saml_bridge.built_once import built_once
 from saml_bridge.errors import XmlRefused
 from saml_bridge.values import Finding, Severity
 
 SchemaName = Literal["metadata", "protocol", "assertion"]
+_SCHEMAS: Final[tuple[SchemaName, ...]] = ("metadata", "protocol", "assertion")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much XML is read: bytes of the file, levels of elements, attributes on one element."""
+    """How much XML is read: bytes of the document, levels of elements, attributes on one element.
+
+    `fix` is what helps with any document that is refused, where it is no file that somebody has at hand.
+    """
 
     max_bytes: int
     max_depth: int
     max_attributes: int
+    fix: str | None = None
 
 
 METADATA_LIMITS = Limits(max_bytes=5 * 1024 * 1024, max_depth=64, max_attributes=256)
-MESSAGE_LIMITS = Limits(max_bytes=64 * 1024, max_depth=32, max_attributes=32)
+MESSAGE_LIMITS = Limits(
+    max_bytes=64 * 1024,
+    max_depth=32,
+    max_attributes=32,
+    fix="The sender's software made the message so: give its developers this reason.",
+)
 
 PARSER_OPTIONS: Final[Mapping[str, Any]] = {
     "encoding": "utf-8",
@@ -77,12 +87,17 @@ def parse_xml(data: bytes, *, limits: Limits) -> etree._Element:
     Raises XmlRefused, whose `code` says why and whose one finding has the sentence and the fix: no document type,
     entity, processing instruction or XInclude, nothing beyond `limits`, no ID value twice.
     """
-    _check_size(data, limits)
-    text = _decode(data)
-    check_prolog(text)
-    check_namespaces(text, limits)
-    root = _parse_text(text)
-    _check_tree(root, limits)
+    try:
+        _check_size(data, limits)
+        text = _decode(data)
+        check_prolog(text)
+        check_namespaces(text, limits)
+        root = _parse_text(text)
+        _check_tree(root, limits)
+    except XmlRefused as refused:
+        if limits.fix is not None:
+            refused.findings = tuple(replace(one, fix=limits.fix) for one in refused.findings)
+        raise
     return root
 
 
@@ -109,7 +124,7 @@ def schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
     document, so they are for whoever uploaded it, never for a payer. Thread safe.
     """
     if schema == "metadata" and _count_schema_steps(root) > _MOST_SCHEMA_STEPS:  # more than a message can have
-        return ("the file is too large to be checked against the schema",)
+        return ("the document is too large to be checked against the schema",)
     compiled, lock = _load_schema(schema)
     with lock:  # lxml keeps the error log on the schema object
         if compiled.validate(root):
@@ -138,7 +153,7 @@ _LIKENESSES: tuple[tuple[re.Pattern[bytes], _Likeness], ...] = tuple(
         (
             rb"\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html[\s>])",
             "xml-html",
-            "This is an HTML page, not XML: probably a sign-in or error page was saved instead of the file.",
+            "This is an HTML page, not XML: probably a sign-in or error page.",
             "Open the metadata address in a browser where you are signed in, and save the XML itself.",
         ),
         (rb"\s*[{\[]", "xml-not-xml", "This is JSON, not XML.", _EXPORT_FIX),
@@ -167,7 +182,7 @@ def _refuse(code: str, message: str, fix: str = "") -> NoReturn:
 
 def _check_size(data: bytes, limits: Limits) -> None:
     if len(data) > limits.max_bytes:
-        message = f"The file has more than {limits.max_bytes:,} bytes."
+        message = f"The document has more than {limits.max_bytes:,} bytes."
         _refuse(
             "xml-too-large",
             message,
@@ -179,9 +194,9 @@ def _check_size(data: bytes, limits: Limits) -> None:
 def check_likeness(data: bytes) -> None:
     """Refuse what is no XML at all, by how it begins. Raises XmlRefused, which says what it is instead."""
     if data.startswith(b"\x1f\x8b"):
-        _refuse("xml-gzip", "The file is compressed with gzip.", "Unpack it (gunzip) and use the XML file.")
+        _refuse("xml-gzip", "The document is compressed with gzip.", "Unpack it (gunzip) and use the XML file.")
     if not data.strip():
-        _refuse("xml-empty", "The file is empty.", _EXPORT_FIX)
+        _refuse("xml-empty", "The document is empty.", _EXPORT_FIX)
     head = data[:1024].removeprefix(_UTF8_MARK)
     for pattern, likeness in _LIKENESSES:
         if pattern.match(head):
@@ -193,7 +208,7 @@ def _decode(data: bytes) -> str:
     codec, name = choose_codec(data)
     text = _decode_as(data.removeprefix(_UTF8_MARK), codec, name)
     if "\x00" in text:
-        _refuse("xml-null", "The file contains a NUL character, which XML never does.", _EXPORT_FIX)
+        _refuse("xml-null", "The document contains a NUL character, which XML never does.", _EXPORT_FIX)
     return text
 
 
@@ -203,13 +218,13 @@ def choose_codec(data: bytes) -> tuple[str, str]:
     Raises XmlRefused `xml-encoding` for an encoding that is not accepted.
     """
     if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
-        _refuse("xml-encoding", "The file is encoded in UTF-32, which is not accepted.", _ENCODING_FIX)
+        _refuse("xml-encoding", "The document is encoded in UTF-32, which is not accepted.", _ENCODING_FIX)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         if _read_declared_encoding(data[:2048].decode("utf-16", "replace")) not in (None, "utf-16"):
-            _refuse("xml-encoding", "The file is UTF-16, but its XML declaration says otherwise.", _ENCODING_FIX)
+            _refuse("xml-encoding", "The document is UTF-16, but its XML declaration says otherwise.", _ENCODING_FIX)
         return "utf-16", "UTF-16"
     if b"\x00" in data:
-        message = "The file contains zero bytes: it is binary, or UTF-16 or UTF-32 without a byte order mark."
+        message = "The document contains zero bytes: it is binary, or UTF-16 or UTF-32 without a byte order mark."
         _refuse("xml-encoding", message, _ENCODING_FIX)
     has_mark = data.startswith(_UTF8_MARK)
     data = data.removeprefix(_UTF8_MARK)
@@ -221,7 +236,9 @@ def choose_codec(data: bytes) -> tuple[str, str]:
         message = f"The XML declaration names {named}, which is not accepted; {accepted} are."
         _refuse("xml-encoding", message, _ENCODING_FIX)
     if has_mark and codec != "utf-8":
-        _refuse("xml-encoding", "The file is marked as UTF-8, but its XML declaration says otherwise.", _ENCODING_FIX)
+        _refuse(
+            "xml-encoding", "The document is marked as UTF-8, but its XML declaration says otherwise.", _ENCODING_FIX
+        )
     return codec, (declared or "utf-8").upper()
 
 
@@ -229,7 +246,7 @@ def _decode_as(data: bytes, codec: str, name: str) -> str:
     try:
         return data.decode(codec)
     except UnicodeDecodeError as error:
-        message = f"The file says that it is {name}, but byte {error.start + 1:,} is not."
+        message = f"The document says that it is {name}, but byte {error.start + 1:,} is not."
         _refuse("xml-encoding", message, _ENCODING_FIX)
 
 
@@ -242,7 +259,7 @@ def _read_declared_encoding(text: str) -> str | None:
         _refuse("xml-malformed", "The XML declaration (the first line, <?xml …?>) is not well-formed.", _EXPORT_FIX)
     version = match["v1"] or match["v2"]
     if version != "1.0":
-        _refuse("xml-version", "The file is not XML 1.0.", "Save it as XML 1.0.")
+        _refuse("xml-version", "The document is not XML 1.0.", "Save it as XML 1.0.")
     declared = match["e1"] or match["e2"]
     return None if declared is None else declared.lower()
 
@@ -283,7 +300,7 @@ def check_namespaces(text: str, limits: Limits) -> None:
 
 
 def _refuse_doctype() -> NoReturn:
-    message = "The file has a document type (<!DOCTYPE …>), which is not allowed: it can pull in other files."
+    message = "The document has a document type (<!DOCTYPE …>), which is not allowed: it can pull other content in."
     _refuse("xml-doctype", message, "Remove the <!DOCTYPE …> from the file; SAML needs none.")
 
 
@@ -305,7 +322,7 @@ def check_no_dtd(root: etree._Element) -> None:
 
 _MALFORMATIONS = {
     etree.ErrorTypes.ERR_TAG_NAME_MISMATCH: "an element is closed by another name than it was opened",
-    etree.ErrorTypes.ERR_TAG_NOT_FINISHED: "the file ends before its elements are closed",
+    etree.ErrorTypes.ERR_TAG_NOT_FINISHED: "the document ends before its elements are closed",
     etree.ErrorTypes.ERR_UNDECLARED_ENTITY: "it uses an entity (&…;) that XML does not know",
     etree.ErrorTypes.ERR_ATTRIBUTE_REDEFINED: "an attribute stands twice on one element",
     etree.ErrorTypes.NS_ERR_UNDEFINED_NAMESPACE: "it uses a namespace prefix that is not declared",
@@ -321,9 +338,9 @@ def refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
     """Say in our words what the parser found; `text` is the document, or its beginning."""
     code = cast("Any", error).code  # the stubs lack it
     if code == etree.ErrorTypes.ERR_RESOURCE_LIMIT:
-        _refuse("xml-depth", "The elements of the file are nested too deeply.", _EXPORT_FIX)
+        _refuse("xml-depth", "The elements of the document are nested too deeply.", _EXPORT_FIX)
     if not text.lstrip(_XML_SPACE).startswith("<"):
-        _refuse("xml-not-xml", "The file is plain text, not XML.", _EXPORT_FIX)
+        _refuse("xml-not-xml", "The document is plain text, not XML.", _EXPORT_FIX)
     line, column = error.position
     reason = _MALFORMATIONS.get(code, "it breaks the rules of XML")
     message = f"The XML is not well-formed: {reason} (line {line}, column {column})."
@@ -352,12 +369,12 @@ def _check_tree(root: etree._Element, limits: Limits) -> None:
 def check_depth(root: etree._Element, limits: Limits) -> None:
     """Refuse a document, or what is there of it, with an element that is nested too deeply."""
     if _find_deeper(limits.max_depth)(root):
-        message = f"The elements of the file are nested more than {limits.max_depth} deep."
+        message = f"The elements of the document are nested more than {limits.max_depth} deep."
         _refuse("xml-depth", message, _EXPORT_FIX)
 
 
 def refuse_xinclude() -> NoReturn:
-    _refuse("xml-xinclude", "The file uses XInclude, which is not allowed.", "Put the included part in its place.")
+    _refuse("xml-xinclude", "The document uses XInclude, which is not allowed.", "Put the included part in its place.")
 
 
 def _check_kind(node: etree._Element) -> None:
@@ -370,17 +387,17 @@ def _check_kind(node: etree._Element) -> None:
 
 
 def refuse_processing_instruction() -> NoReturn:
-    message = "The file has a processing instruction (<?…?>), which is not allowed."
+    message = "The document has a processing instruction (<?…?>), which is not allowed."
     _refuse("xml-processing-instruction", message, "Remove it; SAML needs none.")
 
 
 def _check_id_is_new(value: str, seen: set[str]) -> None:
     if value in seen:
-        _refuse("xml-duplicate-id", "Two elements of the file have the same ID.", _EXPORT_FIX)
+        _refuse("xml-duplicate-id", "Two elements of the document have the same ID.", _EXPORT_FIX)
     seen.add(value)
 
 
-@lru_cache(maxsize=8)
+@built_once(most=8)
 def _find_deeper(depth: int) -> etree.XPath:
     """An expression that holds when any element is nested more than `depth` deep; evaluated without recursion."""
     return etree.XPath(f"boolean({'/*' * (depth + 1)})")
@@ -407,7 +424,13 @@ _PREFIX_LISTS = (
 """The one element that signatures may carry and that the schemas of SAML leave to whoever validates."""
 
 
-@lru_cache(maxsize=3)
+def load_schemas() -> None:
+    """Compile every schema now, and not at the first messages."""
+    for name in _SCHEMAS:
+        _load_schema(name)
+
+
+@built_once(most=len(_SCHEMAS))
 def _load_schema(schema: SchemaName) -> tuple[etree.XMLSchema, Lock]:
     # The schemas' own document types define entities that they use, so these are resolved; the files are ours.
     parser = etree.XMLParser(no_network=True, load_dtd=False)

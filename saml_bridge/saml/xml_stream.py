@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import BinaryIO, Final, NoReturn, cast
 
 from lxml import etree
 
+from saml_bridge.built_once import built_once
 from saml_bridge.errors import XmlRefused
 from saml_bridge.saml.xml import (
     PARSER_OPTIONS,
@@ -55,7 +55,7 @@ class XmlStream:
         self._position = 0
         self._text = self._decode(self.head)
         if not check_prolog(self._text) and len(self.head) == HEAD_BYTES:
-            _refuse("xml-prolog", f"The first element of the file begins after more than {HEAD_BYTES:,} bytes.")
+            _refuse("xml-prolog", f"The first element of the document begins after more than {HEAD_BYTES:,} bytes.")
         watched = (*tags, *(f"{namespace}*" for namespace in XINCLUDE_NAMESPACES))
         self._parser = etree.XMLPullParser(("end", "pi"), tag=watched, **PARSER_OPTIONS)
         self._held = 0
@@ -69,7 +69,7 @@ class XmlStream:
             refuse_malformed(error, self._text)
         tag = next((element.tag for _, element in _read_events(parser)), None)
         if tag is None and len(self.head) == HEAD_BYTES:
-            _refuse("xml-too-large", f"The first tag of the file has more than {HEAD_BYTES:,} bytes.")
+            _refuse("xml-too-large", f"The first tag of the document has more than {HEAD_BYTES:,} bytes.")
         return tag
 
     def read_rest(self) -> bytes:
@@ -139,7 +139,7 @@ class XmlStream:
         yield from (part for part in (rest[:end], rest[end:]) if part)
 
     def _refuse_size(self) -> NoReturn:
-        _refuse("xml-too-large", f"A single part of the file has more than {self._limits.max_bytes:,} bytes.")
+        _refuse("xml-too-large", f"A single part of the document has more than {self._limits.max_bytes:,} bytes.")
 
     def _decode(self, data: bytes, *, last: bool = False) -> str:
         try:
@@ -148,11 +148,11 @@ class XmlStream:
             _refuse_bytes(self._encoding, self._position + error.start + 1)
         self._position += len(data)
         if "\x00" in text:
-            _refuse("xml-null", "The file contains a NUL character, which XML never does.")
+            _refuse("xml-null", "The document contains a NUL character, which XML never does.")
         return text
 
 
-@lru_cache(maxsize=4)
+@built_once(most=4)
 def _find_more_attributes(most: int) -> etree.XPath:
     return etree.XPath(f"boolean(//*[@*[{most + 1}]])")
 
@@ -189,4 +189,4 @@ def _refuse(code: str, message: str) -> NoReturn:
 
 
 def _refuse_bytes(name: str, position: int) -> NoReturn:
-    _refuse("xml-encoding", f"The file says that it is {name}, but byte {position:,} is not.")
+    _refuse("xml-encoding", f"The document says that it is {name}, but byte {position:,} is not.")

@@ -5,7 +5,7 @@ Called by the edges before each launch, sign-on and sign-out; made in `app.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -30,12 +30,12 @@ class SourceBook:
 
     def list_problems(self) -> tuple[str, ...]:
         """Codes of what is wrong with the sources now, each once."""
-        is_open = any(isinstance(one, IntrospectionSource) and one.is_open for one in self._list_sources())
+        is_open = any(isinstance(one, IntrospectionSource) and one.is_open for one in self.list_sources())
         return (CIRCUIT_OPEN,) if is_open else ()
 
-    def _list_sources(self) -> Iterator[SessionSource]:
-        yield self._default
-        yield from self._by_biller.values()
+    def list_sources(self) -> tuple[SessionSource, ...]:
+        """Each source, once."""
+        return tuple({id(one): one for one in (self._default, *self._by_biller.values())}.values())
 
 
 class NoSource:

@@ -31,6 +31,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from saml_bridge.connection_faults import UNREACHED, Fault, Phase, WholeResponse, classify, explain
 from saml_bridge.errors import KeyRefused, SettingsInvalid, SourceUnavailable
 from saml_bridge.keys import check_private
 from saml_bridge.sessions.deadlines import Call, Watchdog
@@ -46,6 +47,8 @@ MOST_CONNECTIONS: Final = 64
 MOST_ADDRESSES: Final = 4
 MOST_LOOKUPS: Final = 8
 """How many look-ups of the name go on at a time; one that hangs is left behind and counts until it ends."""
+
+_AUTHORITY_FIX: Final = "Name the authority's certificates in _CA_FILE if it is your own."
 
 _CALL = threading.local()
 """The call that this thread is at, for the connection that it uses."""
@@ -90,6 +93,7 @@ class Endpoint:
         fix = "Give the https:// URL of the portal's introspection endpoint; http:// works for this machine only."
         url = check_location(settings.url, setting=f"{setting}{_case('url', setting)}", fix=fix)
         self.location = f"{url.scheme}://{url.netloc}{url.path}"
+        self._port = url.port or (443 if url.scheme == "https" else 80)
         self._adapter = _Adapter(settings, context=_make_context(settings, setting) if url.scheme == "https" else None)
         self._headers = {
             "Content-Type": "application/x-www-form-urlencoded",
@@ -105,30 +109,28 @@ class Endpoint:
     def ask(self, token: str) -> bytes:
         """The body of the 200 answer about a token. Raises EndpointFailed, which says nothing of token or answer.
 
-        Asks once more where the connection failed before anything was answered, since asking changes nothing. Never
-        after a time-out: the portal may be at work on it, and the payer has waited.
+        Asks once more where no connection came about, or it ended before anything was answered, since asking changes
+        nothing. Never after a time-out: the portal may be at work on it, and the payer has waited.
         """
         body = f"token={quote_plus(token)}&token_type_hint=access_token{self._tail}"
         with self._watchdog.watch(self._settings.total_seconds) as call:
             _CALL.call = call
             try:
-                return self._ask(body, call)
-            except _Retriable:
-                with suppress(_Retriable):
+                with suppress(_Unanswered):
                     return self._ask(body, call)
-                self._refuse("connection", "cannot be reached, or hangs up without an answer")
+                return self._ask(body, call)
+            except _Unanswered as unanswered:
+                self._refuse("connection", unanswered.what)
             finally:
                 _CALL.call = None
 
     def _ask(self, body: str, call: Call) -> bytes:
         try:
             response = self._adapter.send(self._prepare(body), stream=True, timeout=self._timeout)  # type: ignore[arg-type]  # requests takes urllib3's, and does not say so
-        except requests.ConnectionError as error:
-            if not call.expired and _is_retriable(error):
-                raise _Retriable from None
-            self._refuse_failure(error, call)
+        except _NotConnected as failed:
+            self._refuse_failure(failed.error, call, "connecting")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            self._refuse_failure(error, call)
+            self._refuse_failure(error, call, "waiting")
         try:
             content = self._read(response, call)
         except BaseException:
@@ -153,7 +155,7 @@ class Endpoint:
         try:
             content: bytes = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-            self._refuse_failure(error, call)
+            self._refuse_failure(error, call, "reading")
         if call.expired:
             self._refuse_lateness()
         if len(content) > MAX_ANSWER_BYTES:
@@ -182,18 +184,18 @@ class Endpoint:
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             self._refuse("not-json", "answered with something that is not application/json")
 
-    def _refuse_failure(self, error: Exception, call: Call) -> NoReturn:
+    def _refuse_failure(self, error: Exception, call: Call, phase: Phase) -> NoReturn:
+        """Raises _Unanswered where the question may be asked once more."""
         if call.expired:
             self._refuse_lateness()
-        if _find_cause(error, ssl.SSLError) is not None or isinstance(error, requests.exceptions.SSLError):
-            why = _find_cause(error, ssl.SSLCertVerificationError)
-            what = "has a certificate that is not trusted" if why else "does not speak TLS in a way that is accepted"
-            reason = f" ({why.verify_message})" if isinstance(why, ssl.SSLCertVerificationError) else ""
-            self._refuse("tls", what + reason, "Name the authority's certificates in _CA_FILE if it is your own.")
-        late = (TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout)
-        if isinstance(error, late) or _find_cause(error, TimeoutError) is not None:
-            self._refuse("timeout", "did not answer in time")
-        self._refuse("connection", "broke its answer off, or did not speak HTTP")
+        fault, what = classify(error), explain(error, phase=phase, port=self._port)
+        if fault in (Fault.CERTIFICATE, Fault.TLS):
+            self._refuse("tls", what, _AUTHORITY_FIX if fault is Fault.CERTIFICATE else "")
+        if fault is Fault.LATE:
+            self._refuse("timeout", what)
+        if phase != "reading" and fault in (*UNREACHED, Fault.HUNG_UP):
+            raise _Unanswered(what)
+        self._refuse("connection", what)
 
     def _refuse_lateness(self) -> NoReturn:
         self._refuse("timeout", f"did not answer completely within {self._settings.total_seconds:g} seconds")
@@ -204,28 +206,20 @@ class Endpoint:
         raise EndpointFailed(finding, counts=counts) from None
 
 
-class _Retriable(Exception):
-    """The connection failed before anything was answered."""
+class _NotConnected(Exception):
+    """No connection came about, so nothing was asked. urllib3 lets it through as it is."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
-def _is_retriable(error: requests.ConnectionError) -> bool:
-    never = (TimeoutError, urllib3.exceptions.TimeoutError, ssl.SSLError, urllib3.exceptions.SSLError)
-    if any(_find_cause(error, one) is not None for one in never):
-        return False
-    return any(_find_cause(error, one) is not None for one in (ConnectionError, urllib3.exceptions.NewConnectionError))
+class _Unanswered(Exception):
+    """The question was not answered, and not for lack of time; `what` says why."""
 
-
-def _find_cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
-    """The first of this kind among an error, what it wraps and what it came from."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, kind):
-            return one
-        seen.add(id(one))
-        inner = (*one.args, getattr(one, "reason", None), one.__cause__, one.__context__)
-        waiting += [other for other in inner if isinstance(other, BaseException) and id(other) not in seen]
-    return None
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
 
 
 def _name_client(settings: EndpointSettings) -> str:
@@ -280,11 +274,16 @@ class _Watched(HTTPConnection):
     It sends headers and body at once: a call of the system costs more than all else that is done for a question.
     """
 
+    response_class = WholeResponse
     _waiting: list[bytes] | None = None
 
     def connect(self) -> None:
+        """Raises _NotConnected."""
         _CALL.call.connection, _CALL.call.sock = self, None
-        super().connect()
+        try:
+            super().connect()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _NotConnected(error) from error
 
     def request(self, *args: Any, **more: Any) -> None:
         _CALL.call.connection, _CALL.call.sock = self, None
@@ -308,7 +307,7 @@ class _Watched(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         call: Call = _CALL.call
         seconds = float(self.timeout) if isinstance(self.timeout, int | float) else call.left()
-        failure = OSError("has no address")
+        failure: OSError = socket.gaierror(socket.EAI_NONAME, "has no address")
         for address in _look_up(self, call)[:MOST_ADDRESSES]:
             try:
                 sock = socket.create_connection((address, self.port), timeout=min(seconds, call.left()))
@@ -318,9 +317,7 @@ class _Watched(HTTPConnection):
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 return sock
-        if isinstance(failure, TimeoutError):
-            raise urllib3.exceptions.ConnectTimeoutError(self, "the connection was not taken in time") from failure
-        raise urllib3.exceptions.NewConnectionError(self, "no address takes a connection") from failure
+        raise failure
 
 
 class _WatchedTls(_Watched, HTTPSConnection):
@@ -336,13 +333,13 @@ def _look_up(connection: HTTPConnection, call: Call) -> list[str]:
     with suppress(ValueError):
         return [str(ipaddress.ip_address(host.strip("[]")))]
     if not _LOOKUPS.acquire(blocking=False):
-        raise urllib3.exceptions.ConnectTimeoutError(connection, "earlier look-ups of the name still hang")
+        raise TimeoutError("earlier look-ups of the name still hang")
     answers: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
     threading.Thread(target=_resolve, args=(host, connection.port, answers), name="look-up", daemon=True).start()
     try:
         return answers.get(timeout=call.left())
     except queue.Empty:
-        raise urllib3.exceptions.ConnectTimeoutError(connection, "the name was not looked up in time") from None
+        raise TimeoutError("the name was not looked up in time") from None
 
 
 def _resolve(host: str, port: int, answers: queue.SimpleQueue[list[str]]) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn, Protocol
 
@@ -98,6 +99,23 @@ class IntrospectionSource:
             self._cache.keep(token, session, since=asked_at)
         check_current(session, now=now, leeway=self._leeway)
         return session
+
+    def check_endpoint(self) -> Iterator[Finding]:
+        """Ask about a token that nobody has: what is wrong with the endpoint, if anything (RFC 7662, 2.2)."""
+        location = self._endpoint.location
+        try:
+            document = parse_json(self._endpoint.ask(f"doctor-{secrets.token_urlsafe(16)}"))
+        except EndpointFailed as error:
+            yield from error.findings
+        except JsonRefused as error:
+            message = f"The introspection endpoint {location} answered with what {error}."
+            yield Finding("introspection-not-json", Severity.ERROR, message, where=location)
+        else:
+            active = document.get("active") if isinstance(document, dict) else None
+            if active is not False:
+                what = "takes it for a session" if active is True else "does not say active: false"
+                message = f"The introspection endpoint {location} was asked about a token that nobody has, and {what}."
+                yield Finding("introspection-not-rfc7662", Severity.ERROR, message, where=location)
 
     def _ask(self, token: str, now: datetime) -> PortalSession:
         try:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import requests
 import structlog
@@ -22,6 +23,8 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
+from saml_bridge.comparisons import compare, show
+from saml_bridge.connection_faults import Phase, explain
 from saml_bridge.errors import SourceUnavailable
 from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.credentials import invalid
@@ -85,7 +88,7 @@ class _KeySet:
                 "kid: is missing, and several keys fit" if kid is None else "kid: names several keys that fit"
             )
         if not found and kid in self.kids:
-            raise invalid("alg: does not fit the key that kid names")
+            raise invalid(f"alg: {algorithm} does not fit the key that kid names, {show(kid)}")
         return found[0] if found else None
 
 
@@ -135,7 +138,7 @@ class Jwks:
             raise SourceUnavailable(f"{self._owner}'s keys could not be read, and none at hand fits the token")
         if key is None:
             raise invalid(
-                f"kid: is not one of {self._owner}'s keys"
+                f"kid: is not one of {self._owner}'s keys: {compare(kid, *sorted(self._keys.kids))}"
                 if kid is not None
                 else f"alg: none of {self._owner}'s keys fits"
             )
@@ -297,7 +300,7 @@ class UrlReader:
         except SourceUnavailable as error:
             answers.put(error)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            answers.put(SourceUnavailable(f"the request failed ({type(error).__name__})"))
+            answers.put(self._explain(error, "waiting"))
 
     def _fetch(self, deadline: float) -> bytes:
         with requests.Session() as session:
@@ -319,10 +322,21 @@ class UrlReader:
 
     def _read_body(self, response: requests.Response, deadline: float) -> bytes:
         body = bytearray()
-        while chunk := response.raw.read1(self._max_bytes + 1, decode_content=False):
+        while chunk := self._read_some(response):
             body += chunk
             if len(body) > self._max_bytes:
                 raise SourceUnavailable(f"the answer is larger than {self._max_bytes} bytes")
             if time.monotonic() > deadline:
                 raise SourceUnavailable("the answer was not complete in time")
         return bytes(body)
+
+    def _read_some(self, response: requests.Response) -> bytes:
+        try:
+            chunk: bytes = response.raw.read1(self._max_bytes + 1, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._explain(error, "reading") from None
+        return chunk
+
+    def _explain(self, error: Exception, phase: Phase) -> SourceUnavailable:
+        port = urlsplit(self._url).port or (443 if self._url.startswith("https:") else 80)
+        return SourceUnavailable(f"the request failed: the server {explain(error, phase=phase, port=port)}")

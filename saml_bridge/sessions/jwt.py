@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from joserfc.util import urlsafe_b64decode
 
+from saml_bridge.comparisons import compare, show
 from saml_bridge.fields import SessionMalformed
 from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.sessions.credentials import MAX_TOKEN_BYTES, find_token, invalid
@@ -81,7 +82,8 @@ class JwtSource:
             raise SessionMalformed("iat: a posted token needs one")
         until = _read_seconds(claims, "iat") + POSTED_SECONDS
         if now.timestamp() >= until:
-            raise invalid(f"iat: a posted token is good for {POSTED_SECONDS} seconds, and this one is older")
+            told = _tell_times(claims, "iat", now)
+            raise invalid(f"iat: a posted token is good for {POSTED_SECONDS} seconds, and this one is older; {told}")
         return PostedToken(session, self._issuer, token_id, datetime.fromtimestamp(until, tz=UTC))
 
     def _verify(self, token: str) -> bytes:
@@ -96,15 +98,15 @@ class JwtSource:
     def _check_claims(self, claims: Mapping[str, Any], now: datetime) -> None:
         """RFC 7519 sections 4.1.1, 4.1.3, 4.1.5 and 4.1.6; `exp` is the session's own end (`check_current`)."""
         if claims.get("iss") != self._issuer:
-            raise invalid("iss: is not the configured issuer")
+            raise invalid(f"iss: {compare(claims.get('iss'), self._issuer)}")
         audience = claims.get("aud")
         if self._audience not in (audience if isinstance(audience, list) else (audience,)):
-            raise invalid("aud: does not name the configured audience")
+            raise invalid(f"aud: {compare(audience, self._audience)}")
         latest = (now + self._leeway).timestamp()
         if _read_seconds(claims, "nbf") > latest:
-            raise invalid("nbf: the token is not valid yet")
+            raise invalid(f"nbf: the token is not valid yet; {_tell_times(claims, 'nbf', now)}")
         if _read_seconds(claims, "iat") > latest:
-            raise invalid("iat: the token is from the future; compare the portal's clock with this one")
+            raise invalid(f"iat: the token is from the future; {_tell_times(claims, 'iat', now)}")
 
 
 def _split_token(token: str) -> tuple[bytes, bytes, bytes, bytes]:
@@ -133,9 +135,9 @@ def _read_header(content: bytes) -> tuple[str, str | None]:
         raise invalid(f"the token's header holds {', '.join(refused)}, which is never accepted")
     typ, algorithm, kid = header.get("typ"), header.get("alg"), header.get("kid")
     if typ is not None and (not isinstance(typ, str) or typ.upper() != "JWT"):
-        raise invalid("typ: the token is of another type than JWT")
+        raise invalid(f"typ: received {show(typ)}, expected 'JWT'")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise invalid(f"alg: is none of {', '.join(ALGORITHMS)}")
+        raise invalid(f"alg: received {show(algorithm)}, expected one of {', '.join(ALGORITHMS)}")
     if kid is not None and not isinstance(kid, str):
         raise invalid("kid: is not text")
     return algorithm, kid
@@ -157,6 +159,11 @@ def _read_seconds(claims: Mapping[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SessionMalformed(f"{name}: expected seconds since 1970 as a number")
     return value
+
+
+def _tell_times(claims: Mapping[str, Any], name: str, now: datetime) -> str:
+    found = f"received {show(claims.get(name))}, and it is {now.timestamp():.0f} here"
+    return f"{found}: compare the portal's clock with this one"
 
 
 _REFUSED_HEADERS: Final = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"})

@@ -13,7 +13,6 @@ Owns: reading and checking the file. Does not own: making the sources (`opening.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any, Final
 from saml_bridge.config.yaml_text import read_yaml
 from saml_bridge.errors import ConfigInvalid, KeyRefused, SettingsInvalid
 from saml_bridge.keys import check_private
+from saml_bridge.nearest import find_nearest
 from saml_bridge.sessions.endpoint import EndpointSettings
 from saml_bridge.sessions.introspection import LONGEST_CACHE_SECONDS
 from saml_bridge.sessions.opening import AUTH_NEEDS, IntrospectionSettings, JwtSettings, SourceSettings, list_missing
@@ -167,8 +167,8 @@ class _Reader:
             return {}
         for name in value:
             if known and name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                fix = f"Write {near[0]}." if near else f"Use one of: {', '.join(known)}."
+                nearest = find_nearest(str(name), known)
+                fix = f"Write {nearest}." if nearest else f"Use one of: {', '.join(known)}."
                 self._complain(f"{where}.{str(name)[:40]}".lstrip("."), "is not known", fix)
         return {str(name): one for name, one in value.items()}
 

@@ -30,8 +30,9 @@ def create_authorize_views(authorization: Authorization, sources: SourceBook) ->
     @views.route("/oidc/<biller>/authorize", methods=["GET", "POST"])
     def authorize(biller: str) -> Response:
         request.max_content_length = MAX_REQUEST_BYTES
+        source = sources.find(biller)
         return run_sign_on(
-            authorization.launcher, log, biller, lambda visit: _receive(authorization, visit, sources.find(biller))
+            authorization.sign_on, log, biller, source, lambda visit: _receive(authorization, visit, source)
         )
 
     return views

@@ -15,10 +15,20 @@ from urllib.parse import urlsplit
 import structlog
 from flask import Blueprint, Request, Response, redirect, request
 from structlog.typing import FilteringBoundLogger
+from werkzeug.exceptions import HTTPException
 
+from saml_bridge.audit import Entry, Kind
 from saml_bridge.authorization import HINT_WAIT
 from saml_bridge.document import Biller
-from saml_bridge.errors import AccountRefused, BridgeError, LaunchRefused, SourceUnavailable
+from saml_bridge.errors import (
+    AccountRefused,
+    BridgeError,
+    DatabaseUnavailable,
+    Fault,
+    LaunchRefused,
+    SourceUnavailable,
+    explain_fault,
+)
 from saml_bridge.exchanges import Exchanges, hash_token
 from saml_bridge.fields import SessionMalformed
 from saml_bridge.launch import (
@@ -35,12 +45,14 @@ from saml_bridge.launch import (
     SignIn,
     make_sign_in_url,
 )
+from saml_bridge.logs import find_level, trace_fault
 from saml_bridge.posted import SESSION_FIELD, PostedSession
 from saml_bridge.registry import Registry
 from saml_bridge.sessions import SessionSource, SourceBook
 from saml_bridge.tickets import CHOICE, Tickets, Waiting
 from saml_bridge.values import Credentials, JsonObject, TraceId
 from saml_bridge.web import metrics
+from saml_bridge.web.faults import answer_as_refusal
 from saml_bridge.web.pages import answer_launch, is_https, render_error, render_page
 
 MAX_POST_BODY = 64 * 1024
@@ -64,8 +76,21 @@ class _Start:
 
     def launch(self, launcher: Launcher) -> Outcome:
         if self.error is not None:
+            if not isinstance(self.error, Fault | DatabaseUnavailable):  # a fault is recorded where it is answered
+                launcher.audit.record(self._describe(launcher, self.error))
             raise self.error
         return launcher.launch(self.ask, self.source)
+
+    def _describe(self, launcher: Launcher, error: BridgeError) -> Entry:
+        return Entry(
+            kind=Kind.LAUNCH_REFUSED,
+            at=launcher.clock(),
+            trace_id=self.ask.trace_id,
+            biller=self.ask.biller,
+            link=self.ask.link or None,
+            code=error.code,
+            detail=error.diagnosis(),
+        )
 
 
 def create_launch_views(launcher: Launcher, sources: SourceBook, tickets: Tickets, exchanges: Exchanges) -> Blueprint:
@@ -94,8 +119,10 @@ def create_launch_views(launcher: Launcher, sources: SourceBook, tickets: Ticket
         """Launch what `find_start` gives; `ask` is what is known should it refuse."""
         try:
             start = find_start()
-        except BridgeError as error:
-            start = _Start(ask, sources.find(ask.biller), error)
+        except HTTPException:
+            raise
+        except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+            start = _Start(ask, sources.find(ask.biller), explain_fault(raised))
         return run_launch(
             launcher,
             log,
@@ -117,7 +144,7 @@ def _start_launch(tickets: Tickets, source: SessionSource, ask: LaunchRequest) -
     browser = cookies.get(_waiting_cookie(token)) or cookies.get(_waiting_cookie())
     waiting = tickets.take_held(token, browser=browser, biller=ask.biller, link=ask.link)
     # whoever has the token and the cookie was on our page a moment ago
-    return _Start(replace(ask, callback=waiting.callback, foreign=False, vouched=True), waiting)
+    return _Start(replace(ask, callback=waiting.callback, foreign=False, vouched=waiting.vouched), waiting)
 
 
 def _start_posted(launcher: Launcher, exchanges: Exchanges, sources: SourceBook, ask: LaunchRequest) -> _Start:
@@ -146,7 +173,7 @@ def _start_ticket(tickets: Tickets, token: str, asked: LaunchRequest) -> _Start:
         account=waiting.account,
         callback=waiting.callback,
         remembered=_read_cookies(request).get(_cookie_name(waiting.biller)),
-        vouched=True,
+        vouched=waiting.vouched,
     )
     return _Start(ask, waiting)
 
@@ -157,7 +184,8 @@ def _answer_start(tickets: Tickets, start: _Start, outcome: Outcome) -> Response
         return answer_outcome(tickets.launcher, start.ask, outcome)
     is_posted = isinstance(start.source, PostedSession)
     known = None if is_posted else _read_cookies(request).get(_waiting_cookie())
-    token, browser = tickets.hold(start.ask, start.source.session, browser=known)
+    ends_at = start.source.ends_at if isinstance(start.source, Waiting) else None
+    token, browser = tickets.hold(start.ask, start.source.session, browser=known, ends_at=ends_at)
     response = answer_outcome(tickets.launcher, replace(start.ask, callback=None, held=token), outcome)
     bind_browser(response, _waiting_cookie(token if is_posted else None), browser, seconds=int(CHOICE.total_seconds()))
     return response
@@ -189,10 +217,10 @@ def run_launch(
     end: Outcome | BridgeError
     try:
         end = launch()
-    except BridgeError as error:
-        end, response = error, _answer_error(launcher, ask, error, path_again)
-    else:
         response = answer(end)
+    except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+        end = error = answer_as_refusal(launcher, raised, biller=ask.biller, link=ask.link, trace_id=ask.trace_id)
+        response = _answer_error(launcher, ask, error, path_again)
     note_end(log, "launch", trace_id=ask.trace_id, biller=ask.biller, link=ask.link, end=end, started=started)
     response.headers["X-Trace-Id"] = ask.trace_id
     return response
@@ -288,7 +316,7 @@ def _answer_error(launcher: Launcher, ask: LaunchRequest, error: BridgeError, pa
     biller = find_biller(launcher.registry, ask.biller)
     if isinstance(error, AccountRefused) and biller is not None and path_again is not None and not ask.rehearsal:
         return _offer_other_account(launcher, ask, error, biller)
-    can_retry = isinstance(error, SourceUnavailable | SessionMalformed) or error.http_status == 503
+    can_retry = isinstance(error, SourceUnavailable | SessionMalformed) or error.passes
     return render_error(error, trace_id=ask.trace_id, biller=biller, retry_url=path_again if can_retry else None)
 
 
@@ -312,7 +340,10 @@ def find_biller(registry: Registry, slug: str) -> Biller | None:
     try:
         return registry.find_snapshot(slug).biller
     except BridgeError:
-        return None  # the page does without
+        return None  # what the page is about says why
+    except Exception as error:  # noqa: BLE001 the page does without, and the log has it
+        structlog.get_logger().error("page-without-biller", biller=slug, traceback=trace_fault(error))
+        return None
 
 
 def _describe_choice(ask: LaunchRequest, account: JsonObject) -> dict[str, str | None]:
@@ -346,7 +377,8 @@ def note_end(
     if isinstance(end, BridgeError):
         code, detail = end.code, end.diagnosis()
     metrics.count_launch(outcome, code, seconds)
-    log.info(
+    log.log(
+        find_level(end),
         event,
         trace_id=trace_id,
         biller=biller,

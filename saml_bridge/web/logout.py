@@ -21,9 +21,12 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from saml_bridge.comparisons import compare
 from saml_bridge.errors import BridgeError, LogoutRefused, LogoutUnasked
+from saml_bridge.json_text import JsonRefused, parse_json
 from saml_bridge.launch import Launcher
-from saml_bridge.logout import Leg, SignedOut, SignOut, Step, Watch
+from saml_bridge.logout import Leg, SignedOut, SignOut, Step, Visitor, Watch
+from saml_bridge.oidc.parameters import FORM
 from saml_bridge.saml.bindings import Received, build_soap, receive_post, receive_redirect, receive_soap
 from saml_bridge.sessions import SourceBook
 from saml_bridge.values import TraceId
@@ -74,7 +77,8 @@ class _Edge:
         def take(trace_id: TraceId) -> Response:
             if is_prefetch():
                 raise LogoutUnasked("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
-            outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), trace_id=trace_id)
+            visitor = Visitor(read_launch_request(biller, "", trace_id).credentials, self._sources.find(biller))
+            outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), visitor, trace_id=trace_id)
             return self._answers.answer(biller, outcome)
 
         return self._answers.run("logout-message", biller, take, fail=_answer_fault if by_soap else None)
@@ -146,25 +150,27 @@ class _Edge:
     def _describe(self, biller: str, outcome: Watch | SignedOut) -> dict[str, Any]:
         progress = outcome.progress
         is_complete = progress is None or progress.is_complete
-        legs = () if progress is None else progress.legs
+        legs, still_open = ((), ()) if progress is None else (progress.legs, progress.still_open)
         continue_url = None
         if isinstance(outcome, Watch):
             continue_url = f"{self._sign_out.base_url}/logout/{biller}/{outcome.token}"
         return {
             "status": "complete" if is_complete else "partial",
             "partners": [_describe_leg(leg) for leg in legs],
+            "still_open": [{"partner": one.partner, "name": one.name} for one in still_open],
             "continue_url": continue_url,
         }
 
 
 def _receive(by_soap: bool) -> Received:
     if request.method == "GET":
-        return receive_redirect(request.query_string)
+        return receive_redirect(request.query_string, unfit="left out")
     if by_soap:
         return receive_soap(request.get_data())
-    if request.mimetype != "application/x-www-form-urlencoded":
-        raise LogoutRefused("the body is neither a form nor SOAP", code="request-content-type")
-    return receive_post(request.form.items(multi=True))
+    if request.mimetype != FORM:
+        sides = compare(request.mimetype, FORM, *sorted(_SOAP_TYPES))
+        raise LogoutRefused(f"the body is neither a form nor SOAP: {sides}", code="request-content-type")
+    return receive_post(request.form.items(multi=True), unfit="left out")
 
 
 def _describe_leg(leg: Leg) -> dict[str, str | None]:
@@ -175,16 +181,18 @@ def _describe_leg(leg: Leg) -> dict[str, str | None]:
 def _read_api_body() -> dict[str, str]:
     """Exactly one of `sid` and `payer`, a text."""
     request.max_content_length = MAX_API_BODY
-    try:
-        body = request.get_json(silent=True)
-    except RecursionError:  # brackets in brackets in brackets
-        body = None
+    body, why = None, "the Content-Type is not application/json"
+    if request.mimetype == "application/json":
+        try:
+            body, why = parse_json(request.get_data()), "it has another form"
+        except JsonRefused as refused:
+            why = f"it {refused}"
     if isinstance(body, dict) and len(body) == 1:
         [(name, value)] = body.items()
         if name in ("sid", "payer") and isinstance(value, str) and 1 <= len(value) <= 1024:
             return {name: value}
-    detail = 'The body must be JSON of the form {"sid": "…"} or {"payer": "…"}, with the other left out.'
-    raise BodyRefused(detail, code="logout-body")
+    detail = 'The body must be JSON of the form {"sid": "…"} or {"payer": "…"}, with the other left out'
+    raise BodyRefused(f"{detail}: {why}.", code="logout-body")
 
 
 def _answer_problem(error: BridgeError, trace_id: TraceId) -> Response:
@@ -194,4 +202,6 @@ def _answer_problem(error: BridgeError, trace_id: TraceId) -> Response:
 def _answer_fault(error: BridgeError, _: TraceId) -> Response:
     """A SOAP fault (SOAP 1.1, section 4.4), which tells no more than whose fault it is."""
     whose = b"Client" if error.http_status < 500 else b"Server"
-    return Response(build_soap(_FAULT % whose), status=error.http_status, content_type="text/xml; charset=utf-8")
+    again = {"Retry-After": "30"} if error.passes else {}
+    body = build_soap(_FAULT % whose)
+    return Response(body, status=error.http_status, content_type="text/xml; charset=utf-8", headers=again)

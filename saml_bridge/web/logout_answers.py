@@ -6,6 +6,7 @@ Owns: those answers, who may frame what, the line of the log. Does not own: whic
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -33,9 +34,12 @@ from saml_bridge.logout import (
     SignOut,
     Soap,
     Step,
+    Unsure,
     Watch,
 )
+from saml_bridge.logs import find_level
 from saml_bridge.values import TraceId
+from saml_bridge.web.faults import answer_as_refusal
 from saml_bridge.web.launch import find_biller, new_trace_id
 from saml_bridge.web.pages import answer_post, is_https, render_error, render_page
 
@@ -63,14 +67,15 @@ class LogoutAnswers:
     ) -> Response:
         """Answer what `take` gives, with one line of the log and the trace ID on it, however it ended."""
         started, trace_id = time.perf_counter(), new_trace_id(self._launcher)
-        code, detail = "", ""
+        code, detail, level = "", "", logging.INFO
         try:
             response = take(trace_id)
-        except BridgeError as error:
-            code, detail = error.code, error.diagnosis()
+        except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+            error = answer_as_refusal(self._launcher, raised, biller=biller, trace_id=trace_id)
+            code, detail, level = error.code, error.diagnosis(), find_level(error)
             response = fail(error, trace_id) if fail else self._render_error(error, trace_id, biller)
         ms = round((time.perf_counter() - started) * 1000, 2)
-        self._log.info(event, trace_id=trace_id, biller=biller, code=code, detail=detail, ms=ms)
+        self._log.log(level, event, trace_id=trace_id, biller=biller, code=code, detail=detail, ms=ms)
         response.headers["X-Trace-Id"] = trace_id
         return response
 
@@ -96,6 +101,8 @@ class LogoutAnswers:
             return _redirect(f"/logout/{biller}/{outcome.token}")
         if isinstance(outcome, Noted):
             return self._note(biller, outcome)
+        if isinstance(outcome, Unsure):
+            return render_question(outcome.biller, f"/logout/{outcome.biller.slug}")
         return _render_signed_out(outcome)
 
     def _post(self, biller: str, outcome: PostTo, *, framed: bool) -> Response:
@@ -182,6 +189,7 @@ def _render_signed_out(outcome: SignedOut) -> Response:
         missed=_list_missed(progress) if progress else [],
         portal_missed=progress is not None and progress.portal == "failed",
         reached=[] if progress is None else _list_reached(progress),
+        still_open=[] if progress is None else [one.name for one in progress.still_open],
         onward=outcome.onward,
     )
 

@@ -41,6 +41,8 @@ _CIRCUITS = Gauge(
 )
 
 
+_FAULTS = Counter("saml_bridge_faults", "Faults that nobody foresaw, by the endpoint that they ended", ["surface"])
+
 _PARTNER_CALLS = Counter("saml_bridge_partner_calls", "Calls of partners' servers by result", ["result"])
 _PARTNER_CALL_SECONDS = Histogram(
     "saml_bridge_partner_call_seconds",
@@ -75,6 +77,11 @@ def count_call(call: str, outcome: str, code: str, seconds: float) -> None:
     """Count one call of a relying party; `call`, `outcome` and `code` come from closed sets."""
     _calls(call, outcome, code).inc()
     _CALL_SECONDS.labels(call).observe(seconds)
+
+
+def count_fault(surface: str) -> None:
+    """Count one fault; `surface` is the name of an endpoint, or empty."""
+    _FAULTS.labels(surface).inc()
 
 
 class SourceMetrics:

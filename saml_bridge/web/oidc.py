@@ -30,14 +30,16 @@ from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from saml_bridge.authorization import Authorization, Pushed
-from saml_bridge.errors import BridgeError, ClientRefused, NotFound
+from saml_bridge.errors import BridgeError, ClientRefused, HeadersTooLarge, NotFound
 from saml_bridge.launch import Launcher
+from saml_bridge.logs import find_level
 from saml_bridge.oidc.parameters import MAX_FORM_BYTES, read_form, read_parameters
 from saml_bridge.oidc.parties import list_public_origins
 from saml_bridge.provider import Provider
 from saml_bridge.token_exchange import Call, TokenExchange, Tokens, UserInfo
 from saml_bridge.values import TraceId
 from saml_bridge.web import metrics
+from saml_bridge.web.faults import answer_as_refusal
 from saml_bridge.web.launch import new_trace_id
 
 PUBLIC_SECONDS: Final = 600
@@ -80,8 +82,9 @@ def create_oidc_views(exchange: TokenExchange, authorization: Authorization, lau
         end: Pushed | BridgeError
         try:
             end = authorization.push(_read_call(biller, trace_id))
-        except BridgeError as error:
-            end, response = error, answer_error(error)
+        except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+            end = error = answer_as_refusal(launcher, raised, biller=biller, trace_id=trace_id)
+            response = answer_error(error)
         else:
             response = _answer_json({"request_uri": end.request_uri, "expires_in": end.seconds}, status=201)
         _note(log, "par", trace_id=trace_id, biller=biller, end=end, started=started)
@@ -97,8 +100,9 @@ def create_oidc_views(exchange: TokenExchange, authorization: Authorization, lau
         end: Tokens | BridgeError
         try:
             end = exchange.exchange(_read_call(biller, trace_id))
-        except BridgeError as error:
-            end, response = error, answer_error(error)
+        except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+            end = error = answer_as_refusal(launcher, raised, biller=biller, trace_id=trace_id)
+            response = answer_error(error)
         else:
             response = _answer_json(_describe_tokens(end))
         _note(log, "token", trace_id=trace_id, biller=biller, end=end, started=started)
@@ -114,8 +118,9 @@ def create_oidc_views(exchange: TokenExchange, authorization: Authorization, lau
         end: UserInfo | BridgeError
         try:
             end = exchange.find_userinfo(biller, _read_bearer())
-        except BridgeError as error:
-            end, response = error, answer_error(error, scheme="Bearer")
+        except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+            end = error = answer_as_refusal(launcher, raised, biller=biller, trace_id=trace_id)
+            response = answer_error(error, scheme="Bearer")
         else:
             response = _answer_userinfo(end)
         _note(log, "userinfo", trace_id=trace_id, biller=biller, end=end, started=started)
@@ -131,9 +136,11 @@ def answer_error(error: BridgeError, *, scheme: str = "Basic") -> Response:
     are some.
     """
     if isinstance(error, ClientRefused):
-        name, status, words = error.error, error.status, error.detail
+        name, status, words = error.error, error.status, error.description
     elif isinstance(error, NotFound):
         name, status, words = "not_found", error.http_status, "there is no such issuer"
+    elif isinstance(error, HeadersTooLarge):
+        name, status, words = "invalid_request", error.http_status, error.detail
     elif error.http_status == 503:
         name, status, words = "temporarily_unavailable", 503, "try again in a moment"
     else:
@@ -145,7 +152,7 @@ def answer_error(error: BridgeError, *, scheme: str = "Basic") -> Response:
         realm = "userinfo" if scheme == "Bearer" else "token"
         told = f', error="{name}", error_description="{words}"' if name and scheme == "Bearer" else ""
         response.headers["WWW-Authenticate"] = f'{scheme} realm="{realm}"{told}'
-    if status == 503:
+    if error.passes:
         response.headers["Retry-After"] = str(RETRY_SECONDS)
     return response
 
@@ -292,7 +299,8 @@ def _note(
     else:
         partner, link = end.partner, end.link
     metrics.count_call(event, outcome, code, seconds)
-    log.info(
+    log.log(
+        find_level(end),
         event,
         trace_id=trace_id,
         biller=biller,

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import lru_cache
 
 from flask import Flask, Response, current_app, g, render_template, request
-from flask_babel import Babel, force_locale, gettext
+from flask_babel import Babel, force_locale, get_translations, gettext
 from markupsafe import Markup, escape
-from werkzeug.datastructures import LanguageAccept
-from werkzeug.http import parse_accept_header
 
 from saml_bridge.callback import origin_of
 from saml_bridge.document import Biller
@@ -24,7 +23,19 @@ from saml_bridge.values import FormPost, Redirect, TraceId
 
 LANGUAGES = ("en", "es")
 STATIC = "/static"
-SUBMIT_SCRIPT = Markup("document.forms[0].submit()")
+SUBMIT_SCRIPT = Markup(
+    "var button=document.querySelector('form button'),timer;"
+    "function allow(){clearTimeout(timer);button.disabled=false}"
+    "function hold(){allow();button.disabled=true;timer=setTimeout(allow,5000)}"
+    "document.addEventListener('submit',hold);"
+    "addEventListener('pageshow',function(event){if(event.persisted)allow()});"
+    "hold();HTMLFormElement.prototype.submit.call(document.forms[0])"
+)
+"""Posts the form, and keeps its button from posting it again while that is under way.
+
+What is posted is good once. The button is on again after some seconds, since the partner may not have been reached, and
+when the browser brings the page back as it was. `form.submit` may be a field of that name, so the method is borrowed.
+"""
 _SUBMIT_HASH = base64.b64encode(hashlib.sha256(SUBMIT_SCRIPT.encode()).digest()).decode()
 
 _PAGE_POLICY = (
@@ -40,6 +51,8 @@ _HEADERS = (
 )
 _LAST_HEADER = "Cross-Origin-Opener-Policy"
 _HTTPS_HEADERS = (("Strict-Transport-Security", "max-age=31536000"),)
+_MOST_WANTED = 16
+_QUALITY = re.compile(r"q\s*=\s*([01](?:\.[0-9]{0,3})?)")
 _FIELDS_HERE = Markup("<!-- fields -->")
 
 
@@ -47,6 +60,15 @@ def init_pages(app: Flask) -> None:
     """Give the application its languages and make every response carry the security headers."""
     Babel(app, locale_selector=choose_language, default_translation_directories="web/translations")
     app.after_request(_secure)
+
+
+def build_pages(app: Flask) -> None:
+    """Compile every page and read every translation now, and not at the first requests, which may be many at once."""
+    for name in app.jinja_env.list_templates(extensions=["html"]):
+        app.jinja_env.get_template(name)
+    for language in LANGUAGES:
+        with app.test_request_context(), force_locale(language):
+            get_translations()
 
 
 def choose_language() -> str:
@@ -61,9 +83,27 @@ def prefer_languages(tags: str) -> None:
     g.preferred_language = next((one for one in asked if one in LANGUAGES), None)
 
 
-@lru_cache(maxsize=1024)
 def _match_language(header: str) -> str:
-    return parse_accept_header(header, LanguageAccept).best_match(LANGUAGES, default="en") or "en"
+    """The one of our languages that the browser wants most; the first of several alike (RFC 9110, 12.5.4).
+
+    Nothing is kept under what a browser sends, and most browsers name none of the others.
+    """
+    best, most = LANGUAGES[0], 0.0
+    header = header.lower()
+    if not any(one in header for one in LANGUAGES[1:]):
+        return best
+    for item in header.split(",", _MOST_WANTED)[:_MOST_WANTED]:
+        tag, _, parameter = item.partition(";")
+        language = tag.strip().partition("-")[0]
+        quality = _read_quality(parameter)
+        if language in LANGUAGES and quality > most:
+            best, most = language, quality
+    return best
+
+
+def _read_quality(parameter: str) -> float:
+    found = _QUALITY.fullmatch(parameter.strip())
+    return 1.0 if not parameter else float(found[1]) if found else 0.0
 
 
 def render_page(template: str, *, biller: Biller | None = None, status: int = 200, **values: object) -> Response:
@@ -205,7 +245,7 @@ def render_error(
         retry_url=retry_url,
         trace_id=trace_id,
     )
-    if error.http_status == 503:
+    if error.passes:
         response.headers["Retry-After"] = "30"
     return response
 

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from functools import lru_cache
@@ -32,11 +34,13 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import parse_accept_header
 
 from saml_bridge.audit import Entry, Kind
+from saml_bridge.comparisons import compare
 from saml_bridge.document import Biller, Link
 from saml_bridge.errors import BridgeError, NotFound, SessionAbsent
 from saml_bridge.fields import SessionMalformed
 from saml_bridge.launch import Launcher
 from saml_bridge.links import ShownLink, list_links
+from saml_bridge.logs import find_level
 from saml_bridge.portal_keys import (
     Call,
     PortalKey,
@@ -50,6 +54,7 @@ from saml_bridge.registry import Snapshot
 from saml_bridge.sessions import JsonRefused, SourceBook, parse_json, read_session
 from saml_bridge.tickets import TicketRequest, Tickets
 from saml_bridge.values import Credentials, Finding, PortalSession, TraceId
+from saml_bridge.web.faults import answer_as_refusal
 from saml_bridge.web.launch import new_trace_id, read_launch_request
 
 MAX_BODY: Final = 256 * 1024
@@ -128,7 +133,7 @@ def answer_problem(error: BridgeError, trace_id: TraceId, *, explain: bool) -> R
         response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, TooManyCalls):
         response.headers["Retry-After"] = str(error.wait)
-    elif error.http_status == 503:
+    elif error.passes:
         response.headers["Retry-After"] = "30"
     return response
 
@@ -205,7 +210,8 @@ class _Edge:
                 account=_read_text(body, "account"),
                 callback=_read_text(body, "callback"),
             )
-            ticket = self._tickets.issue(asked)
+            with _as_body_refused():
+                ticket = self._tickets.issue(asked)
             ends = ticket.expires_at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
             answer = jsonify(url=f"{self._launcher.base_url}{ticket.path}", expires_at=ends, trace_id=trace_id)
             answer.status_code = 201
@@ -218,14 +224,15 @@ class _Edge:
     def _run(self, event: str, take: Callable[[TraceId], Response], biller: str, *, explain: bool = True) -> Response:
         """Answer, with one line of the log and the trace ID on it, however it ended."""
         started, trace_id = time.perf_counter(), new_trace_id(self._launcher)
-        code, detail = "", ""
+        code, detail, level = "", "", logging.INFO
         try:
             response = take(trace_id)
-        except BridgeError as error:
-            code, detail = error.code, error.diagnosis()
+        except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+            error = answer_as_refusal(self._launcher, raised, biller=biller, trace_id=trace_id)
+            code, detail, level = error.code, error.diagnosis(), find_level(error)
             response = answer_problem(error, trace_id, explain=explain)
         ms = round((time.perf_counter() - started) * 1000, 2)
-        self._log.info(event, trace_id=trace_id, biller=biller, code=code, detail=detail, ms=ms)
+        self._log.log(level, event, trace_id=trace_id, biller=biller, code=code, detail=detail, ms=ms)
         response.headers["X-Trace-Id"] = trace_id
         return response
 
@@ -236,22 +243,25 @@ class _Edge:
             session = self._find_session(biller, body.get("session"), _read_text(body, "session_token"))
         else:
             session = self._find_session(biller, None, request.headers.get(SESSION_HEADER))
-        return self._answer_links(self._launcher.registry.find_current(biller), session, explain=True)
+        with _as_body_refused():
+            return self._answer_links(self._launcher.registry.find_current(biller), session, explain=True)
 
     def _list_for_browser(self, biller: str, trace_id: TraceId) -> Response:
         snapshot = self._launcher.registry.find_current(biller)
         origin = request.headers.get("Origin")
         if origin is None:
             if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-                raise OriginRefused("a page of another origin asks without saying which")
-        elif origin not in (*snapshot.biller.portal.origins, self._launcher.base_url):
-            raise OriginRefused("the page's origin is not one of the biller's portal.origins")
+                raise OriginRefused("a page of another origin asks without saying which: there is no Origin header")
+        elif origin not in (listed := (*snapshot.biller.portal.origins, self._launcher.base_url)):
+            sides = compare(origin, *listed)
+            raise OriginRefused(f"the page's origin is not one of the biller's portal.origins, nor ours: {sides}")
         g.is_listed = origin is not None
         credentials = read_launch_request(biller, "", trace_id).credentials
         session = self._sources.find(biller).find_session(credentials, now=self._launcher.clock())
         return self._answer_links(snapshot, session, explain=False)
 
     def _answer_links(self, snapshot: Snapshot, session: PortalSession, *, explain: bool) -> Response:
+        self._launcher.check_not_ended(session)
         shown = list_links(snapshot, session, now=self._launcher.clock())
         languages = choose_languages()
         return jsonify(
@@ -281,19 +291,26 @@ class _Edge:
             names = f"session, session_token or the header {SESSION_HEADER}"
             raise BodyRefused(f"expected the payer's session once, in {names}", code="session-missing")
         now = self._launcher.clock()
-        try:
+        with _as_body_refused():
             if token is None:
                 return read_session(document, now=now)
             return self._sources.find(biller).find_session(Credentials(authorization=f"Bearer {token}"), now=now)
-        except (SessionAbsent, SessionMalformed) as error:
-            raise BodyRefused(error.detail, code=error.code) from error
+
+
+@contextmanager
+def _as_body_refused() -> Iterator[None]:
+    """To a portal's server a session that cannot be used is a fault of its call: 401 is for its key alone."""
+    try:
+        yield
+    except (SessionAbsent, SessionMalformed) as error:
+        raise BodyRefused(error.detail, code=error.code) from error
 
 
 def _read_body(names: Iterable[str]) -> dict[str, Any]:
     """The JSON object of the current request, with none but these names."""
     request.max_content_length = MAX_BODY
     if request.mimetype != "application/json":
-        raise BodyRefused("expected a body of the type application/json")
+        raise BodyRefused(f"the body's type: {compare(request.mimetype, 'application/json')}")
     try:
         body = parse_json(request.get_data())
     except JsonRefused as refused:
@@ -314,11 +331,7 @@ def _read_text(body: dict[str, Any], name: str) -> str | None:
 def choose_languages() -> LanguageAccept:
     """What the payer reads: `?lang=` before the browser's own list."""
     asked = request.args.get("lang")
-    return _parse_languages(asked[:40] if asked else request.headers.get("Accept-Language", "")[:400])
-
-
-@lru_cache(maxsize=1024)
-def _parse_languages(header: str) -> LanguageAccept:
+    header = asked[:40] if asked else request.headers.get("Accept-Language", "")[:400]
     return parse_accept_header(header, LanguageAccept)
 
 

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 
 import structlog
 from flask import Blueprint, Response, request
+from structlog.typing import FilteringBoundLogger
 
 from saml_bridge.identity import IdentityProvider, OwnMetadata
 from saml_bridge.registry import Registry
-from saml_bridge.saml.bindings import receive_post, receive_redirect
+from saml_bridge.saml.bindings import SHORT_RELAY_STATE_BYTES, Received, receive_post, receive_redirect
 from saml_bridge.saml_sign_on import SamlSignOn
 from saml_bridge.sessions import SessionSource, SourceBook
 from saml_bridge.sign_on import Answer, Visit
@@ -38,7 +39,8 @@ def create_saml_views(registry: Registry, base_url: str, sign_on: SamlSignOn, so
     @views.route("/saml/<biller>/sso", methods=["GET", "POST"])
     def sso(biller: str) -> Response:
         request.max_content_length = MAX_MESSAGE_BODY
-        return run_sign_on(sign_on.launcher, log, biller, lambda visit: _receive(sign_on, visit, sources.find(biller)))
+        source = sources.find(biller)
+        return run_sign_on(sign_on.sign_on, log, biller, source, lambda visit: _receive(sign_on, visit, source, log))
 
     return views
 
@@ -53,10 +55,18 @@ def _answer_metadata(found: OwnMetadata, *, download: bool) -> Response:
     return response.make_conditional(request)  # type: ignore[return-value]  # werkzeug's class is Flask's base
 
 
-def _receive(sign_on: SamlSignOn, visit: Visit, source: SessionSource) -> Answer:
+def _receive(sign_on: SamlSignOn, visit: Visit, source: SessionSource, log: FilteringBoundLogger) -> Answer:
     """What the address asks for: to go on with a request that waits, or to take one in either binding."""
-    if request.method == "POST":
-        return sign_on.receive(lambda: receive_post(request.form.items(multi=True)), visit, source)
-    if (token := request.args.get(RESUME)) is not None:
+    if request.method == "GET" and (token := request.args.get(RESUME)) is not None:
         return sign_on.resume(token, visit, source)
-    return sign_on.receive(lambda: receive_redirect(request.query_string), visit, source)
+    return sign_on.receive(lambda: _read_message(visit, log), visit, source)
+
+
+def _read_message(visit: Visit, log: FilteringBoundLogger) -> Received:
+    """The message of the current request. A RelayState that is longer than SAML allows is noted, and kept."""
+    is_post = request.method == "POST"
+    received = receive_post(request.form.items(multi=True)) if is_post else receive_redirect(request.query_string)
+    size = len((received.relay_state or "").encode())
+    if size > SHORT_RELAY_STATE_BYTES:
+        log.info("relay-state-long", trace_id=visit.trace_id, biller=visit.biller, bytes=size)
+    return received

@@ -11,13 +11,17 @@ import time
 from collections.abc import Callable, Mapping
 
 from flask import Response, redirect, request
+from flask_babel import gettext
 from structlog.typing import FilteringBoundLogger
 
-from saml_bridge.errors import BridgeError
+from saml_bridge.document import Biller
+from saml_bridge.errors import Fault, SignOnOver
 from saml_bridge.exchanges import hash_token
-from saml_bridge.launch import Launcher
-from saml_bridge.sign_on import WAIT, Answer, Declined, Held, Resume, Visit
+from saml_bridge.launch import LINK, Launcher
+from saml_bridge.sessions import SessionSource
+from saml_bridge.sign_on import WAIT, Answer, Declined, Held, Resume, SignOn, Visit, WayOn
 from saml_bridge.values import Redirect, TraceId
+from saml_bridge.web.faults import answer_as_refusal, note_fault
 from saml_bridge.web.launch import (
     answer_outcome,
     bind_browser,
@@ -27,29 +31,58 @@ from saml_bridge.web.launch import (
     note_end,
     read_launch_request,
 )
-from saml_bridge.web.pages import answer_post, answer_redirect, is_https, render_error
+from saml_bridge.web.pages import answer_post, answer_redirect, is_https, render_error, render_page
 
 RESUME = "resume"
 """The query parameter with the token of a request that waits."""
 
 
 def run_sign_on(
-    launcher: Launcher, log: FilteringBoundLogger, biller: str, receive: Callable[[Visit], Answer]
+    sign_on: SignOn,
+    log: FilteringBoundLogger,
+    biller: str,
+    source: SessionSource,
+    receive: Callable[[Visit], Answer],
 ) -> Response:
     """Take the request at hand through `receive`, which may raise BridgeError, and answer it, however it ends."""
-    started = time.perf_counter()
+    started, launcher = time.perf_counter(), sign_on.launcher
     trace_id = new_trace_id(launcher)
+    visit = _read_visit(biller, trace_id)
     try:
-        answer = receive(_read_visit(biller, trace_id))
-    except BridgeError as error:
-        response = render_error(error, trace_id=trace_id, biller=find_biller(launcher.registry, biller))
+        answer = receive(visit)
+        response = _answer(launcher, answer)
+    except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+        error = answer_as_refusal(launcher, raised, biller=biller, trace_id=trace_id)
+        known = find_biller(launcher.registry, biller)
+        if isinstance(error, SignOnOver):
+            response = _show_way_on(error, sign_on.find_way_on(error, visit, source), known, trace_id)
+        else:
+            response = render_error(error, trace_id=trace_id, biller=known)
         note_end(log, "sign-on", trace_id=trace_id, biller=biller, link="", end=error, started=started)
     else:
-        response = _answer(launcher, answer)
         end = answer.outcome.error if isinstance(answer.outcome, Declined | Held) else answer.outcome
+        if isinstance(end, Fault):
+            note_fault(launcher, end, biller=biller, link=answer.ask.link, trace_id=trace_id)
         note_end(log, "sign-on", trace_id=trace_id, biller=biller, link=answer.ask.link, end=end, started=started)
     response.headers["X-Trace-Id"] = trace_id
     return response
+
+
+def _show_way_on(error: SignOnOver, way: WayOn, biller: Biller | None, trace_id: TraceId) -> Response:
+    """The page of a request that is over: what happened, whether the payer is signed in, and what to open instead."""
+    is_used = error.code == "request-replayed"
+    path = f"/launch/{biller.slug}/{way.link.slug}" if biller is not None and way.link is not None else None
+    return render_page(
+        "sign_on_over.html",
+        biller=biller,
+        status=error.http_status,
+        heading=gettext("This sign-in was used already") if is_used else gettext("This sign-in is over"),
+        message=gettext(error.public_message),
+        is_signed_in=way.is_signed_in,
+        launch_path=path,
+        partner_name=way.partner_name,
+        trace_id=trace_id,
+    )
 
 
 def _read_visit(biller: str, trace_id: TraceId) -> Visit:
@@ -64,6 +97,7 @@ def _read_visit(biller: str, trace_id: TraceId) -> Visit:
         chosen=launch.chosen,
         returned=launch.returned,
         unseen=is_unseen(request, methods=("GET", "POST")),
+        link=request.args.get(LINK),
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import http.client
 import itertools
 import json
 import os
@@ -41,6 +40,7 @@ from saml_bridge.saml.sign import load_signing_key
 from tests.bench import incoming
 from tests.bench.aggregates import measure_aggregates, report_aggregates
 from tests.bench.chart import draw_chart
+from tests.bench.connection import KeptConnection
 from tests.bench.service import CLIENT_CORE, SERVICE_CORE, Service, run_service
 from tests.bench.world import NOW, write_billers
 from tests.world import KEYS, SP_ACS, SP_ENTITY_ID, sp_metadata
@@ -145,7 +145,7 @@ def pysaml2_response(folder: Path) -> Callable[[], object]:
 
 def over_http(service: Service, among: int) -> Measure:
     """The service's own CPU seconds a launch, over one connection that is kept alive, at `among` billers in turn."""
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    connection = KeptConnection("127.0.0.1", service.port, timeout=10)
     billers = itertools.cycle(range(among))
     for _ in range(2 * among):
         service.launch(connection, next(billers))
@@ -162,7 +162,7 @@ def over_http(service: Service, among: int) -> Measure:
 
 def sign_on_over_http(service: Service) -> Measure:
     """The service's own CPU seconds for a signed AuthnRequest by Redirect and the Response to it; no ID twice."""
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    connection = KeptConnection("127.0.0.1", service.port, timeout=10)
     service.sign_on(connection, 0, service.make_request(0))
 
     def measure(count: int) -> float:

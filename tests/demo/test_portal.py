@@ -280,3 +280,19 @@ def test_the_packaged_configuration_names_links_that_exist(tmp_path: Path) -> No
         assert {payer.biller for payer in load_payers().values()} >= {biller["slug"]}
     allowing = [link["slug"] for link in document["billers"][0]["links"] if link.get("allow_impersonation")]
     assert allowing == ["leaks"]
+
+
+def test_it_speaks_spanish_to_a_spanish_browser(browser: FlaskClient) -> None:
+    spanish = {"Accept-Language": "es-MX,es;q=0.9,en;q=0.5"}
+    page = browser.get("/demo/sign-in", headers=spanish).text
+    assert '<html lang="es">' in page
+    assert "Pague y gestione sus facturas" in page
+    assert "Una cuenta en Riverton Water" in page
+    browser.post("/demo/sign-in", data={"payer": "ada"})
+    page = browser.get("/demo/", headers=spanish).text
+    for words in ("Hola, Ada", "Importe pendiente", "27 ene 2026", "Residencial", "Alcantarillado", "$84.16"):
+        assert words in page
+    page = browser.get("/demo/", headers={"Accept-Language": "de"}).text
+    assert '<html lang="en">' in page
+    for words in ("Hello, Ada", "Amount due", "Jan 27, 2026", "Residential", "Sewer"):
+        assert words in page

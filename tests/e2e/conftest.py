@@ -57,7 +57,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             break
     else:
         raise AssertionError(f"the demo did not start: {''.join(printed)} {(folder / 'demo.log').read_text()}")
+    kept = {name: str(folder / "instance-demo" / below) for name, below in (("INSTANCE", ""), ("CERTS", "certs"))}
+    environ |= {f"SAML_BRIDGE_{name}_DIR": path for name, path in kept.items()}
     yield Demo(f"http://localhost:{port}", f"http://127.0.0.1:{partners_port}", folder, environ)
+    assert not (folder / "instance").exists(), "a demo's biller never stands in the operator's database"
+    assert not (folder / "certs").exists()
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=30)
     log.close()

@@ -74,6 +74,45 @@ def test_b7_without_javascript_it_is_one_more_click(
     expect(opened.get_by_text("Signed in as")).to_be_visible()
 
 
+def test_the_way_from_the_start_to_the_portal_and_from_a_partner_back(watched: OpenContext, demo: Demo) -> None:
+    page = watched(viewport=PHONE).new_page()
+    page.goto(f"{demo.portal}/")
+    expect(page.get_by_role("heading", name="Pay and manage your bills")).to_be_visible()
+    for path in ("/", "/aquahawk/", "/itron/"):
+        page.goto(f"{demo.partners}{path}")
+        assert fits_the_width(page)
+        page.get_by_role("link", name="To the demo bill portal").click()
+        expect(page.get_by_role("heading", name="Pay and manage your bills")).to_be_visible()
+
+
+def _brightness(page: Page) -> float:
+    """Of the page's ground, from 0 (black) to 255."""
+    found = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return sum(int(one) for one in re.findall(r"\d+", found)[:3]) / 3
+
+
+@pytest.mark.parametrize(("scheme", "is_dark"), [("light", False), ("dark", True)])
+def test_every_page_is_light_or_dark_as_the_browser_asks(
+    watched: OpenContext, demo: Demo, scheme: str, is_dark: bool
+) -> None:
+    page = watched(color_scheme=scheme).new_page()
+    portal, partners = demo.portal, demo.partners
+    for address in (f"{portal}/demo/", f"{portal}/launch/riverton-water/nothing", f"{partners}/"):
+        page.goto(address)
+        assert (_brightness(page) < 128) is is_dark, address
+    for slug in (*RIVERTON.values(), "iedr", "itron"):
+        page.goto(f"{partners}/{slug}/")
+        assert (_brightness(page) < 128) is is_dark, slug
+
+
+def test_a_spanish_browser_reads_spanish_from_the_bill_to_the_way_out(watched: OpenContext, demo: Demo) -> None:
+    page = watched(locale="es-MX").new_page()
+    page.goto(f"{demo.portal}/demo/")
+    page.get_by_role("button", name="Ada Marsh").first.click()
+    expect(page.get_by_role("heading", name="Hola, Ada")).to_be_visible()
+    expect(page.get_by_role("link", name="Ver mi consumo de agua")).to_be_visible()
+
+
 def test_names_with_accents_reach_the_partner(watched: OpenContext, demo: Demo) -> None:
     opened = follow(sign_in(watched(), demo, "José María Núñez"), "View my water usage")
     expect(opened.get_by_text("José María Núñez").first).to_be_visible()

@@ -185,7 +185,8 @@ def test_an_e_mail_s_link_signs_in_and_lands_on_its_account(
 
 def test_b14_an_e_mail_s_link_lands_nowhere_else(watched: OpenContext, demo: Demo) -> None:
     page = watched().new_page()
-    page.goto(f"{demo.portal}/launch/riverton-water/usage?account=000123456&next=https://evil.example/&callback=")
+    evil = "https://evil.example/"
+    page.goto(f"{demo.portal}/launch/riverton-water/usage?account=000123456&next={evil}&callback={evil}")
     page.wait_for_url(f"{demo.portal}/demo/sign-in**")
     page.get_by_role("button", name="Ada Marsh").first.click()
     expect(page.get_by_role("heading", name="This did not work")).to_be_visible()

@@ -119,7 +119,7 @@ def test_what_the_partner_started_is_ended_by_the_portal_too(watched: OpenContex
 @pytest.fixture
 def kill(demo: Demo, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Let a partner's sign-out service be one that takes every connection and never answers; alive again afterwards."""
-    service, known = demo.beside_the_service(), demo.folder / "instance" / "demo"
+    service, known = demo.beside_the_service(), demo.folder / "instance-demo" / "demo"
     killed: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as hole:
 

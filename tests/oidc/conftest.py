@@ -19,7 +19,7 @@ from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from werkzeug.test import TestResponse
 
-from saml_bridge.app import Bridge, _create_service
+from saml_bridge.app import Bridge, create_service
 from saml_bridge.audit import Record, Search
 from saml_bridge.db import find_database
 from saml_bridge.oidc.grant import Grant
@@ -282,7 +282,7 @@ def start(world: World) -> Bridge:
         SESSION_JWKS=str(world.folder / "portal.json"),
         SESSION_ISSUER="https://pay.example",
         SESSION_AUDIENCE="saml-bridge",
-        METRICS_TOKEN="m" * 40,
+        METRICS_TOKEN="metrics-token-" * 3,
         FETCH_ALLOW="127.0.0.0/8",
     )
-    return _create_service(settings)
+    return create_service(settings)

@@ -46,7 +46,7 @@ def remember_party(town: Town, slug: str, **changes: Any) -> None:
     town.remember(slug, **{**values, **changes})
 
 
-def make_hint(town: Town, slug: str, *, key: str = "tokens", typ: str | None = None, **changes: Any) -> str:
+def make_hint(town: Town, slug: str, *, key: str = "tokens", typ: str | None = "JWT", **changes: Any) -> str:
     """An ID token that this relying party was given an hour ago; None leaves a claim out."""
     then = int(datetime.now(UTC).timestamp()) - 3600
     claims = {
@@ -57,6 +57,7 @@ def make_hint(town: Town, slug: str, *, key: str = "tokens", typ: str | None = N
         "iat": then,
         "auth_time": then,
         "sid": f"sid-at-{slug}",
+        "token_use": "id",
         **changes,
     }
     found = town.world.bridge.keys.find(key)

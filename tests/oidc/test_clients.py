@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 
 from saml_bridge.errors import ClientRefused, SessionAbsent
 from saml_bridge.oidc.clients import ClientKey, Presented, check_assertion, check_secret, read_client
 from saml_bridge.sessions import Jwks
+from tests.clock import Ahead, settle
 from tests.metadata_server import MetadataServer
 from tests.oidc.conftest import (
     CLIENT_KEYS,
@@ -105,14 +108,14 @@ def test_p15_an_assertion_is_taken_once(service: Service) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"exp": now() - 60},
-        {"exp": now() + 3600},
+        {"exp": Ahead(-60)},
+        {"exp": Ahead(3600)},
         {"exp": None},
         {"exp": "soon"},
         {"exp": True},
         {"exp": 1e300},
-        {"iat": now() + 600},
-        {"nbf": now() + 600},
+        {"iat": Ahead(600)},
+        {"nbf": Ahead(600)},
         {"jti": None},
         {"jti": ""},
         {"jti": "x" * 257},
@@ -125,7 +128,7 @@ def test_p15_an_assertion_is_taken_once(service: Service) -> None:
     ],
 )
 def test_p15_rfc7523_3_an_assertion_that_says_something_else_is_refused(changes: dict[str, Any]) -> None:
-    assert judge(make_assertion(**changes)) in ("client-assertion", "client-methods")
+    assert judge(make_assertion(**settle(changes))) in ("client-assertion", "client-methods")
 
 
 def test_p9_no_algorithm_and_hmac_with_the_public_key_are_refused(service: Service) -> None:
@@ -258,7 +261,7 @@ def test_k7_every_valid_secret_is_compared(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("saml_bridge.oidc.clients.hmac.compare_digest", compare)
     check_secret(Presented("c", "client_secret_post", "new"), ("new", "old", ""))
-    assert compared == [b"new", b"old"]
+    assert compared == [b"new", b"old"] * 2, "as it was decoded, and as it was written"
 
 
 @pytest.mark.parametrize("valid", [(), ("",), ("other",)])
@@ -266,6 +269,33 @@ def test_p14_an_empty_secret_matches_nothing(valid: tuple[str, ...]) -> None:
     for given in ("", None):
         with pytest.raises(ClientRefused):
             check_secret(Presented("c", "client_secret_post", given), valid)
+
+
+RIGHT = "z/tZ9V w%41+H1:pLk=\u00e9"
+
+
+def present(client_id: str, secret: str) -> Presented:
+    return read_client("Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode(), {})
+
+
+def test_p14_a_right_secret_that_was_not_form_encoded_is_told_so_and_not_taken() -> None:
+    check_secret(present("c", quote_plus(RIGHT, safe="")), (RIGHT,))
+    with pytest.raises(ClientRefused) as refused:
+        check_secret(present("c", RIGHT), (RIGHT,))
+    assert (refused.value.code, refused.value.status) == ("client-secret-encoding", 401)
+    assert "form-encode client ID and secret" in refused.value.description
+    assert "H1" not in refused.value.detail
+    with pytest.raises(ClientRefused) as refused:
+        check_secret(present("c", "another+secret"), (RIGHT,))
+    assert refused.value.code == "client-secret", "nobody else learns anything"
+
+
+@pytest.mark.parametrize("header", ["w%4", "100%", "%zz"])
+def test_p14_what_cannot_be_form_decoded_is_told_how_to_encode(header: str) -> None:
+    with pytest.raises(ClientRefused) as refused:
+        present("c", header)
+    assert refused.value.code == "client-credentials"
+    assert "a percent sign begins no escape; form-encode client ID and secret" in refused.value.description
 
 
 def test_rfc6749_2_3_a_request_without_a_client_is_refused() -> None:

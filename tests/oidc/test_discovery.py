@@ -55,8 +55,10 @@ def test_oidc_discovery_3_nothing_is_told_but_what_there_is(service: Service) ->
             *("address", "email", "meters"),
         ],
         "acr_values_supported": [
-            f"urn:oasis:names:tc:SAML:2.0:ac:classes:{name}"
-            for name in ("PasswordProtectedTransport", "Smartcard", "MobileTwoFactorUnregistered")
+            "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport",
+            "urn:oasis:names:tc:SAML:2.0:ac:classes:Smartcard",
+            "urn:oasis:names:tc:SAML:2.0:ac:classes:MobileTwoFactorUnregistered",
+            "https://refeds.org/profile/mfa",
         ],
         "prompt_values_supported": ["none", "login", "select_account"],
         "claims_parameter_supported": True,
@@ -188,6 +190,6 @@ def test_p28_the_public_client_of_another_biller_is_none_here(service: Service) 
 def test_calls_are_counted(service: Service) -> None:
     service.exchange()
     service.exchange("unknown")
-    told = service.client.get("/metrics", headers={"Authorization": "Bearer " + "m" * 40}).text
+    told = service.client.get("/metrics", headers={"Authorization": "Bearer " + "metrics-token-" * 3}).text
     assert 'saml_bridge_oidc_calls_total{call="token",code="",outcome="Tokens"}' in told
     assert 'saml_bridge_oidc_calls_total{call="token",code="code-unknown",outcome="ClientRefused"}' in told

@@ -40,6 +40,7 @@ from tests.sign_outs import (
     make_metadata,
     make_request,
     make_response,
+    outline,
     read_soap,
     read_url,
     serve,
@@ -125,22 +126,22 @@ def test_l8_backchannel_2_8_anything_else_is_a_session_that_did_not_end(
     assert isinstance(outcome, SignedOut)
     assert town.list_open() == ["iedr"]
     [record] = list_records(town)
-    assert (record.detail, record.code) == (f"iedr: failed ({code})", "partial-logout")
+    assert (outline(record), record.code) == (f"iedr: failed ({code})", "partial-logout")
 
 
 def test_l8_a_relying_party_that_hangs_has_the_deadline_of_all(open_town: OpenTown) -> None:
-    with serve(hanging(3)) as slow, serve(say(200)) as quick:
+    with serve(hanging(30)) as slow, serve(say(200)) as quick:
         town = open_town(
             slow={"backchannel_logout_uri": f"{slow.url}/out"}, quick={"backchannel_logout_uri": f"{quick.url}/out"}
         )
-        object.__setattr__(town.sign_out, "deadline_seconds", 0.5)
+        object.__setattr__(town.sign_out, "deadline_seconds", 2)
         for slug in ("slow", "quick"):
             remember_party(town, slug)
         started = time.monotonic()
         sign_out(town)
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 30
     [record] = list_records(town)
-    assert record.detail == "slow: failed (no-answer), quick: done"
+    assert outline(record) == "slow: failed (no-answer), quick: done"
     assert town.list_open() == ["slow"]
 
 
@@ -177,7 +178,7 @@ def test_p26_h2_a_relying_party_in_our_own_network_is_not_called(open_town: Open
         sign_out(town)
     assert not server.seen
     [record] = list_records(town)
-    assert record.detail == "iedr: failed (fetch-address)"
+    assert outline(record) == "iedr: failed (fetch-address)"
 
 
 def test_backchannel_2_4_one_token_for_each_session(open_town: OpenTown) -> None:
@@ -204,7 +205,7 @@ def test_a_key_that_cannot_be_used_is_a_failure_of_that_partner_alone(open_town:
         another.sign_out.sign_out_server(BILLER, sid="S-1", trace_id=TRACE)
         find_database(another.app).dispose()
     [record] = list_records(town)
-    assert record.detail == "iedr: failed (key-refused), other: done"
+    assert outline(record) == "iedr: failed (key-refused), other: done"
 
 
 # Front-Channel Logout 1.0
@@ -238,7 +239,7 @@ def test_l8_frontchannel_nobody_says_that_a_session_ended_there(open_town: OpenT
     assert end.progress is not None
     assert (end.progress.is_complete, end.progress.legs[0].code) == (False, "unconfirmed")
     [record] = list_records(town)
-    assert (record.detail, record.code) == ("iedr: failed (unconfirmed)", "partial-logout")
+    assert (outline(record), record.code) == ("iedr: failed (unconfirmed)", "partial-logout")
     assert town.list_open() == ["iedr"]
 
 
@@ -272,7 +273,7 @@ def test_the_back_channel_comes_before_the_front_channel(open_town: OpenTown) ->
         remember_party(town, "iedr")
         assert isinstance(sign_out(town), SignedOut)
     assert not town.list_open()
-    assert [one.detail for one in list_records(town)] == ["iedr: done"]
+    assert [outline(one) for one in list_records(town)] == ["iedr: done"]
 
 
 def test_the_front_channel_comes_after_a_back_channel_that_failed(open_town: OpenTown) -> None:
@@ -284,7 +285,7 @@ def test_the_front_channel_comes_after_a_back_channel_that_failed(open_town: Ope
     assert watch.origins == ("https://iedr.example",)
     assert isinstance(town.sign_out.ask_partner(BILLER, watch.token, 0), GoTo)
     town.sign_out.finish(BILLER, watch.token)
-    assert [one.detail for one in list_records(town)] == ["iedr: failed (fetch-status, unconfirmed)"]
+    assert [outline(one) for one in list_records(town)] == ["iedr: failed (fetch-status, unconfirmed)"]
 
 
 def test_without_a_browser_a_back_channel_that_failed_is_the_end(open_town: OpenTown) -> None:
@@ -298,7 +299,7 @@ def test_without_a_browser_a_back_channel_that_failed_is_the_end(open_town: Open
         "Success",
         "PartialLogout",
     ]
-    assert [one.detail for one in list_records(town)] == ["iedr: failed (fetch-status), post: failed (needs-browser)"]
+    assert [outline(one) for one in list_records(town)] == ["iedr: failed (fetch-status), post: failed (needs-browser)"]
 
 
 # With partners of SAML
@@ -343,7 +344,7 @@ def test_a_partner_that_speaks_another_protocol_now_is_not_asked_in_it(open_town
     town.remember("iedr")
     remember_party(town, "aquahawk")
     assert isinstance(sign_out(town), SignedOut)
-    assert {one.detail for one in list_records(town)} == {
+    assert {outline(one) for one in list_records(town)} == {
         "iedr: failed (no-logout), aquahawk: failed (no-logout)",
     }
 

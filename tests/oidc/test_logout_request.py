@@ -270,12 +270,20 @@ def test_rp_initiated_4_a_hint_may_be_over_and_may_be_signed_by_any_key_of_ours(
         ({"exp": None}, "hint-claims"),
         ({"auth_time": None}, "hint-claims"),
         ({"events": {EVENT: {}}}, "hint-claims"),
+        ({"token_use": None}, "hint-claims"),
+        ({"token_use": "access"}, "hint-claims"),
     ],
 )
 def test_p17_rp_initiated_4_a_token_that_is_no_id_token_of_this_party_ends_nothing(
     town: Town, changes: dict[str, Any], code: str
 ) -> None:
     refuse_hint(town, make_hint(town, "iedr", **changes), code)
+
+
+@pytest.mark.parametrize("typ", [None, "one-way+jwt", "logout+jwt", "JOSE"])
+def test_k11_p17_a_token_of_another_type_is_no_id_token(town: Town, typ: str | None) -> None:
+    """Whatever it says: it is signed by us, with all the claims of an ID token."""
+    refuse_hint(town, make_hint(town, "iedr", typ=typ), "token-header")
 
 
 def test_p17_p26_a_logout_token_is_no_hint(town: Town) -> None:
@@ -359,6 +367,19 @@ def test_rp_initiated_2_a_session_that_is_over_needs_no_question(town: Town) -> 
     again = ask(town, id_token_hint=make_hint(town, "iedr"), post_logout_redirect_uri=OUT, state="s")
     assert again == GoTo(f"{OUT}?state=s")
     assert len(list_records(town)) == 1
+
+
+def test_rp_initiated_2_the_same_hint_returns_at_once_from_a_browser_that_still_has_the_portals_cookie(
+    town: Town,
+) -> None:
+    """A portal whose sessions are signed tokens has a browser that shows the ended one until its `exp`."""
+    source, hint = sign_in(town), make_hint(town, "iedr")
+    for _ in range(2):
+        assert ask(town, source, id_token_hint=hint, post_logout_redirect_uri=OUT, state="s") == GoTo(f"{OUT}?state=s")
+    assert [one.code for one in list_records(town)] == [""]
+    question = ask(town, source, client_id="iedr:1", post_logout_redirect_uri=OUT)
+    assert isinstance(question, Question)
+    assert confirm(town, question, source) == GoTo(OUT)
 
 
 def test_a_session_that_is_over_and_another_in_the_browser_is_asked_about(town: Town) -> None:

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saml_bridge.comparisons import show
 from saml_bridge.document import Biller, OidcSettings, Partner, Portal
 from saml_bridge.errors import AuthorizationRefused, RequestRefused
 from saml_bridge.fields import build_example, parse_session
 from saml_bridge.oidc.asked import OidcAsked
 from saml_bridge.oidc.requests import (
+    LONGEST,
     AuthorizationRequest,
     RequestedClaims,
     add_query,
@@ -61,6 +63,18 @@ def judge(
     asked = {name: value for name, value in {**WHOLE, **(changes or {})}.items() if value is not None}
     parameters = read_request((urlencode(asked) + more).encode())
     return parse_request(parameters, settings, find_place(parameters, settings))
+
+
+TEXTS = {
+    "nonce": "x",
+    "state": "x",
+    "scope": "x",
+    "prompt": "x",
+    "login_hint": "x",
+    "id_token_hint": "x",
+    "claims": "x",
+}
+"""Parameters of any text, each with a letter to make a long value of."""
 
 
 def refused(changes: dict[str, str | None] | None = None, **more: Any) -> AuthorizationRefused:
@@ -272,7 +286,11 @@ def test_p1_p3_rfc9700_2_1_a_redirect_uri_that_differs_in_one_character_is_refus
     with pytest.raises(RequestRefused) as caught:
         judge({"redirect_uri": uri})
     assert caught.value.code == "redirect-uri-unregistered"
-    assert "evil" not in caught.value.diagnosis()
+    assert "evil" not in caught.value.public_message
+    if uri:
+        assert f"received {show(uri)}, expected 'https://rp.example/" in caught.value.detail
+    else:
+        assert caught.value.detail == "redirect_uri: is missing"
 
 
 @pytest.mark.parametrize(
@@ -417,6 +435,20 @@ def test_a_request_that_waits_comes_back_as_it_was() -> None:
     assert OidcAsked.from_json(bare.to_json()) == bare
 
 
+def test_c13_what_waits_tells_how_much_of_it_is_the_payers_session_and_keeps_no_id_token() -> None:
+    example = build_example("riverton-water", now=1_768_478_000)
+    many = {**example, "accounts": [{**example["accounts"][0], "number": str(number)} for number in range(200)]}
+    many["selected_account"] = None
+    hint = Hint("riverton-water", "usage", parse_session(many), None, None, True)
+    request = replace(judge(), id_token_hint="eyJ" * 1_000)
+    asked = OidcAsked(request, datetime.now(UTC), subject="s", hint=hint)
+    bare = replace(asked, hint=None)
+    assert asked.session_length > 40_000
+    assert len(asked.to_json()) - asked.session_length <= len(bare.to_json())
+    assert bare.session_length == 0
+    assert OidcAsked.from_json(bare.to_json()) == replace(bare, request=replace(request, id_token_hint=None))
+
+
 # Whatever comes
 
 
@@ -459,3 +491,54 @@ def test_p13_any_bytes_are_read_or_refused(query: bytes) -> None:
     except RequestRefused:
         return
     assert all(parameters.values.values())
+
+
+@pytest.mark.parametrize(("name", "longest"), [(name, longest) for name, longest in LONGEST.items() if name in TEXTS])
+def test_c13_a_value_that_is_too_long_is_refused_by_name_length_and_limit(name: str, longest: int) -> None:
+    error = refused({name: TEXTS[name] * (longest + 1)})
+    assert (error.error, error.code) == ("invalid_request", f"{name.replace('_', '-')}-long")
+    unit = "bytes" if name == "claims" else "characters"
+    assert error.description == f"{name}: has {longest + 1:,} {unit}, and {longest:,} are the most"
+    if name in ("nonce", "state", "login_hint", "id_token_hint"):
+        judge({name: TEXTS[name] * longest})
+
+
+def test_c13_what_is_passed_over_is_of_any_length() -> None:
+    assert judge({"ui_locales": "en " * 10_000, "display": "x" * 5_000}).scope == judge().scope
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"client_id": "RP"},
+            "client_id: is no client of this biller: received 'RP', expected 'rp', the closest of 2",
+        ),
+        ({"client_id": None}, "client_id: is missing"),
+    ],
+)
+def test_the_record_of_a_client_that_is_unknown_states_both_sides(changes: dict[str, str | None], words: str) -> None:
+    asked = {name: value for name, value in {**WHOLE, **changes}.items() if value is not None}
+    with pytest.raises(RequestRefused) as caught:
+        find_client(read_request(urlencode(asked).encode()), BILLER)
+    assert (caught.value.code, caught.value.detail) == ("client-unknown", words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"response_type": "token\x1b"}, r"response_type: received 'token\u001b', expected 'code'"),
+        ({"response_mode": "fragment"}, "response_mode: received 'fragment', expected '"),
+        ({"scope": "email"}, "scope: received 'email', expected openid among its words"),
+        ({"code_challenge": CHALLENGE, "code_challenge_method": "plain"}, "received 'plain', expected 'S256'"),
+        ({"code_challenge": "short", "code_challenge_method": "S256"}, "received 'short'"),
+        ({"prompt": "create"}, "prompt: received 'create', expected none or login"),
+        ({"max_age": "-1"}, "max_age: received '-1', expected a number of seconds"),
+    ],
+)
+def test_the_record_of_a_refusal_states_what_was_received_and_what_was_expected(
+    changes: dict[str, str | None], words: str
+) -> None:
+    error = refused(changes)
+    assert words in error.detail
+    assert "received" not in (error.description or ""), "the browser carries no more than before"

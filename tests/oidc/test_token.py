@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from joserfc import jws, jwt
 from joserfc.jwk import KeySet
 
-from saml_bridge.audit import Outcome
+from saml_bridge.audit import Outcome, Search
 from tests.oidc.conftest import (
     ISSUER,
     JWT_TYPE,
@@ -85,6 +85,7 @@ def test_oidc_core_2_the_id_token_says_who_was_signed_in_where_when_and_how(serv
     assert now - 10 < claims.pop("iat") <= now
     assert now + 290 < claims.pop("exp") <= now + 300
     assert claims.pop("at_hash")
+    assert len(claims.pop("jti")) == 32
     assert claims == {
         "iss": ISSUER,
         "sub": "subject-1",
@@ -94,6 +95,7 @@ def test_oidc_core_2_the_id_token_says_who_was_signed_in_where_when_and_how(serv
         "acr": "urn:example:acr",
         "amr": ["pwd", "otp"],
         "sid": "sid-1",
+        "token_use": "id",
         "tenant": "riverton",
     }
 
@@ -417,6 +419,18 @@ def test_c4_every_exchange_and_refusal_is_recorded(service: Service) -> None:
     )
     assert last.entry.trace_id == unknown.headers["X-Trace-Id"]
     assert (last.entry.partner, last.entry.code) == (None, "client-unknown")
+
+
+def test_c4_a_code_and_its_id_token_name_every_record_of_them(service: Service) -> None:
+    code = service.grant()
+    token_id = read_id_token(service, service.exchange(code))["jti"]
+    service.exchange(code)
+    again, done = service.list_audit()
+    assert (done.entry.assertion_id, again.entry.assertion_id) == (token_id, token_id)
+    assert again.entry.code == "code-used"
+    for named in (token_id, code):
+        assert service.bridge.audit.search(Search(message_id=named)) == (again, done)
+    assert service.bridge.audit.search(Search(message_id=f"{code}x")) == ()
 
 
 def test_c5_what_is_not_recorded_is_not_given(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -421,7 +421,6 @@ def test_m3_a_role_hidden_in_an_extension_does_not_count() -> None:
         ("https://[::1/acs", "host"),
         ("https://bücher.example/acs", "characters"),
         ("https://sp.example.com/‮acs", "characters"),
-        ("", "missing"),
     ],
 )
 def test_m4_a_location_that_is_no_plain_https_url_is_refused(location: str, code: str) -> None:
@@ -445,6 +444,46 @@ def test_m4_a_location_that_is_no_plain_https_url_is_refused(location: str, code
 )
 def test_m4_plain_https_urls_are_kept_as_they_stand(location: str) -> None:
     assert parse(make_entity(make_role(make_acs(location)))).acs[0].location == location.replace("&amp;", "&")
+
+
+SLO = "SingleLogoutService"
+
+
+@pytest.mark.parametrize("location", ["", "  ", None])
+@pytest.mark.parametrize("kind", [SLO, "ArtifactResolutionService", "ManageNameIDService", "AssertionConsumerService"])
+def test_m4_an_empty_endpoint_that_a_launch_does_without_is_left_out(kind: str, location: str | None) -> None:
+    place = "" if location is None else f'Location="{location}"'
+    empty = f'<md:{kind} Binding="urn:oasis:names:tc:SAML:2.0:bindings:SOAP" {place} index="9"/>'
+    text = make_entity(make_role(empty + ACS))
+    found = find(text, "endpoint-location-missing")
+    assert found.severity is Severity.WARNING
+    assert kind in found.message
+    metadata = parse(text)
+    assert (metadata.slo, metadata.other_acs, len(metadata.acs)) == ((), (), 1)
+
+
+def test_m4_an_empty_place_to_post_to_is_refused_even_beside_another() -> None:
+    """It may be the partner's default, and nobody can tell where that was meant to be."""
+    assert errors_of(make_entity(make_role(ACS + make_acs("", index=1)))) == {"acs-location-missing"}
+
+
+def test_m4_an_empty_address_for_answers_is_none() -> None:
+    logout = f'<md:{SLO} Binding="{POST}" Location="https://sp.example.com/slo" ResponseLocation=""/>'
+    text = make_entity(make_role(logout + ACS))
+    assert [(one.location, one.response_location) for one in parse(text).slo] == [("https://sp.example.com/slo", None)]
+    assert find(text, "endpoint-location-missing").severity is Severity.WARNING
+
+
+@pytest.mark.parametrize("written", ["&amp;amp;", "&amp;AMP;"])
+def test_m4_an_address_that_was_escaped_twice_is_told_and_taken_as_it_stands(written: str) -> None:
+    acs = make_acs(f"https://sp.example.com/acs?a=1{written}b=2")
+    logout = f'<md:{SLO} Binding="{POST}" Location="https://sp.example.com/slo?a=1{written}b=2"/>'
+    for inside in (acs, logout + ACS):
+        found = find(make_entity(make_role(inside)), "location-escaped-twice")
+        assert (found.severity, "escaped twice" in found.message) == (Severity.WARNING, True)
+    assert parse(make_entity(make_role(acs))).acs[0].location == f"https://sp.example.com/acs?a=1&{written[5:]}b=2"
+    plain = make_acs("https://sp.example.com/acs?a=1&amp;b=2&amp;ampere=3")
+    assert "location-escaped-twice" not in codes_of(make_entity(make_role(plain)))
 
 
 def test_m4_a_script_anywhere_refuses_the_whole_file() -> None:
@@ -615,6 +654,21 @@ def test_m13_odd_keys_are_accepted_with_a_warning(key: str, code: str) -> None:
     assert find(text, code).severity is Severity.WARNING
     certificates = parse(text).certificates
     assert [one.der for one in certificates] == [read_der(key)]
+
+
+@pytest.mark.parametrize("key", ["expired", "not-yet-valid", "md5-signed"])
+def test_m13_one_certificate_makes_one_warning_however_often_it_stands_there(key: str) -> None:
+    uses = make_key(key, use="signing") + make_key(key, use="encryption") + make_key(key)
+    report = check(make_entity(make_role(uses + ACS)))
+    said = [one.code for one in report.all_findings if one.code.startswith("certificate-")]
+    assert said
+    assert len(said) == len(set(said))
+
+
+def test_m13_an_address_over_http_names_both_ways_to_take_it_for_a_trial() -> None:
+    finding = find(make_entity(make_role(ACS.replace("https:", "http:"))), "acs-http")
+    assert "--allow-http" in finding.fix
+    assert "SAML_BRIDGE_ALLOW_HTTP_ACS=1" in finding.fix
 
 
 def test_m13_a_short_key_is_never_encrypted_to_and_an_unlisted_kind_never_verifies() -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from saml_bridge.document import SamlSettings
 from saml_bridge.errors import MetadataRefused
-from saml_bridge.saml.certificates import Certificate, KeyUse, parse_certificate
+from saml_bridge.saml.certificates import Certificate, EncryptionMethod, KeyUse, parse_certificate
 from saml_bridge.saml.metadata_changes import MetadataChanges, compare_documents, compare_metadata
 from saml_bridge.saml.service_provider import (
     Contact,
@@ -101,7 +101,7 @@ SAFE: list[tuple[dict[str, Any], str]] = [
     ({"contacts": ()}, "contact technical Ada Lovelace AquaHawk help@example.com +15550100 removed"),
     ({"display_names": (LocalText("en", "Hawk"),)}, "display name 'Hawk' (en) added"),
     ({"organization": None}, "organisation name 'aquahawk' (en) removed"),
-    ({"logos": ()}, "logo https://sp.example.com/logo.png (80 × 60) (en) removed"),
+    ({"logos": ()}, "logo https://sp.example.com/logo.png (80 by 60) (en) removed"),
     (
         {"acs": (*FULL.acs, Endpoint(POST, "https://SP.example.com:443/acs3", 2))},
         "assertion consumer service https://SP",
@@ -243,6 +243,37 @@ def test_a_key_that_loses_its_use_for_encryption_is_risky() -> None:
     [line] = compare(new, old).risky
     assert line.startswith("encryption key sha256 ")
     assert line.endswith(" removed")
+
+
+def listing(*names: str, digest: str | None = None) -> SpMetadata:
+    """FULL, whose key for encryption lists these methods."""
+    methods = tuple(EncryptionMethod(f"http://www.w3.org/2009/xmlenc11#{one}", digest) for one in names)
+    encryption = replace(FULL.certificates[1], encryption_methods=methods)
+    return replace(FULL, certificates=(SIGNING, encryption), encryption_methods=tuple(one.algorithm for one in methods))
+
+
+def test_m14_a_list_that_talks_encryption_down_is_risky() -> None:
+    """Where nobody set an algorithm the list decides, so that a first list can weaken as much as a shorter one."""
+    cbc = EncryptionMethod("http://www.w3.org/2001/04/xmlenc#aes128-cbc")
+    weaker = replace(
+        listing(),
+        certificates=(SIGNING, replace(FULL.certificates[1], encryption_methods=(cbc,))),
+        encryption_methods=(cbc.algorithm,),
+    )
+    found = compare(weaker, listing())
+    assert "assertions would be encrypted with aes128-cbc instead of aes128-gcm" in found.risky
+    better = compare(listing("aes256-gcm", "aes128-gcm"), listing("aes256-gcm"))
+    assert "assertions would be encrypted with aes128-gcm instead of aes256-gcm" in better.words
+    assert not better.is_risky
+
+
+def test_methods_that_move_between_keys_are_told() -> None:
+    before, after = listing("rsa-oaep"), listing("rsa-oaep", digest="http://www.w3.org/2001/04/xmlenc#sha256")
+    found = compare(after, before)
+    assert any("change from rsa-oaep to rsa-oaep (with sha256)" in one for one in found.risky)
+    assert "their keys would be encrypted with rsa-oaep (with sha256) instead of rsa-oaep (with sha1)" in found.words
+    plain = replace(before, certificates=FULL.certificates)
+    assert any("change from rsa-oaep to none" in one for one in compare(plain, before).risky)
 
 
 def test_keys_that_cannot_be_used_are_mentioned() -> None:

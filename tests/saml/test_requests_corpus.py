@@ -55,7 +55,6 @@ CODES = (
     ("half-signed", "request-half-signed"),
     ("unsigned", "signature-missing"),
     ("embedded-signature-only", "signature-missing"),
-    ("relaystate-too-long", "relay-state-long"),
     ("duplicate", "request-duplicate-parameter"),
     ("both", "request-two-messages"),
     ("inflate-too-large", "request-large"),
@@ -72,6 +71,9 @@ OTHERWISE = {
     "bad/real-opensaml-missing-enveloped": "signature-structure",
     "bad/real-opensaml-too-many-transforms": "signature-structure",
 }
+
+TAKEN = {"bad/vector-relaystate-81-bytes", "bad/vector-relaystate-21-emoji-84-bytes"}
+"""Refused by the corpus for more than SAML's 80 bytes of RelayState; real partners send them (R1)."""
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +95,26 @@ def test_every_file_of_the_corpus_is_a_row() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_verdict(row: Row, outcomes: dict[str, Any]) -> None:
     outcome = outcomes[row.name]
-    expected = "" if row.verdict == "accept" else OTHERWISE.get(row.name) or find_code(row)
+    expected = "" if row.verdict == "accept" or row.name in TAKEN else OTHERWISE.get(row.name) or find_code(row)
     assert outcome["code"] == expected, outcome
-    assert outcome["seconds"] < 0.2
     assert outcome["opened"] == []
+
+
+@pytest.mark.parametrize("row", BAD, ids=lambda row: row.name)
+def test_c7_a_refusal_is_cheap_and_comes_before_what_is_dear(row: Row, outcomes: dict[str, Any]) -> None:
+    """Work is counted in calls: a good signed request takes some 600 and one verification by a key."""
+    outcome = outcomes[row.name]
+    assert outcome["calls"] < 5_000
+    before = outcome["code"].startswith(("xml-", "signature-structure", "signature-algorithm", "signature-missing"))
+    unread = outcome["code"] in ("issuer-unknown", "request-schema", "request-large", "request-issuer", "request-kind")
+    assert outcome["verified"] <= (0 if before or unread else 1)
 
 
 def find_code(row: Row) -> str:
     return next(code for why, code in CODES if row.why.lstrip('"').startswith(why))
 
 
-@pytest.mark.parametrize("row", BAD, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [one for one in BAD if one.name not in TAKEN], ids=lambda row: row.name)
 def test_x21_a_refusal_says_why_in_words_of_ours(row: Row, outcomes: dict[str, Any]) -> None:
     detail = outcomes[row.name]["detail"]
     assert len(detail) > 20 or outcomes[row.name]["code"] == "issuer-unknown"
@@ -117,7 +128,7 @@ def test_where_the_good_ones_want_their_response(outcomes: dict[str, Any]) -> No
     assert places["good/signed-acs-index-1"] == "https://sp.example.com/saml/acs-alt"
     assert places["good/signed-acs-default"] == "https://sp.example.com/saml/acs"
     assert places["good/unsigned-sp2-no-destination"] == "https://sp2.example.com/saml/acs"
-    assert len(places) == len(GOOD)
+    assert len(places) == len(GOOD) + len(TAKEN)
 
 
 def test_a_process_that_judges_notices_what_is_no_refusal() -> None:

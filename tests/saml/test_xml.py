@@ -131,7 +131,29 @@ def test_limits_are_inclusive() -> None:
 
 def test_limits_of_the_kinds_of_documents() -> None:
     assert Limits(5 * 1024 * 1024, 64, 256) == METADATA_LIMITS
-    assert Limits(64 * 1024, 32, 32) == MESSAGE_LIMITS
+    assert Limits(64 * 1024, 32, 32, MESSAGE_LIMITS.fix) == MESSAGE_LIMITS
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"\x1f\x8b\x08", PNG, b"<html>", b"{}", b"plain text", b"<a>", b"<a/><b/>", b"\xff\xff", b"<a>\0</a>"),
+        *(
+            b'<?xml version="1.1"?><a/>',
+            b'<?xml version="1.0" encoding="utf-7"?><a/>',
+            b"<!DOCTYPE a><a/>",
+            b"<?x?><a/>",
+        ),
+        *(b"<a>" * 100 + b"</a>" * 100, b'<a ID="x"><b ID="x"/></a>', b"<a>" + b" " * 70_000 + b"</a>"),
+    ],
+)
+def test_a_fix_fits_what_was_refused_a_file_or_a_message_on_the_wire(data: bytes) -> None:
+    of_message = refusal(data, MESSAGE_LIMITS)
+    assert "file" not in of_message.diagnosis().replace("profile", "")
+    assert "developers" in of_message.diagnosis()
+    [of_file] = refusal(data + b" " * (6_000_000 if len(data) > 64 * 1024 else 0)).findings
+    assert "developers" not in of_file.fix
+    assert of_message.diagnosis().count(of_message.detail) == 1
 
 
 def test_x2_no_connection_for_an_external_entity() -> None:

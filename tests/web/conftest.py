@@ -58,7 +58,7 @@ def open_browser(world: World, keys_dir: Path, **changes: str) -> Iterator[Brows
         SESSION_JWKS=str(folder / "jwks.json"),
         SESSION_ISSUER=ISSUER,
         SESSION_AUDIENCE=AUDIENCE,
-        METRICS_TOKEN="m" * 40,
+        METRICS_TOKEN="metrics-token-" * 3,
         **changes,
     )
     app = create_app(settings)

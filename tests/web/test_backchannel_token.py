@@ -179,3 +179,12 @@ def publish_meanwhile(
         then(visit)
 
     server.script = answer
+
+
+def test_b19_the_partners_server_is_told_nothing_in_a_session_that_has_ended(payer: Browser, server: Server) -> None:
+    """The call comes before the record of the launch, which would refuse it."""
+    assert payer.get(f"/logout/{BILLER}").status_code == 200
+    answer = payer.get(PATH)
+    assert answer.status_code == 303
+    assert answer.headers["Location"].startswith("https://pay.example/riverton/sign-in?")
+    assert not server.visits

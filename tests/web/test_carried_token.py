@@ -7,7 +7,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from joserfc import jwt
@@ -108,7 +108,22 @@ def test_b5_a_token_in_the_query_is_kept_by_nobody_on_the_way(browser: Browser) 
     fields = dict(parse_qsl(target.query))
     assert fields["tenant"] == "riverton"
     assert fields["return_to"] == "https://riverton.aquahawk.example/usage"
-    assert read_signed(fields["jwt"])["iss"] == f"https://sso.example.com/oidc/{BILLER}"
+    assert read_signed(fields["jwt"])["iss"] == f"https://sso.example.com/oidc/{BILLER}/links"
+
+
+def test_k11_a_signed_link_that_comes_back_as_an_id_token_signs_nobody_out(browser: Browser) -> None:
+    """Who received it, with its payer's browser, brings it to our own logout."""
+    speak(browser.world, "jwt", {"url": URL, "carry": "query", "audience": "iedr:1"})
+    browser.sign_in()
+    token = dict(parse_qsl(urlsplit(browser.get().headers["Location"]).query))["jwt"]
+    answer = browser.get(f"/oidc/{BILLER}/logout?{urlencode({'id_token_hint': token})}")
+    assert answer.status_code == 200
+    [form] = html.fromstring(answer.text).forms
+    assert form.action == f"/oidc/{BILLER}/logout/confirm", "the payer is asked"
+    trail = browser.world.bridge.audit
+    [record] = trail.search(Search(kind="partner:logout:refused", limit=1))
+    assert record.entry.code == "token-header"
+    assert record.entry.detail == "id_token_hint: typ: received 'one-way+jwt', expected 'JWT'"
 
 
 def test_a_token_in_the_path_goes_there(world: World) -> None:

@@ -28,7 +28,7 @@ from tests.sessions.test_introspection import _stall, always
 from tests.world import BASE_URL, World, make_settings
 
 ADDRESS = "/launch/riverton-water/usage"
-METRICS = {"Authorization": f"Bearer {'m' * 40}"}
+METRICS = {"Authorization": f"Bearer {'metrics-token-' * 3}"}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def clock() -> Clock:
 @contextmanager
 def open_app(world: World, clock: Clock, **changes: str) -> Iterator[Flask]:
     """The service with these settings, its sources' clock driven by the test."""
-    settings = make_settings(world.folder, world.settings.database_url, METRICS_TOKEN="m" * 40, **changes)
+    settings = make_settings(world.folder, world.settings.database_url, METRICS_TOKEN="metrics-token-" * 3, **changes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saml_bridge.app, "open_sources", functools.partial(open_sources, clock=clock))
         app = create_app(settings)

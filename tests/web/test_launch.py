@@ -11,10 +11,10 @@ import pytest
 from lxml import etree, html
 from sqlalchemy import text
 
-from saml_bridge.audit import Search
+from saml_bridge.audit import Kind, Search
 from saml_bridge.db import find_database
 from tests.web.conftest import Browser
-from tests.world import SP_ACS, sp_metadata
+from tests.world import BILLER, SP_ACS, sp_metadata
 
 EVERY_PAGE = (
     "/launch/riverton-water/usage",
@@ -280,7 +280,7 @@ def test_the_metrics_need_their_token(browser: Browser) -> None:
     browser.get()
     assert browser.get("/metrics").status_code == 404
     assert browser.get("/metrics", Authorization="Bearer wrong").status_code == 404
-    answer = browser.get("/metrics", Authorization=f"Bearer {'m' * 40}")
+    answer = browser.get("/metrics", Authorization=f"Bearer {'metrics-token-' * 3}")
     assert answer.status_code == 200
     assert 'saml_bridge_launches_total{code="",outcome="Launched"}' in answer.text
     assert "riverton" not in answer.text
@@ -301,3 +301,21 @@ def test_a_database_that_is_gone_is_a_page_to_try_again(browser: Browser) -> Non
 def test_alive_and_ready(browser: Browser) -> None:
     assert browser.get("/healthz").json == {"status": "ok"}
     assert browser.get("/readyz").json == {"status": "ok", "problems": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "code"),
+    [
+        ("/t/nothing", {}, "ticket-unknown"),
+        ("/t/nothing", {"Sec_Purpose": "prefetch"}, "launch-not-a-page"),
+        (f"/launch/{BILLER}/usage?held=nothing", {}, "ticket-unknown"),
+    ],
+)
+def test_c4_a_launch_that_cannot_even_begin_is_recorded(
+    browser: Browser, path: str, headers: dict[str, str], code: str
+) -> None:
+    answer = browser.get(path, **headers)
+    asked = Search(trace_id=answer.headers["X-Trace-Id"])
+    [record] = browser.world.bridge.audit.search(asked)
+    assert (record.entry.kind, record.entry.code) == (Kind.LAUNCH_REFUSED, code)
+    assert record.entry.biller == (BILLER if BILLER in path else "")

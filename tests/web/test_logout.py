@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,20 @@ from werkzeug.test import TestResponse
 from saml_bridge.app import create_app
 from saml_bridge.audit import Kind, Search
 from saml_bridge.db import find_database
-from saml_bridge.logout import SignOut
+from saml_bridge.errors import LogoutRefused, SourceUnavailable
+from saml_bridge.fields import parse_session
+from saml_bridge.logout import SignOut, Unsure
+from saml_bridge.logout import Visitor as BringingBrowser
+from saml_bridge.values import Credentials, PortalSession
 from tests.requester import encode_redirect
 from tests.sign_outs import (
     ENVELOPE,
+    PERSISTENT,
     POST,
     REDIRECT,
+    SAML,
     SOAP,
+    TRACE,
     Sent,
     Town,
     encode_post,
@@ -35,10 +45,12 @@ from tests.sign_outs import (
     read_fields,
     read_soap,
     read_url,
+    receive,
 )
+from tests.test_json_text import HOSTILE
 from tests.web.conftest import AUDIENCE, ISSUER, Browser
 from tests.web.test_launch import read_policy
-from tests.world import BASE_URL, BILLER, World, make_portal_key, make_settings
+from tests.world import BASE_URL, BILLER, KEYS, World, make_portal_key, make_settings
 
 SLO = f"/saml/{BILLER}/slo"
 PARTNERS: dict[str, Any] = {
@@ -376,6 +388,186 @@ def test_b3_a_refusal_in_the_frame_is_shown_there_and_to_us_alone(visitor: Visit
 # Partners' messages
 
 
+@pytest.mark.parametrize("state", ["r" * 121, "ü" * 1024, "a b+c%2F&="])
+@pytest.mark.parametrize("binding", [REDIRECT, POST])
+def test_r1_a_sign_out_hands_its_relay_state_back_byte_for_byte(visitor: Visitor, state: str, binding: str) -> None:
+    answer = sign_out_at(visitor, "sensus" if binding == REDIRECT else "neptune", binding, relay_state=state)
+    sent = read_url(answer.headers["Location"]) if binding == REDIRECT else read_form(answer)
+    assert (sent.status, sent.fields["RelayState"]) == (("Success",), state)
+
+
+@pytest.mark.parametrize(
+    ("state", "binding"),
+    [
+        *((state, one) for state in ("r" * 2049, "ü" * 1025, "r" * 10_000, "\r\n", "a\0b") for one in (REDIRECT, POST)),
+        (b"\xff\xfe", REDIRECT),
+        ("\x1b[2J", REDIRECT),
+    ],
+)
+def test_r1_r4_a_sign_out_goes_on_without_a_relay_state_that_is_unfit(
+    visitor: Visitor, capfd: pytest.CaptureFixture[str], state: Any, binding: str
+) -> None:
+    answer = sign_out_at(visitor, "sensus" if binding == REDIRECT else "neptune", binding, relay_state=state)
+    sent = read_url(answer.headers["Location"]) if binding == REDIRECT else read_form(answer)
+    assert sent.status == ("Success",)
+    assert "RelayState" not in sent.fields
+    [line] = [one for one in capfd.readouterr().err.splitlines() if "relay-state-left-out" in one]
+    assert json.loads(line)["code"] in ("relay-state-long", "relay-state-characters", "request-encoding")
+
+
+def sign_out_at(visitor: Visitor, slug: str, binding: str, *, relay_state: Any) -> TestResponse:
+    """The answer to a sign-out at a partner; nobody is signed in there afterwards."""
+    visitor.remember(slug)
+    if binding == REDIRECT:
+        query = encode_redirect(make_request(slug), name="SAMLRequest", relay_state=relay_state)
+        answer = visitor.get(f"{SLO}?{query}", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")
+    else:
+        fields = encode_post("SAMLRequest", make_request(slug), relay_state=relay_state)
+        answer = visitor.post(SLO, fields, Sec_Fetch_Site="cross-site")
+    assert not visitor.list_open()
+    return answer
+
+
+# A partner that offers no place to sign out
+
+
+@pytest.fixture
+def silent(visitor: Visitor) -> Visitor:
+    """A visitor whose partners have no SingleLogoutService: Badger, and Itron with transient name IDs."""
+    partners: dict[str, Any] = {**PARTNERS, "badger": [], "itron": ([], {"name_id": {"format": "transient"}})}
+    visitor.world.document["billers"] = make_document(visitor.world.folder, None, partners)["billers"]
+    visitor.world.publish()
+    return visitor
+
+
+def launch(visitor: Visitor, slug: str) -> tuple[str, str]:
+    """Go to a partner; the name ID and the SessionIndex in the assertion."""
+    page = visitor.get(f"/launch/{BILLER}/{slug}", Sec_Fetch_Site="same-site", Sec_Fetch_Dest="document")
+    root = read_form(page).root
+    name_id, statement = root.find(f".//{{{SAML}}}NameID"), root.find(f".//{{{SAML}}}AuthnStatement")
+    return name_id.text, statement.get("SessionIndex")
+
+
+def ask_silent(visitor: Visitor, slug: str, binding: str = REDIRECT, **changes: Any) -> TestResponse:
+    if binding == REDIRECT:
+        query = encode_redirect(make_request(slug, **changes), name="SAMLRequest")
+        return visitor.get(f"{SLO}?{query}", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")
+    if binding == SOAP:
+        return visitor.post(SLO, encode_soap(make_request(slug, **changes)), type_="text/xml")
+    return visitor.post(SLO, encode_post("SAMLRequest", make_request(slug, **changes)), Sec_Fetch_Site="cross-site")
+
+
+def test_a_partner_without_single_logout_signs_its_payer_out(silent: Visitor) -> None:
+    """Its sessions are not remembered: the payer is the one whom this browser shows, by the name that it had."""
+    name_id, index = launch(silent, "badger")
+    silent.remember("aquahawk")
+    answer = ask_silent(silent, "badger", name_id=name_id, indexes=(index,))
+    assert answer.status_code == 303
+    end = silent.get(f"{answer.headers['Location']}/end", Sec_Fetch_Dest="document")
+    assert (end.status_code, "You are signed out" in end.text) == (200, True)
+    [record] = list_records(silent)
+    assert (record.partner, record.detail) == ("badger", "aquahawk: failed (not-asked)")
+
+
+def test_a_partner_without_single_logout_that_is_alone_gets_a_page_that_says_done(silent: Visitor) -> None:
+    name_id, index = launch(silent, "badger")
+    answer = ask_silent(silent, "badger", name_id=name_id, indexes=(index,))
+    assert (answer.status_code, "You are signed out" in answer.text) == (200, True)
+    assert [one.partner for one in list_records(silent)] == ["badger"]
+
+
+@pytest.mark.parametrize(
+    ("slug", "changes"),
+    [
+        ("badger", {"name_id": "somebody-else"}),
+        ("badger", {"name_attributes": 'Format="urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress"'}),
+        ("badger", {"name_attributes": f'Format="{PERSISTENT}" SPNameQualifier="https://another.example"'}),
+        ("itron", {}),
+    ],
+)
+def test_l3_l7_a_payer_who_is_not_surely_meant_is_asked(silent: Visitor, slug: str, changes: Any) -> None:
+    name_id, index = launch(silent, slug)
+    silent.remember("aquahawk")
+    answer = ask_silent(silent, slug, **{"name_id": name_id, "indexes": (index,), **changes})
+    assert answer.status_code == 200
+    [form] = html.fromstring(answer.text).forms
+    assert (form.method, form.action) == ("POST", f"/logout/{BILLER}")
+    assert silent.list_open() == ["aquahawk"]
+    assert not list_records(silent)
+    assert [one.code for one in list_records(silent, Kind.LOGOUT_REFUSED)] == ["unknown-principal"]
+
+
+def test_l7_a_posted_request_shows_no_session_and_asks(silent: Visitor) -> None:
+    name_id, _ = launch(silent, "badger")
+    silent.client.delete_cookie("portal_session", domain="sso.example.com")  # a browser keeps it from a foreign post
+    [form] = html.fromstring(ask_silent(silent, "badger", POST, name_id=name_id).text).forms
+    assert form.action == f"/logout/{BILLER}"
+
+
+def test_nobody_signed_in_is_signed_out_already_for_such_a_partner(silent: Visitor) -> None:
+    silent.client.delete_cookie("portal_session", domain="sso.example.com")
+    answer = ask_silent(silent, "badger")
+    assert (answer.status_code, "You are signed out" in answer.text) == (200, True)
+
+
+def test_b19_a_token_of_a_session_that_was_ended_shows_nobody(silent: Visitor) -> None:
+    silent.remember("aquahawk")
+    answer = silent.sign_out.sign_out_server(BILLER, sid="S-1", trace_id=TRACE)
+    assert answer.progress is not None
+    page = ask_silent(silent, "badger")
+    assert (page.status_code, "You are signed out" in page.text) == (200, True)
+    assert not html.fromstring(page.text).forms
+
+
+class SilentSource:
+    """A portal that cannot say now who is signed in."""
+
+    name = "introspection"
+
+    def find_session(self, _credentials: Credentials, *, now: datetime) -> PortalSession:
+        raise SourceUnavailable("the endpoint did not answer in time")
+
+
+def test_a_payer_is_asked_while_nobody_can_tell_who_is_signed_in(silent: Visitor) -> None:
+    request = receive("SAMLRequest", make_request("badger"))
+    brought_by = BringingBrowser(Credentials(), SilentSource())
+    outcome = silent.sign_out.receive(BILLER, lambda: request, brought_by, trace_id=TRACE)
+    assert isinstance(outcome, Unsure)
+
+
+def test_such_a_partner_s_server_is_answered_over_soap(silent: Visitor) -> None:
+    answer = ask_silent(silent, "badger", SOAP)
+    assert Sent("", read_soap(answer.data), {}).status == ("Requester", "UnknownPrincipal")
+
+
+def test_an_unknown_session_at_a_partner_with_soap_alone_is_no_fault_of_ours(visitor: Visitor) -> None:
+    partners = {**PARTNERS, "badger": [(SOAP, "https://badger.example.com/soap")]}
+    visitor.world.document["billers"] = make_document(visitor.world.folder, None, partners)["billers"]
+    visitor.world.publish()
+    [form] = html.fromstring(ask_silent(visitor, "badger").text).forms
+    assert form.action == f"/logout/{BILLER}"
+
+
+def test_a_partner_whose_metadata_expired_is_refused_and_not_told_to_try_again(visitor: Visitor) -> None:
+    file = visitor.world.folder / "sensus.xml"
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    file.write_bytes(
+        file.read_bytes().replace(b"entityID=", f'validUntil="{soon:%Y-%m-%dT%H:%M:%SZ}" entityID='.encode())
+    )
+    visitor.world.biller["partners"][2]["saml"]["expired_metadata"] = "refuse"
+    visitor.world.publish()
+    later = datetime.now(UTC) + timedelta(seconds=60)
+    visitor.remember("sensus")
+    sign_out = replace(visitor.sign_out, clock=lambda: later)
+    with pytest.raises(LogoutRefused) as caught:
+        sign_out.receive(BILLER, lambda: receive("SAMLRequest", make_request("sensus")), trace_id=TRACE)
+    assert (caught.value.code, caught.value.http_status) == ("metadata-expired", 400)
+
+
+def read_own_session(visitor: Visitor) -> PortalSession:
+    return parse_session(visitor.world.session(sid="S-1"))
+
+
 def test_a_partner_signs_out_by_the_browser(visitor: Visitor) -> None:
     visitor.remember("aquahawk", "sensus")
     query = encode_redirect(make_request("sensus", request_id="_asked"), name="SAMLRequest", relay_state="r")
@@ -432,11 +624,11 @@ def test_a_partner_s_server_signs_out_over_soap(visitor: Visitor, content_type: 
     assert not visitor.list_open()
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"<html/>", b"<!DOCTYPE a><a/>", encode_soap(make_request("sensus"), key="attacker")]
-)
-def test_a_refusal_over_soap_is_a_fault_that_tells_nothing(visitor: Visitor, body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"<html/>", b"<!DOCTYPE a><a/>", None], ids=["empty", "html", "dtd", "attacker"])
+def test_a_refusal_over_soap_is_a_fault_that_tells_nothing(visitor: Visitor, body: bytes | None) -> None:
     visitor.remember("sensus")
+    if body is None:
+        body = encode_soap(make_request("sensus"), key="attacker")
     answer = visitor.post(SLO, body, type_="text/xml")
     assert answer.status_code == 400
     fault = etree.fromstring(answer.data).find(f"{{{ENVELOPE}}}Body/{{{ENVELOPE}}}Fault")
@@ -507,6 +699,93 @@ def test_pages_in_spanish(visitor: Visitor, path: str, words: str) -> None:
         assert english not in html.fromstring(page.text).text_content()
 
 
+# What stays open
+
+
+def add_partners(visitor: Visitor) -> None:
+    """A partner that takes signed links, and Badger without single logout."""
+    world = visitor.world
+    for part in ("key", "cert"):
+        tokens = world.settings.certs_dir / f"tokens.{part}.pem"
+        shutil.copyfile(KEYS / f"idp-rsa-next.{part}.pem", tokens)
+        tokens.chmod(0o600)
+    world.document["billers"] = make_document(world.folder, None, {**PARTNERS, "badger": []})["billers"]
+    biller = world.biller
+    biller["tokens"] = {"keys": {"current": "tokens"}}
+    itron = {"slug": "itron", "name": "Itron", "protocol": "jwt", "jwt": {"url": "https://itron.example/in"}}
+    biller["partners"].append(itron)
+    biller["links"].append({"slug": "itron", "label": "itron", "partner": "itron", "mapping": "usage"})
+    world.publish()
+
+
+@pytest.fixture
+def opened(visitor: Visitor) -> Visitor:
+    """A visitor who opened Itron, Badger and Itron once more, and Sensus, which can be told."""
+    add_partners(visitor)
+    for slug in ("itron", "badger", "itron", "sensus"):
+        page = visitor.get(f"/launch/{BILLER}/{slug}", Sec_Fetch_Site="same-site", Sec_Fetch_Dest="document")
+        assert page.status_code in (200, 303), page.text
+    return visitor
+
+
+STILL_OPEN = [{"partner": "badger", "name": "Badger"}, {"partner": "itron", "name": "Itron"}]
+
+
+def test_l11_the_page_names_what_stays_open(opened: Visitor) -> None:
+    path = opened.begin()
+    end = opened.get(f"{path}/end", Sec_Fetch_Dest="document").text
+    assert "Still open: Itron. Close it there." in end
+    assert "Still open: Badger. Close it there." in end
+    assert "Still open: Sensus" not in end
+    [record] = list_records(opened)
+    assert record.detail == "sensus: failed (not-asked), itron: open, badger: open"
+    spanish = opened.get(f"{path}/end", Accept_Language="es").text
+    assert "Sesión aún abierta: Itron. Ciérrela allí." in spanish
+
+
+def test_l11_what_stays_open_makes_no_logout_partial(opened: Visitor) -> None:
+    opened.sign_out.sessions.end(
+        one.id for one in opened.sign_out.sessions.find_by_session(biller=BILLER, sid="S-1", now=datetime.now(UTC))
+    )
+    answer = opened.get(f"/logout/{BILLER}")
+    tree = html.fromstring(answer.text)
+    assert tree.xpath("//h1/text()") == ["You are signed out"]
+    assert "Still open: Itron. Close it there." in answer.text
+    assert "You can close this page now" not in answer.text
+
+
+@pytest.mark.parametrize("body", [{"sid": "S-1"}, {"payer": "P-1001"}])
+def test_l11_the_api_names_what_stays_open(opened: Visitor, body: dict[str, str]) -> None:
+    answer = call(opened, body).json
+    assert answer is not None
+    assert sorted(answer["still_open"], key=lambda one: one["partner"]) == STILL_OPEN
+    assert [one["partner"] for one in answer["partners"]] == ["sensus"]
+
+
+def test_l11_g1_of_other_sessions_payers_and_billers_nothing_is_named(opened: Visitor) -> None:
+    other = json.loads(json.dumps(opened.world.biller))
+    other["slug"] = "other-biller"
+    opened.world.document["billers"].append(other)
+    opened.world.publish()
+    for body, biller in (
+        ({"sid": "S-2"}, BILLER),
+        ({"payer": "P-2"}, BILLER),
+        ({"sid": "S-1"}, "other-biller"),
+        ({"payer": "P-1001"}, "other-biller"),
+    ):
+        answer = call(opened, body, biller=biller).json
+        assert answer is not None
+        assert answer["still_open"] == []
+
+
+def test_l11_a_partner_that_asked_has_ended_its_own_session(opened: Visitor) -> None:
+    name_id, index = launch(opened, "badger")
+    answer = ask_silent(opened, "badger", name_id=name_id, indexes=(index,))
+    opened.get(f"{answer.headers['Location']}/end", Sec_Fetch_Dest="document")
+    [record] = list_records(opened)
+    assert record.detail == "sensus: failed (not-asked), itron: open"
+
+
 # The portal's server
 
 
@@ -526,10 +805,16 @@ def test_the_portal_s_server_signs_a_session_out(visitor: Visitor) -> None:
     assert told == {
         "status": "partial",
         "partners": [{"partner": "aquahawk", "name": "Aquahawk", "outcome": "pending", "code": None}],
+        "still_open": [],
     }
     assert re.fullmatch(rf"{BASE_URL}/logout/{BILLER}/[0-9a-f]{{64}}", continue_url)
     assert "Aquahawk" in visitor.get(continue_url.removeprefix(BASE_URL)).text
-    assert call(visitor, {"sid": "S-none"}).json == {"status": "complete", "partners": [], "continue_url": None}
+    assert call(visitor, {"sid": "S-none"}).json == {
+        "status": "complete",
+        "partners": [],
+        "still_open": [],
+        "continue_url": None,
+    }
     assert call(visitor, {"payer": "P-1001"}).json["partners"][0]["partner"] == "aquahawk"  # type: ignore[index]
 
 
@@ -538,6 +823,7 @@ def test_partners_that_cannot_be_reached_are_named(visitor: Visitor) -> None:
     assert call(visitor, {"sid": "S-1"}).json == {
         "status": "partial",
         "partners": [{"partner": "removed", "name": "removed", "outcome": "failed", "code": "no-logout"}],
+        "still_open": [],
         "continue_url": None,
     }
 
@@ -577,15 +863,23 @@ def test_the_api_says_what_a_body_must_be(visitor: Visitor, body: Any) -> None:
     assert '{"sid": "…"}' in answer.json["error"]["detail"]
 
 
-@pytest.mark.parametrize("body", ["[" * 60_000, '{"sid":' * 8_000, "", "\x00", '{"sid": "a"'])
-def test_the_api_says_so_too_of_what_is_no_json(visitor: Visitor, body: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "type_", "words"),
+    [
+        *((body, "application/json", words) for body, words in HOSTILE),
+        ('{"sid": "S-1"}', "text/plain", "the Content-Type is not application/json"),
+        ('{"sid": "S-1"}', "application/x-www-form-urlencoded", "the Content-Type is not application/json"),
+    ],
+)
+def test_the_api_says_so_too_of_what_is_no_json(visitor: Visitor, body: bytes, type_: str, words: str) -> None:
     answer = visitor.post(
         f"/api/v1/portal/{BILLER}/logouts",
         body,
-        type_="application/json",
+        type_=type_,
         Authorization=f"Bearer {make_portal_key(visitor.world.bridge)}",
     )
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "logout-body")  # type: ignore[index]
+    assert words in answer.json["error"]["detail"]  # type: ignore[index]
 
 
 def test_g1_the_api_of_another_biller_finds_nothing(visitor: Visitor) -> None:
@@ -598,6 +892,7 @@ def test_g1_the_api_of_another_biller_finds_nothing(visitor: Visitor) -> None:
     assert call(visitor, {"sid": "S-1"}, biller="other-biller").json == {
         "status": "complete",
         "partners": [],
+        "still_open": [],
         "continue_url": None,
     }
     assert visitor.list_open() == ["aquahawk"]
@@ -605,11 +900,11 @@ def test_g1_the_api_of_another_biller_finds_nothing(visitor: Visitor) -> None:
 
 def test_soap_partners_are_listed_as_soap(visitor: Visitor) -> None:
     """A partner that only servers reach and that is down is named with the reason."""
-    (visitor.world.folder / "aquahawk.xml").write_bytes(
-        (visitor.world.folder / "aquahawk.xml").read_bytes().replace(REDIRECT.encode(), SOAP.encode())
+    (visitor.world.folder / "sensus.xml").write_bytes(
+        (visitor.world.folder / "sensus.xml").read_bytes().replace(REDIRECT.encode(), SOAP.encode())
     )
     visitor.world.publish()
-    visitor.remember("aquahawk")
+    visitor.remember("sensus")
     answer = call(visitor, {"sid": "S-1"}).json
     assert answer is not None
     assert answer["partners"][0]["outcome"] == "failed"

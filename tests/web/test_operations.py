@@ -22,7 +22,7 @@ from saml_bridge.installation import initialise
 from tests.web.conftest import AUDIENCE, ISSUER, Browser
 from tests.world import make_settings
 
-TOKEN = "m" * 40
+TOKEN = "metrics-token-" * 3
 AUTHORIZATION = {"Authorization": f"Bearer {TOKEN}"}
 COUNT = re.compile(rb"^saml_bridge_launch_seconds_count (\S+)$", re.MULTILINE)
 START_SECONDS = 60
@@ -125,8 +125,20 @@ def test_any_worker_answers_with_the_numbers_of_all(service: Service) -> None:
         raise AssertionError("one worker had all launches")
 
 
-def test_a_service_starts_quietly_and_leaves_nothing_behind(service: Service) -> None:
-    assert (service.folder / "service.log").read_text() == ""
+def test_c13_the_server_itself_refuses_a_head_that_is_too_large(service: Service) -> None:
+    for size, status in ((1_000, 200), (390_000, 431)):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=START_SECONDS)
+        connection.request("GET", "/healthz", headers={"Accept-Language": "x" * size})
+        assert connection.getresponse().status == status
+        connection.close()
+
+
+def test_a_service_starts_with_one_line_and_leaves_nothing_behind(service: Service) -> None:
+    """Where it listens and as what, for how many billers, and who says who is signed in."""
+    assert (service.folder / "service.log").read_text() == (
+        f"serving http://localhost:8700 on 127.0.0.1:{service.port}: no billers yet ('saml-bridge apply FILE'), "
+        "session source jwt\n"
+    )
     assert list((service.folder / "instance").glob("metrics-*"))
     service.process.terminate()
     assert service.process.wait(timeout=START_SECONDS) == 0

@@ -394,6 +394,72 @@ def test_a16_a_waiting_request_belongs_to_its_browser_and_is_used_once(browser: 
     assert "This address works once" in again.text
 
 
+SIGNED_IN = "You are signed in to your bill portal."
+
+
+def read_ways(answer: TestResponse) -> dict[str, str]:
+    """The buttons of a page."""
+    return {one.text_content(): one.get("href") for one in html.fromstring(answer.text).xpath("//a")}
+
+
+@pytest.mark.parametrize("signed_in", [True, False])
+def test_a8_a_payer_who_reloads_is_told_that_the_request_was_used_and_the_way_on(
+    browser: Browser, signed_in: bool
+) -> None:
+    browser.sign_in()
+    query = encode_redirect(make_request())
+    read_reply(browser.get(f"{PATH}?{query}"))
+    if not signed_in:
+        browser.client.delete_cookie("portal_session", domain="sso.example.com")
+    again = browser.get(f"{PATH}?{query}")
+    refused(browser, again, "request-replayed")
+    assert "This sign-in was used already" in again.text
+    assert "could not read" not in again.text
+    assert (SIGNED_IN in again.text) is signed_in
+    home = browser.world.biller["portal"]["home_url"]
+    assert read_ways(again) == {"Continue to AquaHawk": f"/launch/{BILLER}/usage", "Back to your bills": home}
+    if signed_in:
+        launched = browser.get(read_ways(again)["Continue to AquaHawk"], Sec_Fetch_Site="same-origin")
+        assert "SAMLResponse" in read_reply(launched).fields
+
+
+def test_a16_a_payer_who_goes_back_to_a_request_that_waited_is_shown_the_way_on(browser: Browser) -> None:
+    [back] = parse_qs(urlsplit(ask(browser).headers["Location"]).query)["next"]
+    path = back.removeprefix(BASE_URL)
+    browser.sign_in()
+    read_reply(browser.get(path))
+    again = browser.get(path)
+    refused(browser, again, "sign-on-not-waiting")
+    assert SIGNED_IN in again.text
+    assert read_ways(again)["Continue to AquaHawk"] == f"/launch/{BILLER}/usage"
+
+
+def test_a8_a_session_that_has_ended_is_not_said_to_be_there(browser: Browser) -> None:
+    browser.sign_in(sid="S-over")
+    query = encode_redirect(make_request())
+    read_reply(browser.get(f"{PATH}?{query}"))
+    bridge = browser.world.bridge
+    bridge.launcher.ended_sessions.note_session(BILLER, "S-over", ends_at=None, now=datetime.now(UTC))
+    again = browser.get(f"{PATH}?{query}")
+    assert "This sign-in was used already" in again.text
+    assert SIGNED_IN not in again.text
+
+
+@pytest.mark.parametrize("link", ["unknown", "../../evil", "https://evil.example", "<script>", ""])
+def test_b16_what_the_address_says_beside_a_request_that_is_over_is_never_echoed(browser: Browser, link: str) -> None:
+    browser.sign_in()
+    answer = browser.client.get(PATH, query_string={"resume": "over", "link": link}, base_url=BASE_URL)
+    refused(browser, answer, "sign-on-not-waiting")
+    assert list(read_ways(answer)) == ["Back to your bills"]
+
+
+def test_a7_a_link_that_is_disabled_is_not_offered(browser: Browser) -> None:
+    browser.world.biller["links"][0]["enabled"] = False
+    browser.world.publish()
+    answer = browser.get(f"{PATH}?resume=over&link=usage")
+    assert list(read_ways(answer)) == ["Back to your bills"]
+
+
 def test_a16_b2_the_cookie_is_bound_to_this_host_alone(browser: Browser) -> None:
     [cookie] = ask(browser).headers.getlist("Set-Cookie")
     name, *attributes = (part.strip() for part in cookie.split(";"))
@@ -513,6 +579,48 @@ def test_a13_a_name_id_format_that_can_be_had_is_given(browser: Browser, asked: 
 def test_a13_any_other_is_an_invalid_name_id_policy(browser: Browser, policy: str) -> None:
     answer = ask(browser, children=f"<samlp:NameIDPolicy {policy}/>")
     declined(browser, answer, "Requester", "InvalidNameIDPolicy", code="invalid-name-id-policy")
+    told = last_record(browser).entry.detail
+    assert policy.partition('"')[2].rstrip('"') in told
+    assert "name_id_policy of aquahawk to ignore" in told
+
+
+def configure(browser: Browser, **settings: Any) -> None:
+    """Publish other settings of the partner."""
+    browser.world.partner["saml"].update(settings)
+    browser.world.publish()
+
+
+@pytest.mark.parametrize("format_", ["email", "unspecified"])
+def test_a13_a_format_under_the_name_that_saml_2_never_gave_it_is_read_as_meant(browser: Browser, format_: str) -> None:
+    configure(browser, name_id={"format": format_, "from": "payer.email"})
+    browser.sign_in()
+    misspelt = FORMATS[format_].replace("1.1", "2.0")
+    name_id = read_reply(ask(browser, children=f'<samlp:NameIDPolicy Format="{misspelt}"/>')).root.find(
+        ".//saml:NameID", NAMES
+    )
+    assert (name_id.text, name_id.get("Format")) == ("ada@example.net", FORMATS[format_])
+    subject = f'<saml:Subject><saml:NameID Format="{misspelt}">ada@example.net</saml:NameID></saml:Subject>'
+    assert read_reply(ask(browser, children=subject)).status == ("Success",)
+
+
+@pytest.mark.parametrize("own", ["email", "unspecified", "persistent"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *(f'Format="{uri}"' for uri in FORMATS.values()),
+        'Format="urn:oasis:names:tc:SAML:2.0:nameid-format:kerberos"',
+        'SPNameQualifier="https://other.example/sp"',
+    ],
+)
+def test_a13_a_partner_whose_name_id_policy_is_ignored_gets_the_configured_name_id(
+    browser: Browser, own: str, policy: str
+) -> None:
+    configure(browser, name_id={"format": own, "from": "payer.email"}, name_id_policy="ignore")
+    browser.sign_in()
+    without = read_reply(ask(browser)).root.find(".//saml:NameID", NAMES)
+    name_id = read_reply(ask(browser, children=f"<samlp:NameIDPolicy {policy}/>")).root.find(".//saml:NameID", NAMES)
+    assert name_id.get("Format") == FORMATS[own]
+    assert (name_id.text, dict(name_id.attrib)) == (without.text, dict(without.attrib))
 
 
 def context(*classes: str, comparison: str | None = None) -> str:
@@ -551,6 +659,47 @@ def test_a14_no_other_context_is_claimed(browser: Browser, wanted: str) -> None:
     declined(browser, ask(browser, children=wanted), "Responder", "NoAuthnContext", code="no-authn-context")
 
 
+def test_a14_a_refusal_names_what_was_asked_and_what_there_was_whole(browser: Browser) -> None:
+    browser.sign_in(amr=["hwk", "user"])
+    asked = f"urn:example:{'long' * 100}"
+    wanted = context(PASSWORD, asked, comparison="minimum")
+    declined(browser, ask(browser, children=wanted), "Responder", "NoAuthnContext", code="no-authn-context")
+    told = last_record(browser).entry.detail
+    assert f"bears out {EXACT}unspecified; the request asks for at least '{PASSWORD}', or '{asked}'." in told
+    assert "requested_authn_context to ignore" in told
+
+
+@pytest.mark.parametrize("comparison", ["exact", "minimum", "maximum", "better"])
+@pytest.mark.parametrize(
+    ("amr", "stated"),
+    [(["hwk", "user"], f"{EXACT}unspecified"), (["pwd", "otp"], PASSWORD), (["sc"], f"{EXACT}Smartcard")],
+)
+def test_a14_a_partner_whose_wish_for_a_context_is_ignored_gets_what_was_proven(
+    browser: Browser, comparison: str, amr: list[str], stated: str
+) -> None:
+    configure(browser, requested_authn_context="ignore")
+    browser.sign_in(amr=amr)
+    reply = read_reply(ask(browser, children=context("urn:example:gold", comparison=comparison)))
+    assert reply.root.findtext(".//saml:AuthnContextClassRef", namespaces=NAMES) == stated
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stated"),
+    [
+        (context("https://refeds.org/profile/mfa", PASSWORD), "https://refeds.org/profile/mfa"),
+        (context(PASSWORD, comparison="better"), "https://refeds.org/profile/mfa"),
+        (context(PASSWORD), PASSWORD),
+        ("", PASSWORD),
+    ],
+)
+def test_a14_of_several_proven_contexts_the_one_that_was_asked_for_is_stated(
+    browser: Browser, wanted: str, stated: str
+) -> None:
+    browser.sign_in(amr=["pwd", "otp"])
+    reply = read_reply(ask(browser, children=wanted))
+    assert reply.root.findtext(".//saml:AuthnContextClassRef", namespaces=NAMES) == stated
+
+
 def test_a15_another_subject_than_the_payer_is_unknown(browser: Browser) -> None:
     browser.sign_in()
     own = read_reply(ask(browser)).root.findtext(".//saml:NameID", namespaces=NAMES)
@@ -568,17 +717,49 @@ def test_a18_names_in_the_request_are_not_shown(browser: Browser) -> None:
     assert "Your Bank" not in ask(browser, attributes=f'ProviderName="{name}"').text
 
 
+@pytest.mark.parametrize("issuer", [f"\n   {SP_ENTITY_ID}\n  ", f"{SP_ENTITY_ID}/", SP_ENTITY_ID.upper()])
+def test_a7_an_issuer_that_is_nearly_known_is_unknown_and_the_record_names_both(browser: Browser, issuer: str) -> None:
+    browser.sign_in()
+    refused(browser, ask(browser, issuer=issuer), "issuer-unknown")
+    told = last_record(browser).entry.detail
+    shown = issuer.replace("\n", r"\u000a")
+    assert f"received '{shown}', expected '{SP_ENTITY_ID}'" in told
+
+
+def test_a7_an_issuer_that_is_like_nobody_is_told_whole(browser: Browser) -> None:
+    issuer = "https://other.example/" + "long/" * 100
+    refused(browser, ask(browser, issuer=issuer), "issuer-unknown")
+    assert f"received '{issuer}', expected '{SP_ENTITY_ID}'" in last_record(browser).entry.detail
+
+
 # What is refused before anything is read
 
 
-@pytest.mark.parametrize("size", [80, 81])
-def test_r1_relay_state_has_at_most_80_bytes(browser: Browser, size: int) -> None:
+LONG_STATE = "https://time.example.com/de/team/?customers%5B%5D=12&daterange=2026-01-01+-+2026-01-31&" + "ü€" * 20
+
+
+@pytest.mark.parametrize("state", ["r" * 80, "r" * 81, LONG_STATE, "ü" * 1024])
+@pytest.mark.parametrize("bring", ["redirect", "post"])
+def test_r1_relay_state_comes_back_byte_for_byte_and_a_long_one_is_noted(
+    browser: Browser, capfd: pytest.CaptureFixture[str], state: str, bring: str
+) -> None:
     browser.sign_in()
-    answer = ask(browser, relay_state="r" * size)
-    if size == 80:
-        assert read_reply(answer).fields["RelayState"] == "r" * 80
+    if bring == "redirect":
+        answer = ask(browser, relay_state=state)
     else:
-        refused(browser, answer, "relay-state-long")
+        waits = post(browser, {**encode_post(make_request()), "RelayState": state})
+        answer = browser.get(waits.headers["Location"])
+    assert read_reply(answer).fields["RelayState"] == state
+    notes = [line for line in "".join(capfd.readouterr()).splitlines() if "relay-state-long" in line]
+    assert len(notes) == (len(state.encode()) > 80)
+    assert all(state[:40] not in line for line in notes)
+
+
+@pytest.mark.parametrize("size", [2049, 10_000])
+def test_r1_a_relay_state_that_is_too_long_refuses_the_request(browser: Browser, size: int) -> None:
+    browser.sign_in()
+    refused(browser, ask(browser, relay_state="r" * size), "relay-state-long")
+    assert f"The RelayState has {size:,} bytes; at most 2,048" in last_record(browser).entry.detail
 
 
 def test_r3_relay_state_leads_nowhere(browser: Browser) -> None:
