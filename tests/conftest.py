@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["pytester", "tests.clock", "tests.browser", "tests.databases", "tests.metadata_server", "tests.world"]
+pytest_plugins = [
+    "pytester",
+    "tests.clock",
+    "tests.browser",
+    "tests.databases",
+    "tests.metadata_server",
+    "tests.world",
+    "tests.relying_party",
+]
 
 HERE = Path(__file__).parent
 LOOPBACK = ("127.", "::1", "localhost")

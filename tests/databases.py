@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from saml_bridge.db import Base, Database, init_database, upgrade_database
+from saml_bridge.storage.database import Base, Database, init_database, upgrade_database
 
 _NUMBERS = itertools.count(1)
 

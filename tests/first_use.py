@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import saml_bridge
-from saml_bridge.app import create_app
-from saml_bridge.built_once import BuiltOnce
-from saml_bridge.settings import Settings
+from saml_bridge.app.settings import Settings
+from saml_bridge.app.wiring import create_app
+from saml_bridge.model.built_once import BuiltOnce
 from tests.requester import encode_redirect, make_request
 from tests.world import BASE_URL, BILLER
 

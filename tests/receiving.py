@@ -17,15 +17,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from saml_bridge.config import load_file
-from saml_bridge.document import Biller
-from saml_bridge.errors import KeyRefused
-from saml_bridge.fields import build_example, parse_session
-from saml_bridge.mapping import compile_mapping
-from saml_bridge.protocols import PROTOCOLS
-from saml_bridge.receivers import NO_SERVICES, Ask, Built, PartnerCall, PartnerContext
-from saml_bridge.saml.sign import SigningKey, load_signing_key
-from saml_bridge.values import Finding
+from saml_bridge.billers.file.load import load_file
+from saml_bridge.keys.signing_key import SigningKey, load_signing_key
+from saml_bridge.mapping.fields import build_example, parse_session
+from saml_bridge.mapping.rules import compile_mapping
+from saml_bridge.model.document import Biller
+from saml_bridge.model.errors import KeyRefused
+from saml_bridge.model.values import Finding
+from saml_bridge.protocols.index import PROTOCOLS
+from saml_bridge.protocols.interface import NO_SERVICES, Ask, Built, PartnerCall, PartnerContext
 
 KEYS = Path(__file__).parent / "keys"
 GOLDEN = Path(__file__).parent / "golden"

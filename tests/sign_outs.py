@@ -24,13 +24,13 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from lxml import etree
 
-from saml_bridge.app import open_bridge
-from saml_bridge.audit import Entry
-from saml_bridge.db import find_database
-from saml_bridge.logout import SignOut
-from saml_bridge.partner_sessions import PartnerSession
-from saml_bridge.saml.bindings import Received, receive_post, receive_redirect, receive_soap
-from saml_bridge.values import TraceId
+from saml_bridge.app.wiring import open_bridge
+from saml_bridge.flows.logout.sign_out import SignOut
+from saml_bridge.model.values import TraceId
+from saml_bridge.protocols.saml.bindings import Received, receive_post, receive_redirect, receive_soap
+from saml_bridge.storage.audit import Entry
+from saml_bridge.storage.database import find_database
+from saml_bridge.storage.partner_sessions import PartnerSession
 from tests.requester import encode_redirect, sign_message
 from tests.world import BASE_URL, BILLER, KEYS, World, make_settings
 

@@ -10,21 +10,21 @@ from typing import Any, cast
 
 import pytest
 
-from saml_bridge.callback import describe_refusal, is_allowed
-from saml_bridge.errors import BridgeError, ClientRefused
-from saml_bridge.fields import build_example, parse_session
-from saml_bridge.launch import check_biller, find_account
-from saml_bridge.logout.saml_voice import SamlVoice
-from saml_bridge.oidc.parameters import FORM, check_form
-from saml_bridge.portal_keys import PortalKey
-from saml_bridge.registry import Snapshot
-from saml_bridge.saml.aggregate import pick_entity
-from saml_bridge.saml.bindings import DetachedSignature
-from saml_bridge.saml.metadata import parse_metadata
-from saml_bridge.saml.requests import NameIdValue
-from saml_bridge.saml.verify import METADATA_PROFILE, verify_enveloped, verify_octets
-from saml_bridge.saml.xml import METADATA_LIMITS, parse_xml
-from tests.saml.corpus import CLOCK, read_case, read_pin
+from saml_bridge.billers.snapshot import Snapshot
+from saml_bridge.flows.launch.launch import check_biller, find_account
+from saml_bridge.flows.logout.saml_channel import SamlVoice
+from saml_bridge.mapping.callback_uri import describe_refusal, is_allowed
+from saml_bridge.mapping.fields import build_example, parse_session
+from saml_bridge.model.errors import BridgeError, ClientRefused
+from saml_bridge.protocols.oidc.parameters import FORM, check_form
+from saml_bridge.protocols.saml.authn_request import NameIdValue
+from saml_bridge.protocols.saml.bindings import DetachedSignature
+from saml_bridge.protocols.saml.metadata.aggregate import pick_entity
+from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml
+from saml_bridge.protocols.saml.xml.verify import METADATA_PROFILE, verify_enveloped, verify_octets
+from saml_bridge.storage.portal_keys import PortalKey
+from tests.protocols.saml.corpus import CLOCK, read_case, read_pin
 
 SP = "https://sp.example.com/saml/metadata"
 LONG = "https://sp.example.com/" + "long/" * 100

@@ -11,16 +11,16 @@ import click
 import pytest
 import yaml
 
-from saml_bridge.catalog import list_templates
-from saml_bridge.cli import cli
-from saml_bridge.config import load_file
-from saml_bridge.config.schemas import PROTOCOL_SCHEMAS
-from saml_bridge.errors import ValueRefused
-from saml_bridge.fields import FIELDS, Field, build_example
-from saml_bridge.settings import Settings
-from saml_bridge.transforms import TRANSFORMS
-from saml_bridge.web.portal import find_script
-from tests.billers import write_partners
+from saml_bridge.app.settings import Settings
+from saml_bridge.billers.catalog.templates import list_templates
+from saml_bridge.billers.file.load import load_file
+from saml_bridge.billers.file.schemas import PROTOCOL_SCHEMAS
+from saml_bridge.cli.group import cli
+from saml_bridge.mapping.fields import FIELDS, Field, build_example
+from saml_bridge.mapping.transforms import TRANSFORMS
+from saml_bridge.model.errors import ValueRefused
+from saml_bridge.web.portal.api import find_script
+from tests.configurations import write_partners
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from saml_bridge.app import Bridge, open_bridge
-from saml_bridge.db import find_database
-from saml_bridge.fields import build_example
-from saml_bridge.launch import LaunchRequest, Outcome
-from saml_bridge.portal_keys import CALLS
-from saml_bridge.publishing import apply_plan, plan_file
-from saml_bridge.registry import Published
-from saml_bridge.sessions import FileSource
-from saml_bridge.settings import Settings
-from saml_bridge.values import Credentials, TraceId
+from saml_bridge.app.settings import Settings
+from saml_bridge.app.wiring import Bridge, open_bridge
+from saml_bridge.billers.publishing import apply_plan, plan_file
+from saml_bridge.billers.registry import Published
+from saml_bridge.flows.launch.launch import LaunchRequest, Outcome
+from saml_bridge.mapping.fields import build_example
+from saml_bridge.model.values import Credentials, TraceId
+from saml_bridge.portal.file_source import FileSource
+from saml_bridge.storage.database import find_database
+from saml_bridge.storage.portal_keys import CALLS
 
 KEYS = Path(__file__).parent / "keys"
 BASE_URL = "https://sso.example.com"

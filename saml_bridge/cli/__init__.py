@@ -14,9 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from saml_bridge.cli import audit, catalog, configuration, keys, launching, metadata, portal_keys, secrets, service
 from saml_bridge.cli.group import cli, explain_os, show_error
-from saml_bridge.db import DATABASE_FIX, explain_failure
-from saml_bridge.errors import BridgeError
-from saml_bridge.terminal import clean
+from saml_bridge.model.errors import BridgeError
+from saml_bridge.model.values import clean
+from saml_bridge.storage.database import DATABASE_FIX, explain_failure
 
 __all__ = ["cli", "main"]
 

@@ -14,12 +14,13 @@ import click
 from rich.cells import cell_len
 from rich.markup import escape
 
-from saml_bridge.app import Bridge
-from saml_bridge.audit import PSEUDONYM_DIGITS, Entry, Kind, Record, Search
-from saml_bridge.audit import Outcome as AuditOutcome
+from saml_bridge.app.wiring import Bridge
 from saml_bridge.cli.group import Instant, cli, opened
-from saml_bridge.fixes import list_codes, split_reason
-from saml_bridge.terminal import clean, find_width, make_console, make_table
+from saml_bridge.cli.terminal import find_width, make_console, make_table
+from saml_bridge.model.fixes import list_codes, split_reason
+from saml_bridge.model.values import clean
+from saml_bridge.storage.audit import PSEUDONYM_DIGITS, Entry, Kind, Record, Search
+from saml_bridge.storage.audit import Outcome as AuditOutcome
 
 _KINDS: Final = sorted({":".join(kind.split(":")[:parts]) for kind in Kind for parts in (1, 2, 3)})
 """Every kind and every start of one."""

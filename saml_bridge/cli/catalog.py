@@ -11,10 +11,18 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from saml_bridge.catalog import EVIDENCE_WORDS, CatalogRefused, Evidence, Template, find_template, list_templates
-from saml_bridge.catalog.using import Used, use_template
+from saml_bridge.billers.catalog.apply_template import Used, use_template
+from saml_bridge.billers.catalog.schemas import Evidence
+from saml_bridge.billers.catalog.templates import (
+    EVIDENCE_WORDS,
+    CatalogRefused,
+    Template,
+    find_template,
+    list_templates,
+)
 from saml_bridge.cli.group import cli
-from saml_bridge.terminal import clean, make_console, make_table
+from saml_bridge.cli.terminal import make_console, make_table
+from saml_bridge.model.values import clean
 
 _COLOURS = {"documented": "green", "observed": "yellow", "unverified": "red"}
 _PROTOCOL_NAMES = {

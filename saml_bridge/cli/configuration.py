@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
+from saml_bridge.app.installation import name_operator
+from saml_bridge.billers.publishing import PlannedFile, apply_plan, export_biller, judge_plan, plan_file
 from saml_bridge.cli.group import FILE, cli, find_sources, now, opened, show_published
-from saml_bridge.errors import ConfigInvalid
-from saml_bridge.installation import name_operator
-from saml_bridge.publishing import PlannedFile, apply_plan, export_biller, judge_plan, plan_file
-from saml_bridge.terminal import clean, show_finding
-from saml_bridge.values import Finding
-from saml_bridge.web.launch import new_trace_id
+from saml_bridge.cli.terminal import show_finding
+from saml_bridge.model.errors import ConfigInvalid
+from saml_bridge.model.values import Finding, clean
+from saml_bridge.web.payer.launch import new_trace_id
 
 SAID_BY_PLAN = "certificate-"
 """How the codes of findings begin that 'apply' does not repeat: these keys work all the same."""

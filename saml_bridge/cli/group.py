@@ -10,15 +10,15 @@ from pathlib import Path
 import click
 
 from saml_bridge import __version__
-from saml_bridge.app import Bridge, open_bridge
-from saml_bridge.db import check_schema
-from saml_bridge.errors import BillerUnknown, BridgeError
-from saml_bridge.nearest import suggest
-from saml_bridge.publishing import Sources
-from saml_bridge.registry import Published
-from saml_bridge.settings import Settings, check_environment
-from saml_bridge.terminal import clean, show_finding
-from saml_bridge.values import Finding, Severity
+from saml_bridge.app.settings import Settings, check_environment
+from saml_bridge.app.wiring import Bridge, open_bridge
+from saml_bridge.billers.publishing import Sources
+from saml_bridge.billers.registry import Published
+from saml_bridge.cli.terminal import show_finding
+from saml_bridge.model.errors import BillerUnknown, BridgeError
+from saml_bridge.model.nearest import suggest
+from saml_bridge.model.values import Finding, Severity, clean
+from saml_bridge.storage.database import check_schema
 
 MOST_SHOWN = 20
 FILE: click.Path = click.Path(exists=True, dir_okay=False, path_type=Path)

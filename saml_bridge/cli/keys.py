@@ -9,19 +9,19 @@ from typing import Literal
 
 import click
 
-from saml_bridge.app import Bridge
+from saml_bridge.app.installation import DEFAULT_KEY, name_operator
+from saml_bridge.app.wiring import Bridge
 from saml_bridge.cli.group import FILE, cli, now, opened, show_error, show_published
-from saml_bridge.errors import BridgeError
-from saml_bridge.installation import DEFAULT_KEY, name_operator
-from saml_bridge.key_report import build_json as build_board_json
-from saml_bridge.key_report import describe_kind, show_board, show_ring
-from saml_bridge.keys import KeyKind
-from saml_bridge.rehearsals import VERDICTS, Verdict
-from saml_bridge.rollover import METADATA_KEPT, KeyUse, RolloverRefused, merge_changes
-from saml_bridge.rollover import Change as KeyChange
-from saml_bridge.terminal import show_finding
-from saml_bridge.values import Finding, Severity
-from saml_bridge.web.launch import new_trace_id
+from saml_bridge.cli.show_keys import build_json as build_board_json
+from saml_bridge.cli.show_keys import describe_kind, show_board, show_ring
+from saml_bridge.cli.terminal import show_finding
+from saml_bridge.flows.key_rollover import METADATA_KEPT, KeyUse, RolloverRefused, merge_changes
+from saml_bridge.flows.key_rollover import Change as KeyChange
+from saml_bridge.keys.ring import KeyKind
+from saml_bridge.model.errors import BridgeError
+from saml_bridge.model.values import Finding, Severity
+from saml_bridge.storage.rehearsals import VERDICTS, Verdict
+from saml_bridge.web.payer.launch import new_trace_id
 
 KEY_KINDS: tuple[KeyKind, ...] = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519")
 

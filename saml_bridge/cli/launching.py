@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from saml_bridge.app import Bridge
+from saml_bridge.app.wiring import Bridge
 from saml_bridge.cli.group import FILE, cli, now, opened, refuse_unknown
-from saml_bridge.errors import BridgeError, LaunchRefused, LinkUnknown, SignInFailed
-from saml_bridge.fields import build_example
-from saml_bridge.launch import ChooseAccount, Launched, LaunchRequest, Outcome
-from saml_bridge.sessions import FileSource
-from saml_bridge.values import Credentials, Redirect
-from saml_bridge.web.launch import new_trace_id
-from saml_bridge.web.pages import render_launch
+from saml_bridge.flows.launch.launch import ChooseAccount, Launched, LaunchRequest, Outcome
+from saml_bridge.mapping.fields import build_example
+from saml_bridge.model.errors import BridgeError, LaunchRefused, LinkUnknown, SignInFailed
+from saml_bridge.model.values import Credentials, Redirect
+from saml_bridge.portal.file_source import FileSource
+from saml_bridge.web.payer.launch import new_trace_id
+from saml_bridge.web.payer.pages import render_launch
 
 
 @cli.command()

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import click
 
+from saml_bridge.app.installation import name_operator
+from saml_bridge.app.settings import allows_http_acs
+from saml_bridge.billers.own_metadata import IdentityProvider
 from saml_bridge.cli.group import FILE, Instant, cli, now, opened
-from saml_bridge.errors import MetadataRefused, XmlRefused
-from saml_bridge.identity import IdentityProvider
-from saml_bridge.installation import name_operator
-from saml_bridge.metadata_report import build_json, show_report
-from saml_bridge.saml.aggregate import read_metadata
-from saml_bridge.saml.metadata import MetadataReport, check_metadata
-from saml_bridge.settings import allows_http_acs
-from saml_bridge.terminal import clean
+from saml_bridge.cli.show_metadata import build_json, show_report
+from saml_bridge.model.errors import MetadataRefused, XmlRefused
+from saml_bridge.model.values import clean
+from saml_bridge.protocols.saml.metadata.aggregate import read_metadata
+from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata
 
 
 @cli.group()

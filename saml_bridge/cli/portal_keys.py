@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import click
 
-from saml_bridge.app import Bridge
-from saml_bridge.audit import Entry, Kind
+from saml_bridge.app.installation import name_operator
+from saml_bridge.app.wiring import Bridge
 from saml_bridge.cli.group import cli, now, opened
-from saml_bridge.installation import name_operator
-from saml_bridge.portal_keys import CALLS, DEFAULT_OVERLAP, DEFAULT_PER_MINUTE, EVERY_BILLER, PortalKey
-from saml_bridge.terminal import make_console, make_table
-from saml_bridge.web.launch import new_trace_id
+from saml_bridge.cli.terminal import make_console, make_table
+from saml_bridge.storage.audit import Entry, Kind
+from saml_bridge.storage.portal_keys import CALLS, DEFAULT_OVERLAP, DEFAULT_PER_MINUTE, EVERY_BILLER, PortalKey
+from saml_bridge.web.payer.launch import new_trace_id
 
 
 @cli.group("portal-keys")

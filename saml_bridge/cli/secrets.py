@@ -10,15 +10,21 @@ from pathlib import Path
 
 import click
 
-from saml_bridge.app import Bridge
-from saml_bridge.audit import Entry, Kind
+from saml_bridge.app.installation import name_operator
+from saml_bridge.app.wiring import Bridge
 from saml_bridge.cli.group import FILE, Instant, cli, now, opened, refuse_unknown
-from saml_bridge.errors import BillerUnknown
-from saml_bridge.installation import name_operator
-from saml_bridge.nearest import suggest
-from saml_bridge.partner_secrets import DEFAULT_OVERLAP, MOST_CHARACTERS, SecretRefused, SecretState, SecretUnknown
-from saml_bridge.terminal import make_console, make_table
-from saml_bridge.web.launch import new_trace_id
+from saml_bridge.cli.terminal import make_console, make_table
+from saml_bridge.model.errors import BillerUnknown
+from saml_bridge.model.nearest import suggest
+from saml_bridge.storage.audit import Entry, Kind
+from saml_bridge.storage.partner_secrets import (
+    DEFAULT_OVERLAP,
+    MOST_CHARACTERS,
+    SecretRefused,
+    SecretState,
+    SecretUnknown,
+)
+from saml_bridge.web.payer.launch import new_trace_id
 
 _MOST_READ = 4 * MOST_CHARACTERS + 16
 """Enough to see that a longer text is too long."""

@@ -13,16 +13,16 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from saml_bridge.app import Bridge, create_service, open_bridge
+from saml_bridge.app.installation import examine, initialise
+from saml_bridge.app.settings import PREFIX, Settings, check_environment
+from saml_bridge.app.wiring import Bridge, create_service, open_bridge
 from saml_bridge.cli.group import cli, explain_os, now
-from saml_bridge.errors import BridgeError, SettingsInvalid
-from saml_bridge.installation import examine, initialise
-from saml_bridge.saml.bindings import MOST_ENCODED_BYTES
-from saml_bridge.settings import PREFIX, Settings, check_environment
-from saml_bridge.terminal import show_finding
-from saml_bridge.values import Finding, Severity
+from saml_bridge.cli.terminal import show_finding
+from saml_bridge.model.errors import BridgeError, SettingsInvalid
+from saml_bridge.model.values import Finding, Severity
+from saml_bridge.protocols.saml.bindings import MOST_ENCODED_BYTES
 from saml_bridge.web.header_bounds import MOST_HEADERS_BYTES
-from saml_bridge.web.metrics import FOLDER_VARIABLE
+from saml_bridge.web.operations.metrics import FOLDER_VARIABLE
 
 MOST_HEAD_BYTES = MOST_ENCODED_BYTES + MOST_HEADERS_BYTES + 8 * 1024
 """Of a request's first line, which may carry a message, and its headers; the server itself refuses more (431)."""
@@ -57,7 +57,7 @@ def serve(bind: str, workers: int, threads: int) -> None:
     from granian.log import LogLevels
 
     server = Granian(
-        "saml_bridge.app:create_served_app",
+        "saml_bridge.app.wiring:create_served_app",
         factory=True,
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,

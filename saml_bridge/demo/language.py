@@ -14,7 +14,7 @@ from typing import Any, Final
 from babel.dates import format_date
 from babel.support import NullTranslations, Translations
 
-from saml_bridge.web.pages import LANGUAGES, choose_language
+from saml_bridge.web.payer.pages import LANGUAGES, choose_language
 
 TRANSLATIONS: Final = Path(__file__).parent / "translations"
 

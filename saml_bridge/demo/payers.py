@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from saml_bridge.values import JsonObject
+from saml_bridge.model.values import JsonObject
 
 
 @dataclass(frozen=True, slots=True)

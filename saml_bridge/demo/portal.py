@@ -22,18 +22,18 @@ from urllib.parse import unquote, urlsplit
 from flask import Blueprint, Flask, Response, abort, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+from saml_bridge.billers.registry import Registry
 from saml_bridge.demo.headers import add_page_headers, build_policy
 from saml_bridge.demo.language import describe_language
 from saml_bridge.demo.logout_callback import TokenRefused, Trusted, read_logout_token
 from saml_bridge.demo.payers import DemoPayer, load_payers
 from saml_bridge.demo.source import COOKIE, LIFETIME, DemoCookie, DemoSession, DemoSource, EndedSessions
-from saml_bridge.document import Biller
-from saml_bridge.errors import BillerUnknown, SessionAbsent
-from saml_bridge.fields import SessionMalformed
-from saml_bridge.links import list_visible_links
-from saml_bridge.registry import Registry
-from saml_bridge.values import Credentials, PortalSession
-from saml_bridge.web.portal import find_script
+from saml_bridge.flows.launch.links import list_visible_links
+from saml_bridge.mapping.fields import SessionMalformed
+from saml_bridge.model.document import Biller
+from saml_bridge.model.errors import BillerUnknown, SessionAbsent
+from saml_bridge.model.values import Credentials, PortalSession
+from saml_bridge.web.portal.api import find_script
 
 BillerReader = Callable[[str], Biller]
 """From a slug to the biller's configuration in force. Raises BillerUnknown."""

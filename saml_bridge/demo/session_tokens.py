@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from saml_bridge.demo.service_provider import Received, ReceivedAttribute
-from saml_bridge.json_text import JsonRefused, parse_json
+from saml_bridge.model.strict_json import JsonRefused, parse_json
 
 TOKEN_LIFETIME: Final = timedelta(minutes=1)
 SESSION_TOKEN: Final = "urn:demo:session-token"

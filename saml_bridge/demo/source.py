@@ -16,10 +16,10 @@ from typing import Any, Final
 from itsdangerous import BadData, URLSafeSerializer
 
 from saml_bridge.demo.payers import DemoPayer, load_payers
-from saml_bridge.errors import SessionAbsent
-from saml_bridge.fields import SessionMalformed
-from saml_bridge.sessions import read_session
-from saml_bridge.values import Credentials, PortalSession
+from saml_bridge.mapping.fields import SessionMalformed
+from saml_bridge.model.errors import SessionAbsent
+from saml_bridge.model.values import Credentials, PortalSession
+from saml_bridge.portal.session_source import read_session
 
 COOKIE: Final = "demo_portal_session"
 LIFETIME: Final = timedelta(hours=1)

@@ -16,15 +16,15 @@ from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from saml_bridge.app import Bridge, open_bridge
+from saml_bridge.app.installation import initialise
+from saml_bridge.app.settings import PREFIX, Settings
+from saml_bridge.app.wiring import Bridge, open_bridge
+from saml_bridge.billers.own_metadata import IdentityProvider
+from saml_bridge.billers.publishing import apply_plan, plan_file
 from saml_bridge.demo.payers import load_payers
 from saml_bridge.demo.run import PartnersServer, prepare, register_idp, share_secrets
-from saml_bridge.errors import BridgeError
-from saml_bridge.identity import IdentityProvider
-from saml_bridge.installation import initialise
-from saml_bridge.publishing import apply_plan, plan_file
-from saml_bridge.settings import PREFIX, Settings
-from saml_bridge.values import TraceId
+from saml_bridge.model.errors import BridgeError
+from saml_bridge.model.values import TraceId
 
 START_SECONDS = 30
 THREADS = 32

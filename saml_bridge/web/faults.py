@@ -17,12 +17,12 @@ import structlog
 from flask import request
 from werkzeug.exceptions import HTTPException
 
-from saml_bridge.audit import Entry, Kind
-from saml_bridge.errors import BridgeError, Fault, explain_fault
-from saml_bridge.launch import Launcher
-from saml_bridge.logs import trace_fault
-from saml_bridge.values import TraceId
-from saml_bridge.web import metrics
+from saml_bridge.app.logging import trace_fault
+from saml_bridge.flows.launch.launch import Launcher
+from saml_bridge.model.errors import BridgeError, Fault, explain_fault
+from saml_bridge.model.values import TraceId
+from saml_bridge.storage.audit import Entry, Kind
+from saml_bridge.web.operations import metrics
 
 _KINDS: Final = {
     "launch": Kind.LAUNCH_REFUSED,

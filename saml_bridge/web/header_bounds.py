@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any, Final
 
-from saml_bridge.errors import HeadersTooLarge
+from saml_bridge.model.errors import HeadersTooLarge
 
 MOST_HEADER_BYTES: Final = 8 * 1024
 MOST_CREDENTIAL_BYTES: Final = 32 * 1024

@@ -30,13 +30,13 @@ from saml2.config import IdPConfig
 from saml2.saml import NAMEID_FORMAT_PERSISTENT, NameID
 from saml2.server import Server
 
-from saml_bridge.config import load_file
-from saml_bridge.document import SamlSettings
-from saml_bridge.fields import build_example, parse_session
-from saml_bridge.mapping import compile_mapping
-from saml_bridge.saml.metadata import parse_metadata
-from saml_bridge.saml.response import compile_partner, stamp_from
-from saml_bridge.saml.sign import load_signing_key
+from saml_bridge.billers.file.load import load_file
+from saml_bridge.keys.signing_key import load_signing_key
+from saml_bridge.mapping.fields import build_example, parse_session
+from saml_bridge.mapping.rules import compile_mapping
+from saml_bridge.model.document import SamlSettings
+from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.response import compile_partner, stamp_from
 from tests.bench import incoming
 from tests.bench.aggregates import measure_aggregates, report_aggregates
 from tests.bench.chart import draw_chart

@@ -20,8 +20,8 @@ from pathlib import Path
 import xmlsec
 from lxml import etree
 
-from saml_bridge.saml.aggregate import pick_entity
-from tests.saml.corpus import CORPUS, read_pin
+from saml_bridge.protocols.saml.metadata.aggregate import pick_entity
+from tests.protocols.saml.corpus import CORPUS, read_pin
 
 SIGNER = "federation-signer"
 MOST_TIMES_ITERPARSE = 1.5

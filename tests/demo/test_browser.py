@@ -18,8 +18,8 @@ from werkzeug.serving import make_server
 from saml_bridge.demo.partners import SAML_PORTALS, build_providers
 from saml_bridge.demo.portal import create_portal
 from saml_bridge.demo.run import PartnersServer, prepare, register_idp
-from saml_bridge.document import Biller, Link, Portal
-from saml_bridge.web.portal import find_script
+from saml_bridge.model.document import Biller, Link, Portal
+from saml_bridge.web.portal.api import find_script
 from tests.browser import find_port
 from tests.demo.issuer import Issuer
 

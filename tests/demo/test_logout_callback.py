@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from saml_bridge.demo.logout_callback import EVENT, Trusted
 from saml_bridge.demo.portal import create_portal
 from saml_bridge.demo.source import COOKIE, DemoCookie
-from saml_bridge.document import Biller, Portal
+from saml_bridge.model.document import Biller, Portal
 from tests.clock import Ahead, settle
 
 ISSUER = "http://localhost:8000/saml/riverton-water/metadata"

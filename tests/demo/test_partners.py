@@ -227,7 +227,7 @@ def test_the_partner_side_imports_nothing_of_the_bridge() -> None:
         nodes = list(ast.walk(ast.parse((folder / f"{name}.py").read_text())))
         imported = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
         imported += [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]
-        own = [one for one in imported if one.startswith("saml_bridge") and one != "saml_bridge.json_text"]
+        own = [one for one in imported if one.startswith("saml_bridge") and one != "saml_bridge.model.strict_json"]
         assert all(one.startswith("saml_bridge.demo.") for one in own), name
 
 

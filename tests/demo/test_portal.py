@@ -16,9 +16,9 @@ from saml_bridge.demo.payers import load_payers
 from saml_bridge.demo.portal import check_next, create_portal
 from saml_bridge.demo.run import prepare
 from saml_bridge.demo.source import COOKIE, DemoSource
-from saml_bridge.document import Biller, Condition, Link, Portal
-from saml_bridge.errors import BillerUnknown
-from saml_bridge.values import Credentials, PortalSession
+from saml_bridge.model.document import Biller, Condition, Link, Portal
+from saml_bridge.model.errors import BillerUnknown
+from saml_bridge.model.values import Credentials, PortalSession
 
 SECRET = "a secret of the tests"
 

@@ -11,10 +11,10 @@ from itsdangerous import URLSafeSerializer
 
 from saml_bridge.demo.payers import DemoPayer, load_payers
 from saml_bridge.demo.source import COOKIE, DemoCookie, DemoSession, DemoSource, EndedSessions
-from saml_bridge.errors import SessionAbsent
-from saml_bridge.fields import SessionMalformed
-from saml_bridge.values import Credentials
-from tests.sessions.conformance import CHECKS_OF_VALID_SESSIONS, Check, Presented
+from saml_bridge.mapping.fields import SessionMalformed
+from saml_bridge.model.errors import SessionAbsent
+from saml_bridge.model.values import Credentials
+from tests.portal.conformance import CHECKS_OF_VALID_SESSIONS, Check, Presented
 
 SECRET = "a secret of the tests"
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from saml_bridge.app.installation import initialise
+from saml_bridge.app.settings import Settings
 from saml_bridge.demo.start import _choose_settings, _welcome
-from saml_bridge.installation import initialise
-from saml_bridge.settings import Settings
 
 BRIDGE_URL = "http://localhost:8000"
 

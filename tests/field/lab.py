@@ -32,13 +32,13 @@ from joserfc.jwk import RSAKey
 from lxml import etree, html
 from werkzeug.test import TestResponse
 
-from saml_bridge.app import Bridge, create_service
-from saml_bridge.audit import Search
-from saml_bridge.cli import cli
-from saml_bridge.db import find_database
-from saml_bridge.publishing import apply_plan, plan_file
-from saml_bridge.values import TraceId
-from tests.oidc.conftest import copy_keys
+from saml_bridge.app.wiring import Bridge, create_service
+from saml_bridge.billers.publishing import apply_plan, plan_file
+from saml_bridge.cli.group import cli
+from saml_bridge.model.values import TraceId
+from saml_bridge.storage.audit import Search
+from saml_bridge.storage.database import find_database
+from tests.relying_party import copy_keys
 from tests.requester import sign_message
 from tests.web.conftest import AUDIENCE, ISSUER
 from tests.world import BASE_URL, KEYS, make_settings

@@ -16,8 +16,8 @@ from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 from werkzeug.test import TestResponse
 
-from saml_bridge.app import create_app
-from saml_bridge.db import find_database
+from saml_bridge.app.wiring import create_app
+from saml_bridge.storage.database import find_database
 from tests.world import BASE_URL, World, make_settings
 
 ISSUER = "https://pay.example"

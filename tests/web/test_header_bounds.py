@@ -14,7 +14,7 @@ from lxml import html
 from werkzeug.test import EnvironBuilder
 
 import saml_bridge
-from saml_bridge.errors import HeadersTooLarge
+from saml_bridge.model.errors import HeadersTooLarge
 from saml_bridge.web.header_bounds import (
     MOST_CREDENTIAL_BYTES,
     MOST_HEADER_BYTES,

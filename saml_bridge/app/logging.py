@@ -1,0 +1,89 @@
+"""The log: one line an event, JSON for machines or plain for a terminal, to the standard error stream.
+
+Plain, the traceback of a fault follows in lines that are indented. Whatever a value holds, it ends no line and steers
+no terminal.
+
+Owns: how events are written. No event carries a field's value, an assertion or a token; whoever logs sees to it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from saml_bridge.model.errors import BridgeError
+from saml_bridge.model.values import clean
+
+_INDENT = "    "
+_TRACEBACKS = ("exception", "traceback")
+
+
+def set_up_logs(log_format: str) -> None:
+    """Choose `json` or `console`; control characters in values are escaped by either."""
+    # it warns of headers that it cannot read, with the address that was asked for, which may hold a payer's value
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+    shared: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    if log_format == "json":
+        structlog.configure(
+            processors=[*shared, structlog.processors.JSONRenderer(_dump)],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+            logger_factory=structlog.BytesLoggerFactory(open(2, "wb", closefd=False)),  # noqa: SIM115 - it stays open
+            cache_logger_on_first_use=False,
+        )
+    else:
+        structlog.configure(
+            processors=[*shared, _make_visible, _make_renderer()],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            cache_logger_on_first_use=False,
+        )
+
+
+def _make_renderer() -> structlog.dev.ConsoleRenderer:
+    """Its own way with tracebacks shows the values of local variables."""
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
+def _make_visible(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if name in _TRACEBACKS:
+            event[name] = "\n".join(_INDENT + clean(line) for line in value.split("\n"))
+        elif isinstance(value, str):
+            event[name] = clean(value)
+    return event
+
+
+def trace_fault(error: BaseException | None) -> str:
+    """Where an exception came through, and those before it: types and places, without their texts.
+
+    A text may quote the value that the code stumbled over.
+    """
+    parts: list[str] = []
+    while error is not None:
+        parts.append("".join((*traceback.format_tb(error.__traceback__), type(error).__qualname__)))
+        error = error.__cause__ or error.__context__
+    return "\n\n".join(reversed(parts))
+
+
+_encode = json.JSONEncoder(default=repr).encode  # made once: json.dumps would make one a call
+
+
+def _dump(event: Any, **_: Any) -> bytes:
+    return _encode(event).encode("ascii")
+
+
+def find_level(end: object) -> int:
+    """How loud the end of a request is: a refusal warns; what we or the servers that we need fail at is an error."""
+    if not isinstance(end, BridgeError):
+        return logging.INFO
+    return logging.ERROR if end.http_status >= 500 else logging.WARNING

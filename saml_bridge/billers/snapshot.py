@@ -1,0 +1,234 @@
+"""One revision as launches read it: frozen, and compiled as far as it was asked for.
+
+Owns: what of a document is compiled, and when. Does not own: how (`mapping.py`, `conditions.py`, `protocols.py`),
+and for how long a snapshot is the one in force (the registry, and the fence of the launch's record).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import RLock
+
+from saml_bridge.billers.checks.publication import FindKey, FindPublished
+from saml_bridge.keys.jws import find_kid, list_needed_keys, list_token_keys
+from saml_bridge.keys.signing_key import PublishedKey, SigningKey
+from saml_bridge.mapping.callback_uri import CallbackTemplate, compile_callback
+from saml_bridge.mapping.conditions import Test, compile_condition
+from saml_bridge.mapping.rules import CompiledMapping, compile_mapping
+from saml_bridge.model.comparisons import compare
+from saml_bridge.model.document import Biller, Link, Partner, SamlSettings
+from saml_bridge.model.errors import (
+    ConfigInvalid,
+    KeyRefused,
+    LinkDisabled,
+    LinkUnknown,
+    MetadataRefused,
+    PartnerUnusable,
+)
+from saml_bridge.model.fixes import find_fix
+from saml_bridge.model.values import Finding, Severity
+from saml_bridge.protocols.index import PROTOCOLS
+from saml_bridge.protocols.interface import AS_CONFIGURED, PartnerContext, Receiver, Variant
+from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
+from saml_bridge.protocols.saml.receiver import SamlReceiver
+from saml_bridge.protocols.saml.response import CompiledPartner
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A link with all that a launch through it needs, compiled. `is_visible` is None when the link is always shown,
+    `callback` when the link has no callback URI.
+    """
+
+    link: Link
+    partner: Partner
+    mapping: CompiledMapping
+    receiver: Receiver
+    is_visible: Test | None
+    callback: CallbackTemplate | None
+
+    @property
+    def response(self) -> CompiledPartner:
+        """What makes responses for a SAML partner. Raises TypeError for another, which is the caller's mistake."""
+        if not isinstance(self.receiver, SamlReceiver):
+            raise TypeError(f"{self.partner.slug} speaks {self.partner.protocol}, not SAML")
+        return self.receiver.response
+
+
+class Snapshot:
+    """One biller's revision. Safe to share between threads: each part is compiled by the first that asks for it."""
+
+    __slots__ = (
+        "_base_url",
+        "_entities",
+        "_find_key",
+        "_find_published",
+        "_has_secret",
+        "_lock",
+        "_read_metadata",
+        "_receivers",
+        "_routes",
+        "_secret",
+        "biller",
+        "issuer",
+        "revision",
+    )
+
+    def __init__(
+        self,
+        *,
+        biller: Biller,
+        revision: int,
+        issuer: str,
+        find_key: FindKey,
+        find_published: FindPublished,
+        read_metadata: Callable[[SamlSettings], SpMetadata],
+        pairwise_secret: bytes,
+        base_url: str,
+        has_secret: Callable[[str, str], bool],
+    ) -> None:
+        self.biller = biller
+        self.revision = revision
+        self.issuer = issuer
+        self._find_key = find_key
+        self._find_published = find_published
+        self._read_metadata = read_metadata
+        self._secret = pairwise_secret
+        self._base_url = base_url
+        self._has_secret = has_secret
+        self._routes: dict[tuple[str, Variant], Route] = {}
+        self._receivers: dict[tuple[str, Variant], Receiver] = {}
+        self._entities: dict[str, tuple[Partner, SpMetadata]] | None = None
+        self._lock = RLock()
+
+    @property
+    def key(self) -> SigningKey:
+        """The current key, which signs for this biller where no partner asks for another. Raises KeyRefused."""
+        return self._find_key(self.biller.idp.keys.current)
+
+    def find_published_keys(self) -> tuple[PublishedKey, ...]:
+        """Every key that our metadata holds: current, next, previous.
+
+        Their certificates are enough. Raises KeyRefused if one cannot be read.
+        """
+        return tuple(self._find_published(name) for name in self.biller.idp.keys.published)
+
+    def find_token_keys(self) -> tuple[PublishedKey, ...]:
+        """Every key that the biller's JWKS publishes: those of `tokens.keys`, and those that its partners name.
+
+        Their certificates are enough. None is there twice under two names, and what no partner needs may be missing.
+        Raises KeyRefused if another cannot be read.
+        """
+        needed = list_needed_keys(self.biller)
+        found: dict[str, PublishedKey] = {}
+        for name in list_token_keys(self.biller):
+            try:
+                key = self._find_published(name)
+                found.setdefault(find_kid(key), key)
+            except KeyRefused:
+                if name in needed:
+                    raise
+        return tuple(found.values())
+
+    def find_key(self, partner: Partner, *, rehearsal: bool = False) -> SigningKey:
+        """The key that signs for this SAML partner; in a rehearsal the biller's next one.
+
+        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
+        """
+        return self.find_context(partner, Variant(rehearsal=rehearsal)).find_saml_key()
+
+    def find_issuer(self, partner: Partner) -> str:
+        """The entity ID that this partner knows the biller by."""
+        return (partner.saml.our_entity_id if partner.speaks_saml else None) or self.issuer
+
+    def find_context(self, partner: Partner, variant: Variant = AS_CONFIGURED) -> PartnerContext:
+        """What a partner of this biller is compiled from."""
+        return PartnerContext(
+            biller=self.biller,
+            partner=partner,
+            base_url=self._base_url,
+            saml_issuer=self.find_issuer(partner),
+            find_key=self._find_key,
+            read_metadata=self._read_metadata,
+            has_secret=lambda name: self._has_secret(self.biller.slug, name),
+            pairwise_secret=self._secret,
+            variant=variant,
+        )
+
+    def find_receiver(self, partner: Partner, variant: Variant = AS_CONFIGURED) -> Receiver:
+        """The partner, compiled; links to one partner share it. Raises what the protocol's `compile` does."""
+        place = partner.slug, variant
+        with self._lock:
+            if place not in self._receivers:
+                self._receivers[place] = PROTOCOLS[partner.protocol].compile(self.find_context(partner, variant))
+            return self._receivers[place]
+
+    def find_route(self, link: str, variant: Variant = AS_CONFIGURED) -> Route:
+        """What a launch through a link of this biller needs.
+
+        Raises LinkUnknown, LinkDisabled; PartnerUnusable with findings when something of it cannot be compiled.
+        """
+        route = self._routes.get((link, variant))
+        if route is None:
+            with self._lock:
+                route = self._routes.get((link, variant)) or self._compile(link, variant)
+                self._routes[link, variant] = route
+        return route
+
+    def find_partner_by_entity_id(self, entity_id: str) -> tuple[Partner, SpMetadata] | None:
+        """The partner of this biller whose metadata has exactly this entity ID, letter by letter."""
+        with self._lock:
+            if self._entities is None:
+                self._entities = dict(self._list_entities())
+            return self._entities.get(entity_id)
+
+    def describe_unknown_issuer(self, issuer: str) -> str:
+        """The words of a refusal of an Issuer that is no partner's, with the entity ID that is most like it."""
+        known = sorted(self._entities or ())
+        alike = [one for one in known if _fold(one) == _fold(issuer)]
+        return f"the message's Issuer is no SAML partner of {self.biller.slug}: {compare(issuer, *(alike or known))}"
+
+    def find_partner(self, slug: str) -> tuple[Partner, SpMetadata] | None:
+        """The SAML partner of this biller with this slug, if its metadata can be read."""
+        partner = self.biller.find_partner(slug)
+        try:
+            return None if partner is None or not partner.speaks_saml else (partner, self._read_metadata(partner.saml))
+        except MetadataRefused:
+            return None
+
+    def _list_entities(self) -> Iterator[tuple[str, tuple[Partner, SpMetadata]]]:
+        for partner in self.biller.saml_partners:
+            try:
+                metadata = self._read_metadata(partner.saml)
+            except MetadataRefused:
+                continue  # this partner can be neither answered nor sent to; the others can
+            yield metadata.entity_id, (partner, metadata)
+
+    def _compile(self, slug: str, variant: Variant) -> Route:
+        link = self.biller.find_link(slug)
+        if link is None:
+            raise LinkUnknown(f"{self.biller.slug} has no such link")
+        if not link.enabled:
+            raise LinkDisabled(f"the link {slug} of {self.biller.slug} is disabled")
+        partner, mapping = self.biller.find_partner(link.partner), self.biller.find_mapping(link.mapping)
+        if partner is None or mapping is None:
+            raise PartnerUnusable(f"the link {slug} of {self.biller.slug} names a partner or mapping that is not there")
+        try:
+            return Route(
+                link=link,
+                partner=partner,
+                mapping=compile_mapping(mapping),
+                receiver=self.find_receiver(partner, variant),
+                is_visible=compile_condition(link.visible_when) if link.visible_when else None,
+                callback=compile_callback(link.callback_uri) if link.callback_uri is not None else None,
+            )
+        except (ConfigInvalid, KeyRefused, MetadataRefused) as error:
+            detail = f"the link {slug} of {self.biller.slug} cannot be used: {error.detail}"
+            findings = error.findings or [Finding(error.code, Severity.ERROR, error.detail, find_fix(error.code))]
+            raise PartnerUnusable(detail, findings=findings) from error
+
+
+def _fold(entity_id: str) -> str:
+    """What is left of a name when case, white space around it, its scheme and a slash at the end do not matter."""
+    return entity_id.strip().casefold().removeprefix("https://").removeprefix("http://").rstrip("/")

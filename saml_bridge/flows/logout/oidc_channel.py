@@ -1,0 +1,135 @@
+"""The way to a relying party: a logout token to its server, else its logout page in a frame.
+
+Owns: which of the two, the signed token, the address of the frame, the way back to a relying party that asked. Does not
+own: the token's claims (`logout_token.py`), and when a partner is told (`sign_out.py`). Called through `voices.py`.
+
+The back channel comes first, because its answer says whether the session ended. The front channel is for relying
+parties without one, and for those whose server failed: a page there says nothing to us, so what it came to stays
+unconfirmed.
+
+Specification: OpenID Connect Back-Channel Logout 1.0, 2.4 to 2.8; Front-Channel Logout 1.0, 2; RP-Initiated Logout 1.0,
+2 and 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from saml_bridge.billers.snapshot import Snapshot
+from saml_bridge.flows.logout.channel import GoTo
+from saml_bridge.flows.logout.logout_token import (
+    CONTENT_TYPE,
+    MOST_ANSWER_BYTES,
+    TYPE,
+    build_logout_claims,
+    build_logout_form,
+)
+from saml_bridge.flows.logout.progress import ANSWER_REFUSED, NO_LOGOUT, NOTHING, Asker, Heard, Leg
+from saml_bridge.keys.jws import sign_jwt
+from saml_bridge.mapping.callback_uri import origin_of
+from saml_bridge.model.document import OidcSettings, Partner
+from saml_bridge.model.errors import PartnerUnusable
+from saml_bridge.network.client import Fetcher
+from saml_bridge.protocols.interface import PartnerContext
+from saml_bridge.protocols.oidc.authorization_request import add_query
+from saml_bridge.protocols.oidc.logout_request import build_return_url
+from saml_bridge.protocols.oidc.receiver import SUBJECT_FORMAT
+
+_ENDED = (200, 204)
+"""What counts as success; some frameworks make 204 of an answer without a body (Back-Channel Logout 2.8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OidcVoice:
+    """The issuer, as one relying party knows it. A leg is one session: `sub` is its name ID, `sid` its one index."""
+
+    settings: OidcSettings
+    context: PartnerContext
+
+    @property
+    def partner(self) -> Partner:
+        return self.context.partner
+
+    @property
+    def asks_server(self) -> bool:
+        return self.settings.backchannel_logout_uri is not None
+
+    @property
+    def asks_browser(self) -> bool:
+        return self.settings.frontchannel_logout_uri is not None
+
+    @property
+    def tries_browser_next(self) -> bool:
+        return self.asks_browser
+
+    @property
+    def browser_answers(self) -> bool:
+        return False
+
+    @property
+    def hears_partial(self) -> bool:
+        return False
+
+    @property
+    def is_told(self) -> bool:
+        return self.asks_server or self.asks_browser
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        uri = self.settings.frontchannel_logout_uri
+        own = () if uri is None else (origin_of(uri),)
+        return tuple(dict.fromkeys((*own, *self.partner.origins)))
+
+    def knows(self, name_id_format: str) -> bool:
+        return name_id_format == SUBJECT_FORMAT
+
+    def ask(self, leg: Leg, *, now: datetime) -> GoTo:  # noqa: ARG002 nothing there ends
+        """The relying party's logout page, with `iss` and `sid` (Front-Channel Logout 2)."""
+        uri = self.settings.frontchannel_logout_uri
+        if uri is None:
+            raise PartnerUnusable(f"{self.partner.slug} has no frontchannel_logout_uri", code=NO_LOGOUT)
+        return GoTo(add_query(uri, (("iss", self.context.issuer), ("sid", leg.session_indexes[0]))))
+
+    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> Heard:
+        """Post a logout token (Back-Channel Logout 2.5). Raises PartnerUnusable, KeyRefused, FetchRefused."""
+        uri = self.settings.backchannel_logout_uri
+        if uri is None:
+            raise PartnerUnusable(f"{self.partner.slug} has no backchannel_logout_uri", code=NO_LOGOUT)
+        body = build_logout_form(self._sign_token(leg, now))
+        answer, _ = fetcher.post(uri, body, content_type=CONTENT_TYPE, max_bytes=MOST_ANSWER_BYTES)
+        if answer.status in _ENDED:
+            return NOTHING
+        return Heard(ANSWER_REFUSED, f"its status is {answer.status}, and 200 or 204 say that the session has ended")
+
+    def _sign_token(self, leg: Leg, now: datetime) -> str:
+        claims = build_logout_claims(
+            issuer=self.context.issuer,
+            audience=self.settings.client_id,
+            subject=leg.name_id,
+            sid=leg.session_indexes[0],
+            token_id=leg.request_id,
+            now=now,
+        )
+        key = self.context.find_token_key(self.settings.key)
+        return sign_jwt(key, claims, algorithm=self.settings.id_token_algorithm, typ=TYPE)
+
+    def answer_end(
+        self,
+        asker: Asker,
+        *,
+        answer_id: str,  # noqa: ARG002 it is not named
+        is_complete: bool,  # noqa: ARG002 it cannot be told
+        now: datetime,  # noqa: ARG002 nor when
+    ) -> GoTo:
+        """Back to the relying party, if it may still be come back to there (RP-Initiated Logout 3)."""
+        url = build_return_url(self.settings, asker.return_to, asker.relay_state)
+        if url is None:
+            raise PartnerUnusable(f"{self.partner.slug} has no such place to come back to", code=NO_LOGOUT)
+        return GoTo(url)
+
+
+def find_oidc_voice(snapshot: Snapshot, partner: Partner) -> OidcVoice | None:
+    """The voice for a relying party; None for a partner of another protocol."""
+    settings = partner.settings
+    return OidcVoice(settings, snapshot.find_context(partner)) if isinstance(settings, OidcSettings) else None

@@ -1,0 +1,347 @@
+"""Sign-on that starts at the partner: what is the same in every protocol, from the verified request on.
+
+Owns: which link serves a request, its wait for the payer's sign-in in the one browser that brought it, going on with it
+once, what is answered at the partner and what on a page of ours, and the records of what is refused. Does not own:
+reading and verifying a request (`saml_sign_on.py`, `authorization.py`: the callers), everything from the portal session
+on (`launch.py`), pages and cookies (`web/sign_on.py`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Protocol
+
+from saml_bridge.billers.snapshot import Snapshot
+from saml_bridge.flows.launch.launch import (
+    ChooseAccount,
+    Launcher,
+    LaunchRequest,
+    Outcome,
+    SignIn,
+    find_location,
+    find_origins,
+)
+from saml_bridge.model.document import Biller, Link, Partner
+from saml_bridge.model.errors import (
+    BridgeError,
+    DatabaseUnavailable,
+    LaunchRefused,
+    NotRecorded,
+    PartnerUnusable,
+    RequestRefused,
+    SignOnOver,
+    SourceUnavailable,
+)
+from saml_bridge.model.values import Credentials, TraceId
+from saml_bridge.portal.session_source import SessionSource
+from saml_bridge.protocols.interface import PartnerRequest, Reply
+from saml_bridge.storage.audit import Entry, Kind
+from saml_bridge.storage.exchanges import Exchanges, PendingSignOn, Purpose
+
+WAIT = timedelta(minutes=10)
+"""How long a request waits for the payer's sign-in."""
+
+_LOCAL = (NotRecorded, DatabaseUnavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of a browser to a sign-on address of ours.
+
+    `browser` is the value of the cookie that binds waiting requests to it, None when it has none. `link` is what the
+    address says that a waiting request is for: good for an offer, never for a decision. The rest is as in
+    `LaunchRequest`.
+    """
+
+    biller: str
+    credentials: Credentials
+    trace_id: TraceId
+    browser: str | None = None
+    account: str | None = None
+    remembered: str | None = None
+    chosen: bool = False
+    returned: bool = False
+    unseen: bool = False
+    link: str | None = None
+
+    def without_choices(self) -> Visit:
+        """The visit that brings a new request.
+
+        What its address says beside the message counts for nothing: only pages of ours lead to an address that says
+        more.
+        """
+        return replace(self, account=None, chosen=False, returned=False, link=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The partner is told, in its own protocol, that it does not get what it asked for."""
+
+    biller: Biller
+    partner: Partner
+    reply: Reply
+    origins: tuple[str, ...]
+    error: BridgeError
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The request waits; the browser comes back for it by itself, with the cookies that it did not send this time."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The portal or the database does not answer now; the request waits, and the payer may try again."""
+
+    error: BridgeError
+
+
+@dataclass(frozen=True, slots=True)
+class WayOn:
+    """What is left to a payer whose request is over: whether the portal has a session, and what to open instead."""
+
+    is_signed_in: bool
+    link: Link | None
+    partner_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the browser gets. `ask` is the launch that was tried; `browser` is set as a cookie when it is not None."""
+
+    outcome: Outcome | Declined | Resume | Held
+    ask: LaunchRequest
+    browser: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request that was verified and taken, with all that it takes to answer it. `link` is a slug.
+
+    `account` and `callback` are what the launch is for, where the request itself was started by a launch.
+    """
+
+    partner: Partner
+    link: str
+    asked: PartnerRequest
+    account: str | None = None
+    callback: str | None = None
+
+
+class Dialect(Protocol):
+    """What one protocol does in its own way."""
+
+    @property
+    def refusal(self) -> type[LaunchRefused]:
+        """The error that is meant for the partner, whatever the payer sees otherwise."""
+
+    @property
+    def purpose(self) -> Purpose:
+        """What the tokens of its waiting requests are for."""
+
+    def speaks(self, partner: Partner) -> bool:
+        """Whether the partner speaks this protocol."""
+
+    def find_default_link(self, partner: Partner) -> str | None:
+        """The slug of the link that is set to serve what this partner starts."""
+
+    def read_request(self, stored: str) -> PartnerRequest:
+        """What `PartnerRequest.to_json` wrote."""
+
+    def build_refusal(self, taken: Taken, error: BridgeError, snapshot: Snapshot, launcher: Launcher) -> Reply:
+        """The message that tells the partner. Raises BridgeError."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignOn:
+    """What every sign-on in one protocol needs, wired once."""
+
+    launcher: Launcher
+    exchanges: Exchanges
+    dialect: Dialect
+
+    def take(self, token: str, visit: Visit, known: dict[str, str]) -> tuple[Snapshot, Partner, PartnerRequest]:
+        """A request that waited for this browser, once, with the configuration in force. Raises RequestRefused.
+
+        `known` is what `recording` gave.
+        """
+        check_seen(visit)  # before it is taken: a prefetch must not use it up
+        pending = None
+        if visit.browser is not None:
+            pending = self.exchanges.take_sign_on(
+                self.dialect.purpose, token=token, browser=visit.browser, biller=visit.biller, now=self.launcher.clock()
+            )
+        if pending is None:
+            detail = "no request waits under this token for this browser: it is used, older than 10 minutes, or not its"
+            raise SignOnOver(detail)
+        known["partner"] = pending.partner
+        snapshot = self.launcher.registry.find_current(visit.biller)
+        partner = snapshot.biller.find_partner(pending.partner)
+        if partner is None or not self.dialect.speaks(partner):
+            raise RequestRefused("the partner was removed while its request waited", code="issuer-unknown")
+        return snapshot, partner, self.dialect.read_request(pending.request)
+
+    def go_on(
+        self, taken: Taken, visit: Visit, source: SessionSource, *, token: str | None = None, park: bool = False
+    ) -> Answer:
+        """Launch; what must wait for the payer is kept again under the same token, since it was taken.
+
+        With `park` it waits at once: the browser did not send the portal's cookie with a post of another site, and does
+        so with the request that it makes by itself next. Raises a BridgeError, recorded, for what cannot be answered at
+        the partner.
+        """
+        token = token or secrets.token_urlsafe(32)
+        ask = self._ask(taken, visit, token)
+        if park:
+            browser = self._keep(taken.partner, taken.asked, token, visit)
+            return Answer(Resume(ask.find_path()), ask, browser)
+        try:
+            outcome = self.launcher.launch(ask, source)
+        except self.dialect.refusal as error:
+            return self.decline(taken, visit, error)
+        except _LOCAL as error:
+            return self._hold(taken, visit, ask, error, token=token)
+        except BridgeError as error:
+            if taken.asked.is_passive:
+                return self.decline(taken, visit, error)
+            if isinstance(error, SourceUnavailable):
+                return self._hold(taken, visit, ask, error, token=token)
+            raise
+        if isinstance(outcome, SignIn):
+            waiting = taken.asked.note_sign_in(outcome.auth_time)
+            return Answer(outcome, ask, self._keep(taken.partner, waiting, token, visit))
+        if isinstance(outcome, ChooseAccount):
+            return Answer(outcome, ask, self._keep(taken.partner, taken.asked, token, visit))
+        return Answer(outcome, ask)
+
+    def decline(self, taken: Taken, visit: Visit, error: BridgeError) -> Answer:
+        """Tell the partner; the refusal is recorded already."""
+        snapshot = self.launcher.registry.find_current(visit.biller)
+        reply = self.dialect.build_refusal(taken, error, snapshot, self.launcher)
+        origins = find_origins(find_location(reply), taken.partner.origins)
+        return Answer(Declined(snapshot.biller, taken.partner, reply, origins, error), self._ask(taken, visit, ""))
+
+    def find_link(self, biller: Biller, partner: Partner) -> str:
+        """The link that serves a sign-on which the partner starts: the one that is set, or its only one. Never a guess.
+
+        Raises RequestRefused, PartnerUnusable.
+        """
+        own, default = (
+            [one for one in biller.links if one.partner == partner.slug],
+            self.dialect.find_default_link(partner),
+        )
+        enabled = [link.slug for link in own if link.enabled and default in (None, link.slug)]
+        if not enabled:
+            raise RequestRefused(
+                f"no link to the partner {partner.slug} is enabled that could serve it", code="link-disabled"
+            )
+        if len(enabled) > 1:
+            detail = (
+                f"the partner {partner.slug} has {len(enabled)} enabled links and no default_link: set default_link"
+            )
+            raise PartnerUnusable(detail, code="default-link-missing")
+        return enabled[0]
+
+    def find_way_on(self, over: SignOnOver, visit: Visit, source: SessionSource) -> WayOn:
+        """What a payer can do whose request is over. Nothing here refuses: the page does without what is not known."""
+        signed_in = self._is_signed_in(visit, source)
+        try:
+            biller = self.launcher.registry.find_current(visit.biller).biller
+            partner = None if over.partner is None else biller.find_partner(over.partner)
+            slug = visit.link if partner is None else self.find_link(biller, partner)
+        except BridgeError:
+            return WayOn(signed_in, None)
+        link = None if slug is None else biller.find_link(slug)
+        partner = None if link is None or not link.enabled else biller.find_partner(link.partner)
+        return WayOn(signed_in, None) if partner is None else WayOn(signed_in, link, partner.name)
+
+    def _is_signed_in(self, visit: Visit, source: SessionSource) -> bool:
+        now = self.launcher.clock()
+        try:
+            session = source.find_session(visit.credentials, now=now)
+            self.launcher.check_not_ended(session)
+        except BridgeError:
+            return False
+        return session.biller == visit.biller
+
+    @contextmanager
+    def recording(self, visit: Visit) -> Iterator[dict[str, str]]:
+        """Record what is refused before the launch does so itself, with what is known by then (`partner`, `link`)."""
+        known: dict[str, str] = {}
+        try:
+            yield known
+        except _LOCAL:
+            raise
+        except BridgeError as error:
+            if isinstance(error, SignOnOver):
+                error.partner = known.get("partner")
+            self.record(visit, error, **known)
+            raise
+
+    def record(self, visit: Visit, error: BridgeError, *, link: str | None = None, partner: str | None = None) -> None:
+        """Record a refusal."""
+        self.launcher.audit.record(
+            Entry(
+                kind=Kind.SIGN_ON_REFUSED,
+                at=self.launcher.clock(),
+                trace_id=visit.trace_id,
+                biller=visit.biller,
+                link=link,
+                partner=partner,
+                code=error.code,
+                detail=error.diagnosis(),
+            )
+        )
+
+    def _hold(self, taken: Taken, visit: Visit, ask: LaunchRequest, error: BridgeError, *, token: str) -> Answer:
+        """Let the payer try again: nothing has left. Raises `error` itself when the request cannot be kept either."""
+        try:
+            return Answer(Held(error), ask, self._keep(taken.partner, taken.asked, token, visit))
+        except _LOCAL:
+            raise error from None
+
+    def _ask(self, taken: Taken, visit: Visit, token: str) -> LaunchRequest:
+        return LaunchRequest(
+            biller=visit.biller,
+            link=taken.link,
+            credentials=visit.credentials,
+            trace_id=visit.trace_id,
+            account=visit.account or taken.account,
+            callback=taken.callback,
+            remembered=visit.remembered,
+            chosen=visit.chosen,
+            returned=visit.returned and taken.asked.sent_to_sign_in,
+            unseen=visit.unseen,
+            asked=taken.asked,
+            resume=token,
+        )
+
+    def _keep(self, partner: Partner, asked: PartnerRequest, token: str, visit: Visit) -> str:
+        """Let a request wait for this browser; gives the cookie that it is bound to."""
+        browser, now = visit.browser or secrets.token_urlsafe(32), self.launcher.clock()
+        try:
+            self.exchanges.keep_sign_on(
+                self.dialect.purpose,
+                token=token,
+                browser=browser,
+                biller=visit.biller,
+                pending=PendingSignOn(partner.slug, asked.to_json(), asked.session_length),
+                now=now,
+                until=min(now, asked.received_at) + WAIT,
+            )
+        except RequestRefused as error:
+            self.record(visit, error, partner=partner.slug)
+            raise
+        return browser
+
+
+def check_seen(visit: Visit) -> None:
+    """Whether a person sees the answer. Raises RequestRefused."""
+    if visit.unseen:
+        raise RequestRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")

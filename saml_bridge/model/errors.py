@@ -1,0 +1,382 @@
+"""The one tree of errors. Standard library only.
+
+Each error has a stable `code` for machines, an `http_status`, a `public_message` that is safe for the payer (the
+English original of a translated text) and a `detail` that is only for the log, the audit trail and the command line.
+Errors that come from a check carry its findings.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+from saml_bridge.model.values import Finding
+
+FIX: Final = "Fix:"
+"""What a fix begins with in a reason."""
+
+
+class BridgeError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+    code: str = "internal"
+    http_status: ClassVar[int] = 500
+    public_message: ClassVar[str] = "Something went wrong on our side."
+
+    def __init__(self, detail: str = "", *, code: str | None = None, findings: Iterable[Finding] = ()) -> None:
+        super().__init__(detail or self.public_message)
+        self.detail = detail
+        self.findings = tuple(findings)
+        if code is not None:
+            self.code = code
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may succeed in a moment."""
+        return self.http_status == 503
+
+    def diagnosis(self) -> str:
+        """The whole reason, for the log and the audit trail: the detail, and each finding with its fix.
+
+        A message that stands in the detail is not said again; a fix begins with FIX.
+        """
+        said = [self.detail]
+        for one in self.findings:
+            said.append("" if one.message in self.detail else f"[{one.code}] {one.message}")
+            said.append(f"{FIX} {one.fix}" if one.fix else "")
+        return " ".join(part for part in dict.fromkeys(said) if part)
+
+
+class Fault(BridgeError):
+    """An exception that nobody foresaw, which is the `__cause__`; `detail` names its type and place, never its text.
+
+    `is_recorded` says that a record of it stands in the audit trail already.
+    """
+
+    code = "fault"
+    is_recorded: bool = False
+
+    @property
+    def passes(self) -> bool:
+        """Nobody knows, and it costs nothing to try."""
+        return True
+
+
+def explain_fault(raised: Exception) -> BridgeError:
+    """The exception itself if it is of this tree, else the Fault that stands for it."""
+    if isinstance(raised, BridgeError):
+        return raised
+    places = [(frame.f_globals.get("__name__", ""), line) for frame, line in traceback.walk_tb(raised.__traceback__)]
+    own = [place for place in places if place[0].startswith("saml_bridge")]
+    module, line = (own or places or [("nowhere", 0)])[-1]
+    fault = Fault(f"{type(raised).__name__} at {module}, line {line}")
+    fault.__cause__ = raised
+    return fault
+
+
+class SettingsInvalid(BridgeError):
+    """The environment does not make a working service; `findings` name every variable at fault."""
+
+    code = "settings-invalid"
+
+
+class KeyRefused(BridgeError):
+    """A key file is missing, readable by others, broken or too weak."""
+
+    code = "key-refused"
+
+
+class ConfigInvalid(BridgeError):
+    """A configuration document breaks its schema; `findings` name every place."""
+
+    code = "config-invalid"
+    http_status = 422
+    public_message = "The configuration has errors."
+
+
+class ConfigConflict(BridgeError):
+    """Another revision was published after the one that this change is based on."""
+
+    code = "config-conflict"
+    http_status = 409
+    public_message = "Somebody else published a change in the meantime."
+
+
+class XmlRefused(BridgeError):
+    """XML that is not read any further: not well-formed, a document type, too deep, too large..."""
+
+    code = "xml-refused"
+    http_status = 400
+    public_message = "The XML document cannot be accepted."
+
+
+class SignatureRefused(BridgeError):
+    """A signature that does not cover what it must, uses what it must not, or does not verify."""
+
+    code = "signature-refused"
+    http_status = 400
+    public_message = "The signature cannot be accepted."
+
+
+class MetadataRefused(BridgeError):
+    """Partner metadata with at least one finding that refuses."""
+
+    code = "metadata-refused"
+    http_status = 422
+    public_message = "The metadata cannot be accepted."
+
+
+class RequestRefused(BridgeError):
+    """A partner's message that must not be acted on, and that cannot be answered at the partner either.
+
+    The payer gets a page that says so in plain words; the `code` and `detail` are for the log and the audit trail.
+    """
+
+    code = "request-refused"
+    http_status = 400
+    public_message = (
+        "We could not read the other website's request to sign you in. Please start again from your bill portal."
+    )
+
+
+class SignOnOver(RequestRefused):
+    """A partner's request that does not wait here: it was used, waited for too long, or is another browser's.
+
+    `partner` is the slug of the one that it came from, where that is known.
+    """
+
+    partner: str | None = None
+    code = "sign-on-not-waiting"
+    public_message = "This address works once, and only for a short time. Please start again from your bill portal."
+
+
+class LogoutRefused(RequestRefused):
+    """A sign-out that was asked for in a way that is not accepted."""
+
+    code = "logout-refused"
+    public_message = (
+        "We could not read the other website's request to sign you out. To be sure, close all windows of your browser."
+    )
+
+
+class LogoutUnasked(LogoutRefused):
+    """A sign-out that no payer is seen to ask for: by a frame, a prefetch, another site's form."""
+
+    code = "logout-unasked"
+    http_status = 403
+    public_message = "Please sign out in your bill portal."
+
+
+class FetchRefused(BridgeError):
+    """Something from another server that was not fetched, or not taken: the address, the connection, the answer.
+
+    `sent` says whether the request may have reached the server, `status` what it answered, if that is the matter.
+    `fix` is the end of the detail that says what to do.
+    """
+
+    code = "fetch-refused"
+    http_status = 502
+    public_message = "Another server could not be reached."
+    sent: bool = True
+    status: int | None = None
+    fix: str = ""
+
+
+class HeadersTooLarge(BridgeError):
+    """A request whose headers are larger than is read; mostly a browser with many cookies of a site."""
+
+    code = "headers-too-large"
+    http_status = 431
+    public_message = (
+        "Your browser sends more than we can read. Please delete the cookies of your bill portal, "
+        "and sign in there again."
+    )
+
+
+class NotFound(BridgeError):
+    """Unknown, disabled, or another biller's: the payer is told the same."""
+
+    code = "not-found"
+    http_status = 404
+    public_message = "We could not find that link."
+
+
+class BillerUnknown(NotFound):
+    """`slug` is what was asked for."""
+
+    code = "biller-unknown"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(f"there is no biller {slug[:100]!r}")
+        self.slug = slug
+
+
+class LogoutUnknown(NotFound):
+    """A sign-out of this address is not under way, or no longer."""
+
+    code = "logout-unknown"
+    public_message = "This sign-out is over."
+
+
+class LinkUnknown(NotFound):
+    code = "link-unknown"
+
+
+class LinkDisabled(NotFound):
+    code = "link-disabled"
+
+
+class LinkHidden(NotFound):
+    """`visible_when` does not hold for this account."""
+
+    code = "link-hidden"
+
+
+class SessionAbsent(BridgeError):
+    """Nobody is signed in, as far as the session source can tell: the payer goes to the portal's sign-in.
+
+    Also raised for a credential that is expired, forged or malformed; `code` and `detail` keep the reason.
+    """
+
+    code = "session-absent"
+    http_status = 401
+    public_message = "Please sign in first."
+
+
+class SessionEnded(SessionAbsent):
+    """A session of which the source tells, and which a sign-out has ended: a new one is needed."""
+
+    code = "session-ended"
+
+
+class SourceUnavailable(BridgeError):
+    """The session source cannot answer now."""
+
+    code = "source-unavailable"
+    http_status = 503
+    public_message = "We cannot reach your bill portal right now. Please try again in a moment."
+
+
+class LaunchRefused(BridgeError):
+    """The launch must not go on; `code` and `findings` keep the reason, the payer gets none of it."""
+
+    code = "launch-refused"
+    http_status = 403
+    public_message = "We could not open this page for you."
+
+
+class StatusRefused(LaunchRefused):
+    """A sign-on that the partner asked for, and is told in its own protocol that it cannot have.
+
+    `status` and `sub_status` are SAML status codes (SAML 2.0 Core 3.2.2.2).
+    """
+
+    code = "status-refused"
+
+    def __init__(self, detail: str, *, code: str, status: str, sub_status: str) -> None:
+        super().__init__(detail, code=code)
+        self.status = status
+        self.sub_status = sub_status
+
+
+class AuthorizationRefused(LaunchRefused):
+    """An authorization that a relying party asked for, and is told at its redirect URI that it cannot have.
+
+    `error` is the name of RFC 6749 (4.1.2.1) or OpenID Connect Core (3.1.2.6); `detail` is for the log alone, and
+    `description` is what the relying party's developers read: never anything of the payer.
+    """
+
+    code = "authorization-refused"
+
+    def __init__(self, detail: str, *, error: str, code: str | None = None, description: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.error = error
+        self.description = description
+
+
+class ClientRefused(BridgeError):
+    """A relying party's own request (token, UserInfo, pushed request) that is answered with an error of the RFCs.
+
+    `error` is the name of RFC 6749 (5.2), RFC 6750 (3.1) or RFC 9126 (2.3). `description` is what the caller is told
+    where that is less than the detail.
+    """
+
+    code = "client-refused"
+    http_status = 400
+    public_message = "The request is not accepted."
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        error: str,
+        status: int = 400,
+        code: str | None = None,
+        description: str | None = None,
+    ) -> None:
+        super().__init__(detail, code=code)
+        self.error = error
+        self.status = status
+        self.description = detail if description is None else description
+
+
+class MappingRefused(LaunchRefused):
+    """Required rules that found nothing (`mapping-required`) or a transform that failed (`mapping-transform`).
+
+    `findings` hold one entry a rule, with attribute and field names and never a field's value.
+    """
+
+    code = "mapping-required"
+    public_message = "Some of your account details that this page needs are missing. Please ask your utility for help."
+
+
+class ValueRefused(LaunchRefused):
+    """A value that the partner's message cannot carry; names the attribute, never the value."""
+
+    code = "value-refused"
+
+
+class PartnerUnusable(LaunchRefused):
+    """The partner's registered metadata or our key for it does not allow a reply now."""
+
+    code = "partner-unusable"
+    http_status = 503
+
+
+class DatabaseUnavailable(BridgeError):
+    """The database cannot be read or written now."""
+
+    code = "database-unavailable"
+    http_status = 503
+    public_message = "Something went wrong on our side. Please try again in a moment."
+
+
+class NotRecorded(BridgeError):
+    """The audit record could not be committed, so nothing may leave."""
+
+    code = "not-recorded"
+    http_status = 503
+    public_message = "Something went wrong on our side. Please try again in a moment."
+
+
+class AccountRefused(LaunchRefused):
+    """The account asked for is not one of the session's."""
+
+    code = "account-not-in-session"
+    public_message = "This account does not belong to the person who is signed in."
+
+
+class ImpersonationRefused(LaunchRefused):
+    """A customer-service agent acts for the payer, and the link does not allow that."""
+
+    code = "impersonation-not-allowed"
+    public_message = "This page cannot be opened while somebody else is helping with the account."
+
+
+class SignInFailed(BridgeError):
+    """The payer came back from the portal's sign-in, and there is still no session."""
+
+    code = "sign-in-failed"
+    http_status = 403
+    public_message = "We could not see that you are signed in. Please sign in to your bill portal and try again."

@@ -1,0 +1,342 @@
+"""Public keys of others, the portal's or a relying party's: a JWKS (RFC 7517) from a file or a URL.
+
+Owns: which keys are usable and for what, when they are read again, and the bounds of reading them. Called by `jwt.py`
+and, with a reading of its own, by `provider.py`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+import structlog
+import urllib3
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+from joserfc.util import urlsafe_b64decode
+
+from saml_bridge.model.comparisons import compare, show
+from saml_bridge.model.errors import SourceUnavailable
+from saml_bridge.model.strict_json import JsonRefused, parse_json
+from saml_bridge.network.connection_faults import Phase, explain
+from saml_bridge.portal.credentials import invalid
+from saml_bridge.portal.operator_urls import check_location
+
+_log = structlog.get_logger()
+
+MAX_JWKS_BYTES: Final = 256 * 1024
+
+JWKS_SETTING: Final = "SAML_BRIDGE_SESSION_JWKS"
+
+JWKS_REFRESH_SECONDS: Final = 600.0
+"""How old the portal's keys may get before they are read anew."""
+
+JWKS_RETRY_SECONDS: Final = 60.0
+"""How often at most the keys are read, whatever tokens ask for."""
+
+JWKS_DEADLINE_SECONDS: Final = 3.0
+"""From the start of a fetch, name resolution included, to its last byte."""
+
+MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 8192
+
+ALGORITHMS: Final = {
+    "RS256": JWSRegistry.algorithms["RS256"],
+    "ES256": JWSRegistry.algorithms["ES256"],
+    "EdDSA": JWSRegistry.algorithms["Ed25519"],
+    "Ed25519": JWSRegistry.algorithms["Ed25519"],
+}
+"""The closed list. RFC 9864 renames EdDSA to Ed25519; portals use either name."""
+
+_FITTING: Final[Mapping[tuple[object, object], frozenset[str]]] = {
+    ("RSA", None): frozenset({"RS256", "PS256"}),
+    ("EC", "P-256"): frozenset({"ES256"}),
+    ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),
+}
+"""Key type and curve to the algorithms that such a key may verify: a key never serves another family.
+
+PS256 is taken from relying parties alone: `jwt.py` asks for none but those of ALGORITHMS.
+"""
+
+_KEY_CLASSES: Final[Mapping[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+_PUBLIC_MEMBERS: Final = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y"), "OKP": ("kty", "crv", "x")}
+
+VerifyKey = RSAKey | ECKey | OKPKey
+
+
+@dataclass(frozen=True, slots=True)
+class _KeySet:
+    """The usable keys of one JWKS. `by_use` maps a kid (None: any key) and an algorithm to the keys that fit both."""
+
+    count: int = 0
+    kids: frozenset[str] = frozenset()
+    by_use: Mapping[tuple[str | None, str], tuple[VerifyKey, ...]] = field(default_factory=dict)
+
+    def find_key(self, kid: str | None, algorithm: str) -> VerifyKey | None:
+        """The one key that fits, None for a kid that is not here; raises SessionAbsent when the choice is not clear."""
+        found = self.by_use.get((kid, algorithm), ())
+        if len(found) > 1:
+            raise invalid(
+                "kid: is missing, and several keys fit" if kid is None else "kid: names several keys that fit"
+            )
+        if not found and kid in self.kids:
+            raise invalid(f"alg: {algorithm} does not fit the key that kid names, {show(kid)}")
+        return found[0] if found else None
+
+
+class Jwks:
+    """Somebody's public keys (RFC 7517), read from a file or a URL and kept; `owner` says in messages whose.
+
+    They are read at the first token, when they are older than `refresh_seconds`, and when a token names a key that is
+    not among them, but never twice within `retry_seconds`, failures included. One thread reads; the others go on with
+    the keys they have, and wait only when those do not answer their question. A failed reading leaves the keys as they
+    were; a JWKS without a usable key, which is an answer, does not. `clock` counts seconds and never runs backwards.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        read: Callable[[], bytes],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        refresh_seconds: float = JWKS_REFRESH_SECONDS,
+        retry_seconds: float = JWKS_RETRY_SECONDS,
+        owner: str = "the portal",
+    ) -> None:
+        self._owner = owner
+        self._location = location
+        self._read = read
+        self._clock = clock
+        self._refresh_seconds = refresh_seconds
+        self._retry_seconds = retry_seconds
+        self._reading = threading.Lock()
+        self._keys = _KeySet()
+        self._tried_at: float | None = None
+        self._failed = False
+
+    def find_key(self, kid: str | None, *, algorithm: str) -> VerifyKey:
+        """The key that a token's header asks for: of that kid, or without one the only key that fits the algorithm.
+
+        Raises SessionAbsent (`session-invalid`) for a key that the owner has not, SourceUnavailable when the owner's
+        keys cannot be read and those at hand do not answer.
+        """
+        if self._is_due(self._retry_seconds if self._failed else self._refresh_seconds):
+            self._refresh(wait=False)
+        key = self._keys.find_key(kid, algorithm)
+        if key is None:
+            self._refresh(wait=True)
+            key = self._keys.find_key(kid, algorithm)
+        if key is None and (self._failed or not self._keys.count):
+            raise SourceUnavailable(f"{self._owner}'s keys could not be read, and none at hand fits the token")
+        if key is None:
+            raise invalid(
+                f"kid: is not one of {self._owner}'s keys: {compare(kid, *sorted(self._keys.kids))}"
+                if kid is not None
+                else f"alg: none of {self._owner}'s keys fits"
+            )
+        return key
+
+    def _is_due(self, seconds: float) -> bool:
+        return self._tried_at is None or self._clock() - self._tried_at >= seconds
+
+    def _refresh(self, *, wait: bool) -> None:
+        """Read the keys, unless that was tried a moment ago or another thread is at it (`wait`: until it is done)."""
+        if not self._reading.acquire(blocking=wait):
+            return
+        try:
+            if self._is_due(self._retry_seconds):
+                self._tried_at = self._clock()
+                self._failed = True
+                self._keys = _parse_jwks(self._read())
+                self._failed = False
+                _log.info("jwks-read", location=self._location, keys=self._keys.count)
+        except SourceUnavailable as error:
+            _log.error("jwks-not-read", location=self._location, detail=error.detail, keys=self._keys.count)
+        finally:
+            self._reading.release()
+
+
+def open_jwks(location: str, *, ca_file: Path | None = None, setting: str = JWKS_SETTING) -> Jwks:
+    """The portal's keys from a file, or from an https URL (http only on this machine). Reads nothing yet.
+
+    `ca_file` holds the certificates to trust in place of the public ones. Raises SettingsInvalid, which names
+    `setting`, for a URL that is not acceptable.
+    """
+    if "://" not in location:
+        return Jwks(location, lambda: _read_jwks_file(Path(location)))
+    fix = "Give a file, or an https:// URL; http:// works for this machine only."
+    url = check_location(location, setting=setting, kind="is neither a file nor", fix=fix)
+    return Jwks(f"{url.scheme}://{url.netloc}{url.path}", UrlReader(location, ca_file=ca_file))
+
+
+def _parse_jwks(content: bytes) -> _KeySet:
+    """Read the keys that can verify a token and log why others cannot. Raises SourceUnavailable when it is no JWKS."""
+    try:
+        document = parse_json(content)
+    except JsonRefused as error:
+        raise SourceUnavailable(f"the JWKS {error}") from None
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise SourceUnavailable("the JWKS is not a JSON object with a list of keys")
+    count, kids = 0, set[str]()
+    by_use: dict[tuple[str | None, str], tuple[VerifyKey, ...]] = {}
+    for position, entry in enumerate(entries):
+        try:
+            key, kid, algorithms = _parse_key(entry)
+        except _KeyIgnored as reason:
+            _log.warning("jwks-key-ignored", position=position, detail=str(reason))
+            continue
+        count += 1
+        kids.update(() if kid is None else (kid,))
+        for use in {(name, algorithm) for name in (kid, None) for algorithm in algorithms}:
+            by_use[use] = (*by_use.get(use, ()), key)
+    return _KeySet(count, frozenset(kids), by_use)
+
+
+class _KeyIgnored(Exception):
+    """Why an entry of a JWKS verifies no tokens."""
+
+
+def _parse_key(entry: object) -> tuple[VerifyKey, str | None, frozenset[str]]:
+    """A public key, its kid and the algorithms it may verify (RFC 7517 section 4, RFC 7518 section 6)."""
+    if not isinstance(entry, dict):
+        raise _KeyIgnored("is not an object")
+    kty, kid, curve = entry.get("kty"), entry.get("kid"), entry.get("crv")
+    algorithms = _FITTING.get((kty, curve if kty != "RSA" else None)) if _are_texts(kty, curve, kid) else None
+    if algorithms is None:
+        raise _KeyIgnored(f"is of a type that no accepted algorithm ({', '.join(ALGORITHMS)}) uses")
+    if "d" in entry:
+        raise _KeyIgnored("is a private key: whoever can read the JWKS could sign with it")
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        raise _KeyIgnored("is not for signatures")
+    if "alg" in entry and entry["alg"] not in sorted(algorithms):
+        raise _KeyIgnored("is for an algorithm that is not accepted")
+    if "alg" in entry and kty == "RSA":
+        algorithms = frozenset({entry["alg"]})
+    return _import_key(entry), kid, algorithms
+
+
+def _are_texts(*values: object) -> bool:
+    return all(value is None or isinstance(value, str) for value in values)
+
+
+def _import_key(entry: Mapping[str, Any]) -> VerifyKey:
+    """The public members alone, made a key that is known to work; the library only warns of a short RSA modulus."""
+    kty = entry["kty"]
+    try:
+        if kty == "RSA":
+            _check_rsa_size(int.from_bytes(urlsafe_b64decode(entry["n"].encode())).bit_length())
+        key = _KEY_CLASSES[kty].import_key({name: entry[name] for name in _PUBLIC_MEMBERS[kty]})
+        key.get_op_key("verify")
+    except (JoseError, ValueError, KeyError, TypeError, AttributeError):
+        raise _KeyIgnored("is broken") from None
+    return key
+
+
+def _check_rsa_size(bits: int) -> None:
+    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+        raise _KeyIgnored(f"has {bits} bits; RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS}")
+
+
+def _read_jwks_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JWKS_BYTES + 1)
+    except OSError as error:
+        raise SourceUnavailable(f"the file cannot be read ({error.strerror})") from None
+    if len(content) > MAX_JWKS_BYTES:
+        raise SourceUnavailable(f"the file is larger than {MAX_JWKS_BYTES} bytes")
+    return content
+
+
+class UrlReader:
+    """Reads one URL within bounds: of time in all and between two bytes, of size; no redirect, no proxy, no cookie.
+
+    A thread of its own does the work, so that the deadline holds for name resolution and for headers that drip. One
+    that outlives its deadline is left behind, and nothing new is started before it has ended.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        deadline_seconds: float = JWKS_DEADLINE_SECONDS,
+        max_bytes: int = MAX_JWKS_BYTES,
+    ) -> None:
+        self._url = url
+        self._verify: str | bool = str(ca_file) if ca_file else True
+        self._deadline_seconds = deadline_seconds
+        self._max_bytes = max_bytes
+        self._thread: threading.Thread | None = None
+
+    def __call__(self) -> bytes:
+        """The body of a 200 answer. Raises SourceUnavailable, which says what went wrong and nothing of the answer."""
+        if self._thread is not None and self._thread.is_alive():
+            raise SourceUnavailable("the attempt before is still going on")
+        answers: queue.SimpleQueue[bytes | SourceUnavailable] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._answer, args=(answers,), name="jwks", daemon=True)
+        self._thread.start()
+        try:
+            answer = answers.get(timeout=self._deadline_seconds)
+        except queue.Empty:
+            raise SourceUnavailable(f"no complete answer within {self._deadline_seconds} seconds") from None
+        if isinstance(answer, SourceUnavailable):
+            raise answer
+        return answer
+
+    def _answer(self, answers: queue.SimpleQueue[bytes | SourceUnavailable]) -> None:
+        try:
+            answers.put(self._fetch(time.monotonic() + self._deadline_seconds))
+        except SourceUnavailable as error:
+            answers.put(error)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            answers.put(self._explain(error, "waiting"))
+
+    def _fetch(self, deadline: float) -> bytes:
+        with requests.Session() as session:
+            session.trust_env = False
+            headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
+            with session.get(
+                self._url,
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=self._deadline_seconds,
+                verify=self._verify,
+            ) as response:
+                if response.status_code != requests.codes.ok:
+                    raise SourceUnavailable(f"the answer has status {response.status_code}")
+                if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                    raise SourceUnavailable("the answer is compressed, which was not asked for")
+                return self._read_body(response, deadline)
+
+    def _read_body(self, response: requests.Response, deadline: float) -> bytes:
+        body = bytearray()
+        while chunk := self._read_some(response):
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise SourceUnavailable(f"the answer is larger than {self._max_bytes} bytes")
+            if time.monotonic() > deadline:
+                raise SourceUnavailable("the answer was not complete in time")
+        return bytes(body)
+
+    def _read_some(self, response: requests.Response) -> bytes:
+        try:
+            chunk: bytes = response.raw.read1(self._max_bytes + 1, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._explain(error, "reading") from None
+        return chunk
+
+    def _explain(self, error: Exception, phase: Phase) -> SourceUnavailable:
+        port = urlsplit(self._url).port or (443 if self._url.startswith("https:") else 80)
+        return SourceUnavailable(f"the request failed: the server {explain(error, phase=phase, port=port)}")

@@ -1,0 +1,45 @@
+"""Which token a request carries: in the portal's cookie, or as `Authorization: Bearer`.
+
+Called by the sources whose credential is a token. Does not own what the token says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from saml_bridge.model.errors import SessionAbsent
+from saml_bridge.model.values import Credentials
+
+MAX_TOKEN_BYTES: Final = 16 * 1024
+
+
+def find_token(credentials: Credentials, *, cookie: str) -> str:
+    """The one token that the request carries, in the cookie of that name or as a bearer token.
+
+    Both may be there while they are the same; two different ones are two answers to "who is this?", and none is chosen.
+    Another authorization scheme says nothing of the payer. Raises SessionAbsent.
+    """
+    in_cookie = credentials.cookies.get(cookie) or None
+    bearer = _read_bearer(credentials.authorization)
+    if in_cookie is not None and bearer is not None and in_cookie != bearer:
+        raise invalid("the cookie and the Authorization header carry different tokens")
+    token = in_cookie if bearer is None else bearer
+    if token is None:
+        raise SessionAbsent("neither the cookie nor an Authorization header is there")
+    return token
+
+
+def invalid(detail: str) -> SessionAbsent:
+    """The error for a credential that is forged, broken, ambiguous or meant for somebody else."""
+    return SessionAbsent(detail, code="session-invalid")
+
+
+def _read_bearer(authorization: str | None) -> str | None:
+    """The token of an `Authorization: Bearer` (RFC 6750 section 2.1), or None for another scheme."""
+    scheme, _, rest = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    token = rest.strip()
+    if not token:
+        raise invalid("the Authorization header names the scheme Bearer and holds no token")
+    return token

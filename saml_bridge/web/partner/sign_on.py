@@ -1,0 +1,148 @@
+"""What the sign-on addresses of all protocols share: a visit as it came, the answer to it, and the cookies of both.
+
+Owns: reading a `Visit` from the request at hand, turning an `Answer` into a page, a redirect or a form, the cookie that
+a waiting request is bound to, one line of the log for each. Does not own: any decision about the request (`sign_on.py`
+and the protocol's module). Called by: `web/saml.py`, `web/authorize.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from flask import Response, redirect, request
+from flask_babel import gettext
+from structlog.typing import FilteringBoundLogger
+
+from saml_bridge.flows.launch.launch import LINK, Launcher
+from saml_bridge.flows.sign_on.sign_on import WAIT, Answer, Declined, Held, Resume, SignOn, Visit, WayOn
+from saml_bridge.model.document import Biller
+from saml_bridge.model.errors import Fault, SignOnOver
+from saml_bridge.model.values import Redirect, TraceId
+from saml_bridge.portal.session_source import SessionSource
+from saml_bridge.storage.exchanges import hash_token
+from saml_bridge.web.faults import answer_as_refusal, note_fault
+from saml_bridge.web.payer.launch import (
+    answer_outcome,
+    bind_browser,
+    find_biller,
+    is_unseen,
+    new_trace_id,
+    note_end,
+    read_launch_request,
+)
+from saml_bridge.web.payer.pages import answer_post, answer_redirect, is_https, render_error, render_page
+
+RESUME = "resume"
+"""The query parameter with the token of a request that waits."""
+
+
+def run_sign_on(
+    sign_on: SignOn,
+    log: FilteringBoundLogger,
+    biller: str,
+    source: SessionSource,
+    receive: Callable[[Visit], Answer],
+) -> Response:
+    """Take the request at hand through `receive`, which may raise BridgeError, and answer it, however it ends."""
+    started, launcher = time.perf_counter(), sign_on.launcher
+    trace_id = new_trace_id(launcher)
+    visit = _read_visit(biller, trace_id)
+    try:
+        answer = receive(visit)
+        response = _answer(launcher, answer)
+    except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
+        error = answer_as_refusal(launcher, raised, biller=biller, trace_id=trace_id)
+        known = find_biller(launcher.registry, biller)
+        if isinstance(error, SignOnOver):
+            response = _show_way_on(error, sign_on.find_way_on(error, visit, source), known, trace_id)
+        else:
+            response = render_error(error, trace_id=trace_id, biller=known)
+        note_end(log, "sign-on", trace_id=trace_id, biller=biller, link="", end=error, started=started)
+    else:
+        end = answer.outcome.error if isinstance(answer.outcome, Declined | Held) else answer.outcome
+        if isinstance(end, Fault):
+            note_fault(launcher, end, biller=biller, link=answer.ask.link, trace_id=trace_id)
+        note_end(log, "sign-on", trace_id=trace_id, biller=biller, link=answer.ask.link, end=end, started=started)
+    response.headers["X-Trace-Id"] = trace_id
+    return response
+
+
+def _show_way_on(error: SignOnOver, way: WayOn, biller: Biller | None, trace_id: TraceId) -> Response:
+    """The page of a request that is over: what happened, whether the payer is signed in, and what to open instead."""
+    is_used = error.code == "request-replayed"
+    path = f"/launch/{biller.slug}/{way.link.slug}" if biller is not None and way.link is not None else None
+    return render_page(
+        "sign_on_over.html",
+        biller=biller,
+        status=error.http_status,
+        heading=gettext("This sign-in was used already") if is_used else gettext("This sign-in is over"),
+        message=gettext(error.public_message),
+        is_signed_in=way.is_signed_in,
+        launch_path=path,
+        partner_name=way.partner_name,
+        trace_id=trace_id,
+    )
+
+
+def _read_visit(biller: str, trace_id: TraceId) -> Visit:
+    launch = read_launch_request(biller, "", trace_id)
+    return Visit(
+        biller=biller,
+        credentials=launch.credentials,
+        trace_id=trace_id,
+        browser=_find_browser(launch.credentials.cookies),
+        account=launch.account,
+        remembered=launch.remembered,
+        chosen=launch.chosen,
+        returned=launch.returned,
+        unseen=is_unseen(request, methods=("GET", "POST")),
+        link=request.args.get(LINK),
+    )
+
+
+def _answer(launcher: Launcher, answer: Answer) -> Response:
+    outcome = answer.outcome
+    if isinstance(outcome, Declined):
+        response = _decline(outcome)
+    elif isinstance(outcome, Held):
+        biller = find_biller(launcher.registry, answer.ask.biller)
+        response = render_error(
+            outcome.error, trace_id=answer.ask.trace_id, biller=biller, retry_url=answer.ask.find_path()
+        )
+    elif isinstance(outcome, Resume):
+        response = redirect(outcome.path, code=303)  # type: ignore[assignment]  # werkzeug's class is Flask's base
+    else:
+        response = answer_outcome(launcher, answer.ask, outcome)
+    if answer.browser is not None:
+        name = _cookie_name(answer.ask.resume if request.method == "POST" else None)
+        bind_browser(response, name, answer.browser, seconds=int(WAIT.total_seconds()))
+    return response
+
+
+def _decline(declined: Declined) -> Response:
+    if isinstance(declined.reply, Redirect):
+        return answer_redirect(declined.reply, biller_name=declined.biller.name, partner_name=declined.partner.name)
+    return answer_post(
+        reply=declined.reply,
+        origins=declined.origins,
+        biller_name=declined.biller.name,
+        partner_name=declined.partner.name,
+    )
+
+
+def _find_browser(cookies: Mapping[str, str]) -> str | None:
+    """The cookie that the request which is resumed is bound to; else the one that this browser has for any."""
+    token = request.args.get(RESUME)
+    own = None if token is None else cookies.get(_cookie_name(token))
+    return own or cookies.get(_cookie_name())
+
+
+def _cookie_name(token: str | None = None) -> str:
+    """The cookie that a waiting request is bound to; with the prefix that keeps other hosts of the site from it.
+
+    With a post of another site a browser does not send the cookie that it has, so each posted request has its own, and
+    two tabs do not take each other's.
+    """
+    name = "__Host-sign-on" if is_https() else "sign-on"
+    return name if token is None else f"{name}-{hash_token(token)[:16]}"
