@@ -11,13 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
-from saml_bridge.model.errors import BridgeError
 from saml_bridge.model.values import clean
 
 _INDENT = "    "
@@ -63,27 +61,8 @@ def _make_visible(_logger: object, _method: str, event: MutableMapping[str, Any]
     return event
 
 
-def trace_fault(error: BaseException | None) -> str:
-    """Where an exception came through, and those before it: types and places, without their texts.
-
-    A text may quote the value that the code stumbled over.
-    """
-    parts: list[str] = []
-    while error is not None:
-        parts.append("".join((*traceback.format_tb(error.__traceback__), type(error).__qualname__)))
-        error = error.__cause__ or error.__context__
-    return "\n\n".join(reversed(parts))
-
-
 _encode = json.JSONEncoder(default=repr).encode  # made once: json.dumps would make one a call
 
 
 def _dump(event: Any, **_: Any) -> bytes:
     return _encode(event).encode("ascii")
-
-
-def find_level(end: object) -> int:
-    """How loud the end of a request is: a refusal warns; what we or the servers that we need fail at is an error."""
-    if not isinstance(end, BridgeError):
-        return logging.INFO
-    return logging.ERROR if end.http_status >= 500 else logging.WARNING

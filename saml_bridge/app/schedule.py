@@ -14,8 +14,8 @@ from datetime import timedelta
 
 import structlog
 
-from saml_bridge.app.logging import trace_fault
 from saml_bridge.billers.partner_metadata.refresh import Refresher
+from saml_bridge.model.error_logging import trace_fault
 from saml_bridge.model.errors import BridgeError
 
 log = structlog.get_logger()

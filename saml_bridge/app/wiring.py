@@ -14,7 +14,7 @@ import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from saml_bridge.app.logging import find_level, set_up_logs
+from saml_bridge.app.logging import set_up_logs
 from saml_bridge.app.schedule import RefreshSchedule
 from saml_bridge.app.session_sources import open_sources
 from saml_bridge.app.settings import Settings
@@ -30,7 +30,9 @@ from saml_bridge.flows.sign_on.saml import open_saml_sign_on
 from saml_bridge.flows.tokens.clients import Provider
 from saml_bridge.flows.tokens.token_endpoint import TokenExchange
 from saml_bridge.keys.ring import KeyRing
+from saml_bridge.model.error_logging import find_level
 from saml_bridge.model.errors import BridgeError, KeyRefused, NotFound
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.network.client import AddressRule, Fetcher
 from saml_bridge.network.partner_calls import PartnerCalls
 from saml_bridge.portal.source_by_biller import SourceBook
@@ -55,7 +57,7 @@ from saml_bridge.web.partner.oidc import answer_error, answer_no_endpoint, creat
 from saml_bridge.web.partner.oidc_authorize import create_authorize_views
 from saml_bridge.web.partner.oidc_logout import create_oidc_logout_views
 from saml_bridge.web.partner.saml import create_saml_views
-from saml_bridge.web.payer.launch import create_launch_views, find_biller, new_trace_id
+from saml_bridge.web.payer.launch import create_launch_views, find_biller
 from saml_bridge.web.payer.logout import create_logout_views
 from saml_bridge.web.payer.pages import STATIC, build_pages, init_pages, render_error
 from saml_bridge.web.payer.rehearsal import create_rehearsal_views
@@ -147,7 +149,7 @@ def open_bridge(settings: Settings) -> Bridge:
         refreshes=refreshes,
         fetcher=_make_fetcher(settings, METADATA_SECONDS),
         clock=lambda: datetime.now(UTC),
-        new_trace_id=lambda: new_trace_id(launcher),
+        make_trace_id=lambda: make_trace_id(os.urandom),
     )
     sign_out = SignOut(
         registry=registry,
@@ -292,7 +294,7 @@ def _register_errors(bridge: Bridge) -> None:
 
     @bridge.app.errorhandler(BridgeError)
     def answer_refusal(error: BridgeError) -> Response:
-        trace_id = new_trace_id(bridge.launcher)
+        trace_id = make_trace_id(bridge.launcher.random_bytes)
         log.log(find_level(error), "refused", trace_id=trace_id, code=error.code, detail=error.diagnosis())
         if request.blueprint == "oidc":
             return answer_error(error)
@@ -303,16 +305,16 @@ def _register_errors(bridge: Bridge) -> None:
     @bridge.app.errorhandler(HTTPException)
     def answer_http(error: HTTPException) -> Response | HTTPException:
         if request.path.startswith("/api/"):
-            return answer_no_call(error, new_trace_id(bridge.launcher))
+            return answer_no_call(error, make_trace_id(bridge.launcher.random_bytes))
         if request.path.startswith("/oidc/") and not request.path.endswith("/authorize"):
-            return answer_no_endpoint(error, new_trace_id(bridge.launcher))
+            return answer_no_endpoint(error, make_trace_id(bridge.launcher.random_bytes))
         if error.code != 404:
             return error
         return render_error(NotFound("no such address"))
 
     @bridge.app.errorhandler(Exception)
     def answer_fault(error: Exception) -> Response:
-        trace_id = new_trace_id(bridge.launcher)
+        trace_id = make_trace_id(bridge.launcher.random_bytes)
         biller = str((request.view_args or {}).get("biller", ""))
         fault = answer_as_refusal(bridge.launcher, error, biller=biller, trace_id=trace_id)
         if request.path.startswith("/api/"):

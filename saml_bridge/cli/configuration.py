@@ -12,8 +12,8 @@ from saml_bridge.billers.publishing import PlannedFile, apply_plan, export_bille
 from saml_bridge.cli.group import FILE, cli, find_sources, now, opened, show_published
 from saml_bridge.cli.terminal import show_finding
 from saml_bridge.model.errors import ConfigInvalid
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Finding, clean
-from saml_bridge.web.payer.launch import new_trace_id
 
 SAID_BY_PLAN = "certificate-"
 """How the codes of findings begin that 'apply' does not repeat: these keys work all the same."""
@@ -59,7 +59,7 @@ def apply(file: Path, comment: str, author: str | None, accepted: tuple[str, ...
         _show_plan(planned, [one for one in planned.findings if one not in said])
         if said:
             click.echo(f"{len(said)} more about partners' certificates: 'saml-bridge plan {file}' says it.")
-        trace_id = new_trace_id(bridge.launcher)
+        trace_id = make_trace_id(bridge.launcher.random_bytes)
         published = apply_plan(
             bridge.registry,
             planned,

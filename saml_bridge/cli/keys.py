@@ -19,9 +19,9 @@ from saml_bridge.flows.key_rollover import METADATA_KEPT, KeyUse, RolloverRefuse
 from saml_bridge.flows.key_rollover import Change as KeyChange
 from saml_bridge.keys.ring import KeyKind
 from saml_bridge.model.errors import BridgeError
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Finding, Severity
 from saml_bridge.storage.rehearsals import VERDICTS, Verdict
-from saml_bridge.web.payer.launch import new_trace_id
 
 KEY_KINDS: tuple[KeyKind, ...] = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519")
 
@@ -110,7 +110,7 @@ def keys_rehearse(biller: str, partner: str, link: str | None, outcome: Verdict 
     if link is not None and outcome is not None:
         raise click.UsageError("--link and --outcome do not go together.")
     with opened() as bridge:
-        who, trace_id = name_operator(), new_trace_id(bridge.launcher)
+        who, trace_id = name_operator(), make_trace_id(bridge.launcher.random_bytes)
         if outcome is not None:
             made = bridge.rollover.judge_by_hand(biller, partner, outcome, actor=who, trace_id=trace_id)
             click.echo(f"{partner} of {biller}: {outcome} the key {made.key}")
@@ -217,7 +217,9 @@ def _confirm(message: str, question: str, *, code: str, fix: str) -> None:
 def _publish_change(bridge: Bridge, change: KeyChange) -> None:
     for note in change.notes:
         click.echo(note, err=True)
-    published = bridge.rollover.publish(change, author=name_operator(), trace_id=new_trace_id(bridge.launcher))
+    published = bridge.rollover.publish(
+        change, author=name_operator(), trace_id=make_trace_id(bridge.launcher.random_bytes)
+    )
     for finding in published.findings:
         show_finding(finding, err=True)
     show_published(published)

@@ -12,9 +12,9 @@ from saml_bridge.cli.group import FILE, cli, now, opened, refuse_unknown
 from saml_bridge.flows.launch.launch import ChooseAccount, Launched, LaunchRequest, Outcome
 from saml_bridge.mapping.fields import build_example
 from saml_bridge.model.errors import BridgeError, LaunchRefused, LinkUnknown, SignInFailed
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Credentials, Redirect
 from saml_bridge.portal.file_source import FileSource
-from saml_bridge.web.payer.launch import new_trace_id
 from saml_bridge.web.payer.pages import render_launch
 
 
@@ -41,7 +41,7 @@ def launch(biller: str, link: str, session: Path, account: str | None, callback:
             biller=biller,
             link=link,
             credentials=Credentials(),
-            trace_id=new_trace_id(bridge.launcher),
+            trace_id=make_trace_id(bridge.launcher.random_bytes),
             account=account,
             callback=callback,
             returned=True,

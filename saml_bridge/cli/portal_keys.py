@@ -10,9 +10,9 @@ from saml_bridge.app.installation import name_operator
 from saml_bridge.app.wiring import Bridge
 from saml_bridge.cli.group import cli, now, opened
 from saml_bridge.cli.terminal import make_console, make_table
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.storage.audit import Entry, Kind
 from saml_bridge.storage.portal_keys import CALLS, DEFAULT_OVERLAP, DEFAULT_PER_MINUTE, EVERY_BILLER, PortalKey
-from saml_bridge.web.payer.launch import new_trace_id
 
 
 @cli.group("portal-keys")
@@ -108,7 +108,7 @@ def _record_portal_key(bridge: Bridge, kind: Kind, key: PortalKey) -> None:
             Entry(
                 kind=kind,
                 at=now(),
-                trace_id=new_trace_id(bridge.launcher),
+                trace_id=make_trace_id(bridge.launcher.random_bytes),
                 biller=biller,
                 detail=f"{key.id} ({key.name}) for {', '.join(key.calls)}",
                 actor=name_operator(),

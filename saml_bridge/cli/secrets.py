@@ -16,6 +16,7 @@ from saml_bridge.cli.group import FILE, Instant, cli, now, opened, refuse_unknow
 from saml_bridge.cli.terminal import make_console, make_table
 from saml_bridge.model.errors import BillerUnknown
 from saml_bridge.model.nearest import suggest
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.storage.audit import Entry, Kind
 from saml_bridge.storage.partner_secrets import (
     DEFAULT_OVERLAP,
@@ -24,7 +25,6 @@ from saml_bridge.storage.partner_secrets import (
     SecretState,
     SecretUnknown,
 )
-from saml_bridge.web.payer.launch import new_trace_id
 
 _MOST_READ = 4 * MOST_CHARACTERS + 16
 """Enough to see that a longer text is too long."""
@@ -159,5 +159,5 @@ def secrets_revoke(biller: str, name: str) -> None:
 
 
 def _record(bridge: Bridge, kind: Kind, biller: str, detail: str, at: datetime) -> None:
-    trace_id = new_trace_id(bridge.launcher)
+    trace_id = make_trace_id(bridge.launcher.random_bytes)
     bridge.audit.record(Entry(kind, at, trace_id, biller, detail=detail, actor=name_operator()))

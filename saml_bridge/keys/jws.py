@@ -13,7 +13,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -38,15 +38,17 @@ from saml_bridge.model.document import (
 )
 from saml_bridge.model.errors import BridgeError, KeyRefused
 from saml_bridge.model.strict_json import JsonRefused, parse_json
-from saml_bridge.model.values import Finding, Severity
-from saml_bridge.protocols.interface import PartnerContext
 
 MAX_TOKEN_BYTES: Final = 16 * 1024
 
 KINDS: Final[Mapping[TokenAlgorithm, str]] = {"RS256": "rsa-2048", "ES256": "ec-p256", "EdDSA": "ed25519"}
 """The kind of key that each algorithm takes, as `saml-bridge keys create --kind` names it."""
 
-_WORDS: Final[Mapping[TokenAlgorithm, str]] = {"RS256": "an RSA key", "ES256": "a P-256 key", "EdDSA": "an Ed25519 key"}
+KEY_WORDS: Final[Mapping[TokenAlgorithm, str]] = {
+    "RS256": "an RSA key",
+    "ES256": "a P-256 key",
+    "EdDSA": "an Ed25519 key",
+}
 _SAME_AS_XML: Final[Mapping[TokenAlgorithm, SignatureAlgorithm]] = {"RS256": "rsa-sha256", "ES256": "ecdsa-sha256"}
 _COORDINATE_BYTES: Final = 32
 _KEYS_KEPT: Final = 4096
@@ -88,7 +90,7 @@ def sign_jwt(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgo
 def _encode_header(key: SigningKey, algorithm: TokenAlgorithm, typ: str | None) -> bytes:
     """The header's part of a token, the same for all tokens of one use."""
     if find_token_algorithm(key) != algorithm:
-        detail = f"key {key.name}: {algorithm} needs {_WORDS[algorithm]}, and it is another"
+        detail = f"key {key.name}: {algorithm} needs {KEY_WORDS[algorithm]}, and it is another"
         raise KeyRefused(detail, code="signature-algorithm-key")
     header = {"alg": algorithm, "kid": find_kid(key)} | ({} if typ is None else {"typ": typ})
     return urlsafe_b64encode(json.dumps(header, separators=(",", ":")).encode("ascii"))
@@ -240,39 +242,6 @@ def _check_claims(claims: Mapping[str, Any], *, issuer: str, audience: str | Non
         raise TokenRefused(detail, code="token-expired")
 
 
-def check_token_key(
-    context: PartnerContext, name: str | None, algorithm: TokenAlgorithm, where: str
-) -> Iterator[Finding]:
-    """Whether the key of this name, or the biller's current key for tokens, is there and of the algorithm's kind.
-
-    `where` is the place of the key's name below the partner, such as `oidc.key`.
-    """
-    shown = name or context.biller.tokens.keys.current
-    source = "" if name else " (tokens.keys.current)"
-    create = f"'saml-bridge keys create {shown} --kind {KINDS[algorithm]}'"
-    try:
-        key = context.find_token_key(name)
-    except KeyRefused as refused:
-        message = f"key: the key {shown!r}{source} cannot be used: {refused.detail}"
-        yield Finding("key-refused", Severity.ERROR, message, f"Make it with {create}, or name another.", where)
-        return
-    if not _fits(key, algorithm):
-        message = f"key: the key {shown!r}{source} is {_describe(key)}, and {algorithm} needs {_WORDS[algorithm]}"
-        fix = f"Name another key (made with 'saml-bridge keys create NAME --kind {KINDS[algorithm]}'), or algorithm."
-        yield Finding("key-kind", Severity.ERROR, message, fix, where)
-
-
-def _fits(key: PublishedKey, algorithm: TokenAlgorithm) -> bool:
-    try:
-        return find_token_algorithm(key) == algorithm
-    except KeyRefused:
-        return False
-
-
-def _describe(key: PublishedKey) -> str:
-    return {"rsa": "an RSA key", "ec": f"a {key.curve} key", "ed25519": "an Ed25519 key"}[key.kind]
-
-
 # Which keys a biller's tokens need
 
 
@@ -304,24 +273,3 @@ def list_needed_keys(biller: Biller) -> frozenset[str]:
     keys = biller.tokens.keys
     rolled = [keys.next, keys.previous] if any(used) else []
     return frozenset(name for name in (*used, *rolled) if name is not None)
-
-
-def check_biller_keys(biller: Biller, find_published: Callable[[str], PublishedKey]) -> Iterator[Finding]:
-    """Whether the biller's keys for tokens are there, as far as no partner's own check asks.
-
-    That they sign tokens alone is a matter of all billers together (`registry/holdings.py`).
-    """
-    needed = list_needed_keys(biller)
-    for use in ("next", "previous"):
-        name = getattr(biller.tokens.keys, use)
-        if name in needed:
-            yield from _check_published(name, use, find_published)
-
-
-def _check_published(name: str, use: str, find_published: Callable[[str], PublishedKey]) -> Iterator[Finding]:
-    try:
-        find_kid(find_published(name))
-    except KeyRefused as refused:
-        message = f"{use}: the key {name!r} cannot be used: {refused.detail}"
-        fix = "Make it with 'saml-bridge keys create', or name another."
-        yield Finding("key-refused", Severity.ERROR, message, fix, f"tokens.keys.{use}")

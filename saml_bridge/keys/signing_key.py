@@ -1,21 +1,13 @@
-"""Our signatures: signing keys as values, and enveloped XML signatures on elements that were built here.
+"""Signing keys as values: which keys may sign, and one signature over bytes.
 
-Owns: which keys and algorithms may sign (never SHA-1), loading a key with its certificate, the one form of XML
-signature that we issue. Does not own: where key files lie and who may read them (`keys.py`), which key a biller uses,
-and the verification of what others signed (`verify.py`). Called by `response.py` and whatever else issues messages.
-
-The form is that of SAML 2.0 Core, section 5.4: one Reference to the element's ID, enveloped transform, exclusive
-canonicalization, the signing certificate in KeyInfo. lxml canonicalizes, `cryptography` signs: the same bytes that
-python-xmlsec would make (tests hold the two against each other), at a third of its overhead.
+Owns: the kinds of key and the algorithms that may sign (never SHA-1), loading a key with its certificate, making a
+signature value. Does not own: where key files lie (`ring`), XML signatures (`protocols.saml.xml.sign`), tokens (`jws`).
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import copy
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -27,15 +19,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from lxml import etree
 
 from saml_bridge.model.document import SignatureAlgorithm
 from saml_bridge.model.errors import BridgeError, KeyRefused
 from saml_bridge.model.values import B64Str, Sha256Hex
-
-DS = "http://www.w3.org/2000/09/xmldsig#"
-EXCLUSIVE_C14N = "http://www.w3.org/2001/10/xml-exc-c14n#"
-ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
 
 LEAST_RSA_BITS = 2048
 MOST_RSA_BITS = 4096
@@ -81,7 +68,7 @@ class SigningKey(PublishedKey):
 
 
 @dataclass(frozen=True, slots=True)
-class _Algorithm:
+class Algorithm:
     """`digest` is for the Reference and of the same family as the signature's hash."""
 
     uri: str
@@ -95,27 +82,28 @@ _SHA256 = (hashes.SHA256(), "http://www.w3.org/2001/04/xmlenc#sha256", hashlib.s
 _SHA384 = (hashes.SHA384(), "http://www.w3.org/2001/04/xmldsig-more#sha384", hashlib.sha384)
 _SHA512 = (hashes.SHA512(), "http://www.w3.org/2001/04/xmlenc#sha512", hashlib.sha512)
 
-_ALGORITHMS: dict[SignatureAlgorithm, _Algorithm] = {
-    "rsa-sha256": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#rsa-sha256", "rsa", *_SHA256),
-    "rsa-sha384": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#rsa-sha384", "rsa", *_SHA384),
-    "rsa-sha512": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#rsa-sha512", "rsa", *_SHA512),
-    "ecdsa-sha256": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256", "ec", *_SHA256),
-    "ecdsa-sha384": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384", "ec", *_SHA384),
-    "ecdsa-sha512": _Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha512", "ec", *_SHA512),
+
+SIGNATURE_ALGORITHMS: dict[SignatureAlgorithm, Algorithm] = {
+    "rsa-sha256": Algorithm("http://www.w3.org/2001/04/xmldsig-more#rsa-sha256", "rsa", *_SHA256),
+    "rsa-sha384": Algorithm("http://www.w3.org/2001/04/xmldsig-more#rsa-sha384", "rsa", *_SHA384),
+    "rsa-sha512": Algorithm("http://www.w3.org/2001/04/xmldsig-more#rsa-sha512", "rsa", *_SHA512),
+    "ecdsa-sha256": Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256", "ec", *_SHA256),
+    "ecdsa-sha384": Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384", "ec", *_SHA384),
+    "ecdsa-sha512": Algorithm("http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha512", "ec", *_SHA512),
 }
+"""Each signature algorithm by its name in configuration files (RFC 9231)."""
 
 _RSA_PADDING = padding.PKCS1v15()
-_PLAIN_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 def find_algorithm_uri(algorithm: SignatureAlgorithm) -> str:
     """The URI by which signatures name the algorithm (RFC 9231, 2.3)."""
-    return _ALGORITHMS[algorithm].uri
+    return SIGNATURE_ALGORITHMS[algorithm].uri
 
 
 def find_key_kind(algorithm: SignatureAlgorithm) -> KeyKind:
     """The kind of key that the algorithm takes."""
-    return _ALGORITHMS[algorithm].key_kind
+    return SIGNATURE_ALGORITHMS[algorithm].key_kind
 
 
 def fit_algorithm(algorithm: SignatureAlgorithm, kind: KeyKind) -> SignatureAlgorithm:
@@ -123,8 +111,8 @@ def fit_algorithm(algorithm: SignatureAlgorithm, kind: KeyKind) -> SignatureAlgo
 
     Raises KeyRefused (key-kind) for a kind that never signs XML.
     """
-    wanted = _ALGORITHMS[algorithm].digest_uri
-    for name, one in _ALGORITHMS.items():
+    wanted = SIGNATURE_ALGORITHMS[algorithm].digest_uri
+    for name, one in SIGNATURE_ALGORITHMS.items():
         if (one.key_kind, one.digest_uri) == (kind, wanted):
             return name
     raise KeyRefused(f"an {kind} key does not sign XML: name an RSA, P-256 or P-384 key", code="key-kind")
@@ -226,8 +214,8 @@ def make_signature(key: SigningKey, algorithm: SignatureAlgorithm, data: bytes) 
     with the certificate's key, since a signature that went wrong in an RSA computation can give the private key away.
     Raises KeyRefused (signature-algorithm-key) for an algorithm of another kind of key, SignatureFault.
     """
-    _check_fit(key, algorithm)
-    used = _ALGORITHMS[algorithm].hash
+    check_fit(key, algorithm)
+    used = SIGNATURE_ALGORITHMS[algorithm].hash
     private_key, public_key = key.private_key, key.public_key
     try:
         if isinstance(private_key, rsa.RSAPrivateKey) and isinstance(public_key, rsa.RSAPublicKey):
@@ -244,83 +232,6 @@ def make_signature(key: SigningKey, algorithm: SignatureAlgorithm, data: bytes) 
     raise SignatureFault(f"the parts of key {key.name} are of two kinds")
 
 
-def _check_fit(key: SigningKey, algorithm: SignatureAlgorithm) -> None:
-    if (needed := _ALGORITHMS[algorithm].key_kind) != key.kind:
+def check_fit(key: SigningKey, algorithm: SignatureAlgorithm) -> None:
+    if (needed := SIGNATURE_ALGORITHMS[algorithm].key_kind) != key.kind:
         raise KeyRefused(f"key {key.name} is {key.kind}: {algorithm} needs {needed}", code="signature-algorithm-key")
-
-
-@dataclass(frozen=True, slots=True)
-class EnvelopedSigner:
-    """Signs elements of one form with one key. Made by `prepare_signer`; safe to share between threads."""
-
-    key: SigningKey
-    algorithm: SignatureAlgorithm
-    template: etree._Element = field(repr=False, compare=False)
-    canonical_parts: tuple[bytes, bytes, bytes] = field(repr=False, compare=False)
-
-    def sign(self, element: etree._Element, *, position: int = 1) -> None:
-        """Put an enveloped signature into `element`, right after its first child, the Issuer.
-
-        `position` is the number of children that stand before it: none in metadata. `element` has an ID and no
-        signature yet; after this, nothing in it may change. Raises SignatureFault, and ValueError for an ID that is
-        not made of ASCII letters, digits, dot, hyphen and underscore.
-        """
-        name = str(element.attrib["ID"])
-        if not _PLAIN_ID.fullmatch(name):
-            raise ValueError("the ID of the element to sign has characters that identifiers made here never have")
-        digest = _encode_base64(_ALGORITHMS[self.algorithm].digest(canonicalize(element)).digest())
-        before, between, after = self.canonical_parts
-        signed_info = b"".join((before, name.encode(), between, digest.encode(), after))
-        signature = copy.deepcopy(self.template)
-        reference = signature[0][-1]
-        reference.set("URI", f"#{name}")
-        reference[-1].text = digest
-        signature[1].text = _encode_base64(make_signature(self.key, self.algorithm, signed_info))
-        element.insert(position, signature)
-
-
-def prepare_signer(key: SigningKey, algorithm: SignatureAlgorithm) -> EnvelopedSigner:
-    """Build the signature's unchanging parts once. Raises KeyRefused (signature-algorithm-key).
-
-    The exclusive canonicalization has no InclusiveNamespaces. A prefix that stands in values only (the `xs` of
-    `xsi:type="xs:string"`) is therefore not signed: it says nothing that a partner acts on, and the signature survives
-    partners that drop such declarations as unused while they decrypt or copy.
-    """
-    _check_fit(key, algorithm)
-    chosen = _ALGORITHMS[algorithm]
-    signature = etree.Element(f"{{{DS}}}Signature", nsmap={"ds": DS})
-    signed_info = etree.SubElement(signature, f"{{{DS}}}SignedInfo")
-    etree.SubElement(signed_info, f"{{{DS}}}CanonicalizationMethod", Algorithm=EXCLUSIVE_C14N)
-    etree.SubElement(signed_info, f"{{{DS}}}SignatureMethod", Algorithm=chosen.uri)
-    reference = etree.SubElement(signed_info, f"{{{DS}}}Reference", URI="")
-    transforms = etree.SubElement(reference, f"{{{DS}}}Transforms")
-    etree.SubElement(transforms, f"{{{DS}}}Transform", Algorithm=ENVELOPED)
-    etree.SubElement(transforms, f"{{{DS}}}Transform", Algorithm=EXCLUSIVE_C14N)
-    etree.SubElement(reference, f"{{{DS}}}DigestMethod", Algorithm=chosen.digest_uri)
-    etree.SubElement(reference, f"{{{DS}}}DigestValue")
-    etree.SubElement(signature, f"{{{DS}}}SignatureValue")
-    x509_data = etree.SubElement(etree.SubElement(signature, f"{{{DS}}}KeyInfo"), f"{{{DS}}}X509Data")
-    etree.SubElement(x509_data, f"{{{DS}}}X509Certificate").text = key.certificate
-    return EnvelopedSigner(key, algorithm, signature, _cut_canonical(signed_info))
-
-
-def _cut_canonical(signed_info: etree._Element) -> tuple[bytes, bytes, bytes]:
-    """The canonical SignedInfo in three parts, between which ID and digest go: nothing else in it changes.
-
-    Neither can hold a character that canonicalization would write otherwise.
-    """
-    marked = copy.deepcopy(signed_info)
-    marked[-1].set("URI", "#*")
-    marked[-1][-1].text = "*"
-    before, between, after = canonicalize(marked).split(b"*")
-    return before, between, after
-
-
-def canonicalize(element: etree._Element) -> bytes:
-    """Exclusive canonical form without comments of `element`; the text after it is left out."""
-    canonical: bytes = etree.tostring(element, method="c14n", exclusive=True, with_comments=False)
-    return canonical
-
-
-def _encode_base64(data: bytes) -> str:
-    return binascii.b2a_base64(data, newline=False).decode("ascii")

@@ -380,3 +380,8 @@ class SignInFailed(BridgeError):
     code = "sign-in-failed"
     http_status = 403
     public_message = "We could not see that you are signed in. Please sign in to your bill portal and try again."
+
+
+def refuse_session(detail: str) -> SessionAbsent:
+    """The error for a credential that is forged, broken, ambiguous or meant for somebody else."""
+    return SessionAbsent(detail, code="session-invalid")

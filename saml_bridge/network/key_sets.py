@@ -24,11 +24,10 @@ from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.model.comparisons import compare, show
-from saml_bridge.model.errors import SourceUnavailable
+from saml_bridge.model.errors import SourceUnavailable, refuse_session
 from saml_bridge.model.strict_json import JsonRefused, parse_json
 from saml_bridge.network.connection_faults import Phase, explain
-from saml_bridge.portal.credentials import invalid
-from saml_bridge.portal.operator_urls import check_location
+from saml_bridge.network.operator_urls import check_location
 
 _log = structlog.get_logger()
 
@@ -84,11 +83,11 @@ class _KeySet:
         """The one key that fits, None for a kid that is not here; raises SessionAbsent when the choice is not clear."""
         found = self.by_use.get((kid, algorithm), ())
         if len(found) > 1:
-            raise invalid(
+            raise refuse_session(
                 "kid: is missing, and several keys fit" if kid is None else "kid: names several keys that fit"
             )
         if not found and kid in self.kids:
-            raise invalid(f"alg: {algorithm} does not fit the key that kid names, {show(kid)}")
+            raise refuse_session(f"alg: {algorithm} does not fit the key that kid names, {show(kid)}")
         return found[0] if found else None
 
 
@@ -137,7 +136,7 @@ class Jwks:
         if key is None and (self._failed or not self._keys.count):
             raise SourceUnavailable(f"{self._owner}'s keys could not be read, and none at hand fits the token")
         if key is None:
-            raise invalid(
+            raise refuse_session(
                 f"kid: is not one of {self._owner}'s keys: {compare(kid, *sorted(self._keys.kids))}"
                 if kid is not None
                 else f"alg: none of {self._owner}'s keys fits"

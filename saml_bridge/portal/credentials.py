@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from saml_bridge.model.errors import SessionAbsent
+from saml_bridge.model.errors import SessionAbsent, refuse_session
 from saml_bridge.model.values import Credentials
 
 MAX_TOKEN_BYTES: Final = 16 * 1024
@@ -22,16 +22,11 @@ def find_token(credentials: Credentials, *, cookie: str) -> str:
     in_cookie = credentials.cookies.get(cookie) or None
     bearer = _read_bearer(credentials.authorization)
     if in_cookie is not None and bearer is not None and in_cookie != bearer:
-        raise invalid("the cookie and the Authorization header carry different tokens")
+        raise refuse_session("the cookie and the Authorization header carry different tokens")
     token = in_cookie if bearer is None else bearer
     if token is None:
         raise SessionAbsent("neither the cookie nor an Authorization header is there")
     return token
-
-
-def invalid(detail: str) -> SessionAbsent:
-    """The error for a credential that is forged, broken, ambiguous or meant for somebody else."""
-    return SessionAbsent(detail, code="session-invalid")
 
 
 def _read_bearer(authorization: str | None) -> str | None:
@@ -41,5 +36,5 @@ def _read_bearer(authorization: str | None) -> str | None:
         return None
     token = rest.strip()
     if not token:
-        raise invalid("the Authorization header names the scheme Bearer and holds no token")
+        raise refuse_session("the Authorization header names the scheme Bearer and holds no token")
     return token

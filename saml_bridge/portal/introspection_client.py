@@ -36,7 +36,7 @@ from saml_bridge.model.errors import KeyRefused, SettingsInvalid, SourceUnavaila
 from saml_bridge.model.values import Finding, Severity
 from saml_bridge.network.connection_faults import UNREACHED, Fault, Phase, WholeResponse, classify, explain
 from saml_bridge.network.deadlines import Call, Watchdog
-from saml_bridge.portal.operator_urls import check_location
+from saml_bridge.network.operator_urls import check_location
 
 ClientAuth = Literal["basic", "bearer", "mtls"]
 

@@ -20,11 +20,11 @@ from typing import Any, Final, NoReturn, Protocol
 
 import structlog
 
-from saml_bridge.model.errors import SessionAbsent, SourceUnavailable
+from saml_bridge.model.errors import SessionAbsent, SourceUnavailable, refuse_session
 from saml_bridge.model.strict_json import JsonRefused, parse_json
 from saml_bridge.model.values import Credentials, Finding, PortalSession, Severity
 from saml_bridge.network.breaker import Breaker, Permit
-from saml_bridge.portal.credentials import MAX_TOKEN_BYTES, find_token, invalid
+from saml_bridge.portal.credentials import MAX_TOKEN_BYTES, find_token
 from saml_bridge.portal.introspection_client import Endpoint, EndpointFailed
 from saml_bridge.portal.session_source import DEFAULT_LEEWAY, check_current, read_session
 
@@ -87,9 +87,9 @@ class IntrospectionSource:
         """
         token = find_token(credentials, cookie=self._cookie)
         if len(token) > MAX_TOKEN_BYTES:
-            raise invalid(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
+            raise refuse_session(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
         if not _TOKEN.fullmatch(token):
-            raise invalid("the token holds characters that no token has")
+            raise refuse_session("the token holds characters that no token has")
         if self._cache is None:
             return self._ask(token, now)
         session = self._cache.find(token)

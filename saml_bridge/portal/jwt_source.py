@@ -17,10 +17,11 @@ from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.comparisons import compare, show
+from saml_bridge.model.errors import refuse_session
 from saml_bridge.model.strict_json import JsonRefused, parse_json
 from saml_bridge.model.values import Credentials, PortalSession
 from saml_bridge.network.key_sets import ALGORITHMS, Jwks
-from saml_bridge.portal.credentials import MAX_TOKEN_BYTES, find_token, invalid
+from saml_bridge.portal.credentials import MAX_TOKEN_BYTES, find_token
 from saml_bridge.portal.session_source import DEFAULT_LEEWAY, read_session
 
 POSTED_SECONDS: Final = 60
@@ -83,7 +84,9 @@ class JwtSource:
         until = _read_seconds(claims, "iat") + POSTED_SECONDS
         if now.timestamp() >= until:
             told = _tell_times(claims, "iat", now)
-            raise invalid(f"iat: a posted token is good for {POSTED_SECONDS} seconds, and this one is older; {told}")
+            raise refuse_session(
+                f"iat: a posted token is good for {POSTED_SECONDS} seconds, and this one is older; {told}"
+            )
         return PostedToken(session, self._issuer, token_id, datetime.fromtimestamp(until, tz=UTC))
 
     def _verify(self, token: str) -> bytes:
@@ -92,34 +95,34 @@ class JwtSource:
         algorithm, kid = _read_header(header)
         key = self._keys.find_key(kid, algorithm=algorithm)
         if not ALGORITHMS[algorithm].verify(signed, signature, key):
-            raise invalid("the signature does not verify")
+            raise refuse_session("the signature does not verify")
         return payload
 
     def _check_claims(self, claims: Mapping[str, Any], now: datetime) -> None:
         """RFC 7519 sections 4.1.1, 4.1.3, 4.1.5 and 4.1.6; `exp` is the session's own end (`check_current`)."""
         if claims.get("iss") != self._issuer:
-            raise invalid(f"iss: {compare(claims.get('iss'), self._issuer)}")
+            raise refuse_session(f"iss: {compare(claims.get('iss'), self._issuer)}")
         audience = claims.get("aud")
         if self._audience not in (audience if isinstance(audience, list) else (audience,)):
-            raise invalid(f"aud: {compare(audience, self._audience)}")
+            raise refuse_session(f"aud: {compare(audience, self._audience)}")
         latest = (now + self._leeway).timestamp()
         if _read_seconds(claims, "nbf") > latest:
-            raise invalid(f"nbf: the token is not valid yet; {_tell_times(claims, 'nbf', now)}")
+            raise refuse_session(f"nbf: the token is not valid yet; {_tell_times(claims, 'nbf', now)}")
         if _read_seconds(claims, "iat") > latest:
-            raise invalid(f"iat: the token is from the future; {_tell_times(claims, 'iat', now)}")
+            raise refuse_session(f"iat: the token is from the future; {_tell_times(claims, 'iat', now)}")
 
 
 def _split_token(token: str) -> tuple[bytes, bytes, bytes, bytes]:
     """The signed bytes, the header, the payload and the signature; base64url exactly as RFC 7515 section 2 has it."""
     if len(token) > MAX_TOKEN_BYTES:
-        raise invalid(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
+        raise refuse_session(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
     try:
         raw = token.encode("ascii")
         signed, _, signature = raw.rpartition(b".")
         header, payload = signed.split(b".")
         return signed, urlsafe_b64decode(header), urlsafe_b64decode(payload), urlsafe_b64decode(signature)
     except (UnicodeError, binascii.Error, ValueError):
-        raise invalid("the token is not three base64url parts") from None
+        raise refuse_session("the token is not three base64url parts") from None
 
 
 def _read_header(content: bytes) -> tuple[str, str | None]:
@@ -127,19 +130,19 @@ def _read_header(content: bytes) -> tuple[str, str | None]:
     try:
         header = parse_json(content)
     except JsonRefused as error:
-        raise invalid(f"the token's header {error}") from None
+        raise refuse_session(f"the token's header {error}") from None
     if not isinstance(header, dict):
-        raise invalid("the token's header is not a JSON object")
+        raise refuse_session("the token's header is not a JSON object")
     refused = sorted(_REFUSED_HEADERS.intersection(header))
     if refused:
-        raise invalid(f"the token's header holds {', '.join(refused)}, which is never accepted")
+        raise refuse_session(f"the token's header holds {', '.join(refused)}, which is never accepted")
     typ, algorithm, kid = header.get("typ"), header.get("alg"), header.get("kid")
     if typ is not None and (not isinstance(typ, str) or typ.upper() != "JWT"):
-        raise invalid(f"typ: received {show(typ)}, expected 'JWT'")
+        raise refuse_session(f"typ: received {show(typ)}, expected 'JWT'")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise invalid(f"alg: received {show(algorithm)}, expected one of {', '.join(ALGORITHMS)}")
+        raise refuse_session(f"alg: received {show(algorithm)}, expected one of {', '.join(ALGORITHMS)}")
     if kid is not None and not isinstance(kid, str):
-        raise invalid("kid: is not text")
+        raise refuse_session("kid: is not text")
     return algorithm, kid
 
 

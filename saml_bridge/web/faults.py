@@ -17,8 +17,8 @@ import structlog
 from flask import request
 from werkzeug.exceptions import HTTPException
 
-from saml_bridge.app.logging import trace_fault
 from saml_bridge.flows.launch.launch import Launcher
+from saml_bridge.model.error_logging import trace_fault
 from saml_bridge.model.errors import BridgeError, Fault, explain_fault
 from saml_bridge.model.values import TraceId
 from saml_bridge.storage.audit import Entry, Kind

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from lxml import etree
 
-from saml_bridge.keys.signing_key import SigningKey, load_signing_key, prepare_signer
+from saml_bridge.keys.signing_key import SigningKey, load_signing_key
 from saml_bridge.protocols.saml.authn_request import (
     SAML,
     SAMLP,
@@ -28,6 +28,7 @@ from saml_bridge.protocols.saml.bindings import Received, build_redirect, receiv
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.response import format_instant
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
+from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from tests.world import KEYS, SP_ACS, SP_ENTITY_ID
 
 TARGETS = {"incoming request, form": 1.0, "incoming request, redirect": 1.0}

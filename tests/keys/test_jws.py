@@ -15,11 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwk, jwt
 
+from saml_bridge.billers.checks.keys import check_biller_keys
 from saml_bridge.keys.jws import (
     MAX_TOKEN_BYTES,
     TokenRefused,
-    check_biller_keys,
-    check_token_key,
     dump_public_jwk,
     find_key_name,
     find_kid,
@@ -48,6 +47,7 @@ from saml_bridge.model.document import (
 from saml_bridge.model.errors import KeyRefused
 from saml_bridge.model.values import Finding
 from saml_bridge.protocols.interface import PartnerContext
+from saml_bridge.protocols.token_key import check_token_key
 from tests.protocols.saml.issuing import KEYS, load_key
 
 ISSUER = "https://sso.example.com/oidc/riverton-water"

@@ -19,7 +19,6 @@ from typing import Final
 
 import structlog
 
-from saml_bridge.app.logging import trace_fault
 from saml_bridge.billers.checks.publication import Publication
 from saml_bridge.billers.file.load import HASH_PREFIX
 from saml_bridge.billers.partner_metadata.fetch import (
@@ -31,6 +30,7 @@ from saml_bridge.billers.partner_metadata.fetch import (
 )
 from saml_bridge.billers.registry import Registry
 from saml_bridge.model.document import Biller, Partner, SamlSettings
+from saml_bridge.model.error_logging import trace_fault
 from saml_bridge.model.errors import BillerUnknown, BridgeError, ConfigConflict, ConfigInvalid, NotFound
 from saml_bridge.model.nearest import suggest
 from saml_bridge.model.values import Sha256Hex, TraceId
@@ -110,7 +110,7 @@ class Refresher:
     refreshes: Refreshes
     fetcher: Fetches
     clock: Callable[[], datetime]
-    new_trace_id: Callable[[], TraceId]
+    make_trace_id: Callable[[], TraceId]
 
     # Which partners
 
@@ -280,7 +280,7 @@ class Refresher:
             publication = Publication(base.with_metadata(digest), base.revision, {digest: fetched.content})
             try:
                 published = self.registry.publish(
-                    [publication], author=AUTHOR, comment=_join(changes.words), now=now, trace_id=self.new_trace_id()
+                    [publication], author=AUTHOR, comment=_join(changes.words), now=now, trace_id=self.make_trace_id()
                 )
                 return published.revisions[slug]
             except ConfigConflict:
@@ -318,7 +318,7 @@ class Refresher:
             raise ConfigConflict(f"{message}; run 'saml-bridge metadata refresh {biller} {partner}' and look again")
         content = self.registry.find_metadata(held.sha256)
         publication = Publication(asked.with_metadata(held.sha256), asked.revision, {held.sha256: content})
-        comment, trace_id = f"accepted: {_join(held.words)}", self.new_trace_id()
+        comment, trace_id = f"accepted: {_join(held.words)}", self.make_trace_id()
         published = self.registry.publish([publication], author=author, comment=comment, now=now, trace_id=trace_id)
         self.refreshes.decide(held, "accepted", by=author, at=now)
         self._record(Kind.METADATA_ACCEPTED, biller, partner, detail=_join(held.words), actor=author)
@@ -360,7 +360,7 @@ class Refresher:
         return _Asked(document, revision, found)
 
     def _record(self, kind: Kind, biller: str, partner: str, *, detail: str, actor: str, code: str = "") -> None:
-        trace_id = self.new_trace_id()
+        trace_id = self.make_trace_id()
         entry = Entry(kind, self.clock(), trace_id, biller, partner=partner, code=code, detail=detail, actor=actor)
         self.registry.audit.record(entry)
 

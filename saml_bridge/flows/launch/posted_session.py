@@ -18,9 +18,8 @@ from urllib.parse import urlsplit
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.document import Portal
-from saml_bridge.model.errors import LaunchRefused, SessionAbsent
+from saml_bridge.model.errors import LaunchRefused, SessionAbsent, refuse_session
 from saml_bridge.model.values import Credentials, PortalSession
-from saml_bridge.portal.credentials import invalid
 from saml_bridge.portal.jwt_source import JwtSource
 from saml_bridge.portal.session_source import SessionSource, check_current
 from saml_bridge.storage.exchanges import Exchanges
@@ -97,7 +96,7 @@ class PostedSession:
         if not self._tokens:
             raise SessionAbsent(f"the form holds no {SESSION_FIELD}")
         if len(self._tokens) > 1:
-            raise invalid(f"the form holds {SESSION_FIELD} several times")
+            raise refuse_session(f"the form holds {SESSION_FIELD} several times")
         posted = self._source.read_posted(self._tokens[0], now=now)
         is_new = self._exchanges.note_message(
             biller=self._biller,

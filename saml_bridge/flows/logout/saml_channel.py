@@ -23,7 +23,7 @@ from saml_bridge.flows.logout.progress import (
     Heard,
     Leg,
 )
-from saml_bridge.keys.signing_key import SigningKey, fit_algorithm, prepare_signer
+from saml_bridge.keys.signing_key import SigningKey, fit_algorithm
 from saml_bridge.mapping.callback_uri import origin_of
 from saml_bridge.model.comparisons import compare, quote_value
 from saml_bridge.model.document import Partner, SignatureAlgorithm
@@ -52,6 +52,7 @@ from saml_bridge.protocols.saml.logout_messages import (
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.response import NAME_ID_FORMATS
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, STATUS_PREFIX, SUCCESS
+from saml_bridge.protocols.saml.xml.sign import prepare_signer
 
 MOST_ANSWER_BYTES = 128 * 1024
 _FRONT = (REDIRECT_BINDING, POST_BINDING)

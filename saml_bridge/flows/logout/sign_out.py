@@ -40,7 +40,6 @@ from saml_bridge.flows.logout.logout_token import CONTENT_TYPE, MOST_ANSWER_BYTE
 from saml_bridge.flows.logout.portal_callback import build_callback_token
 from saml_bridge.flows.logout.progress import (
     NEEDS_BROWSER,
-    NO_ANSWER,
     NO_LOGOUT,
     NOTHING,
     Asker,
@@ -630,7 +629,8 @@ class SignOut:
                     calls[leg.request_id] = functools.partial(voice.ask_server, leg, self.fetcher, now=self.clock())
                 if by_browser and voice.tries_browser_next:
                     next_by_browser.add(leg.request_id)
-        heard = call_together(calls, seconds=self.deadline_seconds, late=NO_ANSWER)
+        answers = call_together(calls, seconds=self.deadline_seconds)
+        heard = {name: Heard(one.code, one.reason) for name, one in answers.items()}
         if not heard:
             return progress
         self._note_reasons(snapshot.biller.slug, progress, heard)

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from saml_bridge.billers.snapshot import Snapshot
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.sign_on.sign_on import Answer, SignOn, Taken, Visit, check_seen
-from saml_bridge.keys.signing_key import prepare_signer
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.document import Partner
 from saml_bridge.model.errors import (
@@ -54,6 +53,7 @@ from saml_bridge.protocols.saml.status import (
     UNKNOWN_PRINCIPAL,
     build_status_response,
 )
+from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from saml_bridge.storage.exchanges import Exchanges, Purpose
 
 

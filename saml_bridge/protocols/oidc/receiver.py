@@ -17,7 +17,6 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from saml_bridge.keys.jws import check_token_key
 from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.document import OidcSettings
 from saml_bridge.model.errors import PartnerUnusable
@@ -35,6 +34,7 @@ from saml_bridge.protocols.oidc.authorization_request import add_query, check_st
 from saml_bridge.protocols.oidc.discovery import STANDARD_SCOPES
 from saml_bridge.protocols.oidc.grant import Grant, find_grant_id
 from saml_bridge.protocols.oidc.pending_request import OidcAsked
+from saml_bridge.protocols.token_key import check_token_key
 
 SUBJECT_FORMAT: Final = "oidc"
 """What stands for a name ID format where a session at a relying party is remembered."""

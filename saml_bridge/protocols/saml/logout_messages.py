@@ -19,7 +19,6 @@ from typing import Final, NoReturn
 from lxml import etree
 from saml2 import SamlBase, saml, samlp
 
-from saml_bridge.keys.signing_key import EnvelopedSigner
 from saml_bridge.model.errors import RequestRefused
 from saml_bridge.model.values import Finding, Severity
 from saml_bridge.protocols.saml.authn_request import (
@@ -43,6 +42,7 @@ from saml_bridge.protocols.saml.response import format_instant
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, SUCCESS
 from saml_bridge.protocols.saml.xml.instants import parse_instant
 from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, read_text
+from saml_bridge.protocols.saml.xml.sign import EnvelopedSigner
 from saml_bridge.protocols.saml.xml.verify import SHA1_METHODS, rests_on_sha1
 
 REASON_USER = "urn:oasis:names:tc:SAML:2.0:logout:user"

@@ -33,7 +33,7 @@ from saml2.saml import (
     SCM_BEARER,
 )
 
-from saml_bridge.keys.signing_key import EnvelopedSigner, SigningKey, find_key_kind, prepare_signer
+from saml_bridge.keys.signing_key import SigningKey, find_key_kind
 from saml_bridge.mapping.characters import CharacterRefused, check_identifier
 from saml_bridge.mapping.identifiers import NAME_ID, check_identifier_settings, compile_identifier
 from saml_bridge.model.document import NameIdFormat, SamlSettings
@@ -49,6 +49,7 @@ from saml_bridge.protocols.saml.metadata.encryption_choice import (
 )
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata, choose_acs
 from saml_bridge.protocols.saml.xml.encrypt import RSA_1_5, Recipient, find_cipher_uri, prepare_recipient
+from saml_bridge.protocols.saml.xml.sign import EnvelopedSigner, prepare_signer
 
 MOST_LIFETIME_SECONDS = 300
 MOST_NAME_ID_CHARACTERS = 256

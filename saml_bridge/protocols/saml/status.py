@@ -11,9 +11,9 @@ from datetime import datetime
 
 from lxml import etree
 
-from saml_bridge.keys.signing_key import EnvelopedSigner
 from saml_bridge.protocols.saml.authn_request import SAML, SAMLP
 from saml_bridge.protocols.saml.response import format_instant
+from saml_bridge.protocols.saml.xml.sign import EnvelopedSigner
 
 STATUS_PREFIX = "urn:oasis:names:tc:SAML:2.0:status:"
 

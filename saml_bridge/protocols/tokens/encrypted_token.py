@@ -29,7 +29,7 @@ from joserfc import jwe
 from joserfc.jwk import OctKey, RSAKey
 from joserfc.util import urlsafe_b64decode
 
-from saml_bridge.keys.jws import check_token_key, sign_jwt
+from saml_bridge.keys.jws import sign_jwt
 from saml_bridge.keys.partner_keys import KeyTextBroken, normalize_encryption_key
 from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.document import EncryptedTokenSettings
@@ -37,6 +37,7 @@ from saml_bridge.model.errors import ConfigInvalid, PartnerUnusable
 from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSession, Severity
 from saml_bridge.protocols.claims import RESERVED_CLAIMS
 from saml_bridge.protocols.interface import Ask, Built, PartnerContext, check_secret
+from saml_bridge.protocols.token_key import check_token_key
 from saml_bridge.protocols.tokens.browser_token import TYPE, TokenClaims, carry, check_content, compile_claims
 
 DIRECT_KEY_BYTES: Final = 32

@@ -18,12 +18,13 @@ from typing import Any, Final
 
 from joserfc.util import urlsafe_b64encode
 
-from saml_bridge.keys.jws import check_token_key, sign_jwt
+from saml_bridge.keys.jws import sign_jwt
 from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.document import JwtSettings
 from saml_bridge.model.errors import PartnerUnusable
 from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSession
 from saml_bridge.protocols.interface import Ask, Built, PartnerContext, check_secret
+from saml_bridge.protocols.token_key import check_token_key
 from saml_bridge.protocols.tokens.browser_token import TYPE, TokenClaims, carry, check_content, compile_claims
 
 LEAST_SECRET_BYTES: Final = 32

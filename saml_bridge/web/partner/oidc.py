@@ -29,18 +29,18 @@ from flask import Blueprint, Response, request
 from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
-from saml_bridge.app.logging import find_level
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.sign_on.oidc import Authorization, Pushed
 from saml_bridge.flows.tokens.clients import Provider
 from saml_bridge.flows.tokens.token_endpoint import Call, TokenExchange, Tokens, UserInfo
+from saml_bridge.model.error_logging import find_level
 from saml_bridge.model.errors import BridgeError, ClientRefused, HeadersTooLarge, NotFound
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import TraceId
 from saml_bridge.protocols.oidc.parameters import MAX_FORM_BYTES, read_form, read_parameters
 from saml_bridge.protocols.oidc.relying_party import list_public_origins
 from saml_bridge.web.faults import answer_as_refusal
 from saml_bridge.web.operations import metrics
-from saml_bridge.web.payer.launch import new_trace_id
 
 PUBLIC_SECONDS: Final = 600
 """How long others may keep the document and the keys: a key is published days before it signs."""
@@ -78,7 +78,7 @@ def create_oidc_views(exchange: TokenExchange, authorization: Authorization, lau
         if (preflight := _answer_preflight("POST", origin=origin)) is not None:
             return preflight
         request.max_content_length = MAX_FORM_BYTES
-        started, trace_id = time.perf_counter(), new_trace_id(launcher)
+        started, trace_id = time.perf_counter(), make_trace_id(launcher.random_bytes)
         end: Pushed | BridgeError
         try:
             end = authorization.push(_read_call(biller, trace_id))
@@ -96,7 +96,7 @@ def create_oidc_views(exchange: TokenExchange, authorization: Authorization, lau
         if (preflight := _answer_preflight("POST", origin=origin)) is not None:
             return preflight
         request.max_content_length = MAX_FORM_BYTES
-        started, trace_id = time.perf_counter(), new_trace_id(launcher)
+        started, trace_id = time.perf_counter(), make_trace_id(launcher.random_bytes)
         end: Tokens | BridgeError
         try:
             end = exchange.exchange(_read_call(biller, trace_id))
@@ -114,7 +114,7 @@ def create_oidc_views(exchange: TokenExchange, authorization: Authorization, lau
         if (preflight := _answer_preflight("GET, POST", origin=origin)) is not None:
             return preflight
         request.max_content_length = MAX_FORM_BYTES
-        started, trace_id = time.perf_counter(), new_trace_id(launcher)
+        started, trace_id = time.perf_counter(), make_trace_id(launcher.random_bytes)
         end: UserInfo | BridgeError
         try:
             end = exchange.find_userinfo(biller, _read_bearer())

@@ -18,6 +18,7 @@ from saml_bridge.flows.launch.launch import LINK, Launcher
 from saml_bridge.flows.sign_on.sign_on import WAIT, Answer, Declined, Held, Resume, SignOn, Visit, WayOn
 from saml_bridge.model.document import Biller
 from saml_bridge.model.errors import Fault, SignOnOver
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Redirect, TraceId
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.storage.exchanges import hash_token
@@ -27,7 +28,6 @@ from saml_bridge.web.payer.launch import (
     bind_browser,
     find_biller,
     is_unseen,
-    new_trace_id,
     note_end,
     read_launch_request,
 )
@@ -46,7 +46,7 @@ def run_sign_on(
 ) -> Response:
     """Take the request at hand through `receive`, which may raise BridgeError, and answer it, however it ends."""
     started, launcher = time.perf_counter(), sign_on.launcher
-    trace_id = new_trace_id(launcher)
+    trace_id = make_trace_id(launcher.random_bytes)
     visit = _read_visit(biller, trace_id)
     try:
         answer = receive(visit)

@@ -17,7 +17,6 @@ from flask import Blueprint, Request, Response, redirect, request
 from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import HTTPException
 
-from saml_bridge.app.logging import find_level, trace_fault
 from saml_bridge.billers.registry import Registry
 from saml_bridge.flows.launch.launch import (
     CHOSEN,
@@ -38,6 +37,7 @@ from saml_bridge.flows.launch.tickets import CHOICE, Tickets, Waiting
 from saml_bridge.flows.sign_on.oidc import HINT_WAIT
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.document import Biller
+from saml_bridge.model.error_logging import find_level, trace_fault
 from saml_bridge.model.errors import (
     AccountRefused,
     BridgeError,
@@ -47,6 +47,7 @@ from saml_bridge.model.errors import (
     SourceUnavailable,
     explain_fault,
 )
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Credentials, JsonObject, TraceId
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.portal.source_by_biller import SourceBook
@@ -58,8 +59,6 @@ from saml_bridge.web.payer.pages import answer_launch, is_https, render_error, r
 
 MAX_POST_BODY = 64 * 1024
 """A token of 16 KiB, percent-encoded at worst."""
-
-_READABLE = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +100,19 @@ def create_launch_views(launcher: Launcher, sources: SourceBook, tickets: Ticket
 
     @views.get("/launch/<biller>/<link>")
     def launch(biller: str, link: str) -> Response:
-        ask = read_launch_request(biller, link, new_trace_id(launcher))
+        ask = read_launch_request(biller, link, make_trace_id(launcher.random_bytes))
         return begin(ask, lambda: _start_launch(tickets, sources.find(biller), ask))
 
     @views.post("/launch/<biller>/<link>")
     def launch_posted(biller: str, link: str) -> Response:
         request.max_content_length = MAX_POST_BODY
-        ask = read_launch_request(biller, link, new_trace_id(launcher))
+        ask = read_launch_request(biller, link, make_trace_id(launcher.random_bytes))
         ask = replace(ask, foreign=False, unseen=is_unseen(request, methods=("POST",)))
         return begin(ask, lambda: _start_posted(launcher, exchanges, sources, ask))
 
     @views.get("/t/<token>")
     def redeem(token: str) -> Response:
-        unknown = read_launch_request("", "", new_trace_id(launcher))
+        unknown = read_launch_request("", "", make_trace_id(launcher.random_bytes))
         return begin(unknown, lambda: _start_ticket(tickets, token, unknown))
 
     def begin(ask: LaunchRequest, find_start: Callable[[], _Start]) -> Response:
@@ -225,13 +224,6 @@ def run_launch(
     note_end(log, "launch", trace_id=ask.trace_id, biller=ask.biller, link=ask.link, end=end, started=started)
     response.headers["X-Trace-Id"] = ask.trace_id
     return response
-
-
-def new_trace_id(launcher: Launcher) -> TraceId:
-    """Twelve letters and digits in groups of four, 60 random bits; without those that sound or look alike."""
-    number = int.from_bytes(launcher.random_bytes(8))
-    text = "".join([_READABLE[number >> shift & 31] for shift in range(0, 60, 5)])
-    return TraceId(f"{text[:4]}-{text[4:8]}-{text[8:]}")
 
 
 def read_launch_request(biller: str, link: str, trace_id: TraceId) -> LaunchRequest:

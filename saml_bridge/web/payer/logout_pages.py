@@ -13,13 +13,13 @@ from collections.abc import Callable
 import structlog
 from flask import Response, redirect, request
 
-from saml_bridge.app.logging import find_level
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.logout.channel import GoTo, PostTo
 from saml_bridge.flows.logout.progress import Progress, Step
 from saml_bridge.flows.logout.sign_out import Noted, Outcome, SignedOut, SignOut, Soap, Unsure, Watch
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.document import Biller
+from saml_bridge.model.error_logging import find_level
 from saml_bridge.model.errors import (
     BridgeError,
     LogoutRefused,
@@ -28,9 +28,10 @@ from saml_bridge.model.errors import (
     SourceUnavailable,
     XmlRefused,
 )
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import TraceId
 from saml_bridge.web.faults import answer_as_refusal
-from saml_bridge.web.payer.launch import find_biller, new_trace_id
+from saml_bridge.web.payer.launch import find_biller
 from saml_bridge.web.payer.pages import answer_post, is_https, render_error, render_page
 
 FRAME_SECONDS = 6
@@ -56,7 +57,7 @@ class LogoutAnswers:
         fail: Callable[[BridgeError, TraceId], Response] | None = None,
     ) -> Response:
         """Answer what `take` gives, with one line of the log and the trace ID on it, however it ended."""
-        started, trace_id = time.perf_counter(), new_trace_id(self._launcher)
+        started, trace_id = time.perf_counter(), make_trace_id(self._launcher.random_bytes)
         code, detail, level = "", "", logging.INFO
         try:
             response = take(trace_id)

@@ -15,9 +15,10 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from saml_bridge.flows.key_rollover import Rollover, RolloverRefused, Staged
 from saml_bridge.flows.launch.launch import ChooseAccount, Launched, Outcome
 from saml_bridge.model.errors import LaunchRefused
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.storage.rehearsals import VERDICTS, RehearsalUnknown, Verdict
-from saml_bridge.web.payer.launch import describe_account, is_unseen, new_trace_id, read_launch_request, run_launch
+from saml_bridge.web.payer.launch import describe_account, is_unseen, read_launch_request, run_launch
 from saml_bridge.web.payer.pages import STATIC, allow_forms, answer_launch, is_from_here
 
 _VERDICTS: dict[str, Verdict] = {verdict: verdict for verdict in VERDICTS}
@@ -42,7 +43,7 @@ def create_rehearsal_views(rollover: Rollover, sources: SourceBook) -> Blueprint
     def launch(token: str) -> Response:
         _refuse_other_sites(rollover)
         staged = rollover.find(token)
-        trace_id = new_trace_id(rollover.launcher)
+        trace_id = make_trace_id(rollover.launcher.random_bytes)
         ask = replace(
             read_launch_request(staged.biller.slug, staged.link.slug, trace_id),
             account=request.form.get("account"),
@@ -65,7 +66,7 @@ def create_rehearsal_views(rollover: Rollover, sources: SourceBook) -> Blueprint
         if verdict is None:
             return _show(rollover.find(token), token, notice="Say whether it worked.", status=422)
         try:
-            rollover.judge(token, verdict, trace_id=new_trace_id(rollover.launcher))
+            rollover.judge(token, verdict, trace_id=make_trace_id(rollover.launcher.random_bytes))
         except RolloverRefused:
             return _show(rollover.find(token), token, notice=_NOT_SENT, status=409)
         return redirect(url_for("rehearsal.show", token=token), code=303)  # type: ignore[return-value]  # Flask's base

@@ -33,7 +33,6 @@ from werkzeug.datastructures import LanguageAccept
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import parse_accept_header
 
-from saml_bridge.app.logging import find_level
 from saml_bridge.billers.snapshot import Snapshot
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.launch.links import ShownLink, list_links
@@ -41,8 +40,10 @@ from saml_bridge.flows.launch.tickets import TicketRequest, Tickets
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.document import Biller, Link
+from saml_bridge.model.error_logging import find_level
 from saml_bridge.model.errors import BridgeError, NotFound, SessionAbsent
 from saml_bridge.model.strict_json import JsonRefused, parse_json
+from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Credentials, Finding, PortalSession, TraceId
 from saml_bridge.portal.session_source import read_session
 from saml_bridge.portal.source_by_biller import SourceBook
@@ -57,7 +58,7 @@ from saml_bridge.storage.portal_keys import (
     looks_like_key,
 )
 from saml_bridge.web.faults import answer_as_refusal
-from saml_bridge.web.payer.launch import new_trace_id, read_launch_request
+from saml_bridge.web.payer.launch import read_launch_request
 
 MAX_BODY: Final = 256 * 1024
 SESSION_HEADER: Final = "X-Portal-Session"
@@ -225,7 +226,7 @@ class _Edge:
 
     def _run(self, event: str, take: Callable[[TraceId], Response], biller: str, *, explain: bool = True) -> Response:
         """Answer, with one line of the log and the trace ID on it, however it ended."""
-        started, trace_id = time.perf_counter(), new_trace_id(self._launcher)
+        started, trace_id = time.perf_counter(), make_trace_id(self._launcher.random_bytes)
         code, detail, level = "", "", logging.INFO
         try:
             response = take(trace_id)

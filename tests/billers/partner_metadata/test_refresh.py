@@ -24,12 +24,12 @@ from saml_bridge.billers.partner_metadata.refresh import (
     Refresher,
     choose_wait,
 )
-from saml_bridge.keys.signing_key import prepare_signer
 from saml_bridge.model.document import Partner, SamlSettings
 from saml_bridge.model.errors import BridgeError, ConfigConflict, LaunchRefused, NotFound
 from saml_bridge.model.values import Finding, Sha256Hex
 from saml_bridge.network.client import Fetcher
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
+from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from saml_bridge.storage.audit import Kind, Record, Search
 from saml_bridge.storage.database import find_database
 from saml_bridge.storage.metadata_fetches import SourceState
@@ -655,7 +655,7 @@ def test_the_schedule_runs_again_and_again_in_a_thread(scene: Scene) -> None:
             raise BridgeError("nothing works today")
 
     made = scene.refresher()
-    counted = Counted(made.registry, made.refreshes, made.fetcher, made.clock, made.new_trace_id)
+    counted = Counted(made.registry, made.refreshes, made.fetcher, made.clock, made.make_trace_id)
     schedule = RefreshSchedule(counted, every=timedelta(milliseconds=1), first=timedelta(0))
     schedule.start()
     for _ in range(3):

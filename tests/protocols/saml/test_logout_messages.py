@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from lxml import etree
 from saml2 import samlp
 
-from saml_bridge.keys.signing_key import prepare_signer
 from saml_bridge.model.errors import BridgeError, RequestRefused, SignatureRefused, XmlRefused
 from saml_bridge.protocols.saml.authn_request import NameIdValue
 from saml_bridge.protocols.saml.bindings import POST_BINDING, REDIRECT_BINDING, SOAP_BINDING, MessageName, Received
@@ -36,6 +35,7 @@ from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS
 from saml_bridge.protocols.saml.xml.certificates import Certificate, parse_certificate
 from saml_bridge.protocols.saml.xml.instants import parse_instant
 from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from saml_bridge.protocols.saml.xml.verify import DS, MESSAGE_PROFILE, is_signed, verify_enveloped
 from tests.protocols.saml.corpus import CLOCK, CORPUS, read_pin
 from tests.protocols.saml.issuing import load_key

@@ -8,7 +8,6 @@ import pytest
 from lxml import etree
 from saml2 import samlp
 
-from saml_bridge.keys.signing_key import prepare_signer
 from saml_bridge.protocols.saml import status
 from saml_bridge.protocols.saml.status import (
     NO_AUTHN_CONTEXT,
@@ -20,6 +19,7 @@ from saml_bridge.protocols.saml.status import (
     build_status_response,
 )
 from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, schema_errors
+from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, verify_enveloped
 from tests.protocols.saml.issuing import ACS, ISSUER, NOW, check_golden, find_all, load_certificate, load_key
 

@@ -23,10 +23,11 @@ from saml2.saml import (
     NAMEID_FORMAT_UNSPECIFIED,
 )
 
-from saml_bridge.keys.signing_key import PublishedKey, SigningKey, canonicalize, fit_algorithm, prepare_signer
+from saml_bridge.keys.signing_key import PublishedKey, SigningKey, fit_algorithm
 from saml_bridge.model.document import IdpContact, IdpLogo, SignatureAlgorithm
 from saml_bridge.model.values import B64Str
 from saml_bridge.protocols.saml.response import format_instant
+from saml_bridge.protocols.saml.xml.sign import canonicalize, prepare_signer
 
 NAME_ID_FORMATS = (
     NAMEID_FORMAT_PERSISTENT,

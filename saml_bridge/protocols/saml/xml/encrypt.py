@@ -24,10 +24,10 @@ from cryptography.utils import CryptographyDeprecationWarning
 from lxml import etree
 from xmlsec import constants
 
-from saml_bridge.keys.signing_key import DS
 from saml_bridge.model.document import EncryptionAlgorithm
 from saml_bridge.model.errors import BridgeError, KeyRefused
 from saml_bridge.protocols.saml.xml.certificates import LEAST_RSA_BITS_TO_ENCRYPT, Certificate
+from saml_bridge.protocols.saml.xml.sign import DS
 
 SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
 XENC = "http://www.w3.org/2001/04/xmlenc#"
