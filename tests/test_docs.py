@@ -194,7 +194,10 @@ def test_every_custom_property_of_the_element_is_described() -> None:
 def test_every_code_that_partners_read_of_is_one() -> None:
     page = (ROOT / "docs" / "signed-links.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `([a-z-]+)` \|", page.split("## When a launch is refused")[1], re.M))
-    names = ("claims", "identifiers", "signed_link", "encrypted_token", "partner_secrets")
+    names = (
+        *("protocols/claims", "mapping/identifiers", "storage/partner_secrets"),
+        *("protocols/tokens/signed_link", "protocols/tokens/encrypted_token"),
+    )
     sources = [(ROOT / "saml_bridge" / f"{name}.py").read_text(encoding="utf-8") for name in names]
     raised = {code for source in sources for code in re.findall(r'[a-z]="((?:secret|subject|value)-[a-z]+)"', source)}
     assert listed == raised | {ValueRefused.code}

@@ -286,12 +286,12 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from flask import Flask
-from saml_bridge.audit import AuditTrail
-from saml_bridge.config import load_file
-from saml_bridge.db import init_database
-from saml_bridge.errors import ConfigConflict
-from saml_bridge.keys import KeyRing
-from saml_bridge.registry import Publication, Registry
+from saml_bridge.storage.audit import AuditTrail
+from saml_bridge.billers.file.load import load_file
+from saml_bridge.storage.database import init_database
+from saml_bridge.model.errors import ConfigConflict
+from saml_bridge.keys.ring import KeyRing
+from saml_bridge.billers.registry import Publication, Registry
 
 url, certs, file, label = sys.argv[1:]
 database = init_database(Flask("x"), url)

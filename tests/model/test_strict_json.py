@@ -110,16 +110,16 @@ def test_each_door_refuses_such_json(door: str, content: bytes) -> None:
 
 
 OWN = {
-    "config/__init__.py": "documents as this service stored them",
+    "billers/file/load.py": "documents as this service stored them",
     "demo/relying_party.py": "what the demo registered for itself",
     "demo/session_tokens.py": "what the demo registered for itself",
-    "encrypted_token.py": "a key in the normal form, which the strict reader made",
-    "json_text.py": "the strict reader",
-    "oidc/asked.py": "requests as this service keeps them",
-    "portal_keys.py": "rows of this service",
-    "refreshes.py": "rows of this service",
-    "saml/asked.py": "requests as this service keeps them",
-    "sealing.py": "what this service sealed",
+    "protocols/tokens/encrypted_token.py": "a key in the normal form, which the strict reader made",
+    "model/strict_json.py": "the strict reader",
+    "protocols/oidc/pending_request.py": "requests as this service keeps them",
+    "storage/portal_keys.py": "rows of this service",
+    "storage/metadata_fetches.py": "rows of this service",
+    "protocols/saml/pending_request.py": "requests as this service keeps them",
+    "keys/sealing.py": "what this service sealed",
 }
 """The modules that read JSON by another reader, and whose JSON that is."""
 

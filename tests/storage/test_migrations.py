@@ -124,7 +124,7 @@ def test_c3_an_older_database_with_rows_comes_up_to_date_and_goes_back(own_datab
 
 def test_processes_that_initialise_at_once_all_succeed(empty_database_url: str) -> None:
     script = (
-        "import sys; from flask import Flask; from saml_bridge.db import init_database, upgrade_database;"
+        "import sys; from flask import Flask; from saml_bridge.storage.database import init_database, upgrade_database;"
         "app = Flask('x'); init_database(app, sys.argv[1]); upgrade_database(app)"
     )
     workers = [subprocess.Popen([sys.executable, "-c", script, empty_database_url]) for _ in range(3)]

@@ -129,8 +129,8 @@ _PROCESS = """
 import json, sys
 from datetime import UTC, datetime
 from flask import Flask
-from saml_bridge.db import init_database
-from saml_bridge.exchanges import Exchanges, Purpose
+from saml_bridge.storage.database import init_database
+from saml_bridge.storage.exchanges import Exchanges, Purpose
 exchanges = Exchanges(init_database(Flask("saml_bridge"), sys.argv[1]), secret=sys.argv[2].encode())
 print("ready", flush=True)
 sys.stdin.readline()

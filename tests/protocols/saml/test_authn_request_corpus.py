@@ -134,7 +134,7 @@ def test_where_the_good_ones_want_their_response(outcomes: dict[str, Any]) -> No
 def test_a_process_that_judges_notices_what_is_no_refusal() -> None:
     """The watch can fail: what is opened, and what breaks, shows in a line."""
     script = (
-        "import sys; from tests.saml import messages as m; sys.addaudithook(m._listen);"
+        "import sys; from tests.protocols.saml import messages as m; sys.addaudithook(m._listen);"
         "print(m._judge_row(m.Row('a', 'accept', '', lambda: open('/etc/hostname').missing)))"
     )
     done = subprocess.run(

@@ -313,7 +313,8 @@ def test_the_page_lists_every_code() -> None:
     page = (ROOT / "docs" / "backchannel-token.md").read_text(encoding="utf-8")
     listed = {code for row in re.findall(r"^\| (`.*?) \|", page, re.M) for code in re.findall(r"`([a-z-]+)`", row)}
     sources = [
-        ROOT / "saml_bridge" / name for name in ("backchannel_token.py", "partner_calls.py", "partner_secrets.py")
+        ROOT / "saml_bridge" / name
+        for name in ("protocols/tokens/backchannel_token.py", "network/partner_calls.py", "storage/partner_secrets.py")
     ]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     codes = set(re.findall(r'(?:code=|: |, |refuse\()"((?:partner|answer|secret)-[a-z-]+)"', text))
