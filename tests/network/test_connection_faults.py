@@ -7,6 +7,7 @@ libraries make of it.
 from __future__ import annotations
 
 import io
+import re
 import socket
 import ssl
 import struct
@@ -47,6 +48,18 @@ def send(answer: bytes) -> Do:
     return lambda sock: sock.sendall(answer)
 
 
+def read_request(stream: socket.socket) -> None:
+    """Read a whole request: who answers before its body has come races with the client's sending of it."""
+    content = b""
+    while b"\r\n\r\n" not in content:
+        content += stream.recv(65536)
+    head, _, body = content.partition(b"\r\n\r\n")
+    length = re.search(rb"(?im)^content-length: *([0-9]+)", head)
+    missing = (int(length[1]) if length else 0) - len(body)
+    while missing > 0 and (more := stream.recv(missing)):
+        missing -= len(more)
+
+
 @dataclass
 class Stand:
     """A server that does one thing with each connection: `first` as it comes, `then` after a request was read."""
@@ -67,9 +80,7 @@ class Stand:
                 return
             stream = sock if self.tls is None else self.tls.wrap_socket(sock, server_side=True)
             with stream:
-                content = b""
-                while b"\r\n\r\n" not in content:
-                    content += stream.recv(65536)
+                read_request(stream)
                 self.then(stream)
 
     @contextmanager
