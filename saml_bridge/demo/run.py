@@ -29,7 +29,8 @@ from types import TracebackType
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from saml_bridge.demo.partners import build_providers, create_partners_app
+from saml_bridge.demo.partner_portals import build_providers
+from saml_bridge.demo.partners import create_partners_app
 
 
 def prepare(instance_dir: Path, *, bridge_url: str, partners_url: str) -> Path:

@@ -8,7 +8,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from saml_bridge.demo.partners import SAML_PORTALS, build_providers, create_partners_app
+from saml_bridge.demo.partner_portals import SAML_PORTALS, build_providers
+from saml_bridge.demo.partners import create_partners_app
 from saml_bridge.demo.run import register_idp
 from saml_bridge.demo.service_provider import ServiceProvider
 from tests.demo.issuer import Issuer

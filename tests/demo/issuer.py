@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from lxml import etree
 
-from saml_bridge.demo.partners import SAML_PORTALS
+from saml_bridge.demo.partner_portals import SAML_PORTALS
 from saml_bridge.demo.service_provider import PERSISTENT, ServiceProvider
 
 ISSUER = "http://localhost:8000/saml/riverton-water/metadata"

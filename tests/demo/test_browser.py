@@ -15,7 +15,7 @@ from flask import Flask, Response
 from playwright.sync_api import Browser, Page
 from werkzeug.serving import make_server
 
-from saml_bridge.demo.partners import SAML_PORTALS, build_providers
+from saml_bridge.demo.partner_portals import SAML_PORTALS, build_providers
 from saml_bridge.demo.portal import create_portal
 from saml_bridge.demo.run import PartnersServer, prepare, register_idp
 from saml_bridge.model.document import Biller, Link, Portal

@@ -17,7 +17,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from lxml import etree
 
-from saml_bridge.demo.partners import SAML_PORTALS, create_partners_app
+from saml_bridge.demo.partner_portals import SAML_PORTALS
+from saml_bridge.demo.partners import create_partners_app
 from saml_bridge.demo.service_provider import ServiceProvider
 from tests.demo.conftest import BASE_URL
 from tests.demo.issuer import ISSUER, SSO, Issuer

@@ -18,7 +18,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from lxml import etree
 
-from saml_bridge.demo.partners import SAML_PORTALS
+from saml_bridge.demo.partner_portals import SAML_PORTALS
 from saml_bridge.demo.service_provider import EMAIL, ServiceProvider
 from tests.demo.conftest import BASE_URL
 from tests.demo.issuer import ISSUER, SAML, SAMLP, SLO, Issuer, encode

@@ -14,7 +14,8 @@ from flask.testing import FlaskClient
 
 import saml_bridge.demo
 from saml_bridge.demo.headers import CONTENT_SECURITY_POLICY
-from saml_bridge.demo.partners import SAML_PORTALS, create_partners_app
+from saml_bridge.demo.partner_portals import SAML_PORTALS
+from saml_bridge.demo.partners import create_partners_app
 from saml_bridge.demo.service_provider import ServiceProvider
 from saml_bridge.demo.usage import ELECTRICITY, WATER, draw_chart, read_usage
 from tests.demo.conftest import BASE_URL

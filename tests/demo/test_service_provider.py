@@ -19,7 +19,7 @@ from saml2 import BINDING_HTTP_POST, saml, sigver
 from saml2.config import IdPConfig
 from saml2.saml import NAMEID_FORMAT_PERSISTENT, NameID
 
-from saml_bridge.demo.partners import SAML_PORTALS, build_providers
+from saml_bridge.demo.partner_portals import SAML_PORTALS, build_providers
 from saml_bridge.demo.service_provider import ResponseRefused, ServiceProvider
 from tests.demo.issuer import ATTRIBUTES, BOTH, CONSTANTS, ISSUER, SAML, Issuer, decode, encode, encrypt_assertion
 
