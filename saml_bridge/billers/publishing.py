@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from saml_bridge.billers.changes import Change, FindAcs, plan
+from saml_bridge.billers.changes import Change, plan
 from saml_bridge.billers.checks.publication import Publication
 from saml_bridge.billers.file.load import HASH_PREFIX, dump_biller, load_file, resolve_metadata
 from saml_bridge.billers.file.schemas import FiledBiller
 from saml_bridge.billers.partner_metadata.fetch import Fetches, SharedFetcher, fetch_metadata, find_address
+from saml_bridge.billers.partners.entry import FindAcs
 from saml_bridge.billers.registry import Published, Registry
 from saml_bridge.model.document import Biller, Partner, SamlSettings
 from saml_bridge.model.errors import ConfigInvalid, FetchRefused, MetadataRefused, NotFound

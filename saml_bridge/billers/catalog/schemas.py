@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 
 from marshmallow import ValidationError, fields
 
-from saml_bridge.billers.file.schemas import Choice, Label, ListOf, Matching, Part, Problem, StrictSchema, Text, Url
+from saml_bridge.billers.file.fields import Choice, Label, Matching, Problem, Text, Url
+from saml_bridge.billers.file.strict_schema import ListOf, Part, StrictSchema
 
 Evidence = Literal["documented", "observed", "unverified"]
 """The vendor's own page says so; somebody saw it on the wire; or neither."""

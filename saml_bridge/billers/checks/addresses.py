@@ -10,9 +10,9 @@ the refresh ask them, and say what came of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
 
-from saml_bridge.model.document import Biller, Protocol
+from saml_bridge.billers.partners.index import find_entry
+from saml_bridge.model.document import Biller
 from saml_bridge.model.errors import FetchRefused
 from saml_bridge.model.values import Finding, Severity
 from saml_bridge.protocols.saml.bindings import SOAP_BINDING
@@ -20,12 +20,6 @@ from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 
 FindFault = Callable[[str], FetchRefused | None]
 """What forbids a request to a URL; None where nothing does, or nothing is known of it."""
-
-_SETTINGS: Final[Mapping[Protocol, tuple[str, ...]]] = {
-    "oidc": ("jwks_uri", "backchannel_logout_uri"),
-    "backchannel_token": ("url",),
-}
-"""The settings of each protocol that our server asks; those of metadata are said where it is fetched."""
 
 
 def check_addresses(biller: Biller, metadata: Mapping[str, SpMetadata], find_fault: FindFault) -> Iterator[Finding]:
@@ -45,7 +39,7 @@ def _list_addresses(biller: Biller, metadata: Mapping[str, SpMetadata]) -> Itera
         yield "logout_callback", biller.portal.logout_callback, "portal.logout_callback"
     for position, partner in enumerate(biller.partners):
         where = f"partners[{position}].{partner.protocol}"
-        for name in _SETTINGS.get(partner.protocol, ()):
+        for name in find_entry(partner).called_urls:
             if (url := getattr(partner.settings, name)) is not None:
                 yield name, url, f"{where}.{name}"
         if partner.slug in metadata:

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from saml_bridge.billers.partners.index import ENTRIES
 from saml_bridge.keys.signing_key import PublishedKey
 from saml_bridge.model.document import KeyNames, TokenKeys
 from saml_bridge.model.errors import KeyRefused
@@ -30,8 +31,6 @@ from saml_bridge.protocols.interface import find_one_way_issuer, find_token_issu
 Use = Literal["XML", "tokens"]
 
 _SIGNS: Final = {"XML": "SAML messages (idp.keys)", "tokens": "tokens"}
-_KEYED_PROTOCOLS: Final = ("oidc", "jwt", "encrypted_token")
-_NAMING_PROTOCOLS: Final = ("jwt", "encrypted_token")
 _ROLES: Final = ("current", "next", "previous")
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -79,13 +78,11 @@ def list_holdings(biller: Any, base_url: str) -> Holdings:
 
 def _list_names(biller: Any, issuer: str) -> Iterator[Name]:
     for position, partner in list_items(biller, "partners"):
-        alias = get(find_settings(partner, "saml"), "our_entity_id")
-        if alias is not None and alias != issuer:
-            yield Name("our_entity_id", alias, f"partners[{position}].saml.our_entity_id")
-        for protocol in _NAMING_PROTOCOLS:
-            named = get(find_settings(partner, protocol), "issuer")
-            if named is not None:
-                yield Name("issuer", named, f"partners[{position}].{protocol}.issuer")
+        for protocol, entry in ENTRIES.items():
+            named = get(find_settings(partner, protocol), entry.issuer) if entry.issuer else None
+            if entry.issuer is None or named is None or (entry.issuer == "our_entity_id" and named == issuer):
+                continue
+            yield Name(entry.issuer, named, f"partners[{position}].{protocol}.{entry.issuer}")
 
 
 def _list_keys(biller: Any) -> Iterator[UsedKey]:
@@ -100,7 +97,7 @@ def _list_keys(biller: Any) -> Iterator[UsedKey]:
             if name is not None:
                 yield UsedKey(name, use, f"{part}.keys.{role}")
     for position, partner in list_items(biller, "partners"):
-        for protocol in _KEYED_PROTOCOLS:
+        for protocol in ENTRIES:
             name = get(find_settings(partner, protocol), "key")
             if name is not None:
                 yield UsedKey(name, "tokens", f"partners[{position}].{protocol}.key")

@@ -23,7 +23,8 @@ from marshmallow import Schema, ValidationError
 
 from saml_bridge.billers.checks.document import check_parts
 from saml_bridge.billers.file.blanks import check_blanks, leave_out_filled_later
-from saml_bridge.billers.file.schemas import BillerSchema, FiledBiller, FileSchema, Problem
+from saml_bridge.billers.file.fields import Problem
+from saml_bridge.billers.file.schemas import BillerSchema, FiledBiller, FileSchema
 from saml_bridge.keys.partner_keys import FIELDS as KEY_SETTINGS
 from saml_bridge.keys.partner_keys import check_key_text, is_key_text, normalize_key_text
 from saml_bridge.model.document import Biller, Partner, SamlSettings
