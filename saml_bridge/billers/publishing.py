@@ -18,7 +18,8 @@ from pathlib import Path
 
 from saml_bridge.billers.changes import Change, plan
 from saml_bridge.billers.checks.publication import Publication
-from saml_bridge.billers.file.load import HASH_PREFIX, dump_biller, load_file, resolve_metadata
+from saml_bridge.billers.file.load import dump_biller, load_file
+from saml_bridge.billers.file.resolve import HASH_PREFIX, resolve_metadata
 from saml_bridge.billers.file.schemas import FiledBiller
 from saml_bridge.billers.partner_metadata.fetch import Fetches, SharedFetcher, fetch_metadata, find_address
 from saml_bridge.billers.partners.entry import FindAcs

@@ -36,7 +36,8 @@ from saml_bridge.billers.checks.publication import (
     find_digest,
     find_issuer,
 )
-from saml_bridge.billers.file.load import from_json, name_parts, peek_json, to_json
+from saml_bridge.billers.file.load import from_json, peek_json, to_json
+from saml_bridge.billers.file.placed_findings import name_parts
 from saml_bridge.billers.snapshot import Route, Snapshot
 from saml_bridge.model.document import Biller, SamlSettings
 from saml_bridge.model.errors import (

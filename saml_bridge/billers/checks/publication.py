@@ -16,7 +16,8 @@ from datetime import datetime
 from saml_bridge.billers.checks.addresses import FindFault, check_addresses
 from saml_bridge.billers.checks.holdings import Holdings, find_default_issuer, list_holdings
 from saml_bridge.billers.checks.keys import check_biller_keys
-from saml_bridge.billers.file.load import HASH_PREFIX, check_biller
+from saml_bridge.billers.file.load import check_biller
+from saml_bridge.billers.file.resolve import HASH_PREFIX
 from saml_bridge.keys.signing_key import PublishedKey, SigningKey
 from saml_bridge.model.document import Biller, Partner, SamlSettings
 from saml_bridge.model.errors import KeyRefused, MetadataRefused

@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from saml_bridge.billers.checks.publication import Publication
-from saml_bridge.billers.file.load import HASH_PREFIX
+from saml_bridge.billers.file.resolve import HASH_PREFIX
 from saml_bridge.billers.partner_metadata.fetch import (
     FetchedMetadata,
     Fetches,

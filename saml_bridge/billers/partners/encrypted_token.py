@@ -19,8 +19,10 @@ from saml_bridge.billers.partners.browser_token import (
     list_callback_carriers,
 )
 from saml_bridge.billers.partners.entry import ConfigurationEntry, KnownMetadata
+from saml_bridge.billers.partners.public_keys import PublicKeySetting
 from saml_bridge.billers.partners.settings_rules import check_callback_claim, check_carrying, check_presence
 from saml_bridge.billers.wording import compare_key_texts, show_value
+from saml_bridge.keys.partner_keys import normalize_encryption_key
 from saml_bridge.model.document import EncryptedTokenSettings, KeyManagement, Partner, TokenAlgorithm, TokenFormat
 from saml_bridge.model.findings import refuse, warn
 from saml_bridge.model.values import Finding
@@ -85,5 +87,10 @@ ENTRY: Final = ConfigurationEntry(
     check=_check_settings,
     urls=("url",),
     issuer="issuer",
+    public_keys=PublicKeySetting(
+        "encryption_key",
+        normalize_encryption_key,
+        "Ask the partner for its public RSA key, as PEM or as a JSON Web Key.",
+    ),
     list_callback_carriers=list_callback_carriers,
 )

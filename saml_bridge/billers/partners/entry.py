@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saml_bridge.billers.file.strict_schema import StrictSchema
+from saml_bridge.billers.partners.public_keys import PublicKeySetting
 from saml_bridge.model.document import Partner, Protocol
 from saml_bridge.model.values import Finding
 
@@ -55,7 +56,8 @@ class ConfigurationEntry:
     all partners of a biller together, as far as they could be read (biller, its path with a dot at the end, or empty).
 
     `urls` are the settings that hold a URL, or a list of URLs, which must be https. `called_urls` are those that our
-    server calls. `issuer` is the setting that names the biller to the partner. `find_sector` gives the sector that
+    server calls. `issuer` is the setting that names the biller to the partner, `public_keys` the one with
+    the partner's public keys. `find_sector` gives the sector that
     pairwise subjects are made for, None where it cannot be told. `list_callback_carriers` gives the settings that
     could say where a callback URI stands, empty where the protocol always says it.
     """
@@ -70,5 +72,6 @@ class ConfigurationEntry:
     urls: tuple[str, ...] = ()
     called_urls: tuple[str, ...] = ()
     issuer: str | None = None
+    public_keys: PublicKeySetting | None = None
     find_sector: Callable[[Partner], str | None] = _find_own_sector
     list_callback_carriers: Callable[[Any], tuple[str, ...]] = _list_no_carriers

@@ -29,6 +29,7 @@ from saml_bridge.billers.file.fields import (
 from saml_bridge.billers.file.strict_schema import ListOf, Part, StrictSchema
 from saml_bridge.billers.partners.entry import ConfigurationEntry, KnownMetadata
 from saml_bridge.billers.partners.identifier import SubjectSchema, compare_subjects
+from saml_bridge.billers.partners.public_keys import PublicKeySetting
 from saml_bridge.billers.partners.settings_rules import check_presence, check_query
 from saml_bridge.billers.wording import (
     compare_items,
@@ -38,6 +39,7 @@ from saml_bridge.billers.wording import (
     shorten,
     show_value,
 )
+from saml_bridge.keys.partner_keys import normalize_jwks
 from saml_bridge.model.document import AttributeMapping, ClientAuth, Link, OidcSettings, Partner, Scope
 from saml_bridge.model.findings import check_unique, find_settings, get, list_items, refuse, warn
 from saml_bridge.model.values import Finding
@@ -319,5 +321,10 @@ ENTRY: Final = ConfigurationEntry(
         "post_logout_redirect_uris",
     ),
     called_urls=("jwks_uri", "backchannel_logout_uri"),
+    public_keys=PublicKeySetting(
+        "jwks",
+        normalize_jwks,
+        "Ask the partner for its public keys as a JSON Web Key Set, or name its address as jwks_uri.",
+    ),
     find_sector=_find_sector,
 )
