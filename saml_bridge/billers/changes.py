@@ -1,7 +1,9 @@
-"""What changes between two documents of a biller, in words that the one who approves them understands.
+"""The changes between two documents of a biller, in words for the one who approves them.
 
-Owns: the comparison and its sentences. Does not own: loading and checking (`config`). Pure; the same two documents give
-the same changes in the same order. Called by: the registry (audit), `saml-bridge plan` and `apply`, the console.
+Owns: the comparison and its sentences. Does not own: a protocol's settings (`billers.partners`), rules and conditions
+(`mapping_changes`), single values (`wording`), loading and checking (`billers.file`, `billers.checks`).
+Called by: `registry` (audit), `publishing` (plan, apply). Pure; the same two documents give the same changes in the
+same order.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ Part = TypeVar("Part", Partner, AttributeMapping, Link)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change. `part` is what of the biller changes (`link usage`, `portal`), empty for the biller itself."""
+    """One change.
+
+    `part` is the part of the biller that changes (`link usage`, `portal`), empty for the biller itself.
+    """
 
     biller: str
     part: str
@@ -46,7 +51,10 @@ def plan(
     find_acs: FindAcs = lambda _: None,
     describe_metadata: DescribeMetadata = lambda _old, _new: (),
 ) -> tuple[Change, ...]:
-    """Everything that publishing `new` in place of `old` changes; empty when nothing does. None: the biller is new."""
+    """Everything that publishing `new` in place of `old` changes.
+
+    It is empty when nothing changes. `old` is None for a new biller.
+    """
     known = KnownMetadata(find_acs, describe_metadata)
     if old is None:
         return tuple(Change(new.slug, part, what) for part, what in _describe_new(new, known))

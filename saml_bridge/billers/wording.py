@@ -45,7 +45,7 @@ def compare_texts(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> 
 
 
 def compare_key_texts(what: str, old: str | None, new: str | None) -> Iterator[str]:
-    """Keys are told apart by a hash of their text, which is too long to be read."""
+    """The change of public keys, which a hash of their text tells apart."""
     if old != new:
         yield f"{what} {'change' if what.endswith('s') else 'changes'} from {_name_keys(old)} to {_name_keys(new)}"
 

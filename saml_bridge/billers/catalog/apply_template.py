@@ -40,8 +40,9 @@ _SLUG: Final = re.compile(r"[a-z0-9-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A file with a template in it. `blanks` are those that are still to be filled; `made_biller` says that the biller
-    was not in the file before.
+    """A file with a template in it.
+
+    `blanks` are those that are still to be filled. `made_biller` says that the biller was not in the file before.
     """
 
     content: bytes
@@ -67,12 +68,15 @@ def use_template(
     slug: str | None = None,
     values: Mapping[str, str] | None = None,
 ) -> Used:
-    """The content of a configuration file, or of a new one (None), with the template for this biller (a slug).
+    """The content of a configuration file, with the template for this biller (a slug).
 
-    The biller is made where the file has none of this slug. Everything that stands in the file stays, to the byte,
-    except a list that is empty. Raises ConfigInvalid for a file that cannot be read, CatalogRefused for a slug that is
-    taken (slug-taken) or none (slug-unfit), values that do not fit (blank-unknown, blank-unfit), and a file that
-    nothing can be added to as text (file-unfit, with `by_hand`).
+    A content of None starts a new file. A biller that the file does not have is made. Everything that stands in the file
+    stays, to the byte, except a list that is empty.
+
+    Raises:
+        ConfigInvalid: The file cannot be read.
+        CatalogRefused: The slug is taken (slug-taken) or malformed (slug-unfit), values do not fit (blank-unknown,
+            blank-unfit), or nothing can be added to the file as text (file-unfit, with `by_hand`).
     """
     name, values = slug or template.slug, values or {}
     _check_slugs(biller, name)

@@ -22,7 +22,10 @@ Evidence = Literal["documented", "observed", "unverified"]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that is known, or not known, of the partner. `as_of` is a year and month."""
+    """One thing that is known, or not known, of the partner.
+
+    `as_of` is a year and month.
+    """
 
     says: str
     evidence: Evidence
@@ -33,7 +36,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One attribute: why it is sent, and how sure it is that the partner wants it."""
+    """One attribute: why it is sent, and how sure the partner's wish is."""
 
     attribute: str
     why: str
@@ -42,7 +45,10 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A value that only the biller or the vendor knows. `pattern` is a regular expression for the whole of it."""
+    """A value that only the biller or the vendor knows.
+
+    `pattern` is a regular expression for the whole of it.
+    """
 
     name: str
     about: str

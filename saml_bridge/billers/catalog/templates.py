@@ -1,10 +1,11 @@
-"""The partner catalog: for each known partner what it wants, how sure that is, what to ask, and a template to use.
+"""The partner catalog: the known wishes of each partner, and a template to use.
 
-Owns: the templates beside this module (`*.yaml`), reading them, filling their blanks. Does not own: adding one to a
-configuration file (`using.py`), what a configuration may be (`config/`), how it is shown (`cli/`). Pure but for reading
-its own files. Called by `saml-bridge catalog`.
+Owns: the templates beside this module (`*.yaml`) with their facts and questions, reading them, filling their blanks.
+Does not own: adding one to a configuration file (`apply_template`), the rules of a configuration (`billers.file`), how
+it is shown (`cli`). Pure but for reading its own files. Called by: `saml-bridge catalog`.
 
-A template says how much of it is known. What is not `documented` is a starting point and never the vendor's word.
+A template says how much of it is known. Everything that is not `documented` is a starting point and never the vendor's
+word.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ EVIDENCE_WORDS: Final[Mapping[Evidence, str]] = {
 
 
 class CatalogRefused(BridgeError):
-    """A template that there is not, a value that does not fit a blank, or a file that nothing can be added to.
+    """The catalog refuses a template, a value or a file.
 
-    `by_hand` is what the file would need, for a person to add.
+    The template does not exist, the value does not fit a blank, or nothing can be added to the file; `by_hand` is then the
+    text that a person may add.
     """
 
     code = "catalog-refused"
@@ -154,7 +156,10 @@ def _list_complaints(template: Template) -> Iterator[str]:
 
 
 def check_values(blanks: Sequence[Blank], values: Mapping[str, str]) -> None:
-    """Whether each value is for one of these blanks, and fits. Raises CatalogRefused (blank-unknown, blank-unfit)."""
+    """Checks that each value is for one of these blanks, and fits.
+
+    Raises CatalogRefused (blank-unknown, blank-unfit).
+    """
     known = {one.name: one for one in blanks}
     for name, value in values.items():
         if name not in known:
@@ -166,9 +171,9 @@ def check_values(blanks: Sequence[Blank], values: Mapping[str, str]) -> None:
 
 
 def fill_template(template: Template, values: Mapping[str, str], *, slug: str | None = None) -> Parts:
-    """Partner, mapping and link under one slug (the template's own by default), with the blanks that have a value.
+    """Partner, mapping and link under one slug, with the given blanks filled.
 
-    Raises CatalogRefused (blank-unknown, blank-unfit).
+    The slug is the template's own by default. Raises CatalogRefused (blank-unknown, blank-unfit).
     """
     check_values(template.blanks, values)
     name, parts = slug or template.slug, template.parts

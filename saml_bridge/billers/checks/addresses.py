@@ -1,10 +1,11 @@
-"""The addresses that this service itself asks for a biller, held against the rule for those.
+"""The check of the addresses that this service itself calls for a biller.
 
-Owns: which settings and which values of partners' metadata are such addresses. Does not own: the rule (`fetching.py`),
-and the portal's own servers (session source, keys), which the operator alone names. Called by `checks.py`.
+Owns: the settings and the values of partners' metadata that are such addresses. Does not own: the rule
+(`network.client`), and the portal's own servers (session source, keys), which the operator alone names.
+Called by: `publication`.
 
-Addresses that the browser takes the payer to are none of these, nor are those that metadata is fetched from: `plan` and
-the refresh ask them, and say what came of it.
+Addresses that the browser takes the payer to are left out. So are those that metadata is fetched from: `plan` and the
+refresh call them, and report the result.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ FindFault = Callable[[str], FetchRefused | None]
 
 
 def check_addresses(biller: Biller, metadata: Mapping[str, SpMetadata], find_fault: FindFault) -> Iterator[Finding]:
-    """What of them could not be reached by our rules; `metadata` is that of SAML partners, by their slug."""
+    """A warning for each address that our rules forbid to call.
+
+    `metadata` is that of SAML partners, by their slug.
+    """
     for name, url, where in _list_addresses(biller, metadata):
         refused = find_fault(url)
         if refused is not None:

@@ -26,7 +26,10 @@ from saml_bridge.model.values import Finding
 
 
 def check_parts(biller: Any, *, where: str, allow_http: bool) -> Iterator[Finding]:
-    """Every rule over several values of one biller; `where` is its path with a dot at the end, or empty."""
+    """Every rule over several values of one biller.
+
+    `where` is the biller's path with a dot at the end, or empty.
+    """
     for name in ("partners", "mappings", "links"):
         yield from check_unique(list_items(biller, name), "slug", where=f"{where}{name}")
     yield from _check_references(biller, where)

@@ -1,9 +1,9 @@
-"""Everything that is checked before a biller's document comes into force.
+"""The checks before a biller's document comes into force.
 
-Owns: what needs more than the document: keys, partner metadata. Does not own: the document alone (`config`), what
-billers must not share (`holdings.py`), metadata files alone (`saml/metadata.py`), one partner's settings
-(`saml/response.py`).
-Called by: the registry, for a publication and for a plan.
+Owns: the checks that need more than the document: keys, partner metadata. Does not own: the document alone
+(`billers.file.load`), names and keys that billers must not share (`holdings`), metadata files alone
+(`protocols.saml.metadata`), one SAML partner's settings (`protocols.saml.response`).
+Called by: `billers.registry`, for a publication and for a plan.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ FindPublished = Callable[[str], PublishedKey]
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A biller's new configuration, the number of the revision that it was made from (0: the biller is new), and
-    metadata that is not stored yet, by its SHA-256.
+    """A biller's new configuration.
+
+    `based_on` is the number of the revision that it was made from (0: the biller is new). `metadata` is metadata that is
+    not stored yet, by its SHA-256.
     """
 
     biller: Biller
@@ -48,8 +50,10 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class IndexedPartner:
-    """A partner of a revision in force. `certificate_expires_at` is when a use (signing, encryption) loses its last
-    certificate, None when the metadata has none.
+    """A partner of a revision in force.
+
+    `certificate_expires_at` is when a use (signing, encryption) loses its last certificate, None when the metadata has no
+    certificate.
     """
 
     biller: str
@@ -62,7 +66,7 @@ class IndexedPartner:
 
 @dataclass(slots=True)
 class Checked:
-    """What the check of one publication found.
+    """The result of the check of one publication.
 
     `holdings` are its names and the uses of its keys, which all billers are compared by.
     """
@@ -99,9 +103,9 @@ def find_digest(settings: SamlSettings) -> Sha256Hex:
 
 @dataclass(slots=True)
 class Checks:
-    """The checks of one publication or plan, as of `now`. Metadata that several billers share is judged once.
+    """The checks of one publication or plan, as of `now`.
 
-    `read_stored` gives stored metadata, or None when there is none of that hash.
+    Metadata that several billers share is judged once. `read_stored` gives stored metadata, or None for an unknown hash.
     """
 
     find_key: FindKey

@@ -62,7 +62,7 @@ def show(value: object) -> str:
 
 
 class Value(fields.Field[Any]):
-    """Base of the fields below: says what is allowed, whatever is wrong."""
+    """Base of the fields below: every error says the allowed values."""
 
     allowed: str = "a value"
 
@@ -136,7 +136,10 @@ class Slug(Matching):
 
 
 class SecretName(Slug):
-    """The name under which a secret is kept. A secret itself that was put here by mistake is not told again."""
+    """The name under which a secret is kept.
+
+    An error never repeats the value, since somebody may have put the secret itself here.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -165,7 +168,7 @@ class Choice(Text):
 
 
 class WholeNumber(Value):
-    """A whole number in a range; true and false are none."""
+    """A whole number in a range; true and false are refused."""
 
     def __init__(self, least: int, most: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -192,7 +195,10 @@ class Flag(Value):
 
 
 class Url(Text):
-    """An http or https URL that every browser reads in the same way. Whether http is allowed: see `checks.py`."""
+    """An http or https URL that every browser reads in the same way.
+
+    `billers.checks.document` decides where http is allowed.
+    """
 
     allowed = "an https URL"
 
@@ -203,7 +209,7 @@ class Url(Text):
         return text
 
     def complain(self, text: str) -> str | None:
-        """What is wrong with a URL, as a part of a sentence."""
+        """The error of a URL, as a part of a sentence, or None."""
         if not text or len(text) > MAX_URL:
             return f"it must have 1 to {MAX_URL} characters"
         if not _PLAIN.fullmatch(text) or _NOT_IN_URLS.search(text):
@@ -303,7 +309,10 @@ class Texts(Value):
 
 
 class Labels(Texts):
-    """A label in further languages, by language tag (RFC 5646: language, and a region where it matters)."""
+    """A label in further languages, by language tag.
+
+    RFC 5646: language, and a region where it matters.
+    """
 
     allowed = "a mapping from languages such as es or fr-CA to texts"
     counted = "languages"
@@ -323,7 +332,10 @@ class EntityId(Matching):
 
 
 def refuse_absolute_path(text: str) -> None:
-    """A path from the root, or from a drive: it would mean another file on another machine."""
+    """Refuses a path from the root, or from a drive.
+
+    Such a path would mean another file on another machine. Raises ValidationError.
+    """
     if text.startswith("/") or _DRIVE.match(text):
         name = re.split(r"[/\\]", text.rstrip("/\\"))[-1][:60]
         fix = f"Write {name!r} for a file beside this one, or '../{name}' for one in the folder above."
@@ -339,7 +351,10 @@ class Parameter(Matching):
 
 
 class KeyText(Text):
-    """Public keys: JSON Web Keys, as text or as the mapping that they are, or PEM, or their file's path in a file."""
+    """Public keys, or the path of their file.
+
+    JSON Web Keys stand as text or as the mapping that they are; PEM stands as text.
+    """
 
     allowed = (
         f"text of up to {MAX_KEYS} characters: public keys, as JSON Web Keys or PEM,"

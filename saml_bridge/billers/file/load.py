@@ -40,8 +40,8 @@ class FileDocument:
 def load_file(content: bytes | str, *, allow_http: bool = False) -> FileDocument:
     """Reads a configuration file (YAML or JSON, `version: 1`).
 
-    In the result `saml.metadata` may still be a path: see `resolve.resolve_metadata`. `allow_http` allows http URLs of other
-    machines. Raises ConfigInvalid with every finding; each says its path in the file and the line.
+    In the result `saml.metadata` may still be a path: see `resolve.resolve_metadata`. `allow_http` allows http URLs of
+    other machines. Raises ConfigInvalid with every finding; each says its path in the file and the line.
     """
     data, lines = read_yaml(content)
     loaded, findings = _load(_FILE, data, "")

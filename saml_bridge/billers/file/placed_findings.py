@@ -1,4 +1,4 @@
-"""Findings with their places: the path in the document, the line in the file, the slugs on the way.
+"""Findings with their places: the path in the document, the line, the slugs.
 
 Owns: turning marshmallow's errors into findings, and their order. Does not own: the errors' words (`fields`), lines
 (`model.yaml_lines`). Called by: `load`, `resolve`, `billers.registry`.
@@ -22,7 +22,10 @@ _PLACE = re.compile(r"\.?([^.\[\]]+)|\[([0-9]+)\]")
 
 
 def read_problems(messages: Any, where: str) -> Iterator[Finding]:
-    """A finding for each `Problem` in a tree of marshmallow's messages; `where` is the path of the tree."""
+    """A finding for each `Problem` in a tree of marshmallow's messages.
+
+    `where` is the path of the tree in the document.
+    """
     if isinstance(messages, Mapping):
         for key in sorted(messages, key=lambda one: (isinstance(one, str), one)):
             place = f"[{key}]" if isinstance(key, int) else "" if key == "_schema" else f".{key}"
@@ -38,7 +41,10 @@ def _to_finding(problem: Problem, where: str) -> Finding:
 
 
 def sort_by_line(findings: Iterable[Finding], lines: Lines, data: Any) -> list[Finding]:
-    """The findings in the order of their lines, each with its line and the slugs of its parts."""
+    """The findings in the order of their lines.
+
+    Each names its line and the slugs of the parts around it.
+    """
     return [one for _, one in sorted(_place(findings, lines, data), key=lambda row: row[0])]
 
 

@@ -29,7 +29,7 @@ _LONGEST_PATH: Final = 255
 
 
 def check_signer(settings: SamlSettings, where: str) -> Iterator[Finding]:
-    """Checks that the pinned signer of a partner's metadata is a certificate whose key can verify."""
+    """Checks that the pinned signer of a partner's metadata is a certificate that can verify."""
     if settings.metadata_signer is None:
         return
     try:
@@ -156,7 +156,10 @@ def _resolve_keys(partner: Partner, open_file: Callable[[str], BinaryIO], place:
 
 
 def check_public_keys(partner: Partner, where: str) -> Iterator[Finding]:
-    """Checks that the public keys in a partner's settings can be used; `where` is the path of the settings."""
+    """Checks that the public keys in a partner's settings can be used.
+
+    `where` is the path of the settings.
+    """
     setting = find_entry(partner).public_keys
     if setting is not None:
         yield from setting.check(setting.read(partner.settings), where)

@@ -99,7 +99,10 @@ PROTOCOL_SCHEMAS: Final[Mapping[str, type[StrictSchema]]] = {name: entry.schema 
 
 
 class PartnerSchema(StrictSchema):
-    """The settings of a partner's protocol stand under its name; those of another protocol are refused."""
+    """A partner, with the settings of its protocol under the protocol's name.
+
+    Settings of another protocol are refused.
+    """
 
     makes = Partner
     only_when_given = frozenset(PROTOCOL_SCHEMAS)
@@ -225,7 +228,10 @@ class BillerSchema(StrictSchema):
 
 @dataclass(frozen=True, slots=True)
 class FiledBiller:
-    """A biller of a file. `based_on` is the revision that the file was exported from, None when it does not say."""
+    """A biller of a file.
+
+    `based_on` is the revision that the file was exported from, None when it does not say.
+    """
 
     biller: Biller
     based_on: int | None = None

@@ -1,4 +1,4 @@
-"""The base of all schemas: mappings and lists that report every error and keep what could be read.
+"""The base of all schemas, which reports every error and keeps all readable values.
 
 Owns: unknown and missing keys, lists, mappings within mappings. Does not own: single values (`fields`).
 Called by: every schema of `billers.file`, `billers.partners` and `billers.catalog`.
@@ -61,7 +61,10 @@ class Part(fields.Nested):
 
 
 class StrictSchema(Schema):
-    """Base of all schemas: unknown keys are refused with the nearest that exists; loads a dataclass."""
+    """Base of all schemas: loads a dataclass, and refuses unknown keys.
+
+    The refusal names the nearest key that exists.
+    """
 
     error_messages = {"unknown": "unknown", "type": "type"}  # noqa: RUF012 marshmallow types it as an instance's
     makes: ClassVar[type]

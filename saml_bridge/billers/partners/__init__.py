@@ -1,9 +1,9 @@
-"""The configuration of partners, one file a protocol: the settings in a file, their checks, the words of a change.
+"""The configuration of partners, one file a protocol: settings, checks, words of change.
 
 Owns: `saml`, `oidc`, `signed_link` (the protocol `jwt`), `encrypted_token` and `backchannel_token`, each with an
-`ENTRY`. `index` finds the entries. `entry` says what a protocol gives.
+`ENTRY`. `entry` says what a protocol gives, `index` finds the entries.
 Shared pieces: `identifier` (name IDs and subjects), `browser_token` (signed links and encrypted tokens),
-`settings_rules` (rules of several protocols).
+`public_keys` (the setting with a partner's keys), `settings_rules` (rules of several protocols).
 
 Does not own: the document (`model.document`), sign-ons (`protocols`), rules over partners of different protocols
 (`billers.checks.partners`).

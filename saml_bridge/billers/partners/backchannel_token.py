@@ -1,7 +1,7 @@
-"""The configuration of a token that the partner's server gives: its settings, checks and the words of a change.
+"""The configuration of a token that the partner's server gives.
 
-Owns: the schema, and the rules over several settings. Does not own: rules that need secrets or values of a mapping
-(`protocols.tokens.backchannel_token`). Called through `index`. Pure.
+Owns: the schema, the rules over several settings, the words of a change. Does not own: rules that need secrets or
+values of a mapping (`protocols.tokens.backchannel_token`). Called through: `index`. Pure.
 """
 
 from __future__ import annotations

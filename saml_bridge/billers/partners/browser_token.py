@@ -35,7 +35,10 @@ _TOKEN_LABELS: Final = {
 
 
 class BrowserTokenSchema(StrictSchema):
-    """The settings of both kinds of token; each kind puts its own beside them, in the order of its dataclass."""
+    """The settings that both kinds of token have.
+
+    Each kind puts its own beside them, in the order of its dataclass.
+    """
 
     url = ReturnUrl(required=True)
     secret = SecretName(allow_none=True)

@@ -1,7 +1,8 @@
-"""The configuration of an encrypted token: its settings, their checks and the words of a change.
+"""The configuration of an encrypted token.
 
-Owns: the schema, and the rules over several settings. Does not own: the public key (`keys.partner_keys`), rules that
-need keys, secrets or values of a mapping (`protocols.tokens.encrypted_token`). Called through `index`. Pure.
+Owns: the schema, the rules over several settings, the words of a change. Does not own: the public key
+(`keys.partner_keys`), rules that need keys, secrets or values of a mapping (`protocols.tokens.encrypted_token`).
+Called through: `index`. Pure.
 """
 
 from __future__ import annotations

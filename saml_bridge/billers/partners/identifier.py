@@ -1,4 +1,4 @@
-"""The identifier of a payer in a partner's settings: the schema, and the words of a change.
+"""The identifier of a payer in a partner's settings.
 
 Owns: the settings of a name ID or a subject in a file, and the sentences about a change of them. Does not own: making
 the identifier (`mapping.identifiers`). Called by: the protocols of this room.
@@ -20,7 +20,10 @@ _SUBJECT_LABELS: Final = {"type": "subject type", "from_": "subject field", "tem
 
 
 class IdentifierSchema(StrictSchema):
-    """Where a payer's identifier comes from; a template takes the place of the field that is the default."""
+    """The source of a payer's identifier.
+
+    A template takes the place of the field that is the default.
+    """
 
     only_when_given = frozenset({"from", "template"})
 
@@ -56,7 +59,10 @@ def compare_subjects(old: SubjectSettings | None, new: SubjectSettings | None) -
 
 
 def compare_identifiers(what: str, old: Any, new: Any, labels: Mapping[str, str]) -> Iterator[str]:
-    """Name IDs or subjects. A transient name ID is new at each launch, so that none is lost."""
+    """The changes between two name IDs or two subjects.
+
+    A transient name ID is new at each launch, so that no payer is lost by a change.
+    """
     yield from compare_values(old, new, labels)
     yield from (f"{what} {change}" for change in compare_transforms(old.transforms, new.transforms))
     if old != new and getattr(old, "format", None) != "transient":

@@ -1,7 +1,8 @@
-"""The configuration of a relying party of OpenID Connect: its settings, their checks and the words of a change.
+"""The configuration of a relying party of OpenID Connect.
 
-Owns: the schema, and the rules over several settings. Does not own: public keys (`keys.partner_keys`), rules that need
-keys, secrets or values of a mapping (`protocols.oidc.receiver`). Called through `index`. Pure.
+Owns: the schema, the rules over several settings, the words of a change. Does not own: public keys
+(`keys.partner_keys`), rules that need keys, secrets or values of a mapping (`protocols.oidc.receiver`).
+Called through: `index`. Pure.
 
 Rules over several values are for settings that could be read whole: a default would stand for a value that is there
 and wrong. Rules within one list hold for every item that could be read.
@@ -181,7 +182,10 @@ def _check_scopes(oidc: OidcSettings, where: str) -> Iterator[Finding]:
 
 
 def check_biller(biller: Any, where: str) -> Iterator[Finding]:
-    """The rules over the relying parties of a biller and their links, as far as they could be read."""
+    """The rules over a biller's relying parties and their links.
+
+    They hold as far as the parts could be read.
+    """
     for position, partner in list_items(biller, "partners"):
         yield from _check_redirect_uris(find_settings(partner, "oidc"), f"{where}partners[{position}].oidc")
     yield from _check_client_ids(biller, where)

@@ -32,7 +32,10 @@ class PublicKeySetting:
         return text
 
     def check(self, text: str | None, where: str) -> Iterator[Finding]:
-        """Checks that public keys, if there are any, can be used; `where` is the path of the settings."""
+        """Checks that public keys can be used; None passes.
+
+        `where` is the path of the settings.
+        """
         if text is None:
             return
         try:

@@ -1,7 +1,8 @@
-"""The configuration of a partner that speaks SAML 2.0: its settings, their checks and the words of a change.
+"""The configuration of a partner that speaks SAML 2.0.
 
-Owns: the schema, and the rules over several settings. Does not own: metadata files (`billers.file.resolve`), what
-metadata allows (`billers.checks.publication`), messages (`protocols.saml`). Called through `index`.
+Owns: the schema, the rules over several settings, the words of a change. Does not own: metadata files
+(`billers.file.resolve`), the settings that metadata allows (`billers.checks.publication`), messages (`protocols.saml`).
+Called through: `index`. Pure.
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ class MetadataReference(Text):
 
 
 class SignerReference(Text):
-    """The certificate that must have signed fetched metadata: in base64 or PEM, or a PEM file's path in a file."""
+    """The certificate that must have signed fetched metadata.
+
+    It stands in base64 or PEM; in a file, the path of a PEM file may stand for it.
+    """
 
     allowed = "text: the path of a PEM certificate beside this file, or the certificate itself in base64"
 
@@ -111,7 +115,7 @@ class AcsReference(Url):
 
 
 class RelayState(Text):
-    """What stands in RelayState: the link's callback URI, nothing, or a fixed text."""
+    """The content of RelayState: the link's callback URI, nothing, or a fixed text."""
 
     allowed = f"callback_uri, none or {RELAY_STATE_IDENTIFIER}TEXT"
 
@@ -162,7 +166,7 @@ class SamlSchema(StrictSchema):
 
 
 def check_biller(biller: Any, where: str) -> Iterator[Finding]:
-    """The rules over the SAML partners of a biller, as far as they could be read."""
+    """The rules over a biller's SAML partners, as far as they could be read."""
     yield from _check_entity_ids(biller, where)
     yield from _check_metadata_sources(biller, where)
     yield from _check_relay_states(biller, where)

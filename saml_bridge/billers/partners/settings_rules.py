@@ -19,7 +19,10 @@ _SET_SECRET: Final = "Name one, and set its value with 'saml-bridge secrets set'
 def check_presence(
     settings: Any, where: str, why: str, *, needed: Iterable[str] = (), unwanted: Iterable[str] = ()
 ) -> Iterator[Finding]:
-    """Which settings must be there and which must not; `why` is the setting that says so, with its value."""
+    """Checks that needed settings are given and unwanted ones are not.
+
+    `why` is the setting that decides it, with its value.
+    """
     for name in needed:
         if getattr(settings, name) is None:
             fix = _SET_SECRET if name == "secret" else f"Add {name}."
@@ -31,7 +34,10 @@ def check_presence(
 
 
 def check_query(uri: str, added: Iterable[str], name: str, where: str) -> Iterator[Finding]:
-    """A parameter that is added to a URL must not stand there already: readers differ in which of two they take."""
+    """Checks that a URL does not have a parameter that is added to it.
+
+    Readers differ in which of two such parameters they take.
+    """
     twice = sorted(list_query(uri).intersection(added))
     if twice:
         message = f"{name}: the query of {uri[:200]!r} has {', '.join(twice)}, which is added to it"

@@ -1,7 +1,7 @@
-"""The configuration of the protocol `jwt`, a signed link: its settings, their checks and the words of a change.
+"""The configuration of the protocol `jwt`, a signed link.
 
-Owns: the schema, and the rules over several settings. Does not own: rules that need keys, secrets or values of a
-mapping (`protocols.tokens.signed_link`). Called through `index`. Pure.
+Owns: the schema, the rules over several settings, the words of a change. Does not own: rules that need keys, secrets or
+values of a mapping (`protocols.tokens.signed_link`). Called through: `index`. Pure.
 """
 
 from __future__ import annotations
