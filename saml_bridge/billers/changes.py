@@ -1,4 +1,4 @@
-"""The changes between two documents of a biller, in words for the one who approves them.
+"""The changes between two documents of a biller, in words for an approver.
 
 Owns: the comparison and its sentences. Does not own: a protocol's settings (`billers.partners`), rules and conditions
 (`mapping_changes`), single values (`wording`), loading and checking (`billers.file`, `billers.checks`).

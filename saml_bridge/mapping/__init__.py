@@ -7,5 +7,5 @@ Owns, file by file: `fields` (the fields of a session, and paths through it), `r
 Does not own: where a session comes from (`portal`), how values are carried (`protocols`), the document's shape
 (`model.document`).
 
-Way in: each file has a `check_` for publications and a `compile_` that gives the function of each launch.
+Way in: `check_` functions at a publication, and `compile_` functions, whose results serve every launch.
 """

@@ -70,8 +70,8 @@ def use_template(
 ) -> Used:
     """The content of a configuration file, with the template for this biller (a slug).
 
-    A content of None starts a new file. A biller that the file does not have is made. Everything that stands in the file
-    stays, to the byte, except a list that is empty.
+    A content of None starts a new file. A biller that the file does not have is made. Everything that stands in the
+    file stays, to the byte, except a list that is empty.
 
     Raises:
         ConfigInvalid: The file cannot be read.

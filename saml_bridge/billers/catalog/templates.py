@@ -55,8 +55,8 @@ EVIDENCE_WORDS: Final[Mapping[Evidence, str]] = {
 class CatalogRefused(BridgeError):
     """The catalog refuses a template, a value or a file.
 
-    The template does not exist, the value does not fit a blank, or nothing can be added to the file; `by_hand` is then the
-    text that a person may add.
+    The template does not exist, the value does not fit a blank, or nothing can be added to the file; `by_hand` is then
+    the text that a person may add.
     """
 
     code = "catalog-refused"

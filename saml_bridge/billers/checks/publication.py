@@ -39,8 +39,8 @@ FindPublished = Callable[[str], PublishedKey]
 class Publication:
     """A biller's new configuration.
 
-    `based_on` is the number of the revision that it was made from (0: the biller is new). `metadata` is metadata that is
-    not stored yet, by its SHA-256.
+    `based_on` is the number of the revision that it was made from (0: the biller is new). `metadata` is metadata that
+    is not stored yet, by its SHA-256.
     """
 
     biller: Biller
@@ -52,8 +52,8 @@ class Publication:
 class IndexedPartner:
     """A partner of a revision in force.
 
-    `certificate_expires_at` is when a use (signing, encryption) loses its last certificate, None when the metadata has no
-    certificate.
+    `certificate_expires_at` is when a use (signing, encryption) loses its last certificate, None when the metadata has
+    no certificate.
     """
 
     biller: str
@@ -105,7 +105,8 @@ def find_digest(settings: SamlSettings) -> Sha256Hex:
 class Checks:
     """The checks of one publication or plan, as of `now`.
 
-    Metadata that several billers share is judged once. `read_stored` gives stored metadata, or None for an unknown hash.
+    Metadata that several billers share is judged once. `read_stored` gives stored metadata, or None for an unknown
+    hash.
     """
 
     find_key: FindKey

@@ -23,8 +23,8 @@ INDENT: Final = 2
 def insert_item(text: str, path: Path, item: Any, *, comment: Sequence[str] = ()) -> str:
     """The text with `item` as the last one of the list at `path`.
 
-    A missing list is made. `text` is YAML that `read_yaml` reads. `comment` are lines above the item; they are left out of
-    a file that has no comments (JSON). Raises ValueError.
+    A missing list is made. `text` is YAML that `read_yaml` reads. `comment` are lines above the item; they are left out
+    of a file that has no comments (JSON). Raises ValueError.
     """
     *above, key = path
     try:
