@@ -1,10 +1,10 @@
 """Mappings: from a portal session and an account to the attributes that a partner gets.
 
-Owns: `SOURCES`, the check of a mapping at publication, its compilation, and what happens when a rule finds nothing.
-Does not own: transforms (`transforms.py`), conditions (`conditions.py`), field paths (`fields.py`), which characters
-may leave (`characters.py`). Called by publishing (`check_mapping`), by the snapshot of a revision (`compile_mapping`)
-and by the launch (`CompiledMapping.evaluate`); sources serve identifiers, too (`identifiers.py`). Pure: no clock,
-database or network.
+Owns: `SOURCES`, the check of a mapping at publication, its compilation, and the case that a rule finds nothing.
+Does not own: `transforms`, `conditions`, field paths (`fields`), the characters that may leave (`characters`).
+Called by: `billers.checks.document` (`check_mapping`), `billers.snapshot` (`compile_mapping`) and
+`flows.launch.launch` (`CompiledMapping.evaluate`); sources serve `identifiers`, too. Pure: no clock, database or
+network.
 
 Values pass as they are: no Unicode normalisation, no trimming, unless a transform says so. White space alone is no
 value. A template finds nothing when any of its fields does. A rule whose `when` does not hold is passed over, required

@@ -1,7 +1,8 @@
 """A template of the catalog put into a biller's configuration file.
 
-Owns: what is added for a template, the comments that go with it, and that nothing of the file is lost or overwritten.
-Does not own: templates (`__init__.py`), where text goes (`config/insertion.py`), files (`cli/`). Pure.
+Owns: the parts that a template adds, the comments that go with them, and that nothing of the file is lost or
+overwritten. Does not own: templates (`templates`), where text goes (`billers.file.insertion`), files (`cli`).
+Called by: `saml-bridge catalog`. Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The schema of a template of the catalog.
 
-Owns: its shape. Does not own: what its parts of a configuration may be (`config/schemas.py`, once they are filled), and
-what several of its values must be together (`__init__.py`).
+Owns: its shape. Does not own: its parts of a configuration once they are filled (`billers.file.schemas`), and rules
+over several of its values (`templates`). Called by: `templates`.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class MetadataReference(Text):
 
     def read(self, value: Any) -> str:
         text = super().read(value)
-        if not text:  # to be fetched; `checks.py` asks for an address then
+        if not text:  # fetched metadata; `_check_metadata_sources` demands an address
             return text
         refuse_absolute_path(text)
         is_path = len(text) <= MAX_URL and text.isprintable() and "\\" not in text
