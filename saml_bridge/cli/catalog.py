@@ -11,7 +11,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from saml_bridge.billers.catalog.apply_template import Used, use_template
+from saml_bridge.billers.catalog.apply_template import AppliedTemplate, apply_template
 from saml_bridge.billers.catalog.schemas import Evidence
 from saml_bridge.billers.catalog.templates import (
     EVIDENCE_WORDS,
@@ -143,7 +143,7 @@ def catalog_use(name: str, biller: str, file: Path, slug: str | None, pairs: tup
     values = dict(_split_pair(pair) for pair in pairs)
     is_new = not file.exists()
     try:
-        used = use_template(None if is_new else file.read_bytes(), template, biller=biller, slug=slug, values=values)
+        used = apply_template(None if is_new else file.read_bytes(), template, biller=biller, slug=slug, values=values)
     except CatalogRefused as refused:
         click.echo(refused.by_hand, nl=False)
         raise
@@ -180,7 +180,7 @@ def _write_whole(file: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _show_left(used: Used) -> None:
+def _show_left(used: AppliedTemplate) -> None:
     if used.blanks:
         _say("\n[bold]Still to fill in[/bold], in place of {{NAME}} in the file")
         table = make_table("  blank", "what it is", "example")
@@ -189,7 +189,7 @@ def _show_left(used: Used) -> None:
         make_console().print(table)
 
 
-def _list_steps(template: Template, used: Used, *, biller: str, file: Path) -> Iterator[tuple[str, str]]:
+def _list_steps(template: Template, used: AppliedTemplate, *, biller: str, file: Path) -> Iterator[tuple[str, str]]:
     """Commands in their order, and what each is for."""
     slug, settings = used.parts.partner["slug"], used.parts.partner[template.protocol]
     yield f"saml-bridge catalog show {template.slug}", "what to ask the vendor before going live"

@@ -5,5 +5,5 @@ Owns, file by file: `templates` (the templates `*.yaml`, reading and filling the
 
 Does not own: the configuration itself (`billers.file`), how a template is shown (`cli`).
 
-Way in: `templates` to list and show, `apply_template.use_template` to add one.
+Way in: `templates` to list and show, `apply_template.apply_template` to add one.
 """

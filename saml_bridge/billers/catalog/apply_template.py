@@ -40,7 +40,7 @@ _SLUG: Final = re.compile(r"[a-z0-9-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class AppliedTemplate:
     """A file with a template in it.
 
     `blanks` are those that are still to be filled. `made_biller` says that the biller was not in the file before.
@@ -61,14 +61,14 @@ class _Addition:
     comment: tuple[str, ...]
 
 
-def use_template(
+def apply_template(
     content: bytes | None,
     template: Template,
     *,
     biller: str,
     slug: str | None = None,
     values: Mapping[str, str] | None = None,
-) -> Used:
+) -> AppliedTemplate:
     """The content of a configuration file, with the template for this biller (a slug).
 
     A content of None starts a new file. A biller that the file does not have is made. Everything that stands in the
@@ -97,7 +97,7 @@ def use_template(
     additions += _list_additions(template, parts, ("billers", position))
     left = {found for one in additions for _, found in find_blanks(one.item)}
     added = _add(text, data, additions)
-    return Used(bom + added.encode(), parts, tuple(one for one in blanks if one.name in left), is_new)
+    return AppliedTemplate(bom + added.encode(), parts, tuple(one for one in blanks if one.name in left), is_new)
 
 
 def _check_slugs(*slugs: str) -> None:

@@ -35,7 +35,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AttributeFact:
     """One attribute: why it is sent, and how sure the partner's wish is."""
 
     attribute: str
@@ -99,7 +99,7 @@ class FactSchema(StrictSchema):
 
 
 class ToldSchema(StrictSchema):
-    makes = Told
+    makes = AttributeFact
 
     attribute = Text(required=True)
     why = Sentence(required=True)

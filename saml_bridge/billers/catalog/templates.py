@@ -17,7 +17,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from saml_bridge.billers.catalog.schemas import Blank, Evidence, Fact, Parts, TemplateSchema, Told
+from saml_bridge.billers.catalog.schemas import AttributeFact, Blank, Evidence, Fact, Parts, TemplateSchema
 from saml_bridge.billers.file.blanks import fill_blanks, find_blanks
 from saml_bridge.billers.file.load import read_document
 from saml_bridge.model.errors import BridgeError
@@ -27,13 +27,13 @@ from saml_bridge.model.values import Finding, Severity
 __all__ = [
     "EVIDENCE_WORDS",
     "SLUG",
+    "AttributeFact",
     "Blank",
     "CatalogRefused",
     "Evidence",
     "Fact",
     "Parts",
     "Template",
-    "Told",
     "check_values",
     "fill_template",
     "find_template",
@@ -79,7 +79,7 @@ class Template:
     facts: tuple[Fact, ...]
     subject: str
     callback: str
-    attributes: tuple[Told, ...]
+    attributes: tuple[AttributeFact, ...]
     ask: tuple[str, ...]
     blanks: tuple[Blank, ...]
     parts: Parts

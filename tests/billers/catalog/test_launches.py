@@ -26,7 +26,7 @@ from werkzeug.serving import make_server
 import saml_bridge.billers.catalog.templates
 from saml_bridge.app.settings import Settings
 from saml_bridge.app.wiring import Bridge, create_app, open_bridge
-from saml_bridge.billers.catalog.apply_template import BILLER_BLANKS, use_template
+from saml_bridge.billers.catalog.apply_template import BILLER_BLANKS, apply_template
 from saml_bridge.billers.catalog.templates import Template, find_template
 from saml_bridge.billers.own_metadata import IdentityProvider
 from saml_bridge.billers.publishing import apply_plan, plan_file
@@ -88,7 +88,7 @@ class Scene:
 
     def publish(self, bridge: Bridge, template: Template) -> None:
         """Use the template on a new file, and apply that."""
-        used = use_template(None, template, biller=BILLER, values=self.find_sample_values(template))
+        used = apply_template(None, template, biller=BILLER, values=self.find_sample_values(template))
         assert used.blanks == ()
         (self.folder / "catalog.yaml").write_bytes(used.content)
         now = datetime.now(UTC)
@@ -206,7 +206,7 @@ def check_saml(scene: Scene, template: Template) -> None:
     provider, values = make_provider(scene, template), scene.find_sample_values(template)
     action, fields = read_form(scene.launch(template))
     assert action == provider.acs_url
-    link = use_template(None, template, biller=BILLER, values=values).parts.link
+    link = apply_template(None, template, biller=BILLER, values=values).parts.link
     assert fields["RelayState"] == link["callback_uri"]
     check_received(provider.accept(fields["SAMLResponse"]), template, values)
 
