@@ -30,10 +30,10 @@ from saml_bridge.model.comparisons import compare, show
 from saml_bridge.model.document import (
     Biller,
     EncryptedTokenSettings,
-    JwtSettings,
     OidcSettings,
     Partner,
     SignatureAlgorithm,
+    SignedLinkSettings,
     TokenAlgorithm,
 )
 from saml_bridge.model.errors import BridgeError, KeyRefused
@@ -251,7 +251,7 @@ def find_key_name(biller: Biller, partner: Partner) -> str | None:
     match settings:
         case OidcSettings(key=key):
             pass
-        case JwtSettings(key=key) if settings.algorithm != "HS256":
+        case SignedLinkSettings(key=key) if settings.algorithm != "HS256":
             pass
         case EncryptedTokenSettings(key=key) if settings.format == "jwe" and settings.key_management == "RSA-OAEP-256":
             pass

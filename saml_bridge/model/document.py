@@ -207,7 +207,7 @@ class OidcSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class JwtSettings:
+class SignedLinkSettings:
     """A signed link: a JWT that the browser carries to `url`.
 
     It goes in a form that posts itself or in the query. `secret` (HS256) names a secret of this partner's, `key` a key
@@ -296,7 +296,7 @@ def holds_secret(name: str) -> bool:
     return _SECRET_WORDS.search(name) is not None
 
 
-ProtocolSettings = SamlSettings | OidcSettings | JwtSettings | EncryptedTokenSettings | BackchannelSettings
+ProtocolSettings = SamlSettings | OidcSettings | SignedLinkSettings | EncryptedTokenSettings | BackchannelSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from saml_bridge.model.document import (
     Biller,
     Condition,
     Idp,
-    JwtSettings,
     KeyNames,
     Partner,
     Rule,
+    SignedLinkSettings,
     TokenKeys,
     Tokens,
     TransformCall,
@@ -795,12 +795,12 @@ def test_k6_a_key_under_another_name_is_the_same_key(world: World, certs: Path) 
     assert "'tokens' is the key 'default' by another name" in found["key-shared"].message
 
 
-JWT = Partner("itron", "Itron", "jwt", JwtSettings("https://itron.example/in"), ("https://itron.example",))
+JWT = Partner("itron", "Itron", "jwt", SignedLinkSettings("https://itron.example/in"), ("https://itron.example",))
 
 
 def with_jwt(biller: Biller, **changes: object) -> Biller:
     """With a partner whose tokens a key of the ring signs."""
-    settings = replace(JwtSettings("https://itron.example/in"), **changes)  # type: ignore[arg-type]
+    settings = replace(SignedLinkSettings("https://itron.example/in"), **changes)  # type: ignore[arg-type]
     return replace(biller, partners=(*biller.partners, replace(JWT, settings=settings)))
 
 

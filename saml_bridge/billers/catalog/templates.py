@@ -24,24 +24,6 @@ from saml_bridge.model.errors import BridgeError
 from saml_bridge.model.nearest import find_nearest, suggest
 from saml_bridge.model.values import Finding, Severity
 
-__all__ = [
-    "EVIDENCE_WORDS",
-    "SLUG",
-    "AttributeFact",
-    "Blank",
-    "CatalogRefused",
-    "Evidence",
-    "Fact",
-    "Parts",
-    "Template",
-    "check_values",
-    "fill_template",
-    "find_template",
-    "list_templates",
-    "read_template",
-    "refuse",
-]
-
 SLUG: Final = "slug"
 """The one blank that is always filled: the slug of partner, mapping and link."""
 

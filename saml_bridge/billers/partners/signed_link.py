@@ -15,16 +15,16 @@ from saml_bridge.billers.partners.browser_token import BrowserTokenSchema, compa
 from saml_bridge.billers.partners.entry import ConfigurationEntry, KnownMetadata
 from saml_bridge.billers.partners.settings_rules import check_callback_claim, check_carrying, check_presence
 from saml_bridge.billers.wording import show_value
-from saml_bridge.model.document import Carry, JwtSettings, LinkAlgorithm, Partner
+from saml_bridge.model.document import Carry, LinkAlgorithm, Partner, SignedLinkSettings
 from saml_bridge.model.values import Finding
 from saml_bridge.protocols.claims import RESERVED_CLAIMS
 
 
 class SignedLinkSchema(BrowserTokenSchema):
-    makes = JwtSettings
+    makes = SignedLinkSettings
 
     class Meta(BrowserTokenSchema.Meta):
-        fields = tuple(one.name for one in fields(JwtSettings))
+        fields = tuple(one.name for one in fields(SignedLinkSettings))
 
     algorithm = Choice(get_args(LinkAlgorithm))
     carry = Choice(get_args(Carry))
@@ -48,7 +48,7 @@ def _describe(partner: Partner, _: KnownMetadata) -> str:
 
 ENTRY: Final = ConfigurationEntry(
     protocol="jwt",
-    settings=JwtSettings,
+    settings=SignedLinkSettings,
     schema=SignedLinkSchema,
     describe=_describe,
     compare=compare_tokens,
