@@ -132,9 +132,6 @@ def _compare_parts(
     yield from (("", what) for what in compare_order(f"{kind}s", list(before), list(after)))
 
 
-# Partners
-
-
 _PARTNER_LABELS: Final = {"name": "name", "protocol": "protocol"}
 
 
@@ -151,9 +148,6 @@ def _compare_partners(old: Partner, new: Partner, known: KnownMetadata) -> Itera
         yield from entry.compare(old, new, known)
     elif words := entry.describe(new, known):
         yield f"now {words}"
-
-
-# Links
 
 
 _LINK_LABELS: Final = {

@@ -80,9 +80,9 @@ _ACCOUNT = (
     Field("service_points[].id", "service point, or premise"),
     Field("service_points[].meters[].id", "meter number"),
     Field("service_points[].meters[].kind", "for example water, electricity, gas"),
-    Field("service_points[].meters[].custom.*", "whatever else the portal tells of a meter"),
-    Field("service_points[].custom.*", "whatever else the portal tells of a service point"),
-    Field("custom.*", "whatever else the portal tells of an account"),
+    Field("service_points[].meters[].custom.*", "everything else that the portal tells of a meter"),
+    Field("service_points[].custom.*", "everything else that the portal tells of a service point"),
+    Field("custom.*", "everything else that the portal tells of an account"),
 )
 
 FIELDS: tuple[Field, ...] = (
@@ -95,7 +95,7 @@ FIELDS: tuple[Field, ...] = (
     Field("payer.given_name", "given name"),
     Field("payer.family_name", "family name"),
     Field("payer.phone", "telephone number"),
-    Field("payer.custom.*", "whatever else the portal tells of a payer"),
+    Field("payer.custom.*", "everything else that the portal tells of a payer"),
     *(Field(f"account.{one.path}", one.description, one.required) for one in _ACCOUNT),
     *(Field(f"accounts[].{one.path}", one.description, one.required) for one in _ACCOUNT),
 )

@@ -619,7 +619,7 @@ _ALL = (
     Transform("first", "keeps the first value only", make_list=lambda _: lambda values: values[:1]),
     Transform(
         "default",
-        "gives a value when there is none",
+        "gives a value where the field has no value",
         (_text("value", "the value to send", 1),),
         "value",
         make_list=_make_default,
