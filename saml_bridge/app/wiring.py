@@ -23,7 +23,7 @@ from saml_bridge.billers.registry import Registry
 from saml_bridge.flows.key_rollover import Rollover
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.launch.tickets import Tickets
-from saml_bridge.flows.logout.end_session import RpInitiated
+from saml_bridge.flows.logout.end_session import RpInitiatedLogout
 from saml_bridge.flows.logout.sign_out import DEADLINE_SECONDS, SignOut
 from saml_bridge.flows.sign_on.oidc import Authorization, Hints, open_authorization
 from saml_bridge.flows.sign_on.saml import open_saml_sign_on
@@ -231,7 +231,7 @@ def create_service(settings: Settings) -> Bridge:
     app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, sources))
     app.register_blueprint(create_authorize_views(bridge.authorization, sources))
     app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, sources, gate))
-    rp_initiated = RpInitiated(bridge.sign_out, secret=settings.secret_key.encode())
+    rp_initiated = RpInitiatedLogout(bridge.sign_out, secret=settings.secret_key.encode())
     app.register_blueprint(create_oidc_logout_views(rp_initiated, bridge.launcher, sources))
     app.register_blueprint(create_portal_views(gate, tickets, sources))
     exchange = TokenExchange(bridge.provider, grants=bridge.grants, audit=bridge.audit, clock=bridge.launcher.clock)

@@ -6,13 +6,13 @@ Owns: that choice. Does not own: any way (`saml_voice.py`, `oidc_voice.py`). Cal
 from __future__ import annotations
 
 from saml_bridge.billers.snapshot import Snapshot
-from saml_bridge.flows.logout.channel import Voice
-from saml_bridge.flows.logout.oidc_channel import find_oidc_voice
-from saml_bridge.flows.logout.saml_channel import find_saml_voice
+from saml_bridge.flows.logout.channel import LogoutChannel
+from saml_bridge.flows.logout.oidc_channel import find_oidc_channel
+from saml_bridge.flows.logout.saml_channel import find_saml_channel
 
 
-def find_voice(snapshot: Snapshot, slug: str) -> Voice | None:
-    """The voice for a partner of this biller; None when it is gone, or speaks a protocol without a logout.
+def find_channel(snapshot: Snapshot, slug: str) -> LogoutChannel | None:
+    """The channel for a partner of this biller; None when it is gone, or speaks a protocol without a logout.
 
     Raises KeyRefused, and PartnerUnusable without the next key that is to sign for it.
     """
@@ -20,5 +20,5 @@ def find_voice(snapshot: Snapshot, slug: str) -> Voice | None:
     if partner is None:
         return None
     if partner.protocol == "oidc":
-        return find_oidc_voice(snapshot, partner)
-    return find_saml_voice(snapshot, slug)
+        return find_oidc_channel(snapshot, partner)
+    return find_saml_channel(snapshot, slug)

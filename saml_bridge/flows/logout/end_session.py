@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import Final
 
 from saml_bridge.billers.snapshot import Snapshot
-from saml_bridge.flows.logout.progress import Asker
+from saml_bridge.flows.logout.progress import PartnerRequest
 from saml_bridge.flows.logout.sign_out import Outcome, SignedOut, SignOut
 from saml_bridge.keys.sealing import Seal, SealBroken
 from saml_bridge.mapping.callback_uri import origin_of
@@ -52,7 +52,7 @@ class Question:
     origins: tuple[str, ...]
 
 
-class RpInitiated:
+class RpInitiatedLogout:
     """What such a logout needs beside `SignOut`. Safe to share between threads."""
 
     def __init__(self, sign_out: SignOut, *, secret: bytes) -> None:
@@ -84,10 +84,12 @@ class RpInitiated:
         found = self._find_sessions(biller, judged)
         current = self._find_current(biller, credentials, source)
         if found and (current is None or current.sid in {one.sid for one in found}):
-            return self.sign_out.sign_out_asked(snapshot, found, asker=_name_asker(judged), trace_id=trace_id)
+            return self.sign_out.sign_out_requested(
+                snapshot, found, partner_request=_describe_request(judged), trace_id=trace_id
+            )
         if found or current is not None or judged.return_to is None:
             return self._ask(snapshot, judged)
-        return self._go_back(snapshot, _name_asker(judged))
+        return self._go_back(snapshot, _describe_request(judged))
 
     def confirm(
         self, biller: str, token: str, credentials: Credentials, source: SessionSource, *, trace_id: TraceId
@@ -99,11 +101,15 @@ class RpInitiated:
         """
         with self.sign_out.recording(biller, trace_id):
             snapshot = self.sign_out.registry.find_current(biller)
-            asker = self._open(biller, token)
+            partner_request = self._open(biller, token)
         session = self._find_session(biller, credentials, source)
         if session is None:
-            return SignedOut(snapshot.biller, None) if asker is None else self._go_back(snapshot, asker)
-        return self.sign_out.sign_out_session(snapshot, session, asker=asker, trace_id=trace_id)
+            return (
+                SignedOut(snapshot.biller, None)
+                if partner_request is None
+                else self._go_back(snapshot, partner_request)
+            )
+        return self.sign_out.sign_out_session(snapshot, session, partner_request=partner_request, trace_id=trace_id)
 
     def _judge(self, snapshot: Snapshot, request: EndSession) -> Judged:
         issuer = find_token_issuer(self.sign_out.base_url, snapshot.biller.slug)
@@ -139,9 +145,9 @@ class RpInitiated:
             return None
         return None if session.biller != biller or self.sign_out.ended_sessions.has(session, now=now) else session
 
-    def _go_back(self, snapshot: Snapshot, asker: Asker) -> Outcome:
+    def _go_back(self, snapshot: Snapshot, partner_request: PartnerRequest) -> Outcome:
         """Nothing is left to end."""
-        return self.sign_out.answer_asker(snapshot, asker) or SignedOut(snapshot.biller, None)
+        return self.sign_out.answer_partner(snapshot, partner_request) or SignedOut(snapshot.biller, None)
 
     # The question
 
@@ -154,7 +160,7 @@ class RpInitiated:
         origins = () if partner is None or not own else tuple(dict.fromkeys((*own, *partner.origins)))
         return Question(snapshot.biller, token, origins)
 
-    def _open(self, biller: str, token: str) -> Asker | None:
+    def _open(self, biller: str, token: str) -> PartnerRequest | None:
         try:
             of, slug, return_to, state, until = self._seal.open(token)
         except SealBroken as error:
@@ -169,10 +175,10 @@ class RpInitiated:
                 f"the yes is {late:.0f} seconds too late: a question waits {QUESTION_WAIT.total_seconds():.0f} seconds"
             )
             raise LogoutRefused(detail, code="logout-question")
-        return None if slug is None else Asker(slug, "", _BINDING, state, return_to)
+        return None if slug is None else PartnerRequest(slug, "", _BINDING, state, return_to)
 
 
-def _name_asker(judged: Judged) -> Asker:
+def _describe_request(judged: Judged) -> PartnerRequest:
     if judged.partner is None:
         raise PartnerUnusable("nobody asked")
-    return Asker(judged.partner.slug, "", _BINDING, judged.state, judged.return_to)
+    return PartnerRequest(judged.partner.slug, "", _BINDING, judged.state, judged.return_to)

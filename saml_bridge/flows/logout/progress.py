@@ -7,11 +7,11 @@ Each partner goes through these states; an event that the table does not have ch
 
 | state | event | becomes |
 | --- | --- | --- |
-| waiting | asked: the request went out | asked |
+| waiting | sent: the request went out | asked |
 | waiting | handed_on: its server failed, with a code, and the browser can go there, too | waiting, with a new ID |
 | waiting | failed: it could not go out, with a code | failed |
-| asked | asked: the page was loaded anew, and the same request goes out once more | asked |
-| asked | answered: the partner has ended the session | done |
+| asked | sent: the page was loaded again, and the same request goes out once more | asked |
+| asked | confirmed: the partner has ended the session | done |
 | asked | failed: it answered otherwise, or cannot be reached, with a code | failed |
 | waiting | ended: nobody waits any longer | failed, not-asked |
 | asked | ended: nobody waits any longer | failed, no-answer; unconfirmed where no answer was to come |
@@ -56,7 +56,7 @@ class Portal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class NotifyOutcome:
     """What came of asking one partner, or the portal: `code` is empty for success.
 
     `reason` is the whole reason, or a note on a success: for the log and the audit trail alone.
@@ -66,7 +66,7 @@ class Heard:
     reason: str = ""
 
 
-NOTHING = Heard()
+NOTIFIED = NotifyOutcome()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Leg:
     """One request to one partner: it names the sessions to end there, which are the `rows` of our memory.
 
     `code` says why it failed, `server_code` why its server did, where the browser was next; `reason` and
-    `server_reason` are as in `Heard`. `silent`: nothing answers what the browser takes there. `name_id` names a payer:
+    `server_reason` are as in `NotifyOutcome`. `silent`: nothing answers what the browser takes there. `name_id` names a payer:
     it must not be logged.
     """
 
@@ -98,7 +98,7 @@ class Leg:
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class PartnerRequest:
     """The partner's request that began the logout, as far as its answer needs it.
 
     `return_to` is where a relying party wants the browser back, with `relay_state` as its state; SAML's place is in the
@@ -122,7 +122,7 @@ class StillOpen:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A logout as a whole. `payer` is the audit trail's pseudonym; `asker` is None when the portal asked.
+    """A logout as a whole. `payer` is the audit trail's pseudonym; `partner_request` is None when the portal asked.
 
     `portal_reason` says why the portal could not be told. `still_open` are partners without a way of signing out, which
     make no logout partial.
@@ -130,7 +130,7 @@ class Progress:
 
     trace_id: str
     payer: str | None
-    asker: Asker | None
+    partner_request: PartnerRequest | None
     legs: tuple[Leg, ...]
     portal: Portal = Portal.NONE
     ended: bool = False
@@ -158,15 +158,15 @@ class Progress:
         """The partner that was sent this request."""
         return next((leg for leg in self.legs if leg.request_id == request_id), None)
 
-    def asked(self, request_id: str) -> Progress:
+    def sent(self, request_id: str) -> Progress:
         """After the request went out."""
         return self._change(request_id, (Step.WAITING,), step=Step.ASKED)
 
-    def answered(self, request_id: str, note: str = "") -> Progress:
+    def confirmed(self, request_id: str, note: str = "") -> Progress:
         """After the partner said that it has ended the session."""
         return self._change(request_id, (Step.ASKED,), step=Step.DONE, code="", reason=note)
 
-    def handed_on(self, request_id: str, heard: Heard, *, next_id: str) -> Progress:
+    def handed_on(self, request_id: str, heard: NotifyOutcome, *, next_id: str) -> Progress:
         """After the partner's server failed, where the browser can go there, too.
 
         The browser takes a request of an ID of its own: a partner that has seen one takes it for a replay.
@@ -174,7 +174,7 @@ class Progress:
         why = {"server_code": heard.code, "server_reason": heard.reason}
         return self._change(request_id, (Step.WAITING,), request_id=next_id, **why)
 
-    def failed(self, request_id: str, heard: Heard) -> Progress:
+    def failed(self, request_id: str, heard: NotifyOutcome) -> Progress:
         """After it turned out that this partner will not."""
         why = {"code": heard.code, "reason": heard.reason}
         return self._change(request_id, (Step.WAITING, Step.ASKED), step=Step.FAILED, **why)
@@ -183,8 +183,9 @@ class Progress:
         """After the last moment: what is still open has failed."""
         closed = self
         for leg in self.legs:
-            asked = UNCONFIRMED if leg.silent else NO_ANSWER
-            closed = closed.failed(leg.request_id, Heard(NOT_ASKED if leg.step is Step.WAITING else asked))
+            unanswered = UNCONFIRMED if leg.silent else NO_ANSWER
+            code = NOT_ASKED if leg.step is Step.WAITING else unanswered
+            closed = closed.failed(leg.request_id, NotifyOutcome(code))
         return replace(closed, ended=True)
 
     def _change(self, request_id: str, from_: tuple[Step, ...], /, **changes: Any) -> Progress:
@@ -206,8 +207,13 @@ class Progress:
         return "; ".join((outline, *told))
 
     def to_json(self) -> Any:
-        """A JSON value that `from_json` reads."""
-        return asdict(self)
+        """A JSON value that `from_json` reads.
+
+        Its names stay as they are: a logout that another version began goes on after an update.
+        """
+        state = asdict(self)
+        state["asker"] = state.pop("partner_request")
+        return state
 
     @classmethod
     def from_json(cls, value: Any) -> Progress:
@@ -223,10 +229,14 @@ class Progress:
             )
             for leg in value["legs"]
         )
-        asker = value["asker"] and Asker(**value["asker"])
-        still_open = tuple(StillOpen(**one) for one in value.get("still_open", ()))
-        read = {"legs": legs, "asker": asker, "portal": Portal(value["portal"]), "still_open": still_open}
-        return cls(**{**value, **read})
+        asker = value["asker"]
+        changed = {
+            "legs": legs,
+            "partner_request": None if asker is None else PartnerRequest(**asker),
+            "portal": Portal(value["portal"]),
+            "still_open": tuple(StillOpen(**one) for one in value.get("still_open", ())),
+        }
+        return cls(**{name: one for name, one in value.items() if name != "asker"} | changed)
 
 
 def _describe_leg(leg: Leg) -> str:

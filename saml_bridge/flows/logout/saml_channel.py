@@ -2,7 +2,7 @@
 
 Owns: the choice of endpoints, signed messages in the form of their binding, the judgement of a partner's answer.
 Does not own: what stands in a message (`saml/logout.py`), and when one is sent (`sign_out.py`). Called through
-`voice.py`, and by `sign_out.py` for messages that a SAML partner sends.
+`channel.py`, and by `sign_out.py` for messages that a SAML partner sends.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from saml_bridge.flows.logout.progress import (
     ANSWER_UNSIGNED,
     PARTNER_PARTIAL,
     PARTNER_REFUSED,
-    Asker,
-    Heard,
     Leg,
+    NotifyOutcome,
+    PartnerRequest,
 )
 from saml_bridge.keys.signing_key import SigningKey, fit_algorithm
 from saml_bridge.mapping.callback_uri import origin_of
@@ -61,7 +61,7 @@ _SOAP_TYPE = "text/xml; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class SamlVoice:
+class SamlChannel:
     """We, as one SAML partner knows us."""
 
     partner: Partner
@@ -71,28 +71,28 @@ class SamlVoice:
     algorithm: SignatureAlgorithm
 
     @property
-    def asks_server(self) -> bool:
+    def has_back_channel(self) -> bool:
         return self.soap is not None
 
     @property
-    def asks_browser(self) -> bool:
+    def has_front_channel(self) -> bool:
         return self.front is not None
 
     @property
-    def tries_browser_next(self) -> bool:
+    def tries_front_channel_next(self) -> bool:
         """Some products find only one of a payer's sessions over SOAP, and the browser's own by the browser."""
-        return self.asks_browser
+        return self.has_front_channel
 
     @property
     def browser_answers(self) -> bool:
         return True
 
     @property
-    def hears_partial(self) -> bool:
+    def reports_partial(self) -> bool:
         return True
 
     @property
-    def is_told(self) -> bool:
+    def is_notified(self) -> bool:
         """Only sessions of partners that offer single logout are remembered: one that stopped offering it fails."""
         return True
 
@@ -140,7 +140,7 @@ class SamlVoice:
             return NameIdValue(leg.name_id, leg.name_id_format, None, None)
         return NameIdValue(leg.name_id, leg.name_id_format, self.issuer, self.metadata.entity_id)
 
-    def ask(self, leg: Leg, *, now: datetime) -> GoTo | PostTo:
+    def build_request(self, leg: Leg, *, now: datetime) -> GoTo | PostTo:
         """The request by way of the browser. Raises PartnerUnusable (no-logout) when there is no such way."""
         front = self.front
         if front is None:
@@ -148,7 +148,7 @@ class SamlVoice:
         xml = self._build_request(leg, front, now=now)
         return self._send(front.binding, front.location, "SAMLRequest", xml, None)
 
-    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> Heard:
+    def notify_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> NotifyOutcome:
         """Ask over SOAP. Raises PartnerUnusable (no-logout), FetchRefused, KeyRefused.
 
         Over https, TLS says whose the answer is (Bindings 3.2.2.2), so that it needs no signature.
@@ -173,9 +173,9 @@ class SamlVoice:
                 )
             return self._judge(response, is_known=endpoint.location.startswith("https:"))
         except BridgeError as error:
-            return Heard(ANSWER_REFUSED, error.diagnosis())
+            return NotifyOutcome(ANSWER_REFUSED, error.diagnosis())
 
-    def judge(self, response: LogoutResponse, *, now: datetime, endpoint: str) -> Heard:
+    def judge(self, response: LogoutResponse, *, now: datetime, endpoint: str) -> NotifyOutcome:
         """What an answer that came by the browser comes to, and whether it was meant for us and is fresh.
 
         Raises SignatureRefused, RequestRefused (`request-issuer` when it does not say whose it is).
@@ -186,7 +186,7 @@ class SamlVoice:
 
     def _judge(
         self, response: LogoutResponse, *, is_known: bool = False, check: Callable[[bool], None] | None = None
-    ) -> Heard:
+    ) -> NotifyOutcome:
         """`is_known`: the connection says whose the answer is. `check` is told whether a signature proves it."""
         if response.head.issuer != self.metadata.entity_id:
             sides = compare(response.head.issuer, self.metadata.entity_id)
@@ -198,32 +198,36 @@ class SamlVoice:
         if check is not None:
             check(signed)
         if response.is_complete:
-            return Heard("", "" if signed else _note_unsigned(response))
+            return NotifyOutcome("", "" if signed else _note_unsigned(response))
         code = PARTNER_PARTIAL if response.status == SUCCESS else PARTNER_REFUSED
-        return Heard(code, f"its status is {_describe_status(response)}")
+        return NotifyOutcome(code, f"its status is {_describe_status(response)}")
 
     def answer(
-        self, asker: Asker, *, response_id: str, status: str, sub_status: str | None, now: datetime
+        self, partner_request: PartnerRequest, *, response_id: str, status: str, sub_status: str | None, now: datetime
     ) -> GoTo | PostTo | bytes:
         """Our answer to the partner's request: the bytes of a SOAP envelope, or what the browser takes there.
 
         It goes to the registered ResponseLocation, else Location, of the request's binding, else of the other one that
         browsers use (Bindings 3.4.5, Metadata 2.2.2). Raises PartnerUnusable (no-logout) without any.
         """
-        if asker.binding == SOAP_BINDING:
-            return build_soap(self._build_response(asker, None, response_id, status, sub_status, now, signed=True))
-        endpoint = self._find_front(asker.binding)
+        if partner_request.binding == SOAP_BINDING:
+            return build_soap(
+                self._build_response(partner_request, None, response_id, status, sub_status, now, signed=True)
+            )
+        endpoint = self._find_front(partner_request.binding)
         if endpoint is None:
             raise PartnerUnusable(f"{self.partner.slug} has no place to send an answer to", code="no-logout")
         location = endpoint.response_location or endpoint.location
         signed = endpoint.binding == POST_BINDING
-        xml = self._build_response(asker, location, response_id, status, sub_status, now, signed=signed)
-        return self._send(endpoint.binding, location, "SAMLResponse", xml, asker.relay_state)
+        xml = self._build_response(partner_request, location, response_id, status, sub_status, now, signed=signed)
+        return self._send(endpoint.binding, location, "SAMLResponse", xml, partner_request.relay_state)
 
-    def answer_end(self, asker: Asker, *, answer_id: str, is_complete: bool, now: datetime) -> GoTo | PostTo | bytes:
+    def build_final_answer(
+        self, partner_request: PartnerRequest, *, answer_id: str, is_complete: bool, now: datetime
+    ) -> GoTo | PostTo | bytes:
         """As `answer`, at the end of a logout (Core 3.7.3.2)."""
         sub_status = None if is_complete else PARTIAL_LOGOUT
-        return self.answer(asker, response_id=answer_id, status=SUCCESS, sub_status=sub_status, now=now)
+        return self.answer(partner_request, response_id=answer_id, status=SUCCESS, sub_status=sub_status, now=now)
 
     def _build_request(self, leg: Leg, endpoint: Endpoint, *, now: datetime) -> bytes:
         signed = endpoint.binding != REDIRECT_BINDING
@@ -239,7 +243,7 @@ class SamlVoice:
 
     def _build_response(
         self,
-        asker: Asker,
+        partner_request: PartnerRequest,
         destination: str | None,
         response_id: str,
         status: str,
@@ -253,7 +257,7 @@ class SamlVoice:
             issued_at=now,
             issuer=self.issuer,
             destination=destination,
-            in_response_to=asker.request_id,
+            in_response_to=partner_request.request_id,
             status=status,
             sub_status=sub_status,
             signer=prepare_signer(self.key, self.algorithm) if signed else None,
@@ -283,8 +287,8 @@ def _describe_status(response: LogoutResponse) -> str:
     return ", ".join(quote_value(one.removeprefix(STATUS_PREFIX)) for one in uris)
 
 
-def find_saml_voice(snapshot: Snapshot, slug: str) -> SamlVoice | None:
-    """The voice for a SAML partner of this biller; None when it or its metadata is not there any more.
+def find_saml_channel(snapshot: Snapshot, slug: str) -> SamlChannel | None:
+    """The channel for a SAML partner of this biller; None when it or its metadata is not there any more.
 
     Raises KeyRefused, and PartnerUnusable without the next key that is to sign for it.
     """
@@ -294,4 +298,4 @@ def find_saml_voice(snapshot: Snapshot, slug: str) -> SamlVoice | None:
     partner, metadata = found
     key = snapshot.find_key(partner)
     algorithm = fit_algorithm(partner.saml.signature_algorithm, key.kind)
-    return SamlVoice(partner, metadata, snapshot.find_issuer(partner), key, algorithm)
+    return SamlChannel(partner, metadata, snapshot.find_issuer(partner), key, algorithm)

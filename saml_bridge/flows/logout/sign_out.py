@@ -2,7 +2,7 @@
 
 Owns: the order of the checks of a partner's message, which sessions a logout ends, that its own side ends first, the
 server-to-server part with its one deadline, the answers, and one audit record for each logout.
-Does not own: messages (`saml/logout.py`), the way to one partner (`voice.py`), the states of a logout (`progress.py`),
+Does not own: messages (`saml/logout.py`), the way to one partner (`channel.py`), the states of a logout (`progress.py`),
 what a relying party may ask (`rp_initiated.py`), memory (`exchanges.py`, `partner_sessions.py`, `grants.py`), pages and
 cookies (`web/logout.py`).
 
@@ -34,23 +34,23 @@ from sqlalchemy import Connection
 
 from saml_bridge.billers.registry import Registry
 from saml_bridge.billers.snapshot import Snapshot
-from saml_bridge.flows.logout.channel import GoTo, PostTo, Voice
-from saml_bridge.flows.logout.channels import find_voice
+from saml_bridge.flows.logout.channel import GoTo, LogoutChannel, PostTo
+from saml_bridge.flows.logout.channels import find_channel
 from saml_bridge.flows.logout.logout_token import CONTENT_TYPE, MOST_ANSWER_BYTES, build_logout_form
 from saml_bridge.flows.logout.portal_callback import build_callback_token
 from saml_bridge.flows.logout.progress import (
     NEEDS_BROWSER,
     NO_LOGOUT,
-    NOTHING,
-    Asker,
-    Heard,
+    NOTIFIED,
     Leg,
+    NotifyOutcome,
+    PartnerRequest,
     Portal,
     Progress,
     Step,
     StillOpen,
 )
-from saml_bridge.flows.logout.saml_channel import SamlVoice, find_saml_voice
+from saml_bridge.flows.logout.saml_channel import SamlChannel, find_saml_channel
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.comparisons import show
 from saml_bridge.model.document import Biller
@@ -148,7 +148,7 @@ class SignedOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class LegRecorded:
     """A partner's answer was taken, or it is too late to ask it; `token` is the logout's."""
 
     biller: Biller
@@ -157,13 +157,13 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsure:
+class UnknownPayer:
     """A partner asked for somebody who is not known, and cannot be answered: the payer says what is wanted."""
 
     biller: Biller
 
 
-Outcome = GoTo | PostTo | Soap | Watch | SignedOut | Noted | Unsure
+Outcome = GoTo | PostTo | Soap | Watch | SignedOut | LegRecorded | UnknownPayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,37 +216,41 @@ class SignOut:
             with _as_refused():
                 if received.name == "SAMLResponse":
                     return self._take_answer(snapshot, received, known)
-                voice, request = self._verify(snapshot, received, known)
-        asker = Asker(voice.partner.slug, request.head.id, received.binding, received.relay_state)
-        found = self._find_sessions(voice, request, biller)
+                channel, request = self._verify(snapshot, received, known)
+        partner_request = PartnerRequest(channel.partner.slug, request.head.id, received.binding, received.relay_state)
+        found = self._find_sessions(channel, request, biller)
         if found:
-            return self.sign_out_asked(
-                snapshot, found, asker=asker, trace_id=trace_id, by_browser=received.binding != SOAP_BINDING
+            return self.sign_out_requested(
+                snapshot,
+                found,
+                partner_request=partner_request,
+                trace_id=trace_id,
+                by_browser=received.binding != SOAP_BINDING,
             )
-        session = None if voice.is_remembered else self._find_named(snapshot, voice, request, visitor)
+        session = None if channel.is_remembered else self._find_named(snapshot, channel, request, visitor)
         if session is not None:
-            return self.sign_out_session(snapshot, session, asker=asker, trace_id=trace_id)
-        detail = voice.find_foreign_name(request.name_id) or "no such session at this partner"
-        self.record_refusal(biller, trace_id, UNKNOWN, detail, partner=asker.partner)
-        return self._refuse_unknown(voice, asker) or self._ask_visitor(snapshot, received, visitor)
+            return self.sign_out_session(snapshot, session, partner_request=partner_request, trace_id=trace_id)
+        detail = channel.find_foreign_name(request.name_id) or "no such session at this partner"
+        self.record_refusal(biller, trace_id, UNKNOWN, detail, partner=partner_request.partner)
+        return self._refuse_unknown(channel, partner_request) or self._ask_visitor(snapshot, received, visitor)
 
-    def sign_out_asked(
+    def sign_out_requested(
         self,
         snapshot: Snapshot,
         found: Sequence[PartnerSession],
         *,
-        asker: Asker,
+        partner_request: PartnerRequest,
         trace_id: TraceId,
         by_browser: bool = True,
     ) -> Outcome:
         """Sign out of the portal sessions that these sessions of a partner hang on, which has ended them itself."""
         self._note_ended(found)
         together = self._find_together(snapshot.biller.slug, found)
-        own = [one for one in together if one.partner == asker.partner]
+        own = [one for one in together if one.partner == partner_request.partner]
         begun = self._begin(
             snapshot,
-            [one for one in together if one.partner != asker.partner],
-            asker=asker,
+            [one for one in together if one.partner != partner_request.partner],
+            partner_request=partner_request,
             payer_id=found[0].payer_id,
             ending={one.sid: one.payer_id for one in found},
             tells_portal=True,
@@ -273,10 +277,12 @@ class SignOut:
         return self._go_on(self._begin_session(snapshot, session, None, trace_id))
 
     def sign_out_session(
-        self, snapshot: Snapshot, session: PortalSession, *, asker: Asker | None, trace_id: TraceId
+        self, snapshot: Snapshot, session: PortalSession, *, partner_request: PartnerRequest | None, trace_id: TraceId
     ) -> Outcome:
-        """Sign out of the portal session of a payer who has said so; `asker` gets the answer and is told as well."""
-        return self._answer_outcome(snapshot, self._go_on(self._begin_session(snapshot, session, asker, trace_id)))
+        """Sign out of the portal session of a payer who has said so; `partner_request` gets the answer and is told as well."""
+        return self._answer_outcome(
+            snapshot, self._go_on(self._begin_session(snapshot, session, partner_request, trace_id))
+        )
 
     def sign_out_server(
         self, biller: str, *, sid: str | None = None, payer_id: str | None = None, trace_id: TraceId
@@ -299,7 +305,7 @@ class SignOut:
         begun = self._begin(
             snapshot,
             found,
-            asker=None,
+            partner_request=None,
             payer_id=payer_id,
             ending=ending,
             tells_portal=False,
@@ -309,14 +315,14 @@ class SignOut:
         return self._go_on(begun)
 
     def _begin_session(
-        self, snapshot: Snapshot, session: PortalSession, asker: Asker | None, trace_id: TraceId
+        self, snapshot: Snapshot, session: PortalSession, partner_request: PartnerRequest | None, trace_id: TraceId
     ) -> _Begun:
         biller, payer_id, now = snapshot.biller.slug, str(session.payer["id"]), self.clock()
         self.ended_sessions.note_session(biller, session.sid, ends_at=session.expires_at, now=now)
         return self._begin(
             snapshot,
             self.sessions.find_by_session(biller=biller, sid=session.sid, now=now),
-            asker=asker,
+            partner_request=partner_request,
             payer_id=payer_id,
             ending={session.sid: payer_id},
             tells_portal=True,
@@ -335,26 +341,26 @@ class SignOut:
         progress, _ = self._read(biller, token)
         return self._describe(_Begun(snapshot, token, progress))
 
-    def ask_partner(self, biller: str, token: str, number: int) -> GoTo | PostTo | Noted:
+    def ask_partner(self, biller: str, token: str, number: int) -> GoTo | PostTo | LegRecorded:
         """Send the browser, or a frame of it, to the partner that comes at this place. Raises LogoutUnknown."""
         snapshot = self.registry.find_current(biller)
         progress, _ = self._read(biller, token)
         if not 0 <= number < len(progress.legs):
             raise LogoutUnknown("the logout has no partner of this number")
         request_id = progress.legs[number].request_id
-        progress = self._change(biller, token, lambda one: one.asked(request_id))
+        progress = self._change(biller, token, lambda one: one.sent(request_id))
         leg = progress.legs[number]
         if progress.ended or leg.step is not Step.ASKED:
-            return Noted(snapshot.biller, leg, token)
+            return LegRecorded(snapshot.biller, leg, token)
         try:
-            return self._find_voice(snapshot, leg.partner).ask(leg, now=self.clock())
+            return self._find_channel(snapshot, leg.partner).build_request(leg, now=self.clock())
         except _LOCAL:
             raise
         except BridgeError as error:
-            heard = Heard(error.code, error.diagnosis())
+            heard = NotifyOutcome(error.code, error.diagnosis())
             self._note(biller, progress, leg.partner, heard)
             progress = self._change(biller, token, lambda one: one.failed(request_id, heard))
-            return Noted(snapshot.biller, progress.legs[number], token)
+            return LegRecorded(snapshot.biller, progress.legs[number], token)
 
     def finish(self, biller: str, token: str) -> Outcome:
         """Close a logout and answer whoever asked; again and again the same. Raises LogoutUnknown, NotRecorded."""
@@ -365,18 +371,20 @@ class SignOut:
 
     # A partner's request
 
-    def _verify(self, snapshot: Snapshot, received: Received, known: dict[str, str]) -> tuple[SamlVoice, LogoutRequest]:
+    def _verify(
+        self, snapshot: Snapshot, received: Received, known: dict[str, str]
+    ) -> tuple[SamlChannel, LogoutRequest]:
         """The cheap checks first, and nothing is believed before the signature (section 4.4.4.1 of the profiles)."""
         request = parse_logout_request(received)
-        voice = self._find_issuer(snapshot, request.issuer, known)
+        channel = self._find_issuer(snapshot, request.issuer, known)
         now = self.clock()
-        check_not_expired(voice.partner.saml, voice.metadata, now=now)
-        signed = verify_logout(request, voice.metadata, allow_unsigned=voice.partner.saml.allow_unsigned_logout)
+        check_not_expired(channel.partner.saml, channel.metadata, now=now)
+        signed = verify_logout(request, channel.metadata, allow_unsigned=channel.partner.saml.allow_unsigned_logout)
         endpoint = self._find_endpoint(snapshot)
         check_logout_request(request, now=now, endpoint=endpoint, signed=signed and received.binding != SOAP_BINDING)
         is_new = self.exchanges.note_message(
             biller=snapshot.biller.slug,
-            partner=voice.partner.slug,
+            partner=channel.partner.slug,
             kind="LogoutRequest",
             message_id=request.head.id,
             now=now,
@@ -384,30 +392,30 @@ class SignOut:
         )
         if not is_new:
             raise LogoutRefused(f"a request with this ID was taken before: {request.head.id}", code="request-replayed")
-        return voice, request
+        return channel, request
 
-    def _find_issuer(self, snapshot: Snapshot, issuer: str, known: dict[str, str]) -> SamlVoice:
+    def _find_issuer(self, snapshot: Snapshot, issuer: str, known: dict[str, str]) -> SamlChannel:
         found = snapshot.find_partner_by_entity_id(issuer)
         if found is None:
             raise LogoutRefused(snapshot.describe_unknown_issuer(issuer), code="issuer-unknown")
         known["partner"] = found[0].slug
-        return self._find_saml_voice(snapshot, found[0].slug)
+        return self._find_saml_channel(snapshot, found[0].slug)
 
-    def _find_sessions(self, voice: SamlVoice, request: LogoutRequest, biller: str) -> tuple[PartnerSession, ...]:
+    def _find_sessions(self, channel: SamlChannel, request: LogoutRequest, biller: str) -> tuple[PartnerSession, ...]:
         """The sessions that the request means: of this name ID at this very partner (Core 3.7.3.2)."""
         name_id = request.name_id
         found = self.sessions.find_by_name_id(
             biller=biller,
-            partner=voice.partner.slug,
+            partner=channel.partner.slug,
             name_id=name_id.value,
             name_id_format=name_id.format,
             session_indexes=request.session_indexes,
             now=self.clock(),
         )
-        return () if voice.find_foreign_name(name_id) else found
+        return () if channel.find_foreign_name(name_id) else found
 
     def _find_named(
-        self, snapshot: Snapshot, voice: SamlVoice, request: LogoutRequest, visitor: Visitor | None
+        self, snapshot: Snapshot, channel: SamlChannel, request: LogoutRequest, visitor: Visitor | None
     ) -> PortalSession | None:
         """The browser's portal session, if the request names its payer.
 
@@ -415,12 +423,12 @@ class SignOut:
         """
         name_id = request.name_id
         try:
-            session = None if voice.find_foreign_name(name_id) else self._find_visitor(snapshot, visitor)
+            session = None if channel.find_foreign_name(name_id) else self._find_visitor(snapshot, visitor)
         except SourceUnavailable:
             return None
         if session is None:
             return None
-        receiver = snapshot.find_receiver(voice.partner)
+        receiver = snapshot.find_receiver(channel.partner)
         is_named = isinstance(receiver, SamlReceiver) and receiver.is_named(session, name_id.value, name_id.format)
         return session if is_named else None
 
@@ -436,7 +444,7 @@ class SignOut:
         is_own = session.biller == snapshot.biller.slug
         return session if is_own and not self.ended_sessions.has(session, now=now) else None
 
-    def _ask_visitor(self, snapshot: Snapshot, received: Received, visitor: Visitor | None) -> SignedOut | Unsure:
+    def _ask_visitor(self, snapshot: Snapshot, received: Received, visitor: Visitor | None) -> SignedOut | UnknownPayer:
         """The end of a request that names nobody who is known, where the partner has no place for an answer.
 
         Who is signed in says whether that was meant. A browser that follows a link shows its session; with a form of
@@ -446,7 +454,7 @@ class SignOut:
         with suppress(SourceUnavailable):
             if shows_session and self._find_visitor(snapshot, visitor) is None:
                 return SignedOut(snapshot.biller, None)
-        return Unsure(snapshot.biller)
+        return UnknownPayer(snapshot.biller)
 
     def _find_together(self, biller: str, found: Sequence[PartnerSession]) -> list[PartnerSession]:
         """What the same portal sessions were launched to besides."""
@@ -461,7 +469,7 @@ class SignOut:
 
     # A partner's answer
 
-    def _take_answer(self, snapshot: Snapshot, received: Received, known: dict[str, str]) -> Noted:
+    def _take_answer(self, snapshot: Snapshot, received: Received, known: dict[str, str]) -> LegRecorded:
         """An answer counts for the one pending request that it names (Core 3.2.2), and only from that partner."""
         response = parse_logout_response(received)
         biller, request_id = snapshot.biller.slug, response.in_response_to
@@ -475,18 +483,18 @@ class SignOut:
             answers = f"received {show(request_id)}, which is the ID of a request that was not sent"
             raise LogoutRefused(f"InResponseTo: {answers}", code="request-in-response-to")
         known["partner"] = leg.partner
-        voice = self._find_saml_voice(snapshot, leg.partner)
-        heard = voice.judge(response, now=self.clock(), endpoint=self._find_endpoint(snapshot))
+        channel = self._find_saml_channel(snapshot, leg.partner)
+        heard = channel.judge(response, now=self.clock(), endpoint=self._find_endpoint(snapshot))
         self._note(biller, progress, leg.partner, heard)
         changed = self._change(
             biller,
             token,
-            lambda one: one.failed(request_id, heard) if heard.code else one.answered(request_id, heard.reason),
+            lambda one: one.failed(request_id, heard) if heard.code else one.confirmed(request_id, heard.reason),
         )
         leg = changed.find_leg(request_id) or leg
         if leg.step is Step.DONE:
             self.sessions.end(leg.rows)
-        return Noted(snapshot.biller, leg, token)
+        return LegRecorded(snapshot.biller, leg, token)
 
     # From the beginning to the end
 
@@ -495,7 +503,7 @@ class SignOut:
         snapshot: Snapshot,
         found: Sequence[PartnerSession],
         *,
-        asker: Asker | None,
+        partner_request: PartnerRequest | None,
         payer_id: str | None,
         ending: dict[str, str],
         tells_portal: bool,
@@ -513,7 +521,7 @@ class SignOut:
         progress = Progress(
             trace_id=trace_id,
             payer=None if payer_id is None else self.audit.hide_payer(biller, payer_id),
-            asker=asker,
+            partner_request=partner_request,
             legs=self._plan(snapshot, found, by_browser=by_browser),
         )
         opened = self._list_opened(biller, ending, payer_id if whole_payer else None, now)
@@ -551,24 +559,28 @@ class SignOut:
                     rows=tuple(one.id for one in part),
                     silent=name_id_format == SUBJECT_FORMAT,
                 )
-                heard = Heard(TOO_MANY) if len(legs) >= MOST_LEGS else self._find_obstacle(snapshot, leg, by_browser)
+                heard = (
+                    NotifyOutcome(TOO_MANY)
+                    if len(legs) >= MOST_LEGS
+                    else self._find_obstacle(snapshot, leg, by_browser)
+                )
                 failed = replace(leg, step=Step.FAILED, code=heard.code, reason=heard.reason)
                 legs.append(failed if heard.code else leg)
         return tuple(legs)
 
-    def _find_obstacle(self, snapshot: Snapshot, leg: Leg, by_browser: bool) -> Heard:
+    def _find_obstacle(self, snapshot: Snapshot, leg: Leg, by_browser: bool) -> NotifyOutcome:
         """Why a partner cannot be asked at all; without a code when it can."""
         try:
-            voice = self._find_voice(snapshot, leg.partner)
+            channel = self._find_channel(snapshot, leg.partner)
         except BridgeError as error:
-            return Heard(error.code, error.diagnosis())
-        if not voice.knows(leg.name_id_format):
-            return Heard(NO_LOGOUT, "it speaks another protocol than at the launch")
-        if voice.asks_server:
-            return NOTHING
-        if not voice.asks_browser:
-            return Heard(NO_LOGOUT, "it offers no single logout now")
-        return NOTHING if by_browser else Heard(NEEDS_BROWSER)
+            return NotifyOutcome(error.code, error.diagnosis())
+        if not channel.knows(leg.name_id_format):
+            return NotifyOutcome(NO_LOGOUT, "it speaks another protocol than at the launch")
+        if channel.has_back_channel:
+            return NOTIFIED
+        if not channel.has_front_channel:
+            return NotifyOutcome(NO_LOGOUT, "it offers no single logout now")
+        return NOTIFIED if by_browser else NotifyOutcome(NEEDS_BROWSER)
 
     def _await_answer(self, biller: str, token: str, request_id: str) -> None:
         """Let an answer to this request find its logout."""
@@ -578,10 +590,10 @@ class SignOut:
     def _is_untold(self, snapshot: Snapshot, slug: str) -> bool:
         """Whether the partner has no place to be told of a logout, which is no failure of this one."""
         try:
-            voice = find_voice(snapshot, slug)
+            channel = find_channel(snapshot, slug)
         except BridgeError:
             return False  # it has a place, and cannot be told now
-        return voice is not None and not voice.is_told
+        return channel is not None and not channel.is_notified
 
     def _list_opened(self, biller: str, sids: Collection[str], payer_id: str | None, now: datetime) -> tuple[str, ...]:
         """The partners that these sessions were launched to lately; none where the trail cannot be read now."""
@@ -596,7 +608,9 @@ class SignOut:
 
         A partner that asked has ended its own session, and one that is told is in the logout.
         """
-        handled = {leg.partner for leg in progress.legs} | ({progress.asker.partner} if progress.asker else set())
+        handled = {leg.partner for leg in progress.legs} | (
+            {progress.partner_request.partner} if progress.partner_request else set()
+        )
         names = {one.slug: one.name for one in snapshot.biller.partners}
         left = (slug for slug in opened if slug not in handled and not self._can_be_told(snapshot, slug))
         return tuple(StillOpen(slug, names.get(slug, slug)) for slug in left)
@@ -604,10 +618,10 @@ class SignOut:
     def _can_be_told(self, snapshot: Snapshot, slug: str) -> bool:
         """Whether a partner has a place to be told of a logout; if it is not asked, its session ended before."""
         try:
-            voice = find_voice(snapshot, slug)
+            channel = find_channel(snapshot, slug)
         except BridgeError:
             return True
-        return voice is not None and (voice.asks_server or voice.asks_browser)
+        return channel is not None and (channel.has_back_channel or channel.has_front_channel)
 
     def _forget_untold(self, snapshot: Snapshot, found: Sequence[PartnerSession]) -> None:
         self.sessions.end(one.id for one in found if self._is_untold(snapshot, one.partner))
@@ -617,20 +631,22 @@ class SignOut:
     ) -> Progress:
         """Tell the portal and ask partners' servers, all at once, and keep what came of it."""
         callback = snapshot.biller.portal.logout_callback
-        calls: dict[str, Callable[[], Heard]] = {}
+        calls: dict[str, Callable[[], NotifyOutcome]] = {}
         next_by_browser: set[str] = set()
         if callback is not None:
             for sid, payer_id in tell.items():
                 calls[f"portal {sid}"] = functools.partial(self._tell_portal, snapshot, callback, sid, payer_id)
         for leg in progress.legs:
             if leg.step is Step.WAITING:
-                voice = self._find_voice(snapshot, leg.partner)
-                if voice.asks_server:
-                    calls[leg.request_id] = functools.partial(voice.ask_server, leg, self.fetcher, now=self.clock())
-                if by_browser and voice.tries_browser_next:
+                channel = self._find_channel(snapshot, leg.partner)
+                if channel.has_back_channel:
+                    calls[leg.request_id] = functools.partial(
+                        channel.notify_server, leg, self.fetcher, now=self.clock()
+                    )
+                if by_browser and channel.tries_front_channel_next:
                     next_by_browser.add(leg.request_id)
         answers = call_together(calls, seconds=self.deadline_seconds)
-        heard = {name: Heard(one.code, one.reason) for name, one in answers.items()}
+        heard = {name: NotifyOutcome(one.code, one.reason) for name, one in answers.items()}
         if not heard:
             return progress
         self._note_reasons(snapshot.biller.slug, progress, heard)
@@ -638,7 +654,7 @@ class SignOut:
         return self._change(snapshot.biller.slug, token, lambda one: _note_answers(one, heard, next_ids))
 
     def _prepare_next(
-        self, biller: str, token: str, heard: Mapping[str, Heard], next_by_browser: set[str]
+        self, biller: str, token: str, heard: Mapping[str, NotifyOutcome], next_by_browser: set[str]
     ) -> dict[str, str]:
         """The IDs of the browser's requests to partners whose servers failed; answers to them are waited for."""
         next_ids = {name: self._make_id() for name in heard if name in next_by_browser and heard[name].code}
@@ -646,14 +662,14 @@ class SignOut:
             self._await_answer(biller, token, request_id)
         return next_ids
 
-    def _note_reasons(self, biller: str, progress: Progress, heard: Mapping[str, Heard]) -> None:
+    def _note_reasons(self, biller: str, progress: Progress, heard: Mapping[str, NotifyOutcome]) -> None:
         """Say in the log why a partner or the portal was not told, or what its answer lacks."""
         for name, one in heard.items():
             leg = progress.find_leg(name)
             self._note(biller, progress, "portal" if leg is None else leg.partner, one)
 
-    def _note(self, biller: str, progress: Progress, who: str, heard: Heard) -> None:
-        if heard != NOTHING:
+    def _note(self, biller: str, progress: Progress, who: str, heard: NotifyOutcome) -> None:
+        if heard != NOTIFIED:
             log.log(
                 logging.WARNING if heard.code else logging.INFO,
                 "logout-told",
@@ -664,7 +680,7 @@ class SignOut:
                 detail=heard.reason,
             )
 
-    def _tell_portal(self, snapshot: Snapshot, callback: str, sid: str, payer_id: str) -> Heard:
+    def _tell_portal(self, snapshot: Snapshot, callback: str, sid: str, payer_id: str) -> NotifyOutcome:
         token = build_callback_token(
             issuer=snapshot.issuer,
             audience=callback,
@@ -675,7 +691,7 @@ class SignOut:
             key=snapshot.key,
         )
         self.fetcher.post(callback, build_logout_form(token), content_type=CONTENT_TYPE, max_bytes=MOST_ANSWER_BYTES)
-        return NOTHING
+        return NOTIFIED
 
     def _go_on(self, begun: _Begun) -> Watch | SignedOut:
         """End at once when nobody is left to ask; else leave the rest to the browser."""
@@ -700,7 +716,7 @@ class SignOut:
     def _list_origins(self, snapshot: Snapshot, slug: str) -> tuple[str, ...]:
         """Where frames may go for one partner; nowhere when it cannot be asked now, which its frame will say."""
         try:
-            return self._find_voice(snapshot, slug).origins
+            return self._find_channel(snapshot, slug).origins
         except BridgeError:
             return ()
 
@@ -713,31 +729,33 @@ class SignOut:
         A partner that cannot be told of failures gets the browser back only after the payer has read of them.
         """
         progress = outcome.progress
-        if progress is None or progress.asker is None:
+        if progress is None or progress.partner_request is None:
             return outcome
-        answer = self.answer_asker(snapshot, progress.asker, is_complete=progress.is_complete)
+        answer = self.answer_partner(snapshot, progress.partner_request, is_complete=progress.is_complete)
         if isinstance(answer, GoTo) and progress.has_failures:
-            voice = self._find_voice(snapshot, progress.asker.partner)
-            if not voice.hears_partial:
-                return replace(outcome, onward=Onward(answer.url, voice.partner.name))
+            channel = self._find_channel(snapshot, progress.partner_request.partner)
+            if not channel.reports_partial:
+                return replace(outcome, onward=Onward(answer.url, channel.partner.name))
         return answer or outcome
 
-    def answer_asker(
-        self, snapshot: Snapshot, asker: Asker, *, is_complete: bool = True
+    def answer_partner(
+        self, snapshot: Snapshot, partner_request: PartnerRequest, *, is_complete: bool = True
     ) -> GoTo | PostTo | Soap | None:
         """The answer to the partner that asked; None when the browser cannot bring it one: the payer is signed out.
 
         Raises a BridgeError where the partner's server waits for the answer.
         """
         try:
-            answer = self._find_voice(snapshot, asker.partner).answer_end(
-                asker, answer_id=self._make_id(), is_complete=is_complete, now=self.clock()
+            answer = self._find_channel(snapshot, partner_request.partner).build_final_answer(
+                partner_request, answer_id=self._make_id(), is_complete=is_complete, now=self.clock()
             )
         except BridgeError as error:
-            if asker.binding == SOAP_BINDING:
+            if partner_request.binding == SOAP_BINDING:
                 raise
             biller, why = snapshot.biller.slug, error.diagnosis()
-            log.warning("logout-unanswered", biller=biller, partner=asker.partner, code=error.code, detail=why)
+            log.warning(
+                "logout-unanswered", biller=biller, partner=partner_request.partner, code=error.code, detail=why
+            )
             return None
         return Soap(answer) if isinstance(answer, bytes) else answer
 
@@ -766,7 +784,7 @@ class SignOut:
             at=self.clock(),
             trace_id=TraceId(ended.trace_id),
             biller=biller,
-            partner=ended.asker.partner if ended.asker else None,
+            partner=ended.partner_request.partner if ended.partner_request else None,
             revision=revision,
             payer=ended.payer,
             code="" if ended.is_complete else PARTIAL,
@@ -789,14 +807,18 @@ class SignOut:
 
         self.exchanges.take_abandoned_logouts(now=now, most=_MOST_ABANDONED, record=record)
 
-    def _refuse_unknown(self, voice: SamlVoice, asker: Asker) -> GoTo | PostTo | Soap | None:
+    def _refuse_unknown(self, channel: SamlChannel, partner_request: PartnerRequest) -> GoTo | PostTo | Soap | None:
         """No such session, or not one of that partner's: it is told the same (Core 3.7.3.2).
 
         None when it has no place for an answer.
         """
         try:
-            answer = voice.answer(
-                asker, response_id=self._make_id(), status=REQUESTER, sub_status=UNKNOWN_PRINCIPAL, now=self.clock()
+            answer = channel.answer(
+                partner_request,
+                response_id=self._make_id(),
+                status=REQUESTER,
+                sub_status=UNKNOWN_PRINCIPAL,
+                now=self.clock(),
             )
         except PartnerUnusable:
             return None
@@ -804,17 +826,17 @@ class SignOut:
 
     # Small things
 
-    def _find_voice(self, snapshot: Snapshot, slug: str) -> Voice:
-        voice = find_voice(snapshot, slug)
-        if voice is None:
+    def _find_channel(self, snapshot: Snapshot, slug: str) -> LogoutChannel:
+        channel = find_channel(snapshot, slug)
+        if channel is None:
             raise PartnerUnusable(f"{slug} is no partner of {snapshot.biller.slug} any more", code=NO_LOGOUT)
-        return voice
+        return channel
 
-    def _find_saml_voice(self, snapshot: Snapshot, slug: str) -> SamlVoice:
-        voice = find_saml_voice(snapshot, slug)
-        if voice is None:
+    def _find_saml_channel(self, snapshot: Snapshot, slug: str) -> SamlChannel:
+        channel = find_saml_channel(snapshot, slug)
+        if channel is None:
             raise PartnerUnusable(f"{slug} is no SAML partner of {snapshot.biller.slug} any more", code=NO_LOGOUT)
-        return voice
+        return channel
 
     def _find_endpoint(self, snapshot: Snapshot) -> str:
         return f"{self.base_url}/saml/{snapshot.biller.slug}/slo"
@@ -897,7 +919,7 @@ def _as_refused() -> Iterator[None]:
         raise LogoutRefused(error.detail, code=error.code, findings=error.findings) from error
 
 
-def _note_answers(progress: Progress, heard: Mapping[str, Heard], next_ids: Mapping[str, str]) -> Progress:
+def _note_answers(progress: Progress, heard: Mapping[str, NotifyOutcome], next_ids: Mapping[str, str]) -> Progress:
     """What came of the calls from server to server: of the portal's as a whole, and of each partner's.
 
     Partners whose requests have a next ID are left to the browser.
@@ -908,12 +930,12 @@ def _note_answers(progress: Progress, heard: Mapping[str, Heard], next_ids: Mapp
         elif name in next_ids:
             progress = progress.handed_on(name, one, next_id=next_ids[name])
         else:
-            progress = progress.asked(name)
-            progress = progress.failed(name, one) if one.code else progress.answered(name, one.reason)
+            progress = progress.sent(name)
+            progress = progress.failed(name, one) if one.code else progress.confirmed(name, one.reason)
     return progress
 
 
-def _note_portal(progress: Progress, heard: Heard) -> Progress:
+def _note_portal(progress: Progress, heard: NotifyOutcome) -> Progress:
     """One call that failed decides; its reason stays."""
     if heard.code:
         return replace(progress, portal=Portal.FAILED, portal_reason=heard.reason)

@@ -19,7 +19,7 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from saml_bridge.flows.launch.launch import Launcher
-from saml_bridge.flows.logout.end_session import Question, RpInitiated
+from saml_bridge.flows.logout.end_session import Question, RpInitiatedLogout
 from saml_bridge.model.errors import ClientRefused, LogoutRefused, LogoutUnasked
 from saml_bridge.model.values import TraceId
 from saml_bridge.portal.source_by_biller import SourceBook
@@ -32,7 +32,7 @@ from saml_bridge.web.payer.pages import is_from_here, prefer_languages
 _METHODS: Final = ("GET", "POST")
 
 
-def create_oidc_logout_views(rp_initiated: RpInitiated, launcher: Launcher, sources: SourceBook) -> Blueprint:
+def create_oidc_logout_views(rp_initiated: RpInitiatedLogout, launcher: Launcher, sources: SourceBook) -> Blueprint:
     """The blueprint of those addresses. The log must be set up before."""
     views = Blueprint("oidc_logout", __name__)
     answers = LogoutAnswers(rp_initiated.sign_out, launcher)

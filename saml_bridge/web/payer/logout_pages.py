@@ -16,7 +16,7 @@ from flask import Response, redirect, request
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.logout.channel import GoTo, PostTo
 from saml_bridge.flows.logout.progress import Progress, Step
-from saml_bridge.flows.logout.sign_out import Noted, Outcome, SignedOut, SignOut, Soap, Unsure, Watch
+from saml_bridge.flows.logout.sign_out import LegRecorded, Outcome, SignedOut, SignOut, Soap, UnknownPayer, Watch
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.document import Biller
 from saml_bridge.model.error_logging import find_level
@@ -90,9 +90,9 @@ class LogoutAnswers:
             return self._post(biller, outcome, framed=framed)
         if isinstance(outcome, Watch):
             return _redirect(f"/logout/{biller}/{outcome.token}")
-        if isinstance(outcome, Noted):
+        if isinstance(outcome, LegRecorded):
             return self._note(biller, outcome)
-        if isinstance(outcome, Unsure):
+        if isinstance(outcome, UnknownPayer):
             return render_question(outcome.biller, f"/logout/{outcome.biller.slug}")
         return _render_signed_out(outcome)
 
@@ -108,7 +108,7 @@ class LogoutAnswers:
             framed=framed,
         )
 
-    def _note(self, biller: str, noted: Noted) -> Response:
+    def _note(self, biller: str, noted: LegRecorded) -> Response:
         """What a frame shows; a partner that broke out of it brings the whole page back."""
         if request.headers.get("Sec-Fetch-Dest") == "document" and _reads_cookie(biller) == noted.token:
             return _redirect(f"/logout/{biller}/{noted.token}")

@@ -28,7 +28,7 @@ from saml_bridge.billers.own_metadata import IdentityProvider
 from saml_bridge.flows.launch.launch import Launched
 from saml_bridge.flows.logout.channel import GoTo, PostTo
 from saml_bridge.flows.logout.progress import Step
-from saml_bridge.flows.logout.sign_out import Noted, SignedOut, Soap, Watch
+from saml_bridge.flows.logout.sign_out import LegRecorded, SignedOut, Soap, Watch
 from saml_bridge.model.errors import SignatureRefused
 from saml_bridge.protocols.saml.bindings import receive_post, receive_redirect, receive_soap
 from tests.sign_outs import (
@@ -242,7 +242,7 @@ def test_pysaml2_is_signed_out_by_the_browser(open_town: OpenTown, binding: str)
         **SIGN,
     )
     noted = bring(town, binding, sent)
-    assert isinstance(noted, Noted)
+    assert isinstance(noted, LegRecorded)
     assert noted.leg.step is Step.DONE
     assert not town.list_open()
     assert not client.users.subjects()
@@ -386,7 +386,7 @@ def test_python3_saml_is_signed_out(open_town: OpenTown) -> None:
     url = there.process_slo(keep_local_session=True)
     assert (there.get_errors(), there.get_last_error_reason()) == ([], None)
     noted = follow(town, url)
-    assert isinstance(noted, Noted)
+    assert isinstance(noted, LegRecorded)
     assert noted.leg.step is Step.DONE
     assert not town.list_open()
 

@@ -23,7 +23,7 @@ from saml_bridge.flows.logout.channel import GoTo, PostTo
 from saml_bridge.flows.logout.logout_token import EVENT
 from saml_bridge.flows.logout.portal_callback import build_callback_token
 from saml_bridge.flows.logout.progress import Step
-from saml_bridge.flows.logout.sign_out import MOST_LEGS, WAIT, Noted, SignedOut, Soap, Watch
+from saml_bridge.flows.logout.sign_out import MOST_LEGS, WAIT, LegRecorded, SignedOut, Soap, Watch
 from saml_bridge.model.errors import (
     BridgeError,
     DatabaseUnavailable,
@@ -328,7 +328,7 @@ def test_the_whole_way_by_browser(town: Town) -> None:
     assert name_id.get("SPNameQualifier") == entity_of("neptune")
     assert [one.text for one in sent.root.findall(f"{{{SAMLP}}}SessionIndex")] == ["_one"]
     noted = town.receive("SAMLResponse", make_response("neptune", sent.id))
-    assert isinstance(noted, Noted)
+    assert isinstance(noted, LegRecorded)
     assert (noted.leg.step, noted.token) == (Step.DONE, watch.token)
     assert not town.list_open()
     end = read(town.sign_out.finish(BILLER, watch.token))
@@ -372,7 +372,7 @@ def test_l8_who_was_never_asked_makes_the_logout_partial(town: Town) -> None:
     watch = town.receive("SAMLRequest", make_request())
     assert read(town.sign_out.finish(BILLER, watch.token)).status == ("Success", "PartialLogout")
     noted = town.sign_out.ask_partner(BILLER, watch.token, 0)
-    assert isinstance(noted, Noted)
+    assert isinstance(noted, LegRecorded)
     assert noted.leg.code == "not-asked"
 
 
@@ -849,7 +849,7 @@ def test_a_partner_that_cannot_be_answered_at_the_end_leaves_the_payer_signed_ou
     bridge = open_bridge(town.world.settings)
     other = bridge.sign_out
     assert isinstance(other.watch(BILLER, watch.token), Watch)
-    assert isinstance(other.ask_partner(BILLER, watch.token, 0), Noted)
+    assert isinstance(other.ask_partner(BILLER, watch.token, 0), LegRecorded)
     assert isinstance(other.finish(BILLER, watch.token), SignedOut)
     find_database(bridge.app).dispose()
     lines = [one for one in "".join(capfd.readouterr()).splitlines() if "logout-" in one]

@@ -15,7 +15,7 @@ import pytest
 from saml_bridge.app.wiring import open_bridge
 from saml_bridge.flows.logout.channel import GoTo
 from saml_bridge.flows.logout.progress import Step
-from saml_bridge.flows.logout.sign_out import Noted, SignedOut, Watch
+from saml_bridge.flows.logout.sign_out import LegRecorded, SignedOut, Watch
 from saml_bridge.model.errors import ClientRefused, LogoutRefused
 from saml_bridge.network.client import Fetcher
 from saml_bridge.storage.audit import Kind
@@ -359,7 +359,7 @@ def test_a_relying_party_that_is_gone_is_said_not_to_be_reached(open_town: OpenT
     town.world.biller["partners"].pop()
     town.world.publish()
     noted = town.sign_out.ask_partner(BILLER, watch.token, 0)
-    assert isinstance(noted, Noted)
+    assert isinstance(noted, LegRecorded)
     assert noted.leg.code == "no-logout"
 
 

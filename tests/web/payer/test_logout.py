@@ -18,7 +18,7 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from saml_bridge.app.wiring import create_app
-from saml_bridge.flows.logout.sign_out import SignOut, Unsure
+from saml_bridge.flows.logout.sign_out import SignOut, UnknownPayer
 from saml_bridge.flows.logout.sign_out import Visitor as BringingBrowser
 from saml_bridge.mapping.fields import parse_session
 from saml_bridge.model.errors import LogoutRefused, SourceUnavailable
@@ -532,7 +532,7 @@ def test_a_payer_is_asked_while_nobody_can_tell_who_is_signed_in(silent: Visitor
     request = receive("SAMLRequest", make_request("badger"))
     brought_by = BringingBrowser(Credentials(), SilentSource())
     outcome = silent.sign_out.receive(BILLER, lambda: request, brought_by, trace_id=TRACE)
-    assert isinstance(outcome, Unsure)
+    assert isinstance(outcome, UnknownPayer)
 
 
 def test_such_a_partner_s_server_is_answered_over_soap(silent: Visitor) -> None:
