@@ -24,7 +24,8 @@ from saml_bridge.flows.key_rollover import Rollover
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.launch.tickets import Tickets
 from saml_bridge.flows.logout.end_session import RpInitiatedLogout
-from saml_bridge.flows.logout.sign_out import DEADLINE_SECONDS, SignOut
+from saml_bridge.flows.logout.server_calls import DEADLINE_SECONDS
+from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.flows.sign_on.oidc import Authorization, Hints, open_authorization
 from saml_bridge.flows.sign_on.saml import open_saml_sign_on
 from saml_bridge.flows.tokens.clients import Provider

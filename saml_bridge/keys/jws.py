@@ -50,6 +50,11 @@ KEY_WORDS: Final[Mapping[TokenAlgorithm, str]] = {
     "EdDSA": "an Ed25519 key",
 }
 _SAME_AS_XML: Final[Mapping[TokenAlgorithm, SignatureAlgorithm]] = {"RS256": "rsa-sha256", "ES256": "ecdsa-sha256"}
+_XML_KEY_ALGORITHMS: Final[Mapping[str | None, tuple[str, SignatureAlgorithm]]] = {
+    None: ("RS256", "rsa-sha256"),
+    "P-256": ("ES256", "ecdsa-sha256"),
+    "P-384": ("ES384", "ecdsa-sha384"),
+}
 _COORDINATE_BYTES: Final = 32
 _KEYS_KEPT: Final = 4096
 _REFUSED_HEADERS: Final = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"})
@@ -84,6 +89,19 @@ def sign_jwt(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgo
     payload = json.dumps(claims, separators=(",", ":"), allow_nan=False).encode("ascii")
     signed = _encode_header(key, algorithm, typ) + b"." + urlsafe_b64encode(payload)
     return (signed + b"." + urlsafe_b64encode(_sign(key, algorithm, signed))).decode("ascii")
+
+
+def sign_by_xml_key(key: SigningKey, claims: Mapping[str, Any], *, typ: str) -> str:
+    """A JWT by a key of the biller's XML messages, RSA, P-256 or P-384 (RFC 7518, sections 3.3 and 3.4).
+
+    Its `kid` is the SHA-256 of the key's certificate, in hexadecimal: the receiver has that certificate. The signature
+    was verified before it leaves. Raises SignatureFault; ValueError and TypeError for claims that are no JSON.
+    """
+    algorithm, same_as_xml = _XML_KEY_ALGORITHMS[key.curve]
+    header = {"alg": algorithm, "typ": typ, "kid": key.fingerprint_sha256}
+    parts = (json.dumps(one, separators=(",", ":"), allow_nan=False).encode("ascii") for one in (header, claims))
+    signed = b".".join(map(urlsafe_b64encode, parts))
+    return (signed + b"." + urlsafe_b64encode(make_signature(key, same_as_xml, signed))).decode("ascii")
 
 
 @lru_cache(maxsize=_KEYS_KEPT)

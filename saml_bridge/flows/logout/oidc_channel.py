@@ -1,10 +1,10 @@
-"""The way to a relying party: a logout token to its server, else its logout page in a frame.
+"""The logout channel to a relying party: a token to its server, or its logout page.
 
 Owns: which of the two, the signed token, the address of the frame, the way back to a relying party that asked. Does not
-own: the token's claims (`logout_token.py`), and when a partner is told (`sign_out.py`). Called through `voices.py`.
+own: the token's claims (`logout_token`), and when a partner is notified (`sign_out`). Called through `channels`.
 
 The back channel comes first, because its answer says whether the session ended. The front channel is for relying
-parties without one, and for those whose server failed: a page there says nothing to us, so what it came to stays
+parties without one, and for those whose server failed: a page there says nothing to us, so that its outcome stays
 unconfirmed.
 
 Specification: OpenID Connect Back-Channel Logout 1.0, 2.4 to 2.8; Front-Channel Logout 1.0, 2; RP-Initiated Logout 1.0,
@@ -42,7 +42,10 @@ _ENDED = (200, 204)
 
 @dataclass(frozen=True, slots=True)
 class OidcChannel:
-    """The issuer, as one relying party knows it. A leg is one session: `sub` is its name ID, `sid` its one index."""
+    """How a logout reaches one relying party.
+
+    A leg is one session: `sub` is its name ID, `sid` its one index.
+    """
 
     settings: OidcSettings
     context: PartnerContext
@@ -62,10 +65,6 @@ class OidcChannel:
     @property
     def tries_front_channel_next(self) -> bool:
         return self.has_front_channel
-
-    @property
-    def browser_answers(self) -> bool:
-        return False
 
     @property
     def reports_partial(self) -> bool:
@@ -92,7 +91,7 @@ class OidcChannel:
         return GoTo(add_query(uri, (("iss", self.context.issuer), ("sid", leg.session_indexes[0]))))
 
     def notify_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> NotifyOutcome:
-        """Post a logout token (Back-Channel Logout 2.5). Raises PartnerUnusable, KeyRefused, FetchRefused."""
+        """Posts a logout token (Back-Channel Logout 2.5). Raises PartnerUnusable, KeyRefused, FetchRefused."""
         uri = self.settings.backchannel_logout_uri
         if uri is None:
             raise PartnerUnusable(f"{self.partner.slug} has no backchannel_logout_uri", code=NO_LOGOUT)
@@ -124,7 +123,7 @@ class OidcChannel:
         is_complete: bool,  # noqa: ARG002 it cannot be told
         now: datetime,  # noqa: ARG002 nor when
     ) -> GoTo:
-        """Back to the relying party, if it may still be come back to there (RP-Initiated Logout 3)."""
+        """The way back to the relying party, if the address is still registered (RP-Initiated Logout 3)."""
         url = build_return_url(self.settings, partner_request.return_to, partner_request.relay_state)
         if url is None:
             raise PartnerUnusable(f"{self.partner.slug} has no such place to come back to", code=NO_LOGOUT)

@@ -1,7 +1,8 @@
 """How far a logout has come: one small state machine, as values.
 
 Owns: the states of each partner in a logout, which event leads where, what the whole comes to, and the form in which it
-is kept between two requests. Does not own: what causes an event (`sign_out.py`), and where it is kept (`exchanges.py`).
+is kept between two requests. Does not own: what causes an event (`server_calls`, `browser_steps`), and where it is kept
+(`kept_logouts`). Called by every module of this room.
 
 Each partner goes through these states; an event that the table does not have changes nothing.
 
@@ -48,7 +49,7 @@ class Step(StrEnum):
 
 
 class Portal(StrEnum):
-    """What became of telling the portal. NONE: it asked itself, or has no callback."""
+    """The state of the call to the portal. NONE: it asked itself, or has no callback."""
 
     NONE = "none"
     TOLD = "told"
@@ -57,9 +58,10 @@ class Portal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NotifyOutcome:
-    """What came of asking one partner, or the portal: `code` is empty for success.
+    """The outcome of notifying one partner, or the portal.
 
-    `reason` is the whole reason, or a note on a success: for the log and the audit trail alone.
+    `code` is empty for success. `reason` is the whole reason, or a note on a success: for the log and the audit trail
+    alone.
     """
 
     code: str = ""
@@ -71,9 +73,9 @@ NOTIFIED = NotifyOutcome()
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One request to one partner: it names the sessions to end there, which are the `rows` of our memory.
+    """One request to one partner, which names the sessions to end there.
 
-    `code` says why it failed, `server_code` why its server did, where the browser was next; `reason` and
+    `rows` are the IDs of those sessions in our memory. `code` says why it failed, `server_code` why its server did, where the browser was next; `reason` and
     `server_reason` are as in `NotifyOutcome`. `silent`: nothing answers what the browser takes there. `name_id` names a payer:
     it must not be logged.
     """
@@ -101,7 +103,7 @@ class Leg:
 class PartnerRequest:
     """The partner's request that began the logout, as far as its answer needs it.
 
-    `return_to` is where a relying party wants the browser back, with `relay_state` as its state; SAML's place is in the
+    `partner` is its slug, `request_id` the message's ID, `binding` the way that the answer goes. `return_to` is where a relying party wants the browser back, with `relay_state` as its state; SAML's place is in the
     metadata.
     """
 
@@ -122,8 +124,9 @@ class StillOpen:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A logout as a whole. `payer` is the audit trail's pseudonym; `partner_request` is None when the portal asked.
+    """A logout as a whole.
 
+    `payer` is the audit trail's pseudonym. `partner_request` is missing when the portal asked.
     `portal_reason` says why the portal could not be told. `still_open` are partners without a way of signing out, which
     make no logout partial.
     """
@@ -139,17 +142,17 @@ class Progress:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no partner is left to ask or to wait for."""
+        """Tells if every leg has come to its end."""
         return all(leg.is_final for leg in self.legs)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every session that is known of was ended."""
+        """Tells if every session that is known of was ended."""
         return self.portal is not Portal.FAILED and all(leg.step is Step.DONE for leg in self.legs)
 
     @property
     def has_failures(self) -> bool:
-        """Whether somebody who could have confirmed the end of a session did not."""
+        """Tells if a confirmation is missing that could have come."""
         return self.portal is Portal.FAILED or any(
             leg.step is not Step.DONE and leg.code != UNCONFIRMED for leg in self.legs
         )
@@ -166,17 +169,21 @@ class Progress:
         """After the partner said that it has ended the session."""
         return self._change(request_id, (Step.ASKED,), step=Step.DONE, code="", reason=note)
 
-    def handed_on(self, request_id: str, heard: NotifyOutcome, *, next_id: str) -> Progress:
+    def answered(self, request_id: str, outcome: NotifyOutcome) -> Progress:
+        """After the partner's answer: confirmed, or failed with the outcome's code."""
+        return self.failed(request_id, outcome) if outcome.code else self.confirmed(request_id, outcome.reason)
+
+    def handed_on(self, request_id: str, outcome: NotifyOutcome, *, next_id: str) -> Progress:
         """After the partner's server failed, where the browser can go there, too.
 
         The browser takes a request of an ID of its own: a partner that has seen one takes it for a replay.
         """
-        why = {"server_code": heard.code, "server_reason": heard.reason}
+        why = {"server_code": outcome.code, "server_reason": outcome.reason}
         return self._change(request_id, (Step.WAITING,), request_id=next_id, **why)
 
-    def failed(self, request_id: str, heard: NotifyOutcome) -> Progress:
+    def failed(self, request_id: str, outcome: NotifyOutcome) -> Progress:
         """After it turned out that this partner will not."""
-        why = {"code": heard.code, "reason": heard.reason}
+        why = {"code": outcome.code, "reason": outcome.reason}
         return self._change(request_id, (Step.WAITING, Step.ASKED), step=Step.FAILED, **why)
 
     def end(self) -> Progress:
@@ -197,7 +204,10 @@ class Progress:
         return replace(self, legs=legs)
 
     def describe(self) -> str:
-        """Who was reached and who not, then the reasons, for the audit trail: nothing of the payer."""
+        """The partners that were reached or missed, then the reasons, for the audit trail.
+
+        Nothing of the payer stands in it.
+        """
         words = [f"portal: {self.portal}"] if self.portal is not Portal.NONE else []
         still_open = (f"{one.partner}: open" for one in self.still_open)
         outline = ", ".join((*words, *map(_describe_leg, self.legs), *still_open))
@@ -217,7 +227,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, value: Any) -> Progress:
-        """What `to_json` made."""
+        """The progress that `to_json` made a value of. Raises TypeError, KeyError, ValueError for another."""
         legs = tuple(
             Leg(
                 **{

@@ -1,8 +1,8 @@
-"""The way to a SAML partner: as whom, with which key, to which of its endpoints.
+"""The logout channel to a SAML partner: our name there, the key, the endpoints.
 
 Owns: the choice of endpoints, signed messages in the form of their binding, the judgement of a partner's answer.
-Does not own: what stands in a message (`saml/logout.py`), and when one is sent (`sign_out.py`). Called through
-`channel.py`, and by `sign_out.py` for messages that a SAML partner sends.
+Does not own: what stands in a message (`protocols.saml.logout_messages`), and when one is sent (`sign_out`). Called
+through `channels`, and by `saml_requests` and `browser_steps` for messages that a SAML partner sends.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _SOAP_TYPE = "text/xml; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class SamlChannel:
-    """We, as one SAML partner knows us."""
+    """How a logout reaches one SAML partner."""
 
     partner: Partner
     metadata: SpMetadata
@@ -80,12 +80,11 @@ class SamlChannel:
 
     @property
     def tries_front_channel_next(self) -> bool:
-        """Some products find only one of a payer's sessions over SOAP, and the browser's own by the browser."""
-        return self.has_front_channel
+        """Tells if a browser reaches the partner, too.
 
-    @property
-    def browser_answers(self) -> bool:
-        return True
+        Some products find only one of a payer's sessions over SOAP, and the browser's own by the browser.
+        """
+        return self.has_front_channel
 
     @property
     def reports_partial(self) -> bool:
@@ -93,7 +92,10 @@ class SamlChannel:
 
     @property
     def is_notified(self) -> bool:
-        """Only sessions of partners that offer single logout are remembered: one that stopped offering it fails."""
+        """Always true: only sessions of partners that offer single logout are remembered.
+
+        A partner that has stopped offering it fails.
+        """
         return True
 
     def knows(self, name_id_format: str) -> bool:
@@ -101,11 +103,11 @@ class SamlChannel:
 
     @property
     def is_remembered(self) -> bool:
-        """Whether launches remember the partner's sessions: it offers single logout, in whatever binding."""
+        """Tells if launches remember the partner's sessions: it offers single logout, in any binding."""
         return bool(self.metadata.slo)
 
     def find_foreign_name(self, name_id: NameIdValue) -> str:
-        """Why a name ID is in the name of another service provider or identity provider; empty when it is not."""
+        """The reason why a name ID is of another service provider or identity provider; else empty."""
         sides = (
             ("SPNameQualifier", name_id.sp_name_qualifier, self.metadata.entity_id),
             ("NameQualifier", name_id.name_qualifier, self.issuer),
@@ -115,17 +117,17 @@ class SamlChannel:
 
     @property
     def soap(self) -> Endpoint | None:
-        """Where the partner's server can be asked directly."""
+        """The endpoint of the partner's server, for a direct call."""
         return next((one for one in self.metadata.slo if one.binding == SOAP_BINDING), None)
 
     @property
     def front(self) -> Endpoint | None:
-        """Where the browser takes a request: by redirect if the partner takes that, since all are known to."""
+        """The endpoint that a browser takes a request to: by redirect where the partner takes that."""
         return self._find_front(REDIRECT_BINDING)
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Where a browser may come to while the partner answers a request."""
+        """The origins that a browser may come to while the partner answers a request."""
         front = self.front
         own = () if front is None else (origin_of(front.location),)
         return tuple(dict.fromkeys((*own, *self.partner.origins)))
@@ -141,7 +143,7 @@ class SamlChannel:
         return NameIdValue(leg.name_id, leg.name_id_format, self.issuer, self.metadata.entity_id)
 
     def build_request(self, leg: Leg, *, now: datetime) -> GoTo | PostTo:
-        """The request by way of the browser. Raises PartnerUnusable (no-logout) when there is no such way."""
+        """The request that the browser takes. Raises PartnerUnusable (no-logout) without a front channel."""
         front = self.front
         if front is None:
             raise PartnerUnusable(f"{self.partner.slug} offers no sign-out by way of the browser", code="no-logout")
@@ -149,7 +151,7 @@ class SamlChannel:
         return self._send(front.binding, front.location, "SAMLRequest", xml, None)
 
     def notify_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> NotifyOutcome:
-        """Ask over SOAP. Raises PartnerUnusable (no-logout), FetchRefused, KeyRefused.
+        """Sends the request over SOAP. Raises PartnerUnusable (no-logout), FetchRefused, KeyRefused.
 
         Over https, TLS says whose the answer is (Bindings 3.2.2.2), so that it needs no signature.
         """
@@ -176,9 +178,9 @@ class SamlChannel:
             return NotifyOutcome(ANSWER_REFUSED, error.diagnosis())
 
     def judge(self, response: LogoutResponse, *, now: datetime, endpoint: str) -> NotifyOutcome:
-        """What an answer that came by the browser comes to, and whether it was meant for us and is fresh.
+        """Judges an answer that came by the browser, which must be fresh and meant for us.
 
-        Raises SignatureRefused, RequestRefused (`request-issuer` when it does not say whose it is).
+        `endpoint` is our URL that it must name. Raises SignatureRefused, RequestRefused (`request-issuer` when it does not say whose it is).
         """
         return self._judge(
             response, check=lambda signed: check_message(response, now=now, endpoint=endpoint, signed=signed)
@@ -205,9 +207,9 @@ class SamlChannel:
     def answer(
         self, partner_request: PartnerRequest, *, response_id: str, status: str, sub_status: str | None, now: datetime
     ) -> GoTo | PostTo | bytes:
-        """Our answer to the partner's request: the bytes of a SOAP envelope, or what the browser takes there.
+        """Our answer to the partner's request.
 
-        It goes to the registered ResponseLocation, else Location, of the request's binding, else of the other one that
+        The bytes are a SOAP envelope; the others are what the browser takes there. It goes to the registered ResponseLocation, else Location, of the request's binding, else of the other one that
         browsers use (Bindings 3.4.5, Metadata 2.2.2). Raises PartnerUnusable (no-logout) without any.
         """
         if partner_request.binding == SOAP_BINDING:
@@ -225,7 +227,7 @@ class SamlChannel:
     def build_final_answer(
         self, partner_request: PartnerRequest, *, answer_id: str, is_complete: bool, now: datetime
     ) -> GoTo | PostTo | bytes:
-        """As `answer`, at the end of a logout (Core 3.7.3.2)."""
+        """Our answer at the end of a logout (Core 3.7.3.2), in the form of `answer`."""
         sub_status = None if is_complete else PARTIAL_LOGOUT
         return self.answer(partner_request, response_id=answer_id, status=SUCCESS, sub_status=sub_status, now=now)
 
@@ -288,7 +290,7 @@ def _describe_status(response: LogoutResponse) -> str:
 
 
 def find_saml_channel(snapshot: Snapshot, slug: str) -> SamlChannel | None:
-    """The channel for a SAML partner of this biller; None when it or its metadata is not there any more.
+    """The channel to a SAML partner of this biller; None when it or its metadata is gone.
 
     Raises KeyRefused, and PartnerUnusable without the next key that is to sign for it.
     """

@@ -22,8 +22,10 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from saml_bridge.flows.launch.launch import Launcher
+from saml_bridge.flows.logout.outcomes import SignedOut, Watch
 from saml_bridge.flows.logout.progress import Leg, Step
-from saml_bridge.flows.logout.sign_out import SignedOut, SignOut, Visitor, Watch
+from saml_bridge.flows.logout.saml_requests import Visitor
+from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.errors import BridgeError, LogoutRefused, LogoutUnasked
 from saml_bridge.model.strict_json import JsonRefused, parse_json

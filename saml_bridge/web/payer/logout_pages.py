@@ -15,8 +15,9 @@ from flask import Response, redirect, request
 
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.logout.channel import GoTo, PostTo
+from saml_bridge.flows.logout.outcomes import LegRecorded, Outcome, SignedOut, Soap, UnknownPayer, Watch
 from saml_bridge.flows.logout.progress import Progress, Step
-from saml_bridge.flows.logout.sign_out import LegRecorded, Outcome, SignedOut, SignOut, Soap, UnknownPayer, Watch
+from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.document import Biller
 from saml_bridge.model.error_logging import find_level

@@ -27,8 +27,8 @@ from saml2.xmldsig import DIGEST_SHA1, DIGEST_SHA256, SIG_RSA_SHA1, SIG_RSA_SHA2
 from saml_bridge.billers.own_metadata import IdentityProvider
 from saml_bridge.flows.launch.launch import Launched
 from saml_bridge.flows.logout.channel import GoTo, PostTo
+from saml_bridge.flows.logout.outcomes import LegRecorded, SignedOut, Soap, Watch
 from saml_bridge.flows.logout.progress import Step
-from saml_bridge.flows.logout.sign_out import LegRecorded, SignedOut, Soap, Watch
 from saml_bridge.model.errors import SignatureRefused
 from saml_bridge.protocols.saml.bindings import receive_post, receive_redirect, receive_soap
 from tests.sign_outs import (

@@ -20,10 +20,12 @@ from sqlalchemy import text
 
 from saml_bridge.app.wiring import open_bridge
 from saml_bridge.flows.logout.channel import GoTo, PostTo
+from saml_bridge.flows.logout.kept_logouts import WAIT
 from saml_bridge.flows.logout.logout_token import EVENT
+from saml_bridge.flows.logout.outcomes import LegRecorded, SignedOut, Soap, Watch
+from saml_bridge.flows.logout.plan import MOST_LEGS
 from saml_bridge.flows.logout.portal_callback import build_callback_token
 from saml_bridge.flows.logout.progress import Step
-from saml_bridge.flows.logout.sign_out import MOST_LEGS, WAIT, LegRecorded, SignedOut, Soap, Watch
 from saml_bridge.model.errors import (
     BridgeError,
     DatabaseUnavailable,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from saml_bridge.flows.logout.channel import GoTo
 from saml_bridge.flows.logout.end_session import Question, RpInitiatedLogout
-from saml_bridge.flows.logout.sign_out import SignedOut, Watch
+from saml_bridge.flows.logout.outcomes import SignedOut, Watch
 from saml_bridge.model.document import OidcSettings
 from saml_bridge.model.errors import ClientRefused, LogoutRefused, SourceUnavailable
 from saml_bridge.model.values import Credentials, PortalSession

@@ -14,8 +14,8 @@ import pytest
 
 from saml_bridge.app.wiring import open_bridge
 from saml_bridge.flows.logout.channel import GoTo
+from saml_bridge.flows.logout.outcomes import LegRecorded, SignedOut, Watch
 from saml_bridge.flows.logout.progress import Step
-from saml_bridge.flows.logout.sign_out import LegRecorded, SignedOut, Watch
 from saml_bridge.model.errors import ClientRefused, LogoutRefused
 from saml_bridge.network.client import Fetcher
 from saml_bridge.storage.audit import Kind

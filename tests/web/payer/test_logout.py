@@ -18,8 +18,9 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from saml_bridge.app.wiring import create_app
-from saml_bridge.flows.logout.sign_out import SignOut, UnknownPayer
-from saml_bridge.flows.logout.sign_out import Visitor as BringingBrowser
+from saml_bridge.flows.logout.outcomes import UnknownPayer
+from saml_bridge.flows.logout.saml_requests import Visitor as BringingBrowser
+from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.mapping.fields import parse_session
 from saml_bridge.model.errors import LogoutRefused, SourceUnavailable
 from saml_bridge.model.values import Credentials, PortalSession
