@@ -92,10 +92,11 @@ def sign_jwt(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgo
 
 
 def sign_by_xml_key(key: SigningKey, claims: Mapping[str, Any], *, typ: str) -> str:
-    """A JWT by a key of the biller's XML messages, RSA, P-256 or P-384 (RFC 7518, sections 3.3 and 3.4).
+    """A JWT in compact form, signed by a key of the biller's XML messages.
 
-    Its `kid` is the SHA-256 of the key's certificate, in hexadecimal: the receiver has that certificate. The signature
-    was verified before it leaves. Raises SignatureFault; ValueError and TypeError for claims that are no JSON.
+    The key is RSA, P-256 or P-384 (RFC 7518, sections 3.3 and 3.4). Its `kid` is the SHA-256 of the key's certificate,
+    in hexadecimal: the receiver has that certificate. The signature was verified before it leaves. Raises
+    SignatureFault; ValueError and TypeError for claims that are no JSON.
     """
     algorithm, same_as_xml = _XML_KEY_ALGORITHMS[key.curve]
     header = {"alg": algorithm, "typ": typ, "kid": key.fingerprint_sha256}

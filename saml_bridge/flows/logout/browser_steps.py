@@ -1,4 +1,4 @@
-"""The browser's part of a logout: the frames that go to partners, and the answers that come back.
+"""The browser's part of a logout: frames that go to partners, answers that come back.
 
 Owns: where frames may go, the request that a frame takes, a SAML partner's answer to it. Does not own: the page that
 drives the frames (`web.payer.logout_pages`), messages and their signatures (`saml_channel`, `oidc_channel`).
@@ -33,7 +33,10 @@ class BrowserSteps:
     clock: Callable[[], datetime]
 
     def send_to_partner(self, logout: KeptLogout, number: int) -> GoTo | PostTo | LegRecorded:
-        """The request that a frame takes to the partner at place `number`, from 0. Raises LogoutUnknown."""
+        """The request that a frame takes to the partner at place `number`.
+
+        The first is 0. A partner that cannot be sent to has failed. Raises LogoutUnknown.
+        """
         if not 0 <= number < len(logout.progress.legs):
             raise LogoutUnknown("the logout has no partner of this number")
         request_id = logout.progress.legs[number].request_id
@@ -54,10 +57,11 @@ class BrowserSteps:
     def receive_answer(
         self, channels: PartnerChannels, received: Received, known: dict[str, str], *, endpoint: str
     ) -> LegRecorded:
-        """Records a partner's answer, which counts for the one pending request that it names (Core 3.2.2).
+        """Records a partner's answer, for the one pending request that it names.
 
-        `endpoint` is our URL that the answer must name; `known` gets the partner's slug. Raises LogoutRefused
-        (`request-in-response-to`), LogoutUnknown, and what `SamlChannel.judge` raises.
+        An answer to another counts for nothing (Core 3.2.2). `endpoint` is our URL that the answer must name; `known`
+        gets the partner's slug. Raises LogoutRefused (`request-in-response-to`), LogoutUnknown, and what
+        `SamlChannel.judge` raises.
         """
         response = parse_logout_response(received)
         request_id = response.in_response_to

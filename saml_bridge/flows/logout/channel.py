@@ -19,7 +19,7 @@ from saml_bridge.network.client import Fetcher
 
 
 def make_message_id(random_bytes: Callable[[int], bytes]) -> str:
-    """The ID of a message to a partner: an underscore, then 20 random bytes in hexadecimal."""
+    """The ID of a message: an underscore, then 20 random bytes in hexadecimal."""
     return f"_{random_bytes(20).hex()}"
 
 
@@ -64,7 +64,10 @@ class LogoutChannel(Protocol):
 
     @property
     def is_notified(self) -> bool:
-        """Tells if the partner is notified of a logout; what is remembered of another is just forgotten."""
+        """Tells if the partner is notified of a logout.
+
+        The sessions at another are just forgotten.
+        """
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""The channels of a biller's partners: the one list, which a protocol with a logout is added to.
+"""The channels of a biller's partners, each resolved once in a request.
 
-Owns: the choice by protocol, and that one request resolves a partner's channel once. Does not own: any channel
-(`saml_channel`, `oidc_channel`). Called by the other modules of this room.
+Owns: the choice by protocol, to which a protocol with a logout is added, and that one request resolves a partner's
+channel once. Does not own: any channel (`saml_channel`, `oidc_channel`). Called by the other modules of this room.
 """
 
 from __future__ import annotations
@@ -55,22 +55,28 @@ class PartnerChannels:
         return found
 
     def is_notified(self, slug: str) -> bool:
-        """Tells if a partner has a place to be notified at; without one a logout does not fail.
+        """Tells if a partner has a place to be notified at.
 
-        A partner whose channel cannot be used now has one.
+        A logout does not fail for want of one. A partner whose channel cannot be used now has one.
         """
         found = self._resolve(slug)
         return found is None or isinstance(found, BridgeError) or found.is_notified
 
     def can_be_notified(self, slug: str) -> bool:
-        """Tells if a server or a browser can notify a partner; if its channel fails now, it has a place."""
+        """Tells if a partner can be notified, by a call or by the browser.
+
+        A partner whose channel cannot be used now can: if it is in no logout, its session ended before.
+        """
         found = self._resolve(slug)
         if isinstance(found, BridgeError):
             return True
         return found is not None and (found.has_back_channel or found.has_front_channel)
 
     def list_origins(self, slug: str) -> tuple[str, ...]:
-        """The origins that frames may go to for a partner; empty if its channel fails, which its frame says."""
+        """The origins that frames may go to for a partner.
+
+        Empty when its channel cannot be used now, which its frame will say.
+        """
         found = self._resolve(slug)
         return () if found is None or isinstance(found, BridgeError) else found.origins
 

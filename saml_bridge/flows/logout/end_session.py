@@ -97,8 +97,9 @@ class RpInitiatedLogout:
     ) -> Outcome:
         """Signs out of the portal session of the payer who said yes.
 
-        `token` is a question's. The relying party is notified like the others, since nothing proves that it asked. Raises LogoutRefused
-        (`logout-question`), recorded, for another token or one that is over; SourceUnavailable, SessionMalformed.
+        `token` is a question's. The relying party is notified like the others, since nothing proves that it asked.
+        Raises LogoutRefused (`logout-question`), recorded, for another token or one that is over; SourceUnavailable,
+        SessionMalformed.
         """
         with self.sign_out.record.recording(biller, trace_id):
             channels = self.sign_out.find_channels(biller)
@@ -146,7 +147,7 @@ class RpInitiatedLogout:
     def _go_back(self, channels: PartnerChannels, partner_request: PartnerRequest) -> Outcome:
         """The answer when nothing is left to end."""
         over = SignedOut(channels.snapshot.biller, None)
-        return self.sign_out.answer_partner(channels, partner_request) or over
+        return self.sign_out.answers.answer_partner(channels, partner_request) or over
 
     # The question
 

@@ -74,7 +74,10 @@ class KeptLogouts:
         return KeptLogout(channels, token, progress)
 
     def find_by_request(self, channels: PartnerChannels, request_id: str) -> KeptLogout | None:
-        """The logout that a request of ours to a partner belongs to. Raises LogoutUnknown for one that is over."""
+        """The logout that a request of ours to a partner belongs to.
+
+        Raises LogoutUnknown for a logout that is over.
+        """
         token = self.exchanges.find_logout_of_request(request_id=request_id, biller=channels.biller, now=self.clock())
         return None if token is None else self.find(channels, token)
 
@@ -84,7 +87,10 @@ class KeptLogouts:
         self.exchanges.keep_logout_request(request_id=request_id, of=logout.token, biller=logout.biller, until=until)
 
     def change(self, logout: KeptLogout, change: Callable[[Progress], Progress]) -> KeptLogout:
-        """Applies one event to the saved state; when another came first, to what that made of it."""
+        """Applies one event to the saved state, after those that came first.
+
+        Raises DatabaseUnavailable when others change it again and again.
+        """
         for _ in range(_ATTEMPTS):
             progress, version = self._read(logout.biller, logout.token)
             changed = change(progress)
@@ -95,7 +101,10 @@ class KeptLogouts:
         raise DatabaseUnavailable("one logout was changed again and again by others")
 
     def end(self, logout: KeptLogout) -> Progress:
-        """Ends and records a logout, in one transaction; of several that try at once, one does."""
+        """Ends and records a logout, in one transaction.
+
+        Of several that try at once, one does. Raises NotRecorded, DatabaseUnavailable.
+        """
         for _ in range(_ATTEMPTS):
             progress, version = self._read(logout.biller, logout.token)
             if progress.ended:

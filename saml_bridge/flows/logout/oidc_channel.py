@@ -1,4 +1,4 @@
-"""The logout channel to a relying party: a token to its server, or its logout page.
+"""The logout channel to a relying party: a call to its server, or its page.
 
 Owns: which of the two, the signed token, the address of the frame, the way back to a relying party that asked. Does not
 own: the token's claims (`logout_token`), and when a partner is notified (`sign_out`). Called through `channels`.
@@ -123,7 +123,10 @@ class OidcChannel:
         is_complete: bool,  # noqa: ARG002 it cannot be told
         now: datetime,  # noqa: ARG002 nor when
     ) -> GoTo:
-        """The way back to the relying party, if the address is still registered (RP-Initiated Logout 3)."""
+        """The way back to the relying party (RP-Initiated Logout 3).
+
+        Raises PartnerUnusable (no-logout) when the address is registered no longer.
+        """
         url = build_return_url(self.settings, partner_request.return_to, partner_request.relay_state)
         if url is None:
             raise PartnerUnusable(f"{self.partner.slug} has no such place to come back to", code=NO_LOGOUT)

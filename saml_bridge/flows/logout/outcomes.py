@@ -1,4 +1,4 @@
-"""The outcomes of a logout's steps: what the edge turns into a page, a redirect or an answer.
+"""The outcomes of a logout's steps, which the edge turns into answers.
 
 Owns: those values. Does not own: how one comes about (`sign_out`, `browser_steps`, `saml_requests`), and how it looks
 (`web.payer.logout_pages`). Called by all of them.

@@ -1,12 +1,13 @@
-"""The plan of a logout: one request for each name ID at each partner, and the partners that nobody can notify.
+"""The plan of a logout: its requests to partners, and the sessions that stay open.
 
-Owns: how sessions are grouped into requests, why a partner cannot be notified at all, which sessions stay open.
-Does not own: when a request goes out (`server_calls`, `browser_steps`). Called by `sign_out`.
+Owns: how sessions are grouped into requests (one for each name ID at each partner), why a partner cannot be notified at
+all, which sessions stay open. Does not own: when a request goes out (`server_calls`, `browser_steps`). Called by
+`sign_out`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,10 +22,12 @@ from saml_bridge.flows.logout.progress import (
     Leg,
     NotifyOutcome,
     PartnerRequest,
+    Progress,
     Step,
     StillOpen,
 )
 from saml_bridge.model.errors import BridgeError, DatabaseUnavailable
+from saml_bridge.model.values import TraceId
 from saml_bridge.protocols.oidc.receiver import SUBJECT_FORMAT
 from saml_bridge.protocols.saml.logout_messages import MOST_SESSION_INDEXES
 from saml_bridge.storage.audit import AuditTrail
@@ -40,16 +43,47 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """A logout that begins: its portal sessions `ending` (session to payer), and its origin.
+
+    `tells_portal`: the portal has to be told of those sessions. `by_browser`: a browser can go to partners.
+    `whole_payer`: every session of the payer ends.
+    """
+
+    ending: Mapping[str, str]
+    payer_id: str | None
+    trace_id: TraceId
+    partner_request: PartnerRequest | None = None
+    tells_portal: bool = True
+    by_browser: bool = True
+    whole_payer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LogoutPlanner:
     """The maker of plans. `random_bytes` gives unpredictable bytes, for the IDs of requests."""
 
     audit: AuditTrail
     random_bytes: Callable[[int], bytes]
 
-    def plan_legs(
+    def plan(
+        self, channels: PartnerChannels, found: Sequence[PartnerSession], beginning: Beginning, *, now: datetime
+    ) -> Progress:
+        """A logout that ends the partners' sessions `found`, before its first request."""
+        payer_id = beginning.payer_id
+        legs = self._plan_legs(channels, found, by_browser=beginning.by_browser)
+        return Progress(
+            trace_id=beginning.trace_id,
+            payer=None if payer_id is None else self.audit.hide_payer(channels.biller, payer_id),
+            partner_request=beginning.partner_request,
+            legs=legs,
+            still_open=self._list_still_open(channels, legs, beginning, now),
+        )
+
+    def _plan_legs(
         self, channels: PartnerChannels, found: Sequence[PartnerSession], *, by_browser: bool
     ) -> tuple[Leg, ...]:
-        """The requests that end the sessions `found`; `by_browser` tells if a browser can take one.
+        """The requests that end the sessions `found`.
 
         A leg that cannot be asked has failed from the start, as has each after the first MOST_LEGS.
         """
@@ -62,23 +96,17 @@ class LogoutPlanner:
             legs.append(leg)
         return tuple(legs)
 
-    def list_still_open(
-        self,
-        channels: PartnerChannels,
-        legs: Sequence[Leg],
-        *,
-        partner_request: PartnerRequest | None,
-        sids: Collection[str],
-        payer_id: str | None,
-        now: datetime,
+    def _list_still_open(
+        self, channels: PartnerChannels, legs: Sequence[Leg], beginning: Beginning, now: datetime
     ) -> tuple[StillOpen, ...]:
-        """The partners that these sessions, or this payer's, were launched to and that nobody can notify.
+        """The partners that these sessions, or the whole payer's, were launched to and that nobody can notify.
 
         A partner that asked has ended its own session, and one that is notified is in the logout.
         """
-        handled = {leg.partner for leg in legs} | ({partner_request.partner} if partner_request else set())
+        request = beginning.partner_request
+        handled = {leg.partner for leg in legs} | ({request.partner} if request else set())
         names = {one.slug: one.name for one in channels.snapshot.biller.partners}
-        opened = self._list_opened(channels.biller, sids, payer_id, now)
+        opened = self._list_opened(channels.biller, beginning, now)
         left = (slug for slug in opened if slug not in handled and not channels.can_be_notified(slug))
         return tuple(StillOpen(slug, names.get(slug, slug)) for slug in left)
 
@@ -96,10 +124,11 @@ class LogoutPlanner:
             silent=first.name_id_format == SUBJECT_FORMAT,
         )
 
-    def _list_opened(self, biller: str, sids: Collection[str], payer_id: str | None, now: datetime) -> tuple[str, ...]:
+    def _list_opened(self, biller: str, beginning: Beginning, now: datetime) -> tuple[str, ...]:
         """The partners that these sessions were launched to lately; empty where the trail cannot be read now."""
+        payer_id = beginning.payer_id if beginning.whole_payer else None
         try:
-            return self.audit.list_opened(biller, sids=sids, payer_id=payer_id, since=now - NAMED_FOR)
+            return self.audit.list_opened(biller, sids=beginning.ending, payer_id=payer_id, since=now - NAMED_FOR)
         except DatabaseUnavailable as error:
             log.error("logout-opened-unknown", biller=biller, code=error.code, detail=error.diagnosis())
             return ()

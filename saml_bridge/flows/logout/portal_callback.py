@@ -16,9 +16,10 @@ from saml_bridge.keys.signing_key import SigningKey
 def build_callback_token(
     *, issuer: str, audience: str, payer_id: str, sid: str, token_id: str, now: datetime, key: SigningKey
 ) -> str:
-    """A JWT in compact form by the key of the biller's XML messages, whose certificate the portal has.
+    """A JWT in compact form, by the key of the biller's XML messages.
 
-    `kid` is the SHA-256 of that certificate, in hexadecimal. Raises SignatureFault.
+    The portal has that key's certificate. `kid` is the SHA-256 of that certificate, in hexadecimal. Raises
+    SignatureFault.
     """
     claims = build_logout_claims(
         issuer=issuer, audience=audience, subject=payer_id, sid=sid, token_id=token_id, now=now

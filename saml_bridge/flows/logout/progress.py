@@ -49,7 +49,10 @@ class Step(StrEnum):
 
 
 class Portal(StrEnum):
-    """The state of the call to the portal. NONE: it asked itself, or has no callback."""
+    """The state of the call to the portal.
+
+    NONE: the portal asked itself, or has no callback.
+    """
 
     NONE = "none"
     TOLD = "told"
@@ -75,9 +78,9 @@ NOTIFIED = NotifyOutcome()
 class Leg:
     """One request to one partner, which names the sessions to end there.
 
-    `rows` are the IDs of those sessions in our memory. `code` says why it failed, `server_code` why its server did, where the browser was next; `reason` and
-    `server_reason` are as in `NotifyOutcome`. `silent`: nothing answers what the browser takes there. `name_id` names a payer:
-    it must not be logged.
+    `rows` are the IDs of those sessions in our memory. `code` says why it failed, `server_code` why its server did,
+    where the browser was next; `reason` and `server_reason` are as in `NotifyOutcome`. `silent`: nothing answers the
+    browser's request there. `name_id` names a payer: it must not be logged.
     """
 
     partner: str
@@ -103,8 +106,8 @@ class Leg:
 class PartnerRequest:
     """The partner's request that began the logout, as far as its answer needs it.
 
-    `partner` is its slug, `request_id` the message's ID, `binding` the way that the answer goes. `return_to` is where a relying party wants the browser back, with `relay_state` as its state; SAML's place is in the
-    metadata.
+    `partner` is its slug, `request_id` the message's ID, `binding` the way that the answer goes. `return_to` is where a
+    relying party wants the browser back, with `relay_state` as its state; SAML's place is in the metadata.
     """
 
     partner: str
@@ -116,7 +119,7 @@ class PartnerRequest:
 
 @dataclass(frozen=True, slots=True)
 class StillOpen:
-    """A partner whose session goes on, since nobody can end it from outside: its slug and its name."""
+    """A partner, by slug and name, whose session nobody can end from outside."""
 
     partner: str
     name: str

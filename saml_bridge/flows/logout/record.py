@@ -1,4 +1,4 @@
-"""The records of logouts: audit entries, the log's line for each partner, logouts that were abandoned.
+"""The records of logouts: audit entries, abandoned logouts, the log's line for a partner.
 
 Owns: how a refusal, an end and an abandoned logout are recorded; of two that end one logout, one records it.
 Does not own: the tables (`storage.audit`, `storage.exchanges`), and the states (`progress`). Called by `sign_out`,

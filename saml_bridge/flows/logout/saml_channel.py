@@ -107,7 +107,7 @@ class SamlChannel:
         return bool(self.metadata.slo)
 
     def find_foreign_name(self, name_id: NameIdValue) -> str:
-        """The reason why a name ID is of another service provider or identity provider; else empty."""
+        """The reason why a name ID is another provider's, of either side; else empty."""
         sides = (
             ("SPNameQualifier", name_id.sp_name_qualifier, self.metadata.entity_id),
             ("NameQualifier", name_id.name_qualifier, self.issuer),
@@ -122,7 +122,10 @@ class SamlChannel:
 
     @property
     def front(self) -> Endpoint | None:
-        """The endpoint that a browser takes a request to: by redirect where the partner takes that."""
+        """The endpoint for the browser.
+
+        By redirect where the partner takes that, since all are known to.
+        """
         return self._find_front(REDIRECT_BINDING)
 
     @property
@@ -178,9 +181,10 @@ class SamlChannel:
             return NotifyOutcome(ANSWER_REFUSED, error.diagnosis())
 
     def judge(self, response: LogoutResponse, *, now: datetime, endpoint: str) -> NotifyOutcome:
-        """Judges an answer that came by the browser, which must be fresh and meant for us.
+        """Judges an answer that came by the browser, which must be fresh and ours.
 
-        `endpoint` is our URL that it must name. Raises SignatureRefused, RequestRefused (`request-issuer` when it does not say whose it is).
+        `endpoint` is our URL that it must name. Raises SignatureRefused, RequestRefused (`request-issuer` when it names
+        another issuer, or none).
         """
         return self._judge(
             response, check=lambda signed: check_message(response, now=now, endpoint=endpoint, signed=signed)
@@ -209,8 +213,9 @@ class SamlChannel:
     ) -> GoTo | PostTo | bytes:
         """Our answer to the partner's request.
 
-        The bytes are a SOAP envelope; the others are what the browser takes there. It goes to the registered ResponseLocation, else Location, of the request's binding, else of the other one that
-        browsers use (Bindings 3.4.5, Metadata 2.2.2). Raises PartnerUnusable (no-logout) without any.
+        The bytes are a SOAP envelope; the others are what the browser takes there. It goes to the registered
+        ResponseLocation, else Location, of the request's binding, else of the other one that browsers use (Bindings
+        3.4.5, Metadata 2.2.2). Raises PartnerUnusable (no-logout) without any.
         """
         if partner_request.binding == SOAP_BINDING:
             return build_soap(
@@ -290,9 +295,10 @@ def _describe_status(response: LogoutResponse) -> str:
 
 
 def find_saml_channel(snapshot: Snapshot, slug: str) -> SamlChannel | None:
-    """The channel to a SAML partner of this biller; None when it or its metadata is gone.
+    """The channel to a SAML partner of this biller.
 
-    Raises KeyRefused, and PartnerUnusable without the next key that is to sign for it.
+    None when the partner or its metadata is gone. Raises KeyRefused, and PartnerUnusable without the next key that is
+    to sign for it.
     """
     found = snapshot.find_partner(slug)
     if found is None:

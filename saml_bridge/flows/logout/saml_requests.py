@@ -1,4 +1,4 @@
-"""A SAML partner's logout request: its checks, the sessions that it names, and the answer to one that names none.
+"""A SAML partner's logout request: its checks, and the sessions that it names.
 
 Owns: the order of the checks, which sessions a request means, what a request for an unknown session comes to.
 Does not own: messages and signatures (`protocols.saml.logout_messages`), and what ends then (`sign_out`, the caller).
@@ -87,10 +87,11 @@ class SamlRequests:
     random_bytes: Callable[[int], bytes]
 
     def verify(self, channels: PartnerChannels, received: Received, known: dict[str, str]) -> VerifiedRequest:
-        """Checks a request: the cheap checks first, and nothing is believed before the signature (Profiles 4.4.4.1).
+        """Checks a request, the cheap checks first.
 
-        `known` gets the partner's slug. Raises LogoutRefused (`issuer-unknown`, `request-replayed`), RequestRefused,
-        SignatureRefused, XmlRefused, PartnerUnusable.
+        Nothing is believed before the signature (Profiles 4.4.4.1). `known` gets the partner's slug. Raises
+        LogoutRefused (`issuer-unknown`, `request-replayed`), RequestRefused, SignatureRefused, XmlRefused,
+        PartnerUnusable.
         """
         request = parse_logout_request(received)
         channel = _find_issuer(channels, request.issuer, known)
@@ -107,7 +108,7 @@ class SamlRequests:
         return f"{self.base_url}/saml/{channels.biller}/slo"
 
     def find_sessions(self, verified: VerifiedRequest) -> tuple[PartnerSession, ...]:
-        """The sessions that the request means: of this name ID at this very partner (Core 3.7.3.2)."""
+        """The sessions of this name ID at this very partner (Core 3.7.3.2)."""
         name_id = verified.message.name_id
         found = self.sessions.find_by_name_id(
             biller=verified.channels.biller,
@@ -132,9 +133,10 @@ class SamlRequests:
         return None
 
     def refuse_unknown(self, verified: VerifiedRequest) -> GoTo | PostTo | Soap | None:
-        """The answer to a request for a session that is unknown or another partner's, the same (Core 3.7.3.2).
+        """The answer to a request that names no session of this partner.
 
-        None when the partner has no place for an answer.
+        It is the same for a session that is unknown and for another partner's (Core 3.7.3.2). None when the partner has
+        no place for an answer.
         """
         try:
             answer = verified.channel.answer(
@@ -149,7 +151,7 @@ class SamlRequests:
         return Soap(answer) if isinstance(answer, bytes) else answer
 
     def ask_visitor(self, verified: VerifiedRequest, visitor: Visitor | None) -> SignedOut | UnknownPayer:
-        """The end of a request for an unknown session, where the partner has no place for an answer.
+        """The end of a request for an unknown session without a place for an answer.
 
         The session of the browser says if its payer was meant. A browser that follows a link shows its session. With a
         form of another site it does not, so that the payer is asked in any case, as when no source can tell.

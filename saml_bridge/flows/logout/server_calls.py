@@ -1,6 +1,6 @@
-"""The calls from server to server: partners' back channels and the portal's callback, all at once.
+"""The calls of a logout to other servers: back channels and the portal's callback.
 
-Owns: which calls a logout makes, their one deadline, the outcome of each in the logout's state.
+Owns: which calls a logout makes, all at once, their one deadline, the outcome of each in the logout's state.
 Does not own: the messages (`saml_channel`, `oidc_channel`, `portal_callback`), threads (`network.concurrent_calls`).
 Called by `sign_out`.
 """

@@ -1,9 +1,9 @@
 """Signing out: the order of one logout, for each of those that can begin one.
 
-Owns: which sessions a logout ends, that its own side ends first, the order of the parts, the answer at the end.
-Does not own: the parts (`saml_requests`, `plan`, `server_calls`, `browser_steps`, `record`), the channel to one partner
-(`channel`), the states (`progress`), a relying party's request (`end_session`), memory (`storage`), pages and cookies.
-Called by `web.payer.logout` and `end_session`.
+Owns: which sessions a logout ends, that its own side ends first, the order of the parts, the answer at the end. Does
+not own: the parts (`saml_requests`, `plan`, `server_calls`, `browser_steps`, `final_answers`, `record`), the channel to
+one partner (`channel`), the states (`progress`), a relying party's request (`end_session`), memory (`storage`), pages
+and cookies. Called by `web.payer.logout` and `end_session`.
 
 A logout goes on in this order:
 
@@ -23,21 +23,20 @@ Front-Channel Logout 1.0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-import structlog
-
 from saml_bridge.billers.registry import Registry
 from saml_bridge.flows.logout.browser_steps import BrowserSteps, describe_logout
-from saml_bridge.flows.logout.channel import GoTo, PostTo, make_message_id
+from saml_bridge.flows.logout.channel import GoTo, PostTo
 from saml_bridge.flows.logout.channels import PartnerChannels
+from saml_bridge.flows.logout.final_answers import FinalAnswers
 from saml_bridge.flows.logout.kept_logouts import KeptLogout, KeptLogouts
-from saml_bridge.flows.logout.outcomes import LegRecorded, Onward, Outcome, SignedOut, Soap, Watch
-from saml_bridge.flows.logout.plan import MOST_LEGS, LogoutPlanner
-from saml_bridge.flows.logout.progress import PartnerRequest, Progress, Step
+from saml_bridge.flows.logout.outcomes import LegRecorded, Outcome, SignedOut, Watch
+from saml_bridge.flows.logout.plan import MOST_LEGS, Beginning, LogoutPlanner
+from saml_bridge.flows.logout.progress import PartnerRequest, Step
 from saml_bridge.flows.logout.record import LogoutRecord
 from saml_bridge.flows.logout.saml_requests import (
     SamlRequests,
@@ -46,11 +45,11 @@ from saml_bridge.flows.logout.saml_requests import (
     refusing_unusable_partners,
 )
 from saml_bridge.flows.logout.server_calls import DEADLINE_SECONDS, ServerCalls
-from saml_bridge.model.errors import BridgeError, SessionAbsent
+from saml_bridge.model.errors import SessionAbsent
 from saml_bridge.model.values import Credentials, PortalSession, TraceId
 from saml_bridge.network.client import Fetcher
 from saml_bridge.portal.session_source import SessionSource
-from saml_bridge.protocols.saml.bindings import SOAP_BINDING, Received
+from saml_bridge.protocols.saml.bindings import Received
 from saml_bridge.storage.audit import AuditTrail
 from saml_bridge.storage.ended_sessions import EndedSessions
 from saml_bridge.storage.exchanges import Exchanges
@@ -59,24 +58,6 @@ from saml_bridge.storage.partner_sessions import PartnerSession, PartnerSessions
 
 UNKNOWN = "unknown-principal"
 _MOST_ABANDONED = 2 * (2 * MOST_LEGS + 1)  # more than one logout leaves, so that they cannot pile up
-
-log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Begin:
-    """A logout that begins: its portal sessions `ending` (session to payer) and the request behind it.
-
-    The portal is told of the sessions in `telling_portal`. `whole_payer`: every session of the payer ends.
-    """
-
-    ending: Mapping[str, str]
-    payer_id: str | None
-    trace_id: TraceId
-    partner_request: PartnerRequest | None = None
-    tells_portal: bool = True
-    by_browser: bool = True
-    whole_payer: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,27 +114,27 @@ class SignOut:
         trace_id: TraceId,
         by_browser: bool = True,
     ) -> Outcome:
-        """Signs out of the portal sessions of a partner's sessions `found`, which it has ended itself."""
+        """Signs out of the portal sessions of `found`, which their partner has ended itself."""
         self._end_portal_sessions(found)
         together = self._find_together(channels.biller, found)
         own = [one for one in together if one.partner == partner_request.partner]
-        begin = _Begin(
+        beginning = Beginning(
             ending={one.sid: one.payer_id for one in found},
             payer_id=found[0].payer_id,
             trace_id=trace_id,
             partner_request=partner_request,
             by_browser=by_browser,
         )
-        logout = self._begin(channels, [one for one in together if one.partner != partner_request.partner], begin)
+        logout = self._begin(channels, [one for one in together if one.partner != partner_request.partner], beginning)
         self.sessions.end(one.id for one in (*found, *own))
-        return self._answer_if_over(channels, self._go_on(logout))
+        return self.answers.answer_if_over(channels, self._go_on(logout))
 
     def sign_out_browser(
         self, biller: str, credentials: Credentials, source: SessionSource, *, trace_id: TraceId
     ) -> Watch | SignedOut:
-        """Signs out of the portal session that the browser shows; the portal's callback is told, too.
+        """Signs out of the portal session that the browser shows.
 
-        Raises SourceUnavailable, SessionMalformed, and what `receive` raises.
+        The portal's callback is told, too. Raises SourceUnavailable, SessionMalformed, and what `receive` raises.
         """
         channels = self.find_channels(biller)
         nobody = SignedOut(channels.snapshot.biller, None)
@@ -161,9 +142,9 @@ class SignOut:
             session = source.find_session(credentials, now=self.clock())
         except SessionAbsent:
             return nobody
-        return (
-            self._go_on(self._begin_session(channels, session, None, trace_id)) if session.biller == biller else nobody
-        )
+        if session.biller != biller:
+            return nobody
+        return self._go_on(self._begin_session(channels, session, None, trace_id))
 
     def sign_out_session(
         self,
@@ -173,8 +154,11 @@ class SignOut:
         *,
         trace_id: TraceId,
     ) -> Outcome:
-        """Signs out of a portal session whose payer has agreed; the partner that asked is notified and answered."""
-        return self._answer_if_over(
+        """Signs out of a portal session whose payer has agreed.
+
+        The partner that asked is notified like the others, and answered.
+        """
+        return self.answers.answer_if_over(
             channels, self._go_on(self._begin_session(channels, session, partner_request, trace_id))
         )
 
@@ -195,8 +179,8 @@ class SignOut:
             self._end_portal_sessions(found)
         payer_id = payer_id or (found[0].payer_id if found else None)
         ending = {one.sid: one.payer_id for one in found} | ({} if sid is None else {sid: payer_id or ""})
-        begin = _Begin(ending, payer_id, trace_id, tells_portal=False, whole_payer=sid is None)
-        return self._go_on(self._begin(channels, found, begin))
+        beginning = Beginning(ending, payer_id, trace_id, tells_portal=False, whole_payer=sid is None)
+        return self._go_on(self._begin(channels, found, beginning))
 
     # The browser's part, and the end
 
@@ -205,33 +189,16 @@ class SignOut:
         return describe_logout(self._kept.find(self.find_channels(biller), token))
 
     def ask_partner(self, biller: str, token: str, number: int) -> GoTo | PostTo | LegRecorded:
-        """Sends the browser, or a frame of it, to the partner at place `number`. Raises LogoutUnknown."""
+        """Sends the browser, or a frame of it, to a partner by place. Raises LogoutUnknown."""
         return self._browser_steps.send_to_partner(self._kept.find(self.find_channels(biller), token), number)
 
     def finish(self, biller: str, token: str) -> Outcome:
-        """Ends a logout and answers the partner that asked; each time the same. Raises LogoutUnknown, NotRecorded."""
-        logout = self._kept.find(self.find_channels(biller), token)
-        return self._answer_end(logout.channels, SignedOut(logout.snapshot.biller, self._kept.end(logout)))
+        """Ends a logout and answers the partner that asked, each time the same.
 
-    def answer_partner(
-        self, channels: PartnerChannels, partner_request: PartnerRequest, *, is_complete: bool = True
-    ) -> GoTo | PostTo | Soap | None:
-        """The answer to the partner that asked; None when the browser cannot bring it one.
-
-        Raises a BridgeError where the partner's server waits for the answer.
+        Raises LogoutUnknown, NotRecorded.
         """
-        partner, answer_id = partner_request.partner, make_message_id(self.random_bytes)
-        try:
-            answer = channels.find(partner).build_final_answer(
-                partner_request, answer_id=answer_id, is_complete=is_complete, now=self.clock()
-            )
-        except BridgeError as error:
-            if partner_request.binding == SOAP_BINDING:
-                raise
-            detail = error.diagnosis()
-            log.warning("logout-unanswered", biller=channels.biller, partner=partner, code=error.code, detail=detail)
-            return None
-        return Soap(answer) if isinstance(answer, bytes) else answer
+        logout = self._kept.find(self.find_channels(biller), token)
+        return self.answers.answer_if_over(logout.channels, SignedOut(logout.snapshot.biller, self._kept.end(logout)))
 
     def find_channels(self, biller: str) -> PartnerChannels:
         """The channels of the revision in force. Raises what `Registry.find_current` raises."""
@@ -266,6 +233,11 @@ class SignOut:
     def _planner(self) -> LogoutPlanner:
         return LogoutPlanner(self.audit, self.random_bytes)
 
+    @cached_property
+    def answers(self) -> FinalAnswers:
+        """The answers to partners that asked."""
+        return FinalAnswers(self.clock, self.random_bytes)
+
     # The steps
 
     def _begin_session(
@@ -278,35 +250,19 @@ class SignOut:
         biller, payer_id, now = channels.biller, str(session.payer["id"]), self.clock()
         self.ended_sessions.note_session(biller, session.sid, ends_at=session.expires_at, now=now)
         found = self.sessions.find_by_session(biller=biller, sid=session.sid, now=now)
-        return self._begin(channels, found, _Begin({session.sid: payer_id}, payer_id, trace_id, partner_request))
+        return self._begin(channels, found, Beginning({session.sid: payer_id}, payer_id, trace_id, partner_request))
 
-    def _begin(self, channels: PartnerChannels, found: Sequence[PartnerSession], begin: _Begin) -> KeptLogout:
+    def _begin(self, channels: PartnerChannels, found: Sequence[PartnerSession], beginning: Beginning) -> KeptLogout:
         """Takes back what was granted, saves the logout, and notifies the servers that can be called at once."""
         biller, now = channels.biller, self.clock()
         self.record.record_abandoned(now=now, most=_MOST_ABANDONED)
-        for sid in begin.ending:
+        for sid in beginning.ending:
             self.grants.revoke_session(biller, sid, now=now)
-        logout = self._kept.open(channels, self._plan(channels, found, begin, now), now=now)
-        telling = begin.ending if begin.tells_portal else {}
-        logout = self._server_calls.notify(logout, telling, by_browser=begin.by_browser)
+        logout = self._kept.open(channels, self._planner.plan(channels, found, beginning, now=now), now=now)
+        telling = beginning.ending if beginning.tells_portal else {}
+        logout = self._server_calls.notify(logout, telling, by_browser=beginning.by_browser)
         self.sessions.end(one.id for one in found if not channels.is_notified(one.partner))
         return logout
-
-    def _plan(
-        self, channels: PartnerChannels, found: Sequence[PartnerSession], begin: _Begin, now: datetime
-    ) -> Progress:
-        payer_id = begin.payer_id
-        legs = self._planner.plan_legs(channels, found, by_browser=begin.by_browser)
-        still_open = self._planner.list_still_open(
-            channels,
-            legs,
-            partner_request=begin.partner_request,
-            sids=begin.ending,
-            payer_id=payer_id if begin.whole_payer else None,
-            now=now,
-        )
-        payer = None if payer_id is None else self.audit.hide_payer(channels.biller, payer_id)
-        return Progress(begin.trace_id, payer, begin.partner_request, legs, still_open=still_open)
 
     def _go_on(self, logout: KeptLogout) -> Watch | SignedOut:
         """Ends at once when no partner is left to notify; else leaves the rest to the browser."""
@@ -315,24 +271,6 @@ class SignOut:
         if logout.progress.is_settled:
             return SignedOut(logout.snapshot.biller, self._kept.end(logout))
         return describe_logout(logout)
-
-    def _answer_if_over(self, channels: PartnerChannels, outcome: Watch | SignedOut) -> Outcome:
-        return self._answer_end(channels, outcome) if isinstance(outcome, SignedOut) else outcome
-
-    def _answer_end(self, channels: PartnerChannels, outcome: SignedOut) -> Outcome:
-        """The answer to the partner that asked, where it has a place for one; else the payer's page.
-
-        A partner that cannot be told of failures gets the browser back only after the payer has read of them.
-        """
-        progress = outcome.progress
-        if progress is None or progress.partner_request is None:
-            return outcome
-        answer = self.answer_partner(channels, progress.partner_request, is_complete=progress.is_complete)
-        if isinstance(answer, GoTo) and progress.has_failures:
-            channel = channels.find(progress.partner_request.partner)
-            if not channel.reports_partial:
-                return replace(outcome, onward=Onward(answer.url, channel.partner.name))
-        return answer or outcome
 
     def _end_portal_sessions(self, found: Sequence[PartnerSession]) -> None:
         for sid, one in {one.sid: one for one in found}.items():

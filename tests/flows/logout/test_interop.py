@@ -121,7 +121,7 @@ def make_pysaml2(town: Town, *, location: str = FRONT) -> Saml2Client:
 
 
 def bring(town: Town, binding: str, sent: dict[str, Any]) -> Any:
-    """What pysaml2 sends, as the bridge gets it."""
+    """A message of pysaml2's in the form that the bridge gets."""
     if binding == BINDING_HTTP_REDIRECT:
         url = urlsplit(dict(sent["headers"])["Location"])
         assert f"{url.scheme}://{url.netloc}{url.path}" == SLO
@@ -211,7 +211,7 @@ def test_l1_pysaml2_unsigned_is_refused_unless_it_may(open_town: OpenTown, bindi
 
 @pytest.mark.parametrize("binding", BINDINGS)
 def test_s6_pysaml2_signs_with_sha1_which_counts_as_unsigned(open_town: OpenTown, binding: str) -> None:
-    """What it does unless it is set otherwise."""
+    """Its default, unless it is set otherwise."""
     town = open_town(aquahawk=SERVICES)
     client = make_pysaml2(town)
     sha1 = {"sign_alg": SIG_RSA_SHA1, "digest_alg": DIGEST_SHA1}

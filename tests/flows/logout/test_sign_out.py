@@ -1,4 +1,4 @@
-"""Logouts from one end to the other: partners' requests, their answers, servers that fail, and one record of each."""
+"""Logouts from end to end: requests, answers, servers that fail, one record of each."""
 
 from __future__ import annotations
 
@@ -101,7 +101,10 @@ def town(open_town: OpenTown) -> Town:
 
 
 def read(outcome: Any) -> Sent:
-    """What a partner gets by an outcome; valid, and signed in the form of its binding."""
+    """The message that a partner gets by an outcome.
+
+    It is valid, and signed in the form of its binding.
+    """
     if isinstance(outcome, Soap):
         sent = Sent("", read_soap(outcome.body), {})
     elif isinstance(outcome, PostTo):
@@ -314,7 +317,7 @@ def test_g1_another_biller_s_sessions_are_not_touched(town: Town) -> None:
         town.sign_out.ask_partner("other-biller", watch.token, 0)
 
 
-# By way of the browser
+# Through the browser
 
 
 def test_the_whole_way_by_browser(town: Town) -> None:

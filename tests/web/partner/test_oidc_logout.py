@@ -1,4 +1,4 @@
-"""Logouts that relying parties ask for, as a browser meets them: addresses, the question, headers, languages."""
+"""Logouts that relying parties ask for: addresses, the question, headers, languages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Visitor(Browser):
     town: Town
 
     def ask(self, *, method: str = "GET", headers: dict[str, str] | None = None, **parameters: str) -> TestResponse:
-        """What a relying party sends the browser to."""
+        """The answer to a request that a relying party sends the browser with."""
         named = {name.replace("_", "-"): value for name, value in (headers or FROM_THE_PARTY).items()}
         if method == "GET":
             return self.client.get(f"{END_SESSION}?{urlencode(parameters)}", base_url=BASE_URL, headers=named)

@@ -1,4 +1,4 @@
-"""Relying parties in a logout that somebody else began: back channel, front channel, and what they were granted."""
+"""Relying parties in a logout of somebody else's: back channel, front channel, grants."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def say(status: int, body: bytes = b"") -> Callable[[str, bytes], Answer]:
 
 @pytest.fixture
 def open_town(tmp_path: Path, database_url: str) -> Iterator[OpenTown]:
-    """Makes an installation with a SAML partner, `aquahawk`, and the relying parties that are asked for."""
+    """Makes an installation with a SAML partner, `aquahawk`, and the given relying parties."""
     towns: list[Town] = []
 
     def open_one(callback: str | None = None, **parties: dict[str, Any]) -> Town:

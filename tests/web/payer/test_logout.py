@@ -1,4 +1,4 @@
-"""Sign-out as a browser, a partner's server and the portal's server meet it: pages, headers, SOAP and JSON."""
+"""Sign-out for browsers, partners' servers and the portal's: pages, headers, SOAP and JSON."""
 
 from __future__ import annotations
 
@@ -87,7 +87,10 @@ class Visitor(Browser):
 
 @pytest.fixture
 def visitor(world: World, keys_dir: Path, tmp_path: Path) -> Iterator[Visitor]:
-    """The world of the other web tests, with more partners and a portal's token; signed in as S-1."""
+    """The world of the other web tests, signed in as S-1.
+
+    It has more partners, and a portal's token.
+    """
     world.document["billers"] = make_document(world.folder, None, dict(PARTNERS))["billers"]
     world.publish()
     pem = (keys_dir / "portal-rsa.key.pem").read_text()
@@ -459,7 +462,10 @@ def ask_silent(visitor: Visitor, slug: str, binding: str = REDIRECT, **changes: 
 
 
 def test_a_partner_without_single_logout_signs_its_payer_out(silent: Visitor) -> None:
-    """Its sessions are not remembered: the payer is the one whom this browser shows, by the name that it had."""
+    """Its sessions are not remembered: the browser's session says who is meant.
+
+    The request names the payer by the name that the partner had for it.
+    """
     name_id, index = launch(silent, "badger")
     silent.remember("aquahawk")
     answer = ask_silent(silent, "badger", name_id=name_id, indexes=(index,))
@@ -681,6 +687,8 @@ def test_c1_the_log_has_the_trace_id_and_no_value_of_the_payer(
     assert [event["code"] for event in events] == ["", "", "", "signature-missing", ""]
     assert events[-1]["trace_id"] == trace_id
     shown = "\n".join(lines)
+    for event in events:
+        shown = shown.replace(event["trace_id"], "")  # random, so that any of these short values may stand in it
     for value in ("P-1001", "S-1", "name-at", "ada@example.net", "Ada", path.rpartition("/")[2], "PHNhbW", "eyJ"):
         assert value not in shown
 
@@ -721,7 +729,7 @@ def add_partners(visitor: Visitor) -> None:
 
 @pytest.fixture
 def opened(visitor: Visitor) -> Visitor:
-    """A visitor who opened Itron, Badger and Itron once more, and Sensus, which can be told."""
+    """A visitor who opened Itron, Badger, Itron again, and Sensus, which can be told."""
     add_partners(visitor)
     for slug in ("itron", "badger", "itron", "sensus"):
         page = visitor.get(f"/launch/{BILLER}/{slug}", Sec_Fetch_Site="same-site", Sec_Fetch_Dest="document")
