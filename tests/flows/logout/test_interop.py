@@ -241,9 +241,9 @@ def test_pysaml2_is_signed_out_by_the_browser(open_town: OpenTown, binding: str)
         signature=fields.get("Signature"),
         **SIGN,
     )
-    noted = bring(town, binding, sent)
-    assert isinstance(noted, LegRecorded)
-    assert noted.leg.step is Step.DONE
+    recorded = bring(town, binding, sent)
+    assert isinstance(recorded, LegRecorded)
+    assert recorded.leg.step is Step.DONE
     assert not town.list_open()
     assert not client.users.subjects()
 
@@ -385,9 +385,9 @@ def test_python3_saml_is_signed_out(open_town: OpenTown) -> None:
     there = make_python3_saml(town, dict(parse_qsl(urlsplit(outcome.url).query)))
     url = there.process_slo(keep_local_session=True)
     assert (there.get_errors(), there.get_last_error_reason()) == ([], None)
-    noted = follow(town, url)
-    assert isinstance(noted, LegRecorded)
-    assert noted.leg.step is Step.DONE
+    recorded = follow(town, url)
+    assert isinstance(recorded, LegRecorded)
+    assert recorded.leg.step is Step.DONE
     assert not town.list_open()
 
 

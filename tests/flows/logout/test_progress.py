@@ -147,6 +147,11 @@ def test_it_comes_back_from_json_as_it_went() -> None:
         assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
 
 
+def test_what_another_version_has_kept_is_still_read() -> None:
+    request = PartnerRequest("aquahawk", "_asked", "binding", None)
+    assert Progress("trace", None, request, ()).to_json()["asker"]["request_id"] == "_asked"
+
+
 def test_reasons_are_told_whole_behind_the_outline_and_each_once() -> None:
     why = "The signature method rsa-md5 is not accepted; rsa-sha256 or better is." * 5
     progress = make(make_leg(1), replace(make_leg(2), partner="p1"), portal=Portal.FAILED, portal_reason="410")

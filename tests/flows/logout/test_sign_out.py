@@ -332,9 +332,9 @@ def test_the_whole_way_by_browser(town: Town) -> None:
     assert (name_id.text, name_id.get("Format")) == (name_id_of("neptune"), PERSISTENT)
     assert name_id.get("SPNameQualifier") == entity_of("neptune")
     assert [one.text for one in sent.root.findall(f"{{{SAMLP}}}SessionIndex")] == ["_one"]
-    noted = town.receive("SAMLResponse", make_response("neptune", sent.id))
-    assert isinstance(noted, LegRecorded)
-    assert (noted.leg.step, noted.token) == (Step.DONE, watch.token)
+    recorded = town.receive("SAMLResponse", make_response("neptune", sent.id))
+    assert isinstance(recorded, LegRecorded)
+    assert (recorded.leg.step, recorded.token) == (Step.DONE, watch.token)
     assert not town.list_open()
     end = read(town.sign_out.finish(BILLER, watch.token))
     assert (end.location, end.status) == ("https://aquahawk.example.com/slo", ("Success",))
@@ -355,8 +355,8 @@ def test_the_whole_way_by_browser(town: Town) -> None:
 )
 def test_l8_a_partner_that_refuses_makes_the_logout_partial(town: Town, status: Any, code: str) -> None:
     watch = town.receive("SAMLRequest", make_request())
-    noted = answer(town, watch, 0, "neptune", **status)
-    assert (noted.leg.step, noted.leg.code) == (Step.FAILED, code)
+    recorded = answer(town, watch, 0, "neptune", **status)
+    assert (recorded.leg.step, recorded.leg.code) == (Step.FAILED, code)
     assert town.list_open() == ["neptune"]
     assert read(town.sign_out.finish(BILLER, watch.token)).status == ("Success", "PartialLogout")
     [record] = list_records(town)
@@ -376,9 +376,9 @@ def test_l8_a_partner_that_never_answers_makes_the_logout_partial(town: Town) ->
 def test_l8_who_was_never_asked_makes_the_logout_partial(town: Town) -> None:
     watch = town.receive("SAMLRequest", make_request())
     assert read(town.sign_out.finish(BILLER, watch.token)).status == ("Success", "PartialLogout")
-    noted = town.sign_out.ask_partner(BILLER, watch.token, 0)
-    assert isinstance(noted, LegRecorded)
-    assert noted.leg.code == "not-asked"
+    recorded = town.sign_out.ask_partner(BILLER, watch.token, 0)
+    assert isinstance(recorded, LegRecorded)
+    assert recorded.leg.code == "not-asked"
 
 
 def test_one_failing_partner_does_not_break_the_chain(open_town: OpenTown) -> None:

@@ -358,9 +358,9 @@ def test_a_relying_party_that_is_gone_is_said_not_to_be_reached(open_town: OpenT
     assert isinstance(watch, Watch)
     town.world.biller["partners"].pop()
     town.world.publish()
-    noted = town.sign_out.ask_partner(BILLER, watch.token, 0)
-    assert isinstance(noted, LegRecorded)
-    assert noted.leg.code == "no-logout"
+    recorded = town.sign_out.ask_partner(BILLER, watch.token, 0)
+    assert isinstance(recorded, LegRecorded)
+    assert recorded.leg.code == "no-logout"
 
 
 def test_g1_another_biller_s_relying_parties_are_not_told(open_town: OpenTown) -> None:
