@@ -21,7 +21,7 @@ from saml_bridge.app.settings import PREFIX, SECRET_FILE, SQLITE, Settings, find
 from saml_bridge.app.wiring import Bridge, open_bridge
 from saml_bridge.billers.checks.publication import IndexedPartner
 from saml_bridge.billers.file.resolve import check_signer
-from saml_bridge.keys.jws import list_needed_keys
+from saml_bridge.keys.biller_keys import list_needed_keys
 from saml_bridge.keys.ring import check_private, write_private
 from saml_bridge.model.document import Biller, KeyNames, TokenKeys
 from saml_bridge.model.errors import BillerUnknown, BridgeError, ConfigInvalid, FetchRefused, SettingsInvalid

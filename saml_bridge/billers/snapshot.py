@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from threading import RLock
 
 from saml_bridge.billers.checks.publication import FindKey, FindPublished
-from saml_bridge.keys.jws import find_kid, list_needed_keys, list_token_keys
+from saml_bridge.keys.biller_keys import list_needed_keys, list_token_keys
+from saml_bridge.keys.jws import find_kid
 from saml_bridge.keys.signing_key import PublishedKey, SigningKey
 from saml_bridge.mapping.callback_uri import CallbackTemplate, compile_callback
 from saml_bridge.mapping.conditions import Test, compile_condition

@@ -16,15 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwk, jwt
 
 from saml_bridge.billers.checks.keys import check_biller_keys
+from saml_bridge.keys.biller_keys import find_key_name, list_needed_keys, list_token_keys
 from saml_bridge.keys.jws import (
     MAX_TOKEN_BYTES,
     TokenRefused,
     dump_public_jwk,
-    find_key_name,
     find_kid,
     find_token_algorithm,
-    list_needed_keys,
-    list_token_keys,
     sign_jwt,
     verify_own_jwt,
 )

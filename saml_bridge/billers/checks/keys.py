@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from saml_bridge.keys.jws import find_kid, list_needed_keys
+from saml_bridge.keys.biller_keys import list_needed_keys
+from saml_bridge.keys.jws import find_kid
 from saml_bridge.keys.signing_key import PublishedKey
 from saml_bridge.model.document import (
     Biller,

@@ -20,6 +20,7 @@ from typing import Final
 
 from saml_bridge.billers.snapshot import Snapshot
 from saml_bridge.flows.launch.launch import Launcher
+from saml_bridge.flows.sign_on.hints import _HINT_BYTES
 from saml_bridge.flows.sign_on.sign_on import Answer, SignOn, Taken, Visit, check_seen
 from saml_bridge.flows.tokens.clients import Provider
 from saml_bridge.flows.tokens.token_endpoint import Call
@@ -54,8 +55,6 @@ HINT_WAIT: Final = timedelta(minutes=2)
 
 HINT_PREFIX: Final = "launch."
 """What tells a hint of ours from any other `login_hint`."""
-
-_HINT_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
