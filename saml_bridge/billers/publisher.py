@@ -1,7 +1,8 @@
 """Bringing billers' documents into force: the checks before, all billers or none, and the record of it.
 
 Owns: the order of checking and publishing, the number of a new revision, conflicts, the entries of the audit trail.
-Does not own: the checks (`checks`), the words of a change (`changes`), rows (`storage.revisions`), files (`publishing`).
+Does not own: the checks (`checks`), the words of a change (`changes`), rows (`storage.revisions`), and files
+(`publishing`).
 Called by: `publishing`, `partner_metadata.refresh`, `flows.key_rollover`, `saml-bridge doctor`.
 """
 
@@ -16,7 +17,8 @@ from saml_bridge.billers.changes import plan
 from saml_bridge.billers.checks.addresses import FindFault
 from saml_bridge.billers.checks.holdings import Holdings, Installation, list_holdings
 from saml_bridge.billers.checks.publication import Checked, Checks, Publication
-from saml_bridge.billers.file.load import from_json, name_parts, peek_json, to_json
+from saml_bridge.billers.file.load import from_json, peek_json, to_json
+from saml_bridge.billers.file.placed_findings import name_parts
 from saml_bridge.billers.registry import Registry
 from saml_bridge.billers.snapshot import ServiceContext
 from saml_bridge.model.document import Biller
@@ -184,7 +186,11 @@ class Publisher:
                 yield list_holdings(peek_json(document), self._service.base_url)
 
     def _write(
-        self, transaction: Transaction, changes: Sequence[Publication], checked: Mapping[str, Checked], context: _Context
+        self,
+        transaction: Transaction,
+        changes: Sequence[Publication],
+        checked: Mapping[str, Checked],
+        context: _Context,
     ) -> tuple[dict[str, int], tuple[str, ...]]:
         """Write in the order of slugs, so that two publications wait for each other at most once."""
         ordered = sorted(changes, key=lambda one: one.biller.slug)
@@ -212,7 +218,7 @@ class Publisher:
     def _advance(
         self, transaction: Transaction, publication: Publication, issuer: str, before: RevisionInForce | None
     ) -> int:
-        """Make the next revision the one in force, if the publication is based on the one that is. Gives its number."""
+        """Make the next revision the one in force, if the publication is based on the one in force."""
         slug, based_on = publication.biller.slug, publication.based_on
         if based_on != (before.number if before else 0):
             raise _conflict(publication, before)
@@ -251,9 +257,7 @@ class _Context:
     def make_revision(self, slug: str, number: int, document: str) -> NewRevision:
         return NewRevision(slug, number, document, author=self.author, published_at=self.now, comment=self.comment)
 
-    def describe(
-        self, publication: Publication, before: RevisionInForce | None, revisions: Mapping[str, int]
-    ) -> Entry:
+    def describe(self, publication: Publication, before: RevisionInForce | None, revisions: Mapping[str, int]) -> Entry:
         slug = publication.biller.slug
         changes = plan(_read_document(before), publication.biller)
         words = "; ".join(f"{one.part}: {one.what}" if one.part else one.what for one in changes)

@@ -173,8 +173,8 @@ class Revisions:
         columns = (_BILLER.c.slug, _REVISION.c.document)
         statement = select(*columns).select_from(_IN_FORCE).order_by(_BILLER.c.slug)
         with explaining(_UNREADABLE), self._database.autocommit.connect() as connection:
-            for slug, document in connection.execute(statement):
-                yield slug, document
+            for row in connection.execute(statement):
+                yield row.slug, row.document
 
     def list_revisions(self, slug: str) -> tuple[Revision, ...]:
         """The revisions of a biller, the newest first."""
