@@ -55,11 +55,11 @@ from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.comparisons import show
 from saml_bridge.model.document import Biller
 from saml_bridge.model.errors import (
+    DATABASE_FAILURES,
     BridgeError,
     DatabaseUnavailable,
     LogoutRefused,
     LogoutUnknown,
-    NotRecorded,
     PartnerUnusable,
     SessionAbsent,
     SourceUnavailable,
@@ -104,7 +104,6 @@ PARTIAL = "partial-logout"
 UNKNOWN = "unknown-principal"
 _ATTEMPTS = 50
 _MOST_ABANDONED = 2 * (2 * MOST_LEGS + 1)  # more than one logout leaves, so that they cannot pile up
-_LOCAL = (NotRecorded, DatabaseUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +347,7 @@ class SignOut:
             return Noted(snapshot.biller, leg, token)
         try:
             return self._find_voice(snapshot, leg.partner).ask(leg, now=self.clock())
-        except _LOCAL:
+        except DATABASE_FAILURES:
             raise
         except BridgeError as error:
             heard = Heard(error.code, error.diagnosis())
@@ -848,7 +847,7 @@ class SignOut:
         known: dict[str, str] = {}
         try:
             yield known
-        except _LOCAL:
+        except DATABASE_FAILURES:
             raise
         except BridgeError as error:
             self._record_refusal(biller, trace_id, error.code, error.diagnosis(), **known)
