@@ -18,8 +18,8 @@ import pytest
 
 from saml_bridge.app.settings import Settings
 from saml_bridge.app.wiring import Bridge, open_bridge
+from saml_bridge.billers.publisher import Published
 from saml_bridge.billers.publishing import apply_plan, plan_file
-from saml_bridge.billers.registry import Published
 from saml_bridge.flows.launch.launch import LaunchRequest, Outcome
 from saml_bridge.mapping.fields import build_example
 from saml_bridge.model.values import Credentials, TraceId
@@ -153,13 +153,13 @@ class World:
 
     def publish(self, bridge: Bridge | None = None) -> Published:
         """Publish the document, by another process's bridge if one is given."""
-        registry = (bridge or self.bridge).registry
+        publisher = (bridge or self.bridge).publisher
         path = self.folder / "billers.yaml"
         path.write_text(json.dumps(self.document))
         now = datetime.now(UTC)
-        planned = plan_file(registry, path, now=now)
+        planned = plan_file(publisher, path, now=now)
         return apply_plan(
-            registry,
+            publisher,
             planned,
             author="test",
             comment="",

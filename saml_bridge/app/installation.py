@@ -19,7 +19,6 @@ from pathlib import Path
 from saml_bridge.app.session_sources import open_sources
 from saml_bridge.app.settings import PREFIX, SECRET_FILE, SQLITE, Settings, find_instance_dir
 from saml_bridge.app.wiring import Bridge, open_bridge
-from saml_bridge.billers.checks.publication import IndexedPartner
 from saml_bridge.billers.file.resolve import check_signer
 from saml_bridge.keys.biller_keys import list_needed_keys
 from saml_bridge.keys.ring import check_private, write_private
@@ -33,6 +32,7 @@ from saml_bridge.network.key_sets import MAX_JWKS_BYTES
 from saml_bridge.portal.introspection_source import IntrospectionSource
 from saml_bridge.storage.database import check_schema, upgrade_database
 from saml_bridge.storage.metadata_fetches import SourceState
+from saml_bridge.storage.revisions import IndexedPartner
 
 DEFAULT_KEY = KeyNames().current
 TOKENS_KEY = TokenKeys().current
@@ -136,7 +136,7 @@ def examine(bridge: Bridge, *, now: datetime, resolve: Resolve = socket.getaddri
     yield from problems
     if not problems:
         yield from _examine_named_keys(bridge)
-        for slug, finding in bridge.registry.check_installation():
+        for slug, finding in bridge.publisher.check_installation():
             yield replace(finding, where=f"{slug}: {finding.where}")
         yield from _examine_billers(bridge, now, _LookUps(bridge.settings, resolve))
         yield from _examine_sources(bridge, now)
@@ -246,7 +246,7 @@ def _examine_billers(bridge: Bridge, now: datetime, look_ups: _LookUps) -> Itera
     for slug in bridge.registry.list_billers():
         partners = {one.partner: one for one in bridge.registry.list_partners(slug)}
         try:
-            checked = bridge.registry.check_in_force(slug, now=now, find_address_fault=look_ups.find_fault)
+            checked = bridge.publisher.check_in_force(slug, now=now, find_address_fault=look_ups.find_fault)
         except (BillerUnknown, ConfigInvalid):
             pass  # that it cannot be read is said with its keys
         else:

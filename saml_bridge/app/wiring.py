@@ -19,7 +19,9 @@ from saml_bridge.app.schedule import RefreshSchedule
 from saml_bridge.app.session_sources import open_sources
 from saml_bridge.app.settings import Settings
 from saml_bridge.billers.partner_metadata.refresh import Refresher
+from saml_bridge.billers.publisher import Publisher
 from saml_bridge.billers.registry import Registry
+from saml_bridge.billers.snapshot import ServiceContext
 from saml_bridge.flows.key_rollover import Rollover
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.launch.tickets import Tickets
@@ -50,6 +52,7 @@ from saml_bridge.storage.partner_secrets import PartnerSecrets
 from saml_bridge.storage.partner_sessions import PartnerSessions
 from saml_bridge.storage.portal_keys import PortalKeys
 from saml_bridge.storage.rehearsals import Rehearsals
+from saml_bridge.storage.revisions import Revisions
 from saml_bridge.web.faults import answer_as_refusal
 from saml_bridge.web.header_bounds import bound_headers
 from saml_bridge.web.operations.endpoints import create_operation_views
@@ -84,6 +87,7 @@ class Bridge:
     keys: KeyRing
     audit: AuditTrail
     registry: Registry
+    publisher: Publisher
     launcher: Launcher
     exchanges: Exchanges
     rollover: Rollover
@@ -109,17 +113,22 @@ def open_bridge(settings: Settings) -> Bridge:
     keys = KeyRing(settings.certs_dir, settings.key_passphrase)
     audit = AuditTrail(database, secret=secret)
     partner_secrets = PartnerSecrets(database, key=settings.partner_secrets_key.encode())
-    registry = Registry(
-        database,
-        audit=audit,
+    revisions = Revisions(database)
+    service = ServiceContext(
         find_key=keys.find,
         find_published=keys.find_published,
         has_secret=partner_secrets.has,
         base_url=settings.base_url,
         pairwise_secret=settings.pairwise_secret.encode(),
         allow_http=settings.allow_http_acs,
+    )
+    registry = Registry(revisions, service, cache_size=settings.snapshot_cache)
+    publisher = Publisher(
+        registry,
+        revisions,
+        service,
+        audit=audit,
         find_address_fault=AddressRule(settings.fetch_allow, allow_http=settings.allow_http_acs).find_fault,
-        cache_size=settings.snapshot_cache,
     )
     partner_sessions = PartnerSessions(database, secret=secret)
     exchanges, grants = Exchanges(database, secret=secret), Grants(database, secret=secret)
@@ -142,11 +151,15 @@ def open_bridge(settings: Settings) -> Bridge:
         ),
     )
     rollover = Rollover(
-        registry=registry, launcher=launcher, rehearsals=Rehearsals(database, audit), find_key=keys.find
+        registry=registry,
+        publisher=publisher,
+        launcher=launcher,
+        rehearsals=Rehearsals(database, audit),
+        find_key=keys.find,
     )
     refreshes = Refreshes(database)
     refresher = Refresher(
-        registry=registry,
+        publisher=publisher,
         refreshes=refreshes,
         fetcher=_make_fetcher(settings, METADATA_SECONDS),
         clock=lambda: datetime.now(UTC),
@@ -177,6 +190,7 @@ def open_bridge(settings: Settings) -> Bridge:
         keys=keys,
         audit=audit,
         registry=registry,
+        publisher=publisher,
         launcher=launcher,
         rollover=rollover,
         refreshes=refreshes,

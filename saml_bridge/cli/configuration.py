@@ -36,9 +36,9 @@ def plan(file: Path, accepted: tuple[str, ...]) -> None:
     Exit code 1 when 'apply' of the same file, with the same --accept-metadata, would refuse it.
     """
     with opened() as bridge:
-        planned = plan_file(bridge.registry, file, now=now(), sources=find_sources(bridge))
+        planned = plan_file(bridge.publisher, file, now=now(), sources=find_sources(bridge))
         _show_plan(planned, planned.findings)
-        refusals = judge_plan(bridge.registry, planned, accept=accepted)
+        refusals = judge_plan(bridge.publisher, planned, accept=accepted)
         if refusals:
             raise ConfigInvalid(f"{file} cannot be applied", findings=refusals)
 
@@ -54,14 +54,14 @@ def apply(file: Path, comment: str, author: str | None, accepted: tuple[str, ...
     A change of a partner's metadata that an attacker could want is refused unless --accept-metadata names the partner.
     """
     with opened() as bridge:
-        planned = plan_file(bridge.registry, file, now=now(), sources=find_sources(bridge))
+        planned = plan_file(bridge.publisher, file, now=now(), sources=find_sources(bridge))
         said = [one for one in planned.findings if one.code.startswith(SAID_BY_PLAN)]
         _show_plan(planned, [one for one in planned.findings if one not in said])
         if said:
             click.echo(f"{len(said)} more about partners' certificates: 'saml-bridge plan {file}' says it.")
         trace_id = make_trace_id(bridge.launcher.random_bytes)
         published = apply_plan(
-            bridge.registry,
+            bridge.publisher,
             planned,
             author=author or name_operator(),
             comment=comment,

@@ -12,8 +12,8 @@ import click
 from saml_bridge import __version__
 from saml_bridge.app.settings import Settings, check_environment
 from saml_bridge.app.wiring import Bridge, open_bridge
+from saml_bridge.billers.publisher import Published
 from saml_bridge.billers.publishing import Sources
-from saml_bridge.billers.registry import Published
 from saml_bridge.cli.terminal import show_finding
 from saml_bridge.model.errors import BillerUnknown, BridgeError
 from saml_bridge.model.nearest import suggest

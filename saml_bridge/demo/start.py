@@ -113,9 +113,9 @@ def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
             "riverton-water", name, value, now=now, overlap=timedelta()
         ),
     )
-    planned = plan_file(bridge.registry, file, now=now)
+    planned = plan_file(bridge.publisher, file, now=now)
     published = apply_plan(
-        bridge.registry,
+        bridge.publisher,
         planned,
         author="demo",
         comment="demo",

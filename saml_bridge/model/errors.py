@@ -382,6 +382,10 @@ class SignInFailed(BridgeError):
     public_message = "We could not see that you are signed in. Please sign in to your bill portal and try again."
 
 
+DATABASE_FAILURES: Final = (NotRecorded, DatabaseUnavailable)
+"""The failures of our own database, which no record can tell of."""
+
+
 def refuse_session(detail: str) -> SessionAbsent:
     """The error for a credential that is forged, broken, ambiguous or meant for somebody else."""
     return SessionAbsent(detail, code="session-invalid")

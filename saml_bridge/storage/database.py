@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from alembic import command
 from alembic.runtime.migration import MigrationContext
@@ -26,7 +26,20 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, Insert, MetaData, create_engine, event, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Insert,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
@@ -40,6 +53,9 @@ CONNECT_TIMEOUT_SECONDS = 5
 POOL_SIZE = 8
 DATABASE_FIX = "Check SAML_BRIDGE_DATABASE_URL, and that the database is there and lets us in."
 _EXTENSION = "saml_bridge_database"
+
+UpsertInsert: TypeAlias = postgresql.Insert | sqlite.Insert
+"""An INSERT that may say ON CONFLICT."""
 
 
 class Base(DeclarativeBase):
@@ -158,6 +174,11 @@ class DriverInsert:
             raise
         finally:
             connection.close()
+
+
+def build_insert(dialect: Dialect, into: Table) -> UpsertInsert:
+    """An INSERT that takes ON CONFLICT: both databases have it, and SQLAlchemy makes it for each apart."""
+    return postgresql.insert(into) if dialect.name == "postgresql" else sqlite.insert(into)
 
 
 def make_instant_writer(dialect: Dialect) -> Callable[[datetime], object]:

@@ -29,7 +29,7 @@ from saml_bridge.protocols.saml.metadata.judge import check_metadata, parse_meta
 from saml_bridge.protocols.saml.metadata.requested_attributes import check_wishes
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.response import check_partner
-from saml_bridge.storage.revisions import LONGEST_ENTITY_ID
+from saml_bridge.storage.revisions import LONGEST_ENTITY_ID, IndexedPartner
 
 FindKey = Callable[[str], SigningKey]
 FindPublished = Callable[[str], PublishedKey]
@@ -46,22 +46,6 @@ class Publication:
     biller: Biller
     based_on: int
     metadata: Mapping[Sha256Hex, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedPartner:
-    """A partner of a revision in force.
-
-    `certificate_expires_at` is when a use (signing, encryption) loses its last certificate, None when the metadata has
-    no certificate.
-    """
-
-    biller: str
-    partner: str
-    protocol: str
-    entity_id: str
-    certificate_expires_at: datetime | None
-    metadata_expires_at: datetime | None
 
 
 @dataclass(slots=True)

@@ -16,9 +16,9 @@ from saml_bridge.flows.logout.channels import PartnerChannels
 from saml_bridge.flows.logout.kept_logouts import KeptLogout, KeptLogouts
 from saml_bridge.flows.logout.outcomes import LegRecorded, SignedOut, Watch
 from saml_bridge.flows.logout.progress import Leg, NotifyOutcome, Step
-from saml_bridge.flows.logout.record import DATABASE_FAILURES, log_outcome
+from saml_bridge.flows.logout.record import log_outcome
 from saml_bridge.model.comparisons import show
-from saml_bridge.model.errors import BridgeError, LogoutRefused, LogoutUnknown
+from saml_bridge.model.errors import DATABASE_FAILURES, BridgeError, LogoutRefused, LogoutUnknown
 from saml_bridge.protocols.saml.bindings import Received
 from saml_bridge.protocols.saml.logout_messages import parse_logout_response
 from saml_bridge.storage.partner_sessions import PartnerSessions

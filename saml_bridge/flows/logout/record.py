@@ -17,15 +17,12 @@ from typing import Any, Final
 import structlog
 
 from saml_bridge.flows.logout.progress import NOTIFIED, NotifyOutcome, Progress
-from saml_bridge.model.errors import BridgeError, DatabaseUnavailable, NotRecorded
+from saml_bridge.model.errors import DATABASE_FAILURES, BridgeError
 from saml_bridge.model.values import TraceId
 from saml_bridge.storage.audit import AuditTrail, Entry, Kind
 from saml_bridge.storage.exchanges import Exchanges
 
 PARTIAL: Final = "partial-logout"
-DATABASE_FAILURES: Final = (NotRecorded, DatabaseUnavailable)
-"""Errors of our own database: nothing can be recorded then, and no partner is to blame."""
-
 log = structlog.get_logger()
 
 

@@ -27,10 +27,9 @@ from saml_bridge.flows.launch.launch import (
 )
 from saml_bridge.model.document import Biller, Link, Partner
 from saml_bridge.model.errors import (
+    DATABASE_FAILURES,
     BridgeError,
-    DatabaseUnavailable,
     LaunchRefused,
-    NotRecorded,
     PartnerUnusable,
     RequestRefused,
     SignOnOver,
@@ -44,8 +43,6 @@ from saml_bridge.storage.exchanges import Exchanges, PendingSignOn, Purpose
 
 WAIT = timedelta(minutes=10)
 """How long a request waits for the payer's sign-in."""
-
-_LOCAL = (NotRecorded, DatabaseUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +202,7 @@ class SignOn:
             outcome = self.launcher.launch(ask, source)
         except self.dialect.refusal as error:
             return self.decline(taken, visit, error)
-        except _LOCAL as error:
+        except DATABASE_FAILURES as error:
             return self._hold(taken, visit, ask, error, token=token)
         except BridgeError as error:
             if taken.asked.is_passive:
@@ -276,7 +273,7 @@ class SignOn:
         known: dict[str, str] = {}
         try:
             yield known
-        except _LOCAL:
+        except DATABASE_FAILURES:
             raise
         except BridgeError as error:
             if isinstance(error, SignOnOver):
@@ -303,7 +300,7 @@ class SignOn:
         """Let the payer try again: nothing has left. Raises `error` itself when the request cannot be kept either."""
         try:
             return Answer(Held(error), ask, self._keep(taken.partner, taken.asked, token, visit))
-        except _LOCAL:
+        except DATABASE_FAILURES:
             raise error from None
 
     def _ask(self, taken: Taken, visit: Visit, token: str) -> LaunchRequest:

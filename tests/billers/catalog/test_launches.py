@@ -92,9 +92,9 @@ class Scene:
         assert used.blanks == ()
         (self.folder / "catalog.yaml").write_bytes(used.content)
         now = datetime.now(UTC)
-        planned = plan_file(bridge.registry, self.folder / "catalog.yaml", now=now)
+        planned = plan_file(bridge.publisher, self.folder / "catalog.yaml", now=now)
         assert [one for one in planned.findings if one.severity is not Severity.NOTE] == []
-        apply_plan(bridge.registry, planned, author="test", comment="", now=now, trace_id=TraceId("catalog"))
+        apply_plan(bridge.publisher, planned, author="test", comment="", now=now, trace_id=TraceId("catalog"))
 
     def launch(self, template: Template) -> requests.Response:
         """Click the link; redirects are followed, to the partner and between it and the service."""

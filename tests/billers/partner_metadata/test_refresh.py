@@ -655,7 +655,7 @@ def test_the_schedule_runs_again_and_again_in_a_thread(scene: Scene) -> None:
             raise BridgeError("nothing works today")
 
     made = scene.refresher()
-    counted = Counted(made.registry, made.refreshes, made.fetcher, made.clock, made.make_trace_id)
+    counted = Counted(made.publisher, made.refreshes, made.fetcher, made.clock, made.make_trace_id)
     schedule = RefreshSchedule(counted, every=timedelta(milliseconds=1), first=timedelta(0))
     schedule.start()
     for _ in range(3):
@@ -737,7 +737,7 @@ def test_metadata_that_two_billers_share_is_stored_once(scene: Scene) -> None:
     done = scene.refresher().run_due("here")
     assert done is not None
     assert [(one.biller, one.outcome) for one in done] == [("lakeside-power", "published"), (BILLER, "published")]
-    scene.world.bridge.registry.store_metadata(SAFE, now=scene.now())
+    scene.world.bridge.publisher.save_metadata(SAFE, now=scene.now())
     with find_database(scene.world.bridge.app).begin() as connection:
         count = connection.execute(text("SELECT count(*) FROM partner_metadata")).scalar_one()
     assert count == 2
