@@ -5,8 +5,6 @@ Called by `saml-bridge init`, `saml-bridge doctor` and the demo.
 
 from __future__ import annotations
 
-import getpass
-import os
 import secrets
 import socket
 import stat
@@ -97,14 +95,6 @@ def _list_open(settings: Settings) -> Iterator[tuple[Path, int]]:
 def _holds_keys_alone(folder: Path) -> bool:
     """Whether a folder is for keys: one of the system's, such as /etc/ssl, must stay open."""
     return all(one.suffix == ".pem" or one.name == "README.md" or one.name[0] == "." for one in folder.iterdir())
-
-
-def name_operator() -> str:
-    """Who is at work, for the list of revisions: the system's user name, or `uid-N` for a user without one."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid-{os.getuid()}"
 
 
 def _make_secret(path: Path) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from saml_bridge.keys.ring import check_private
@@ -18,9 +18,9 @@ from saml_bridge.keys.sealing import is_monotonous
 from saml_bridge.model.errors import KeyRefused, SettingsInvalid
 from saml_bridge.model.nearest import find_nearest
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.portal.introspection_client import ClientAuth
-from saml_bridge.portal.introspection_source import LONGEST_CACHE_SECONDS
-from saml_bridge.portal.open_source import AUTH_NEEDS, list_missing
+
+if TYPE_CHECKING:
+    from saml_bridge.portal.introspection_client import ClientAuth
 
 PREFIX = "SAML_BRIDGE_"
 SECRET_FILE = "secret.key"
@@ -207,6 +207,8 @@ def _check_session_source(found: dict[str, Any]) -> Iterator[Finding]:
                 what = f"is not set, and {PREFIX}SESSION_SOURCE=jwt needs it"
                 yield _finding(name, _Refused(what, "Ask the portal's developers for it."))
     if source == "introspection":
+        from saml_bridge.portal.open_source import list_missing
+
         start = "introspection_"
         given = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
         for name, auth in list_missing(given):
@@ -330,6 +332,20 @@ def _read_choice(*allowed: str) -> Callable[[str], str]:
     return read
 
 
+def _read_auth(raw: str) -> str:
+    from saml_bridge.portal.open_source import (
+        AUTH_NEEDS,  # loads an HTTP client, which a check of metadata does without
+    )
+
+    return _read_choice(*AUTH_NEEDS)(raw)
+
+
+def _read_cache_seconds(raw: str) -> int:
+    from saml_bridge.portal.introspection_source import LONGEST_CACHE_SECONDS
+
+    return _read_number(0, LONGEST_CACHE_SECONDS)(raw)
+
+
 def _read_networks(raw: str) -> tuple[str, ...]:
     """Networks in which servers may be reached that a public address would not name; checked, as written."""
     parts = [part.strip() for part in raw.split(",") if part.strip()]
@@ -362,13 +378,13 @@ _READERS: dict[str, tuple[Callable[[str], Any], str | None]] = {
     "session_leeway_seconds": (_read_number(0, 300), "30"),
     "session_sources": (_read_path, None),
     "introspection_url": (str, None),
-    "introspection_auth": (_read_choice(*AUTH_NEEDS), None),
+    "introspection_auth": (_read_auth, None),
     "introspection_client_id": (str, None),
     "introspection_client_secret": (str, None),
     "introspection_token": (str, None),
     "introspection_client_cert": (_read_path, None),
     "introspection_ca_file": (_read_path, None),
-    "introspection_cache_seconds": (_read_number(0, LONGEST_CACHE_SECONDS), "0"),
+    "introspection_cache_seconds": (_read_cache_seconds, "0"),
     "introspection_connect_seconds": (_read_number(1, 30), "2"),
     "introspection_read_seconds": (_read_number(1, 30), "3"),
     "introspection_total_seconds": (_read_number(1, 60), "5"),
