@@ -1,4 +1,4 @@
-"""The name of the person at work, as the list of revisions and the audit trail keep it.
+"""The operator's name, for the list of revisions and the audit trail.
 
 Owns: the system's user name and its replacement. Does not own: accounts of people.
 Called by: the commands that publish or record (`cli`).

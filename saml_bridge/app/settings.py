@@ -1,6 +1,7 @@
 """Settings of the service, read from the environment variables `SAML_BRIDGE_*`.
 
-Owns: names, defaults and checks of the variables. Does not own: what is built from them (`app.py`).
+Owns: names, defaults and checks of the variables. Does not own: the objects that are built from them (`wiring`).
+Called by: `wiring`, `installation`, `session_sources`, `cli`, `demo`.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A checked set of settings; each stands in the variable `SAML_BRIDGE_` + its name in capitals.
+    """A checked set of settings.
 
-    Paths are absolute; `base_url` has no slash at its end. `secret_key` signs cookies and keys pseudonyms;
-    `pairwise_secret` makes persistent name IDs and must never change, it is `secret_key` when unset, as is
-    `partner_secrets_key`, which seals what partners share with us. `key_passphrase`
-    opens encrypted keys, `fetch_allow` are the private networks that may be fetched from, `metadata_refresh_minutes` is
-    how often the service looks for metadata that is due (0: never). `session_sources` is the file with a session source
-    for each biller, in place of `session_source`.
+    Each stands in the variable `SAML_BRIDGE_` + its name in capitals. Paths are absolute; `base_url` has no slash at
+    its end. `secret_key` signs cookies and keys pseudonyms; `pairwise_secret` makes persistent name IDs and must never
+    change, it is `secret_key` when unset, as is `partner_secrets_key`, which seals what partners share with us.
+    `key_passphrase` opens encrypted keys, `fetch_allow` are the private networks that may be fetched from,
+    `metadata_refresh_minutes` is how often the service looks for metadata that is due (0: never). `session_sources` is
+    the file with a session source for each biller, in place of `session_source`.
     """
 
     base_url: str
@@ -116,7 +117,7 @@ def _list_given(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_environment(environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
-    """Warn of variables that look like settings and are none, most of them misspelt, and of guessable secrets."""
+    """Warns of unknown variables with our prefix, most of them misspelt, and of guessable secrets."""
     environ = os.environ if environ is None else environ
     known = {PREFIX + name.upper() for name in _READERS}
     unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
@@ -134,7 +135,10 @@ def _warn_of_unknown(name: str, known: Collection[str]) -> Finding:
 
 
 def allows_http_acs(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether plain http endpoints of partners are taken: for checks that need no other setting."""
+    """Tells a check that needs no other setting if plain http endpoints are taken.
+
+    Raises SettingsInvalid for a value that is neither 1 nor 0.
+    """
     raw = (os.environ if environ is None else environ).get(PREFIX + "ALLOW_HTTP_ACS")
     try:
         return _read_bool(raw) if raw else False

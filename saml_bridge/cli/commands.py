@@ -1,4 +1,4 @@
-"""The table of all commands, and the group that imports a command's module when it is called.
+"""The table of all commands, whose modules are imported when they are called.
 
 Owns: the names of the commands, their modules and their lines in `saml-bridge --help`.
 Does not own: arguments and work (the modules that the table names). Called by: `main`.

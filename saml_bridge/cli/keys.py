@@ -1,4 +1,7 @@
-"""Commands about signing keys and their rollover."""
+"""Commands about signing keys and their rollover.
+
+Owns: their arguments, and the questions before a risky step. Does not own: the steps (`flows.key_rollover`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Commands that launch without a browser: launch, sample-session."""
+"""Commands that launch without a browser: launch, sample-session.
+
+Owns: their arguments, and the three forms of a launch's output. Does not own: the launch (`flows.launch`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Commands about metadata, the partners' and our own."""
+"""Commands about metadata, the partners' and our own.
+
+Owns: their arguments and exit codes. Does not own: the check (`protocols.saml.metadata`), fetching
+(`billers.partner_metadata`), our metadata (`billers.own_metadata`).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,8 @@ def metadata() -> None:
 def metadata_check(
     files: tuple[Path, ...], entity_id: str | None, at: datetime | None, allow_http: bool, verbose: bool, as_json: bool
 ) -> int:
-    """Is this partner's metadata good? Says what is wrong, what it means, and what to do.
+    """Is this partner's metadata good?
+    Says what is wrong, what it means, and what to do.
 
     Shows what the metadata offers and asks for too: its keys, endpoints, name IDs and attributes. Of a file of more
     than 20 service providers each gets one line. A file of more than 5 MiB needs --entity-id.

@@ -50,7 +50,10 @@ def opened(*, need_tables: bool = True) -> Iterator[Bridge]:
 
 
 def refuse_unknown(error: BridgeError, name: str, known: Sequence[str]) -> BridgeError:
-    """The error with the known name that was probably meant, and the first known ones as its fix."""
+    """The error with the known name that was probably meant.
+
+    The first known names are its fix.
+    """
     shown = ", ".join(known[:MOST_SHOWN]) + (", …" if len(known) > MOST_SHOWN else "")
     fix = f"There are: {shown}." if known else "There are none yet."
     message = f"{error.detail}{suggest(name, known)}"

@@ -1,4 +1,7 @@
-"""Commands about the keys that portals call with."""
+"""Commands about the keys that portals call with.
+
+Owns: their arguments, their table and their records. Does not own: the keys (`storage.portal_keys`).
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,8 @@ def _describe_portal_key(key: PortalKey) -> str:
     help="How long the old one stays good.",
 )
 def portal_keys_rotate(name: str, overlap_hours: int) -> None:
-    """Make a new key in place of NAME and print it, once. Both are good until the old one's time is over."""
+    """Make a new key in place of NAME and print it, once.
+    Both are good until the old one's time is over."""
     from saml_bridge.storage.audit import Kind
 
     with opened() as bridge:

@@ -1,4 +1,7 @@
-"""Commands about the secrets that we share with partners."""
+"""Commands about the secrets that we share with partners.
+
+Owns: reading a secret, and the records. Does not own: keeping it sealed (`storage.partner_secrets`).
+"""
 
 from __future__ import annotations
 

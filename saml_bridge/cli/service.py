@@ -74,7 +74,8 @@ def doctor() -> int:
     help="Where the demo keeps its database and keys.",
 )
 def demo(port: int, partners_port: int, folder: Path) -> int:
-    """Start a demo portal, the bridge and six demo partner portals on this machine. Ctrl-C stops everything.
+    """Start a demo portal, the bridge and six demo partner portals on this machine.
+    Ctrl-C stops everything.
 
     A service of your own is not touched: none of its settings, keys and data is used.
     """

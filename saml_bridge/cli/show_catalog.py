@@ -106,7 +106,7 @@ def _show_blanks(template: Template) -> None:
 
 
 def show_used(template: Template, used: AppliedTemplate, *, biller: str, file: Path, is_new: bool) -> None:
-    """Prints what a file got from a template, the blanks that are left, and the next steps."""
+    """Prints the parts that a file got from a template, blanks, and next steps."""
     own = used.parts.partner["slug"]
     say(f"{'made' if is_new else 'added to'} {escape(clean(str(file)))}: partner, mapping and link {own} of {biller}")
     if template.evidence != "documented":

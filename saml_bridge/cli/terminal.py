@@ -1,4 +1,6 @@
-"""The things that a terminal shows: lines, tables, findings and errors, without characters that could steer it.
+"""Lines, tables, findings and errors on a terminal.
+
+No character of them can steer the terminal.
 
 Owns: the console, tables, how a finding and an error look. Does not own: the texts.
 Called by: the modules of commands, `show_audit`, `show_catalog`, `show_keys`, `show_metadata`, `main`.
@@ -29,7 +31,7 @@ WIDE: Final = 220
 
 
 def make_console(*, err: bool = False) -> Console:
-    """A console as wide as the terminal; where there is none, wide enough not to cut a column."""
+    """A console as wide as the terminal; without a terminal, WIDE columns."""
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
@@ -39,7 +41,7 @@ def make_console(*, err: bool = False) -> Console:
 def find_width() -> int:
     """The columns for lines that are laid out by width.
 
-    The terminal's, or those that COLUMNS says where there is none.
+    The terminal's; without a terminal, those that COLUMNS says.
     """
     columns = os.environ.get("COLUMNS", "")
     return int(columns) if columns.isdecimal() and not sys.stdout.isatty() else make_console().width
@@ -80,7 +82,7 @@ def explain_os(error: OSError) -> str:
 
 
 def show_error(error: BridgeError) -> None:
-    """Prints an error's code and detail, unless a finding says it, and all of its findings."""
+    """Prints an error's findings; before them its code and detail, unless a finding refuses."""
     refusing = [finding for finding in error.findings if finding.refuses]
     if not refusing:
         click.echo(f"saml-bridge: {error.code}: {clean(error.detail or error.public_message)}", err=True)

@@ -1,4 +1,4 @@
-"""The pages for the people who run the service: is it alive, is it ready, how much does it do.
+"""The pages for operators: health, readiness and metrics.
 
 Owns: `/healthz`, `/readyz`, `/metrics`. Does not own: the metrics (`metrics`), the check of the tables
 (`storage.database`). Called by: `app.wiring`.
@@ -45,13 +45,13 @@ def healthz() -> Response:
 
 
 def answer_readiness(problems: list[str], elsewhere: list[str]) -> tuple[Response, int]:
-    """The answer with the codes of our own problems, which make the service unready, and of those elsewhere."""
+    """The codes of our own problems, which make the service unready, and of those elsewhere."""
     status = "not ready" if problems else "degraded" if elsewhere else "ok"
     return jsonify(status=status, problems=problems + elsewhere), 503 if problems else 200
 
 
 def is_bearer(token: str | None) -> bool:
-    """Compares the request's bearer token with `token`, in a time that tells nothing of it; None is nobody's."""
+    """Compares the request's bearer token with `token` in constant time; None is nobody's."""
     expected = f"Bearer {token}".encode()
     given = request.headers.get("Authorization", "").encode()
     return token is not None and hmac.compare_digest(expected, given)
