@@ -8,7 +8,8 @@ bridge's SAML code, so that the demo is not our own code checking itself.
 
 - `start`: the way in, which `saml-bridge demo` calls; `run` registers and serves the partners
 - `portal`, `payers`, `source`, `logout_callback`: the bill portal, its people, its session source, its end of sessions
-- `partners`, `memory`, `usage`: the partner portals, their memory and their meters
+- `partners`: the partner portals as one application; `partner_portals`, `partner_pages`: what each is and shows
+- `saml_portals`, `openid_portal`, `token_portal`: signing in and out; `memory`, `usage`: their memory and their meters
 - `service_provider`, `sign_out`, `crypto`: SAML as the partners speak it, with pysaml2
 - `relying_party`, `session_tokens`: OpenID Connect and session tokens as the partners speak them
 - `headers`, `language`: content security policies, and the languages of the pages
