@@ -36,6 +36,7 @@ bench: $(DEV) system-packages  ## what a launch costs, in multiples of a raw RSA
 	$(BIN)/python -m tests.bench.portal
 	$(BIN)/python -m tests.bench.signed_link
 	$(BIN)/python -m tests.bench.oidc
+	$(BIN)/python -m tests.bench.commands
 
 lock: $(DEV)  ## resolve the newest versions into the lock files
 	$(PIP) install uv

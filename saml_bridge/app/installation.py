@@ -1,12 +1,12 @@
-"""An installation on one machine: making what it needs, and saying what is wrong with it.
+"""An installation on one machine: its making, and its examination.
 
-Called by `saml-bridge init`, `saml-bridge doctor` and the demo.
+Owns: the secret, keys and tables of a new installation, its file modes, and the findings of `doctor`.
+Does not own: the wiring (`wiring`), the rules of a publication (`billers.checks`).
+Called by: `cli.service` (`saml-bridge init`, `saml-bridge doctor`) and `demo.start`.
 """
 
 from __future__ import annotations
 
-import getpass
-import os
 import secrets
 import socket
 import stat
@@ -41,8 +41,9 @@ NOTE_AHEAD, WARN_AHEAD, URGENT_AHEAD = (timedelta(days=days) for days in (60, 30
 
 
 def initialise(environ: Mapping[str, str]) -> Iterator[str]:
-    """Make what is missing - secret, the keys for XML and for tokens, database tables - and say so, line by line.
+    """Makes the missing parts of an installation, and says so line by line.
 
+    The parts are the secret, the keys for XML and for tokens, and the database tables.
     Raises BridgeError for settings that cannot work, OSError for a folder that cannot be written.
     """
     secret = find_instance_dir(environ) / SECRET_FILE
@@ -89,22 +90,14 @@ def _list_open(settings: Settings) -> Iterator[tuple[Path, int]]:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
         except OSError:
-            continue  # not there yet, or not to be seen: whatever needs it says so
+            continue  # not there yet, or not to be seen: its reader says so
         if mode & 0o077:
             yield path, mode
 
 
 def _holds_keys_alone(folder: Path) -> bool:
-    """Whether a folder is for keys: one of the system's, such as /etc/ssl, must stay open."""
+    """Tells a folder that is for keys: one of the system's, such as /etc/ssl, must stay open."""
     return all(one.suffix == ".pem" or one.name == "README.md" or one.name[0] == "." for one in folder.iterdir())
-
-
-def name_operator() -> str:
-    """Who is at work, for the list of revisions: the system's user name, or `uid-N` for a user without one."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid-{os.getuid()}"
 
 
 def _make_secret(path: Path) -> bool:

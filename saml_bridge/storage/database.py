@@ -20,9 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from alembic import command
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
@@ -220,6 +217,8 @@ def find_database(app: Flask) -> Database:
 
 def upgrade_database(app: Flask) -> None:
     """Create or bring up to date all tables; does nothing when they are. A SQLite file is its owner's alone."""
+    from alembic import command  # here and below: what only migrations need is loaded by them
+
     url = find_database(app).engine.url
     if url.get_backend_name() == "sqlite" and url.database is not None:
         Path(url.database).touch(mode=0o600)
@@ -229,6 +228,9 @@ def upgrade_database(app: Flask) -> None:
 
 def check_schema(app: Flask) -> tuple[Finding, ...]:
     """Whether the database answers and has the tables of this version: no finding, or one that refuses."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory(str(MIGRATIONS))
     newest = scripts.get_current_head()
     try:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from saml_bridge.app.installation import examine, initialise, name_operator
+from saml_bridge.app.installation import examine, initialise
+from saml_bridge.app.operator import name_operator
 from saml_bridge.app.settings import Settings
 from saml_bridge.app.wiring import open_bridge
 from saml_bridge.keys.ring import KeyRing, create_key

@@ -34,7 +34,7 @@ from werkzeug.test import TestResponse
 
 from saml_bridge.app.wiring import Bridge, create_service
 from saml_bridge.billers.publishing import apply_plan, plan_file
-from saml_bridge.cli.group import cli
+from saml_bridge.cli.main import cli
 from saml_bridge.model.values import TraceId
 from saml_bridge.storage.audit import Search
 from saml_bridge.storage.database import find_database
