@@ -17,6 +17,7 @@ NAMES = {"md": "urn:oasis:names:tc:SAML:2.0:metadata", "ds": "http://www.w3.org/
 ENTITY_ID = "https://sso.example.com/saml/riverton-water/metadata"
 
 
+@pytest.mark.both_databases
 def test_our_metadata_may_be_kept_for_an_hour_and_is_not_sent_twice(browser: Browser) -> None:
     first = browser.get("/saml/riverton-water/metadata")
     assert first.headers["Cache-Control"] == "public, max-age=3600"
