@@ -50,7 +50,7 @@ def test_a_request_for_our_metadata_costs_no_signature(browser: Browser, monkeyp
     def refuse(*_: object) -> bytes:
         raise AssertionError("signed again")
 
-    monkeypatch.setattr("saml_bridge.keys.signing_key.make_signature", refuse)
+    monkeypatch.setattr("saml_bridge.protocols.saml.xml.sign.make_signature", refuse)
     assert browser.get("/saml/riverton-water/metadata").data == first.data
     assert browser.get("/saml/riverton-water/metadata/aquahawk").status_code == 500, "this one is not signed yet"
 
