@@ -128,6 +128,7 @@ def test_one_risky_partner_of_two_stops_all_of_the_file(world: World) -> None:
     assert apply(world, planned, "aquahawk", "sensus").revisions == {BILLER: 3}
 
 
+@pytest.mark.both_databases("publish")
 def test_a_safe_change_needs_nobody_and_a_file_that_says_the_same_is_told_so(world: World) -> None:
     (world.folder / "sp.xml").write_bytes(sp_metadata() + b"\n")
     planned = make_plan(world)

@@ -250,6 +250,7 @@ def check_page(landed: requests.Response, expected: dict[str, str]) -> None:
 CHECKS = {"saml": check_saml, "oidc": check_oidc, "backchannel_token": check_backchannel}
 
 
+@pytest.mark.both_databases("launch")
 @pytest.mark.parametrize("template", TEMPLATES, indirect=True)
 def test_every_template_is_published_with_sample_values_and_signs_in_at_a_partner(
     scene: Scene, template: Template

@@ -181,6 +181,7 @@ def read_message(outcome: Any) -> tuple[str, dict[str, str]]:
 SERVICES = [(REDIRECT, FRONT), (POST, FRONT)]
 
 
+@pytest.mark.both_databases("logout")
 @pytest.mark.parametrize("binding", BINDINGS)
 def test_pysaml2_signs_out_and_takes_our_answer(open_town: OpenTown, binding: str) -> None:
     town = open_town(aquahawk=SERVICES)

@@ -140,6 +140,7 @@ def refuse_hint(town: Town, hint: str, code: str) -> None:
 # With an ID token of ours
 
 
+@pytest.mark.both_databases("logout")
 def test_p17_rp_initiated_2_and_3_a_hint_signs_out_and_the_state_goes_back(town: Town) -> None:
     outcome = ask(town, sign_in(town), id_token_hint=make_hint(town, "iedr"), post_logout_redirect_uri=OUT, state="a&b")
     assert outcome == GoTo(f"{OUT}?state=a%26b")

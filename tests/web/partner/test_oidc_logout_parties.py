@@ -88,6 +88,7 @@ def read_frame(outcome: Any) -> tuple[str, dict[str, str]]:
 # Back-Channel Logout 1.0
 
 
+@pytest.mark.both_databases("logout")
 @pytest.mark.parametrize("status", [200, 204])
 def test_backchannel_2_8_a_session_has_ended_by_200_and_204(open_town: OpenTown, status: int) -> None:
     with serve(say(status)) as server:

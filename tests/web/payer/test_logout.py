@@ -126,6 +126,7 @@ def read_form(answer: TestResponse) -> Sent:
 # The portal's sign-out
 
 
+@pytest.mark.both_databases("logout")
 def test_the_payer_signs_out_everywhere(visitor: Visitor) -> None:
     visitor.remember("aquahawk", "neptune", "sensus")
     path = visitor.begin()
@@ -517,6 +518,7 @@ def test_nobody_signed_in_is_signed_out_already_for_such_a_partner(silent: Visit
     assert (answer.status_code, "You are signed out" in answer.text) == (200, True)
 
 
+@pytest.mark.both_databases
 def test_b19_a_token_of_a_session_that_was_ended_shows_nobody(silent: Visitor) -> None:
     silent.remember("aquahawk")
     answer = silent.sign_out.sign_out_server(BILLER, sid="S-1", trace_id=TRACE)
@@ -575,6 +577,7 @@ def read_own_session(visitor: Visitor) -> PortalSession:
     return parse_session(visitor.world.session(sid="S-1"))
 
 
+@pytest.mark.both_databases
 def test_a_partner_signs_out_by_the_browser(visitor: Visitor) -> None:
     visitor.remember("aquahawk", "sensus")
     query = encode_redirect(make_request("sensus", request_id="_asked"), name="SAMLRequest", relay_state="r")
@@ -612,6 +615,7 @@ def test_b16_a_refusal_says_nothing_technical_and_the_trail_says_all(visitor: Vi
     assert (record.entry.kind, record.entry.code) == (Kind.LOGOUT_REFUSED, "request-encoding")
 
 
+@pytest.mark.both_databases
 def test_c4_what_cannot_be_read_is_recorded_too(visitor: Visitor) -> None:
     visitor.get(SLO)
     visitor.post(SLO, b"x" * 100, type_="application/json")
@@ -620,6 +624,7 @@ def test_c4_what_cannot_be_read_is_recorded_too(visitor: Visitor) -> None:
     assert codes == ["xml-not-xml", "request-content-type", "request-message-missing"]
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("content_type", ["text/xml", "text/xml; charset=utf-8", "application/soap+xml"])
 def test_a_partner_s_server_signs_out_over_soap(visitor: Visitor, content_type: str) -> None:
     visitor.world.biller["partners"][0]["saml"]["allow_unsigned_logout"] = False
@@ -649,6 +654,7 @@ def test_x11_bodies_are_bounded(visitor: Visitor) -> None:
     assert visitor.post(SLO, {"SAMLRequest": "x" * 300_000}).status_code == 413
 
 
+@pytest.mark.both_databases
 def test_c5_without_a_record_the_payer_is_told_and_nobody_answered(visitor: Visitor) -> None:
     visitor.remember("aquahawk")
     path = visitor.begin()
@@ -763,6 +769,7 @@ def test_l11_what_stays_open_makes_no_logout_partial(opened: Visitor) -> None:
     assert "You can close this page now" not in answer.text
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("body", [{"sid": "S-1"}, {"payer": "P-1001"}])
 def test_l11_the_api_names_what_stays_open(opened: Visitor, body: dict[str, str]) -> None:
     answer = call(opened, body).json
@@ -805,6 +812,7 @@ def call(visitor: Visitor, body: Any, *, calls: tuple[str, ...] = ("logouts",), 
     return visitor.post(f"/api/v1/portal/{biller}/logouts", json.dumps(body), type_="application/json", **headers)
 
 
+@pytest.mark.both_databases
 def test_the_portal_s_server_signs_a_session_out(visitor: Visitor) -> None:
     visitor.remember("aquahawk")
     answer = call(visitor, {"sid": "S-1"})
