@@ -25,7 +25,8 @@ from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.launch.tickets import Tickets
 from saml_bridge.flows.logout.end_session import RpInitiated
 from saml_bridge.flows.logout.sign_out import DEADLINE_SECONDS, SignOut
-from saml_bridge.flows.sign_on.oidc import Authorization, Hints, open_authorization
+from saml_bridge.flows.sign_on.hints import Hints
+from saml_bridge.flows.sign_on.oidc import Authorization, open_authorization
 from saml_bridge.flows.sign_on.saml import open_saml_sign_on
 from saml_bridge.flows.tokens.clients import Provider
 from saml_bridge.flows.tokens.token_endpoint import TokenExchange
@@ -57,7 +58,8 @@ from saml_bridge.web.partner.oidc import answer_error, answer_no_endpoint, creat
 from saml_bridge.web.partner.oidc_authorize import create_authorize_views
 from saml_bridge.web.partner.oidc_logout import create_oidc_logout_views
 from saml_bridge.web.partner.saml import create_saml_views
-from saml_bridge.web.payer.launch import create_launch_views, find_biller
+from saml_bridge.web.payer.answers import find_biller
+from saml_bridge.web.payer.launch import create_launch_views
 from saml_bridge.web.payer.logout import create_logout_views
 from saml_bridge.web.payer.pages import STATIC, build_pages, init_pages, render_error
 from saml_bridge.web.payer.rehearsal import create_rehearsal_views
@@ -136,8 +138,8 @@ def open_bridge(settings: Settings) -> Bridge:
             NO_SERVICES,
             find_secret=partner_secrets.find,
             call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS, connect=2), watcher=PartnerCallMetrics()).call,
-            hold_hint=hints.hold,
-            keep_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
+            save_hint=hints.save,
+            save_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
         ),
     )
     rollover = Rollover(

@@ -25,9 +25,9 @@ from saml_bridge.model.values import TraceId
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.oidc.logout_request import EndSession, read_end_session
 from saml_bridge.protocols.oidc.parameters import MAX_FORM_BYTES, check_form
-from saml_bridge.web.payer.launch import is_unseen, read_launch_request
 from saml_bridge.web.payer.logout_pages import LogoutAnswers, render_question
 from saml_bridge.web.payer.pages import is_from_here, prefer_languages
+from saml_bridge.web.visit import is_background, read_visit
 
 _METHODS: Final = ("GET", "POST")
 
@@ -46,7 +46,7 @@ def create_oidc_logout_views(rp_initiated: RpInitiated, launcher: Launcher, sour
             outcome = rp_initiated.receive(
                 biller,
                 _read_request,
-                read_launch_request(biller, "", trace_id).credentials,
+                read_visit(biller, trace_id).credentials,
                 sources.find(biller),
                 trace_id=trace_id,
             )
@@ -68,7 +68,7 @@ def create_oidc_logout_views(rp_initiated: RpInitiated, launcher: Launcher, sour
             outcome = rp_initiated.confirm(
                 biller,
                 request.form.get("token", ""),
-                read_launch_request(biller, "", trace_id).credentials,
+                read_visit(biller, trace_id).credentials,
                 sources.find(biller),
                 trace_id=trace_id,
             )
@@ -80,7 +80,7 @@ def create_oidc_logout_views(rp_initiated: RpInitiated, launcher: Launcher, sour
 
 
 def _refuse_unseen() -> None:
-    if is_unseen(request, methods=_METHODS):
+    if is_background(request, methods=_METHODS):
         raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
 
 

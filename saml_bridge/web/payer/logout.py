@@ -31,10 +31,10 @@ from saml_bridge.model.values import TraceId
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.oidc.parameters import FORM
 from saml_bridge.protocols.saml.bindings import Received, build_soap, receive_post, receive_redirect, receive_soap
-from saml_bridge.web.payer.launch import is_unseen, read_launch_request
 from saml_bridge.web.payer.logout_pages import LogoutAnswers, is_prefetch, render_progress, render_question
 from saml_bridge.web.payer.pages import is_from_here
 from saml_bridge.web.portal.api import BodyRefused, PortalGate, answer_problem
+from saml_bridge.web.visit import is_background, read_visit
 
 MAX_MESSAGE_BODY = 256 * 1024
 """A message of 64 KiB in base64, percent-encoded at worst."""
@@ -78,7 +78,7 @@ class _Edge:
         def take(trace_id: TraceId) -> Response:
             if is_prefetch():
                 raise LogoutUnasked("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
-            visitor = Visitor(read_launch_request(biller, "", trace_id).credentials, self._sources.find(biller))
+            visitor = Visitor(read_visit(biller, trace_id).credentials, self._sources.find(biller))
             outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), visitor, trace_id=trace_id)
             return self._answers.answer(biller, outcome)
 
@@ -88,13 +88,13 @@ class _Edge:
         """A payer's own sign-out; an address that another site leads to, or may, ends nothing by itself."""
 
         def take(trace_id: TraceId) -> Response:
-            if is_unseen(request, methods=("GET", "POST")):
+            if is_background(request, methods=("GET", "POST")):
                 raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
             if request.method == "POST" and not is_from_here(self._sign_out.base_url):
                 raise LogoutUnasked("posted by a page that is not ours", code="logout-foreign")
             if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
                 return self._confirm(biller)
-            credentials = read_launch_request(biller, "", trace_id).credentials
+            credentials = read_visit(biller, trace_id).credentials
             outcome = self._sign_out.sign_out_browser(
                 biller, credentials, self._sources.find(biller), trace_id=trace_id
             )
@@ -127,7 +127,7 @@ class _Edge:
 
     def end(self, biller: str, token: str) -> Response:
         def take(_: TraceId) -> Response:
-            if is_unseen(request):
+            if is_background(request):
                 raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
             return self._answers.answer(biller, self._sign_out.finish(biller, token))
 
