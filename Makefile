@@ -3,13 +3,15 @@ SHELL := /bin/bash
 # which Python makes .venv; left empty, tools/make-venv chooses
 PYTHON ?=
 VENV := .venv
+# every process of the tests would compile all modules again
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint type test bench lock translations clean
+.PHONY: help demo check lint type test test-quick bench lock translations clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,12 +32,16 @@ type: $(DEV)  ## static types
 test: $(DEV) system-packages  ## all tests, on SQLite and PostgreSQL, in a real browser
 	$(BIN)/pytest -n 3 --dist worksteal
 
+test-quick: $(DEV)  ## the tests without a browser and PostgreSQL, for the work between
+	$(BIN)/pytest -n 3 --dist worksteal -m "not browser and not postgresql"
+
 bench: $(DEV) system-packages  ## what a launch costs, in multiples of a raw RSA-2048 signature
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.introspection
 	$(BIN)/python -m tests.bench.portal
 	$(BIN)/python -m tests.bench.signed_link
 	$(BIN)/python -m tests.bench.oidc
+	$(BIN)/python -m tests.bench.commands
 
 lock: $(DEV)  ## resolve the newest versions into the lock files
 	$(PIP) install uv

@@ -30,6 +30,17 @@ DESKTOP = {"width": 1280, "height": 800}
 OpenContext = Callable[..., BrowserContext]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "browser: needs chromium, or is a walk through the whole demo; set by itself")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"chromium", "demo"} & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("e2e"):
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """One browser for the whole run; each test has contexts, that is profiles, of its own."""

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from saml_bridge.billers.checks.publication import Publication
-from saml_bridge.billers.file.load import load_file, resolve_metadata
+from saml_bridge.billers.file.load import load_file
+from saml_bridge.billers.file.resolve import resolve_metadata
 from saml_bridge.model.document import Biller, Link, Partner
 from saml_bridge.model.values import Sha256Hex
 

@@ -9,6 +9,7 @@ import pytest
 
 pytest_plugins = [
     "pytester",
+    "tests.built_once",  # first: what it replaces is imported by name
     "tests.clock",
     "tests.browser",
     "tests.databases",

@@ -1,4 +1,8 @@
-"""The databases of the tests: each test that asks for one runs on SQLite and on a real PostgreSQL.
+"""The databases of the tests: SQLite, and a real PostgreSQL for what meets SQL and for a path of each surface.
+
+SQL lies in `saml_bridge.storage` alone, so the tests of that room and of publishing run on both, and so does each test
+that is marked `both_databases`: one path of each of `SURFACES`, which the mark names, and what several processes or
+threads write at once. Everything else runs on SQLite alone, since it would prove the same statements again.
 
 `database_url` names a database with all tables and no rows; `database` is the same, open. A test that changes the
 tables themselves takes `own_database_url`, and one that makes them `empty_database_url`.
@@ -23,6 +27,50 @@ from flask import Flask
 from saml_bridge.storage.database import Base, Database, init_database, upgrade_database
 
 _NUMBERS = itertools.count(1)
+HERE = Path(__file__).parent
+BOTH = ["sqlite", "postgresql"]
+BOTH_OF = ("storage", "billers/test_registry.py", "billers/test_publishing.py")
+"""The folders and modules of which every test that asks for a database runs on both."""
+
+SURFACES = frozenset(
+    [
+        "doctor",
+        "init",
+        "launch",
+        "logout",
+        "oidc sign-on",
+        "portal API",
+        "publish",
+        "refresh",
+        "rehearsal",
+        "rollover",
+        "saml sign-on",
+        "ticket",
+        "token endpoint",
+    ]
+)
+"""Each has at least one path on PostgreSQL, marked `both_databases(NAME)`: `tests/test_databases.py` looks."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "both_databases(surface): runs on SQLite and on PostgreSQL; `surface` is the one that it walks"
+    )
+    config.addinivalue_line("markers", "postgresql: runs on PostgreSQL; set by itself")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run on both databases what meets SQL, by the rule of this module."""
+    asks = [name for name in ("empty_database_url", "database_url") if name in metafunc.fixturenames]
+    marked = metafunc.definition.get_closest_marker("both_databases") is not None
+    if marked and not asks:
+        raise pytest.UsageError(f"{metafunc.definition.nodeid} is marked both_databases and asks for no database")
+    path = metafunc.definition.path
+    chosen = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}  # a test may say it itself
+    if marked or any(path.is_relative_to(HERE / one) for one in BOTH_OF):
+        params = [pytest.param(one, marks=[pytest.mark.postgresql] * (one == "postgresql")) for one in BOTH]
+        for name in (one for one in asks if one not in chosen):
+            metafunc.parametrize(name, params, indirect=True)
 
 
 def make_app(url: str) -> Flask:
@@ -125,10 +173,14 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def _is_postgresql(request: pytest.FixtureRequest) -> bool:
+    return getattr(request, "param", "sqlite") == "postgresql"
+
+
+@pytest.fixture
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh database without tables."""
-    if request.param == "sqlite":
+    if not _is_postgresql(request):
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
     server: PostgresServer = request.getfixturevalue("postgres")
@@ -144,10 +196,10 @@ def own_database_url(empty_database_url: str) -> str:
     return empty_database_url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database with all tables and no rows."""
-    if request.param == "sqlite":
+    if not _is_postgresql(request):
         path = tmp_path / "test.db"
         shutil.copyfile(request.getfixturevalue("migrated_sqlite"), path)
         path.chmod(0o600)

@@ -23,7 +23,7 @@ from saml_bridge.app.wiring import Bridge, create_service
 from saml_bridge.protocols.oidc.grant import Grant
 from saml_bridge.storage.audit import Record, Search
 from saml_bridge.storage.database import find_database
-from tests.world import BASE_URL, BILLER, KEYS, World, make_settings
+from tests.world import BASE_URL, BILLER, KEYS, PublishedFiles, World, make_settings
 
 OTHER = "lakeside-power"
 ISSUER = f"{BASE_URL}/oidc/{BILLER}"
@@ -256,17 +256,25 @@ def copy_keys(certs: Path) -> None:
 
 
 @pytest.fixture
-def service(world: World, tmp_path: Path) -> Iterator[Service]:
+def service(world: World, tmp_path: Path, published_files: PublishedFiles) -> Iterator[Service]:
     copy_keys(tmp_path / "certs")
-    for biller in (BILLER, OTHER):
-        world.bridge.partner_secrets.add(biller, "iedr", SECRET, now=datetime.now(UTC))
+    url = world.settings.database_url
+    find_database(world.bridge.app).dispose()
+    is_published = published_files.restore("service", url)
+    if not is_published:
+        for biller in (BILLER, OTHER):
+            world.bridge.partner_secrets.add(biller, "iedr", SECRET, now=datetime.now(UTC))
     world.biller["partners"] += json.loads(json.dumps(PARTNERS))
     world.biller["mappings"].append(MAPPING)
     world.biller["links"] += json.loads(json.dumps(LINKS))
     other = json.loads(json.dumps(world.biller))
     other |= {"slug": OTHER, "name": "Lakeside Power", "partners": other["partners"][1:], "links": other["links"][1:]}
     world.document["billers"].append(other)
-    world.publish()
+    if not is_published:
+        world.publish()
+        find_database(world.bridge.app).dispose()
+        published_files.keep("service", url)
+    (tmp_path / "billers.yaml").write_text(json.dumps(world.document))
     made = Service(world, start(world))
     yield made
     find_database(made.bridge.app).dispose()

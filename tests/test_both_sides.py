@@ -12,7 +12,7 @@ import pytest
 
 from saml_bridge.billers.snapshot import Snapshot
 from saml_bridge.flows.launch.launch import check_biller, find_account
-from saml_bridge.flows.logout.saml_channel import SamlVoice
+from saml_bridge.flows.logout.saml_channel import SamlChannel
 from saml_bridge.mapping.callback_uri import describe_refusal, is_allowed
 from saml_bridge.mapping.fields import build_example, parse_session
 from saml_bridge.model.errors import BridgeError, ClientRefused
@@ -115,8 +115,8 @@ def test_an_account_is_never_told() -> None:
 def test_a_name_in_anothers_name_says_whose(qualifiers: tuple[str | None, str | None], words: str) -> None:
     nobody: Any = None
     metadata: Any = SimpleNamespace(entity_id="urn:sp")
-    voice = SamlVoice(nobody, metadata, "urn:us", nobody, "rsa-sha256")
-    told = voice.find_foreign_name(NameIdValue("4711", None, *qualifiers))
+    channel = SamlChannel(nobody, metadata, "urn:us", nobody, "rsa-sha256")
+    told = channel.find_foreign_name(NameIdValue("4711", None, *qualifiers))
     assert told.startswith(words)
     assert bool(told) == bool(words)
     assert "4711" not in told

@@ -15,7 +15,7 @@ from saml_bridge.app.settings import Settings
 from saml_bridge.billers.catalog.templates import list_templates
 from saml_bridge.billers.file.load import load_file
 from saml_bridge.billers.file.schemas import PROTOCOL_SCHEMAS
-from saml_bridge.cli.group import cli
+from saml_bridge.cli.main import cli
 from saml_bridge.mapping.fields import FIELDS, Field, build_example
 from saml_bridge.mapping.transforms import TRANSFORMS
 from saml_bridge.model.errors import ValueRefused

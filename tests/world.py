@@ -18,8 +18,8 @@ import pytest
 
 from saml_bridge.app.settings import Settings
 from saml_bridge.app.wiring import Bridge, open_bridge
+from saml_bridge.billers.publisher import Published
 from saml_bridge.billers.publishing import apply_plan, plan_file
-from saml_bridge.billers.registry import Published
 from saml_bridge.flows.launch.launch import LaunchRequest, Outcome
 from saml_bridge.flows.launch.visit import Visit
 from saml_bridge.mapping.fields import build_example
@@ -164,13 +164,13 @@ class World:
 
     def publish(self, bridge: Bridge | None = None) -> Published:
         """Publish the document, by another process's bridge if one is given."""
-        registry = (bridge or self.bridge).registry
+        publisher = (bridge or self.bridge).publisher
         path = self.folder / "billers.yaml"
         path.write_text(json.dumps(self.document))
         now = datetime.now(UTC)
-        planned = plan_file(registry, path, now=now)
+        planned = plan_file(publisher, path, now=now)
         return apply_plan(
-            registry,
+            publisher,
             planned,
             author="test",
             comment="",
@@ -192,13 +192,44 @@ class World:
         return self.bridge.launcher.launch(make_request(**changes), FileSource(path))
 
 
+class PublishedFiles:
+    """SQLite's files as a publication left them, by the fixture that published: the next test gets a copy."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def restore(self, name: str, database_url: str) -> bool:
+        """Put the file in its place, with every connection closed; False where there is none yet, or no SQLite."""
+        kept, path = self._folder / name, database_url.removeprefix("sqlite:///")
+        if path == database_url or not kept.exists():
+            return False
+        shutil.copyfile(kept, path)
+        return True
+
+    def keep(self, name: str, database_url: str) -> None:
+        """Keep the file, with every connection closed."""
+        path = database_url.removeprefix("sqlite:///")
+        if path != database_url:
+            shutil.copyfile(path, self._folder / name)
+
+
+@pytest.fixture(scope="session")
+def published_files(tmp_path_factory: pytest.TempPathFactory) -> PublishedFiles:
+    return PublishedFiles(tmp_path_factory.mktemp("published"))
+
+
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Any:
+def world(tmp_path: Path, database_url: str, published_files: PublishedFiles) -> Any:
     """An installation with `DOCUMENT` published."""
     settings = make_settings(tmp_path, database_url)
     (tmp_path / "sp.xml").write_bytes(sp_metadata())
+    is_published = published_files.restore("world", database_url)
     bridge = open_bridge(settings)
     made = World(tmp_path, settings, bridge, json.loads(json.dumps(DOCUMENT)))
-    made.publish()
+    if not is_published:
+        made.publish()
+        find_database(bridge.app).dispose()
+        published_files.keep("world", database_url)
+    (tmp_path / "billers.yaml").write_text(json.dumps(made.document))
     yield made
     find_database(bridge.app).dispose()

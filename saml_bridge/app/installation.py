@@ -1,12 +1,12 @@
-"""An installation on one machine: making what it needs, and saying what is wrong with it.
+"""An installation on one machine: its making, and its examination.
 
-Called by `saml-bridge init`, `saml-bridge doctor` and the demo.
+Owns: the secret, keys and tables of a new installation, its file modes, and the findings of `doctor`.
+Does not own: the wiring (`wiring`), the rules of a publication (`billers.checks`).
+Called by: `cli.service` (`saml-bridge init`, `saml-bridge doctor`) and `demo.start`.
 """
 
 from __future__ import annotations
 
-import getpass
-import os
 import secrets
 import socket
 import stat
@@ -19,9 +19,8 @@ from pathlib import Path
 from saml_bridge.app.session_sources import open_sources
 from saml_bridge.app.settings import PREFIX, SECRET_FILE, SQLITE, Settings, find_instance_dir
 from saml_bridge.app.wiring import Bridge, open_bridge
-from saml_bridge.billers.checks.publication import IndexedPartner
-from saml_bridge.billers.file.load import check_signer
-from saml_bridge.keys.jws import list_needed_keys
+from saml_bridge.billers.file.resolve import check_signer
+from saml_bridge.keys.biller_keys import list_needed_keys
 from saml_bridge.keys.ring import check_private, write_private
 from saml_bridge.model.document import Biller, KeyNames, TokenKeys
 from saml_bridge.model.errors import BillerUnknown, BridgeError, ConfigInvalid, FetchRefused, SettingsInvalid
@@ -33,6 +32,7 @@ from saml_bridge.network.key_sets import MAX_JWKS_BYTES
 from saml_bridge.portal.introspection_source import IntrospectionSource
 from saml_bridge.storage.database import check_schema, upgrade_database
 from saml_bridge.storage.metadata_fetches import SourceState
+from saml_bridge.storage.revisions import IndexedPartner
 
 DEFAULT_KEY = KeyNames().current
 TOKENS_KEY = TokenKeys().current
@@ -41,8 +41,9 @@ NOTE_AHEAD, WARN_AHEAD, URGENT_AHEAD = (timedelta(days=days) for days in (60, 30
 
 
 def initialise(environ: Mapping[str, str]) -> Iterator[str]:
-    """Make what is missing - secret, the keys for XML and for tokens, database tables - and say so, line by line.
+    """Makes the missing parts of an installation, and says so line by line.
 
+    The parts are the secret, the keys for XML and for tokens, and the database tables.
     Raises BridgeError for settings that cannot work, OSError for a folder that cannot be written.
     """
     secret = find_instance_dir(environ) / SECRET_FILE
@@ -89,22 +90,14 @@ def _list_open(settings: Settings) -> Iterator[tuple[Path, int]]:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
         except OSError:
-            continue  # not there yet, or not to be seen: whatever needs it says so
+            continue  # not there yet, or not to be seen: its reader says so
         if mode & 0o077:
             yield path, mode
 
 
 def _holds_keys_alone(folder: Path) -> bool:
-    """Whether a folder is for keys: one of the system's, such as /etc/ssl, must stay open."""
+    """Tells a folder that is for keys: one of the system's, such as /etc/ssl, must stay open."""
     return all(one.suffix == ".pem" or one.name == "README.md" or one.name[0] == "." for one in folder.iterdir())
-
-
-def name_operator() -> str:
-    """Who is at work, for the list of revisions: the system's user name, or `uid-N` for a user without one."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid-{os.getuid()}"
 
 
 def _make_secret(path: Path) -> bool:
@@ -136,7 +129,7 @@ def examine(bridge: Bridge, *, now: datetime, resolve: Resolve = socket.getaddri
     yield from problems
     if not problems:
         yield from _examine_named_keys(bridge)
-        for slug, finding in bridge.registry.check_installation():
+        for slug, finding in bridge.publisher.check_installation():
             yield replace(finding, where=f"{slug}: {finding.where}")
         yield from _examine_billers(bridge, now, _LookUps(bridge.settings, resolve))
         yield from _examine_sources(bridge, now)
@@ -246,7 +239,7 @@ def _examine_billers(bridge: Bridge, now: datetime, look_ups: _LookUps) -> Itera
     for slug in bridge.registry.list_billers():
         partners = {one.partner: one for one in bridge.registry.list_partners(slug)}
         try:
-            checked = bridge.registry.check_in_force(slug, now=now, find_address_fault=look_ups.find_fault)
+            checked = bridge.publisher.check_in_force(slug, now=now, find_address_fault=look_ups.find_fault)
         except (BillerUnknown, ConfigInvalid):
             pass  # that it cannot be read is said with its keys
         else:

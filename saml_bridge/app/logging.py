@@ -1,9 +1,10 @@
-"""The log: one line an event, JSON for machines or plain for a terminal, to the standard error stream.
+"""The log: one line an event to the standard error stream, as JSON or plain.
 
-Plain, the traceback of a fault follows in lines that are indented. Whatever a value holds, it ends no line and steers
-no terminal.
+JSON is for machines, plain is for a terminal. Plain, the traceback of a fault follows in lines that are indented.
+No value can end a line or steer a terminal.
 
-Owns: how events are written. No event carries a field's value, an assertion or a token; whoever logs sees to it.
+Owns: how events are written. Does not own: the content of events; each caller of the log keeps values of fields,
+assertions and tokens out of them. Called by: `wiring`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The built-in schedule: a thread of the service that looks after fetched metadata.
 
-Owns: the thread. Does not own: which metadata is due and that one process at a time does the work (`refreshing.py`).
-Started by `app.create_served_app` alone.
+Owns: the thread. Does not own: which metadata is due, and that one process at a time does the work
+(`billers.partner_metadata.refresh`). Called by: `wiring.create_served_app` alone.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ log = structlog.get_logger()
 
 
 class RefreshSchedule:
-    """Looks every so often for metadata that is due, in a thread that ends with the process.
+    """A thread that looks at intervals for metadata that is due.
 
-    Every process of the service has one; the lease lets one of them do the work. It logs one line a run and takes
-    nothing down with it, whatever happens.
+    It ends with the process. Every process of the service has one; the lease lets one of them do the work. It logs one
+    line a run, and none of its errors takes the service down.
     """
 
     def __init__(self, refresher: Refresher, *, every: timedelta, first: timedelta = timedelta(seconds=30)) -> None:

@@ -1,7 +1,8 @@
 """The session sources that the settings ask for.
 
-Owns: settings, or the file that they name, to a `SourceBook`. Does not own: the sources (`sessions/`), the demo's one.
-Called by `app.py` at the start, and by `installation.py` to find out whether the start would work.
+Owns: the way from settings, or the file that they name, to a `SourceBook`.
+Does not own: the sources (`portal`), the demo's own (`demo.source`).
+Called by: `wiring` at the start, and `installation` to find out if the start would work.
 """
 
 from __future__ import annotations

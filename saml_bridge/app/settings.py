@@ -1,6 +1,7 @@
 """Settings of the service, read from the environment variables `SAML_BRIDGE_*`.
 
-Owns: names, defaults and checks of the variables. Does not own: what is built from them (`app.py`).
+Owns: names, defaults and checks of the variables. Does not own: the objects that are built from them (`wiring`).
+Called by: `wiring`, `installation`, `session_sources`, `cli`, `demo`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from saml_bridge.keys.ring import check_private
@@ -18,9 +19,9 @@ from saml_bridge.keys.sealing import is_monotonous
 from saml_bridge.model.errors import KeyRefused, SettingsInvalid
 from saml_bridge.model.nearest import find_nearest
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.portal.introspection_client import ClientAuth
-from saml_bridge.portal.introspection_source import LONGEST_CACHE_SECONDS
-from saml_bridge.portal.open_source import AUTH_NEEDS, list_missing
+
+if TYPE_CHECKING:
+    from saml_bridge.portal.introspection_client import ClientAuth
 
 PREFIX = "SAML_BRIDGE_"
 SECRET_FILE = "secret.key"
@@ -45,14 +46,14 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A checked set of settings; each stands in the variable `SAML_BRIDGE_` + its name in capitals.
+    """A checked set of settings.
 
-    Paths are absolute; `base_url` has no slash at its end. `secret_key` signs cookies and keys pseudonyms;
-    `pairwise_secret` makes persistent name IDs and must never change, it is `secret_key` when unset, as is
-    `partner_secrets_key`, which seals what partners share with us. `key_passphrase`
-    opens encrypted keys, `fetch_allow` are the private networks that may be fetched from, `metadata_refresh_minutes` is
-    how often the service looks for metadata that is due (0: never). `session_sources` is the file with a session source
-    for each biller, in place of `session_source`.
+    Each stands in the variable `SAML_BRIDGE_` + its name in capitals. Paths are absolute; `base_url` has no slash at
+    its end. `secret_key` signs cookies and keys pseudonyms; `pairwise_secret` makes persistent name IDs and must never
+    change, it is `secret_key` when unset, as is `partner_secrets_key`, which seals what partners share with us.
+    `key_passphrase` opens encrypted keys, `fetch_allow` are the private networks that may be fetched from,
+    `metadata_refresh_minutes` is how often the service looks for metadata that is due (0: never). `session_sources` is
+    the file with a session source for each biller, in place of `session_source`.
     """
 
     base_url: str
@@ -116,7 +117,7 @@ def _list_given(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_environment(environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
-    """Warn of variables that look like settings and are none, most of them misspelt, and of guessable secrets."""
+    """Warns of unknown variables with our prefix, most of them misspelt, and of guessable secrets."""
     environ = os.environ if environ is None else environ
     known = {PREFIX + name.upper() for name in _READERS}
     unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
@@ -134,7 +135,10 @@ def _warn_of_unknown(name: str, known: Collection[str]) -> Finding:
 
 
 def allows_http_acs(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether plain http endpoints of partners are taken: for checks that need no other setting."""
+    """Tells a check that needs no other setting if plain http endpoints are taken.
+
+    Raises SettingsInvalid for a value that is neither 1 nor 0.
+    """
     raw = (os.environ if environ is None else environ).get(PREFIX + "ALLOW_HTTP_ACS")
     try:
         return _read_bool(raw) if raw else False
@@ -207,6 +211,8 @@ def _check_session_source(found: dict[str, Any]) -> Iterator[Finding]:
                 what = f"is not set, and {PREFIX}SESSION_SOURCE=jwt needs it"
                 yield _finding(name, _Refused(what, "Ask the portal's developers for it."))
     if source == "introspection":
+        from saml_bridge.portal.open_source import list_missing
+
         start = "introspection_"
         given = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
         for name, auth in list_missing(given):
@@ -330,6 +336,20 @@ def _read_choice(*allowed: str) -> Callable[[str], str]:
     return read
 
 
+def _read_auth(raw: str) -> str:
+    from saml_bridge.portal.open_source import (
+        AUTH_NEEDS,  # loads an HTTP client, which a check of metadata does without
+    )
+
+    return _read_choice(*AUTH_NEEDS)(raw)
+
+
+def _read_cache_seconds(raw: str) -> int:
+    from saml_bridge.portal.introspection_source import LONGEST_CACHE_SECONDS
+
+    return _read_number(0, LONGEST_CACHE_SECONDS)(raw)
+
+
 def _read_networks(raw: str) -> tuple[str, ...]:
     """Networks in which servers may be reached that a public address would not name; checked, as written."""
     parts = [part.strip() for part in raw.split(",") if part.strip()]
@@ -362,13 +382,13 @@ _READERS: dict[str, tuple[Callable[[str], Any], str | None]] = {
     "session_leeway_seconds": (_read_number(0, 300), "30"),
     "session_sources": (_read_path, None),
     "introspection_url": (str, None),
-    "introspection_auth": (_read_choice(*AUTH_NEEDS), None),
+    "introspection_auth": (_read_auth, None),
     "introspection_client_id": (str, None),
     "introspection_client_secret": (str, None),
     "introspection_token": (str, None),
     "introspection_client_cert": (_read_path, None),
     "introspection_ca_file": (_read_path, None),
-    "introspection_cache_seconds": (_read_number(0, LONGEST_CACHE_SECONDS), "0"),
+    "introspection_cache_seconds": (_read_cache_seconds, "0"),
     "introspection_connect_seconds": (_read_number(1, 30), "2"),
     "introspection_read_seconds": (_read_number(1, 30), "3"),
     "introspection_total_seconds": (_read_number(1, 60), "5"),

@@ -1,6 +1,10 @@
 """The wiring: the only place where objects are made and handed to each other.
 
-`open_bridge` makes what the command line and the web service share; `create_app` puts the web service on top.
+Owns: one function a room (storage, network, billers, portal, flows, web), and the bounds of time of each HTTP client.
+Does not own: the Flask application itself (`flask_app`), settings (`settings`).
+Called by: `cli`, `demo.start`, `installation`, and the web server (`create_served_app`).
+
+`open_bridge` makes the objects that command line and web service share; `create_app` puts the web service on top.
 """
 
 from __future__ import annotations
@@ -9,30 +13,34 @@ import gc
 import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
-from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from flask import Flask
 
+from saml_bridge.app.flask_app import make_flask, register_errors
 from saml_bridge.app.logging import set_up_logs
 from saml_bridge.app.schedule import RefreshSchedule
 from saml_bridge.app.session_sources import open_sources
 from saml_bridge.app.settings import Settings
+from saml_bridge.billers.checks.addresses import FindFault
 from saml_bridge.billers.partner_metadata.refresh import Refresher
+from saml_bridge.billers.publisher import Publisher
 from saml_bridge.billers.registry import Registry
+from saml_bridge.billers.snapshot import ServiceContext
 from saml_bridge.flows.key_rollover import Rollover
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.launch.tickets import Tickets
-from saml_bridge.flows.logout.end_session import RpInitiated
-from saml_bridge.flows.logout.sign_out import DEADLINE_SECONDS, SignOut
+from saml_bridge.flows.logout.end_session import RpInitiatedLogout
+from saml_bridge.flows.logout.server_calls import DEADLINE_SECONDS
+from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.flows.sign_on.hints import Hints
 from saml_bridge.flows.sign_on.oidc import Authorization, open_authorization
 from saml_bridge.flows.sign_on.saml import open_saml_sign_on
 from saml_bridge.flows.tokens.clients import Provider
 from saml_bridge.flows.tokens.token_endpoint import TokenExchange
 from saml_bridge.keys.ring import KeyRing
-from saml_bridge.model.error_logging import find_level
-from saml_bridge.model.errors import BridgeError, KeyRefused, NotFound
+from saml_bridge.model.errors import BridgeError, KeyRefused
 from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.network.client import AddressRule, Fetcher
 from saml_bridge.network.partner_calls import PartnerCalls
@@ -41,7 +49,7 @@ from saml_bridge.protocols.interface import NO_SERVICES
 from saml_bridge.protocols.saml.xml.libraries import check_libraries
 from saml_bridge.protocols.saml.xml.parse import load_schemas
 from saml_bridge.storage.audit import AuditTrail
-from saml_bridge.storage.database import check_schema, init_database
+from saml_bridge.storage.database import Database, check_schema, init_database
 from saml_bridge.storage.ended_sessions import EndedSessions
 from saml_bridge.storage.exchanges import Exchanges
 from saml_bridge.storage.grants import Grants
@@ -50,23 +58,20 @@ from saml_bridge.storage.partner_secrets import PartnerSecrets
 from saml_bridge.storage.partner_sessions import PartnerSessions
 from saml_bridge.storage.portal_keys import PortalKeys
 from saml_bridge.storage.rehearsals import Rehearsals
-from saml_bridge.web.faults import answer_as_refusal
-from saml_bridge.web.header_bounds import bound_headers
+from saml_bridge.storage.revisions import Revisions
 from saml_bridge.web.operations.endpoints import create_operation_views
 from saml_bridge.web.operations.metrics import PartnerCallMetrics, SourceMetrics
-from saml_bridge.web.partner.oidc import answer_error, answer_no_endpoint, create_oidc_views
+from saml_bridge.web.partner.oidc import create_oidc_views
 from saml_bridge.web.partner.oidc_authorize import create_authorize_views
 from saml_bridge.web.partner.oidc_logout import create_oidc_logout_views
 from saml_bridge.web.partner.saml import create_saml_views
-from saml_bridge.web.payer.answers import find_biller
 from saml_bridge.web.payer.launch import create_launch_views
 from saml_bridge.web.payer.logout import create_logout_views
-from saml_bridge.web.payer.pages import STATIC, build_pages, init_pages, render_error
+from saml_bridge.web.payer.pages import build_pages
 from saml_bridge.web.payer.rehearsal import create_rehearsal_views
-from saml_bridge.web.portal.api import PortalGate, answer_no_call, answer_problem, create_portal_views
+from saml_bridge.web.portal.api import PortalGate, create_portal_views
 
 log = structlog.get_logger()
-MAX_BODY_BYTES = 6 * 1024 * 1024
 METADATA_SECONDS = 60
 """For the whole of one fetch: a federation's file of 100 MB takes a while."""
 CLIENT_KEYS_SECONDS = 5
@@ -85,6 +90,7 @@ class Bridge:
     keys: KeyRing
     audit: AuditTrail
     registry: Registry
+    publisher: Publisher
     launcher: Launcher
     exchanges: Exchanges
     rollover: Rollover
@@ -99,108 +105,206 @@ class Bridge:
     authorization: Authorization
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The stores of one database."""
+
+    audit: AuditTrail
+    database: Database
+    ended_sessions: EndedSessions
+    exchanges: Exchanges
+    grants: Grants
+    partner_secrets: PartnerSecrets
+    partner_sessions: PartnerSessions
+    portal_keys: PortalKeys
+    refreshes: Refreshes
+    rehearsals: Rehearsals
+    revisions: Revisions
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The clients for other servers, each with the time that its caller can wait."""
+
+    client_keys: Fetcher
+    find_address_fault: FindFault
+    logout: Fetcher
+    metadata: Fetcher
+    partner_calls: PartnerCalls
+
+
+@dataclass(frozen=True, slots=True)
+class Billers:
+    """The configuration in force, and the fetching of its partners' metadata."""
+
+    publisher: Publisher
+    refresher: Refresher
+    registry: Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """The use cases."""
+
+    authorization: Authorization
+    launcher: Launcher
+    provider: Provider
+    rollover: Rollover
+    sign_out: SignOut
+
+
 def open_bridge(settings: Settings) -> Bridge:
-    """Wire the bridge. The database may still be without tables. Raises BridgeError for what cannot work."""
+    """Wires the bridge; the database may still be without tables.
+
+    Raises BridgeError: for settings, libraries or a database address that cannot work.
+    """
     check_libraries()
-    app = _make_flask(settings)
-    if settings.database_url.startswith("sqlite:///"):
-        settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = init_database(app, settings.database_url)
-    secret = settings.secret_key.encode()
-    keys = KeyRing(settings.certs_dir, settings.key_passphrase)
-    audit = AuditTrail(database, secret=secret)
-    partner_secrets = PartnerSecrets(database, key=settings.partner_secrets_key.encode())
-    registry = Registry(
-        database,
-        audit=audit,
-        find_key=keys.find,
-        find_published=keys.find_published,
-        has_secret=partner_secrets.has,
-        base_url=settings.base_url,
-        pairwise_secret=settings.pairwise_secret.encode(),
-        allow_http=settings.allow_http_acs,
-        find_address_fault=AddressRule(settings.fetch_allow, allow_http=settings.allow_http_acs).find_fault,
-        cache_size=settings.snapshot_cache,
-    )
-    partner_sessions = PartnerSessions(database, secret=secret)
-    exchanges, grants = Exchanges(database, secret=secret), Grants(database, secret=secret)
-    hints, ended_sessions = Hints(exchanges, os.urandom), EndedSessions(database, secret=secret)
-    launcher = Launcher(
-        registry=registry,
-        audit=audit,
-        ended_sessions=ended_sessions,
-        partner_sessions=partner_sessions,
-        base_url=settings.base_url,
-        secret=secret,
-        clock=lambda: datetime.now(UTC),
-        random_bytes=os.urandom,
-        services=replace(
-            NO_SERVICES,
-            find_secret=partner_secrets.find,
-            call=PartnerCalls(_make_fetcher(settings, CALL_SECONDS, connect=2), watcher=PartnerCallMetrics()).call,
-            save_hint=hints.save,
-            save_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
-        ),
-    )
-    rollover = Rollover(
-        registry=registry, launcher=launcher, rehearsals=Rehearsals(database, audit), find_key=keys.find
-    )
-    refreshes = Refreshes(database)
-    refresher = Refresher(
-        registry=registry,
-        refreshes=refreshes,
-        fetcher=_make_fetcher(settings, METADATA_SECONDS),
-        clock=lambda: datetime.now(UTC),
-        make_trace_id=lambda: make_trace_id(os.urandom),
-    )
-    sign_out = SignOut(
-        registry=registry,
-        audit=audit,
-        exchanges=exchanges,
-        ended_sessions=ended_sessions,
-        sessions=partner_sessions,
-        grants=grants,
-        fetcher=_make_fetcher(settings, DEADLINE_SECONDS),
-        base_url=settings.base_url,
-        clock=launcher.clock,
-        random_bytes=launcher.random_bytes,
-    )
-    provider = Provider(
-        registry,
-        exchanges=exchanges,
-        list_secrets=partner_secrets.list_valid,
-        fetcher=_make_fetcher(settings, CLIENT_KEYS_SECONDS),
-        base_url=settings.base_url,
-    )
+    app, keys = make_flask(settings), KeyRing(settings.certs_dir, settings.key_passphrase)
+    storage, network = _open_storage(app, settings), _open_network(settings)
+    billers = _open_billers(settings, keys, storage=storage, network=network)
+    flows = _open_flows(settings, keys, storage=storage, network=network, billers=billers)
     return Bridge(
         app=app,
         settings=settings,
         keys=keys,
-        audit=audit,
-        registry=registry,
-        launcher=launcher,
-        rollover=rollover,
-        refreshes=refreshes,
-        refresher=refresher,
-        exchanges=exchanges,
-        partner_sessions=partner_sessions,
-        sign_out=sign_out,
-        partner_secrets=partner_secrets,
-        portal_keys=PortalKeys(database, random_bytes=os.urandom),
-        grants=grants,
-        provider=provider,
-        authorization=open_authorization(launcher, exchanges, hints=hints, provider=provider, grants=grants),
+        audit=storage.audit,
+        registry=billers.registry,
+        publisher=billers.publisher,
+        launcher=flows.launcher,
+        rollover=flows.rollover,
+        refreshes=storage.refreshes,
+        refresher=billers.refresher,
+        exchanges=storage.exchanges,
+        partner_sessions=storage.partner_sessions,
+        sign_out=flows.sign_out,
+        partner_secrets=storage.partner_secrets,
+        portal_keys=storage.portal_keys,
+        grants=storage.grants,
+        provider=flows.provider,
+        authorization=flows.authorization,
     )
 
 
-def _make_flask(settings: Settings) -> Flask:
-    app = Flask("saml_bridge", static_folder="web/static", static_url_path=STATIC, template_folder="web/templates")
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.url_map.merge_slashes = False  # it redirects to whatever host the browser named
-    app.config["PREFERRED_URL_SCHEME"] = settings.base_url.partition(":")[0]
-    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    init_pages(app)
-    return app
+def _open_storage(app: Flask, settings: Settings) -> Storage:
+    if settings.database_url.startswith("sqlite:///"):
+        settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = init_database(app, settings.database_url)
+    secret = settings.secret_key.encode()
+    audit = AuditTrail(database, secret=secret)
+    return Storage(
+        audit=audit,
+        database=database,
+        ended_sessions=EndedSessions(database, secret=secret),
+        exchanges=Exchanges(database, secret=secret),
+        grants=Grants(database, secret=secret),
+        partner_secrets=PartnerSecrets(database, key=settings.partner_secrets_key.encode()),
+        partner_sessions=PartnerSessions(database, secret=secret),
+        portal_keys=PortalKeys(database, random_bytes=os.urandom),
+        refreshes=Refreshes(database),
+        rehearsals=Rehearsals(database, audit),
+        revisions=Revisions(database),
+    )
+
+
+def _open_network(settings: Settings) -> Network:
+    return Network(
+        client_keys=_make_fetcher(settings, CLIENT_KEYS_SECONDS),
+        find_address_fault=AddressRule(settings.fetch_allow, allow_http=settings.allow_http_acs).find_fault,
+        logout=_make_fetcher(settings, DEADLINE_SECONDS),
+        metadata=_make_fetcher(settings, METADATA_SECONDS),
+        partner_calls=PartnerCalls(_make_fetcher(settings, CALL_SECONDS, connect=2), watcher=PartnerCallMetrics()),
+    )
+
+
+def _open_billers(settings: Settings, keys: KeyRing, *, storage: Storage, network: Network) -> Billers:
+    service = ServiceContext(
+        find_key=keys.find,
+        find_published=keys.find_published,
+        has_secret=storage.partner_secrets.has,
+        base_url=settings.base_url,
+        pairwise_secret=settings.pairwise_secret.encode(),
+        allow_http=settings.allow_http_acs,
+    )
+    registry = Registry(storage.revisions, service, cache_size=settings.snapshot_cache)
+    publisher = Publisher(
+        registry,
+        storage.revisions,
+        service,
+        audit=storage.audit,
+        find_address_fault=network.find_address_fault,
+    )
+    refresher = Refresher(
+        publisher=publisher,
+        refreshes=storage.refreshes,
+        fetcher=network.metadata,
+        clock=lambda: datetime.now(UTC),
+        make_trace_id=lambda: make_trace_id(os.urandom),
+    )
+    return Billers(publisher=publisher, refresher=refresher, registry=registry)
+
+
+def _open_flows(settings: Settings, keys: KeyRing, *, storage: Storage, network: Network, billers: Billers) -> Flows:
+    registry, exchanges, grants = billers.registry, storage.exchanges, storage.grants
+    hints = Hints(exchanges, os.urandom)
+    launcher = _open_launcher(settings, storage=storage, network=network, registry=registry, hints=hints)
+    provider = Provider(
+        registry,
+        exchanges=exchanges,
+        list_secrets=storage.partner_secrets.list_valid,
+        fetcher=network.client_keys,
+        base_url=settings.base_url,
+    )
+    return Flows(
+        authorization=open_authorization(launcher, exchanges, hints=hints, provider=provider, grants=grants),
+        launcher=launcher,
+        provider=provider,
+        rollover=Rollover(
+            registry=registry,
+            publisher=billers.publisher,
+            launcher=launcher,
+            rehearsals=storage.rehearsals,
+            find_key=keys.find,
+        ),
+        sign_out=_open_sign_out(launcher, storage=storage, network=network, registry=registry),
+    )
+
+
+def _open_launcher(
+    settings: Settings, *, storage: Storage, network: Network, registry: Registry, hints: Hints
+) -> Launcher:
+    grants = storage.grants
+    return Launcher(
+        registry=registry,
+        audit=storage.audit,
+        ended_sessions=storage.ended_sessions,
+        partner_sessions=storage.partner_sessions,
+        base_url=settings.base_url,
+        secret=settings.secret_key.encode(),
+        clock=partial(datetime.now, UTC),
+        random_bytes=os.urandom,
+        services=replace(
+            NO_SERVICES,
+            find_secret=storage.partner_secrets.find,
+            call=network.partner_calls.call,
+            save_hint=hints.save,
+            save_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
+        ),
+    )
+
+
+def _open_sign_out(launcher: Launcher, *, storage: Storage, network: Network, registry: Registry) -> SignOut:
+    return SignOut(
+        registry=registry,
+        audit=storage.audit,
+        exchanges=storage.exchanges,
+        ended_sessions=storage.ended_sessions,
+        sessions=storage.partner_sessions,
+        grants=storage.grants,
+        fetcher=network.logout,
+        base_url=launcher.base_url,
+        clock=launcher.clock,
+        random_bytes=launcher.random_bytes,
+    )
 
 
 def _make_fetcher(settings: Settings, seconds: float, *, connect: float = 5) -> Fetcher:
@@ -213,42 +317,52 @@ def _make_fetcher(settings: Settings, seconds: float, *, connect: float = 5) -> 
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The web service, ready to be served. Raises BridgeError for settings, keys or a database that cannot work."""
+    """The web service, ready to be served.
+
+    Raises BridgeError: for settings, keys or a database that cannot work.
+    """
     return create_service(settings or Settings.from_env()).app
 
 
 def create_service(settings: Settings) -> Bridge:
-    """As `create_app`, with what is below the web service, too."""
+    """The web service with the bridge below it. Raises BridgeError, like `create_app`."""
     set_up_logs(settings.log_format)
     bridge = open_bridge(settings)
-    app = bridge.app
-    for finding in check_schema(app):
+    for finding in check_schema(bridge.app):
         raise BridgeError(f"{finding.message} {finding.fix}", code=finding.code)
     _load_keys(bridge)
-    sources, sign_on = _open_sources(bridge), open_saml_sign_on(bridge.launcher, bridge.exchanges)
-    tickets = Tickets(bridge.launcher, bridge.exchanges)
-    gate = PortalGate(bridge.portal_keys, bridge.launcher)
-    app.register_blueprint(create_launch_views(bridge.launcher, sources, tickets, bridge.exchanges))
-    app.register_blueprint(create_rehearsal_views(bridge.rollover, sources))
-    app.register_blueprint(create_saml_views(bridge.registry, settings.base_url, sign_on, sources))
-    app.register_blueprint(create_authorize_views(bridge.authorization, sources))
-    app.register_blueprint(create_logout_views(bridge.sign_out, bridge.launcher, sources, gate))
-    rp_initiated = RpInitiated(bridge.sign_out, secret=settings.secret_key.encode())
-    app.register_blueprint(create_oidc_logout_views(rp_initiated, bridge.launcher, sources))
-    app.register_blueprint(create_portal_views(gate, tickets, sources))
-    exchange = TokenExchange(bridge.provider, grants=bridge.grants, audit=bridge.audit, clock=bridge.launcher.clock)
-    app.register_blueprint(create_oidc_views(exchange, bridge.authorization, bridge.launcher))
-    app.register_blueprint(create_operation_views(app, settings.metrics_token, list_problems=sources.list_problems))
-    _register_errors(bridge)
+    _open_web(bridge, _open_portal(bridge))
+    register_errors(bridge.app, bridge.launcher, bridge.registry)
     load_schemas()
-    build_pages(app)
+    build_pages(bridge.app)
     return bridge
 
 
-def create_served_app() -> Flask:
-    """`create_app` for a process that does nothing else, with the schedule of metadata that is fetched.
+def _open_web(bridge: Bridge, sources: SourceBook) -> None:
+    """Registers the views of every room of the web."""
+    settings, launcher, exchanges = bridge.settings, bridge.launcher, bridge.exchanges
+    sign_on, tickets = open_saml_sign_on(launcher, exchanges), Tickets(launcher, exchanges)
+    gate = PortalGate(bridge.portal_keys, launcher)
+    rp_initiated = RpInitiatedLogout(bridge.sign_out, secret=settings.secret_key.encode())
+    exchange = TokenExchange(bridge.provider, grants=bridge.grants, audit=bridge.audit, clock=launcher.clock)
+    for views in (
+        create_launch_views(launcher, sources, tickets, exchanges),
+        create_rehearsal_views(bridge.rollover, sources),
+        create_saml_views(bridge.registry, settings.base_url, sign_on, sources),
+        create_authorize_views(bridge.authorization, sources),
+        create_logout_views(bridge.sign_out, launcher, sources, gate),
+        create_oidc_logout_views(rp_initiated, launcher, sources),
+        create_portal_views(gate, tickets, sources),
+        create_oidc_views(exchange, bridge.authorization, launcher),
+        create_operation_views(bridge.app, settings.metrics_token, list_problems=sources.list_problems),
+    ):
+        bridge.app.register_blueprint(views)
 
-    What was made at the start stays, so the garbage collector never looks at it again, and looks less often at all.
+
+def create_served_app() -> Flask:
+    """The web service for a process of its own, with the schedule of fetched metadata.
+
+    Objects of the start stay, so the garbage collector never looks at them again, and looks less often at all.
     """
     settings = Settings.from_env()
     bridge = create_service(settings)
@@ -262,9 +376,10 @@ def create_served_app() -> Flask:
 
 
 def _load_keys(bridge: Bridge) -> None:
-    """Every key is read at start. One that others can read stops the service; so does it when none can be used.
+    """Reads every key at the start.
 
-    Another one that cannot be used takes down nothing but the billers that sign with it.
+    A key that others can read stops the service; so does it when no key can be used. Another key that cannot be used
+    takes down only the billers that sign with it.
     """
     bridge.keys.check_modes()
     refusals = []
@@ -279,7 +394,7 @@ def _load_keys(bridge: Bridge) -> None:
         raise refusals[0]
 
 
-def _open_sources(bridge: Bridge) -> SourceBook:
+def _open_portal(bridge: Bridge) -> SourceBook:
     """The session source of each biller. Raises SettingsInvalid."""
     settings = bridge.settings
     if settings.session_source == "demo":
@@ -287,43 +402,3 @@ def _open_sources(bridge: Bridge) -> SourceBook:
 
         return SourceBook(mount_demo_portal(bridge.app, registry=bridge.registry, secret=settings.secret_key))
     return open_sources(settings, watcher=SourceMetrics())
-
-
-def _register_errors(bridge: Bridge) -> None:
-    """What becomes of errors that no view answers; an unexpected one ends as it does in a view (`web/faults.py`)."""
-
-    bridge.app.before_request(lambda: bound_headers(request.environ))
-
-    @bridge.app.errorhandler(BridgeError)
-    def answer_refusal(error: BridgeError) -> Response:
-        trace_id = make_trace_id(bridge.launcher.random_bytes)
-        log.log(find_level(error), "refused", trace_id=trace_id, code=error.code, detail=error.diagnosis())
-        if request.blueprint == "oidc":
-            return answer_error(error)
-        if request.path.startswith("/api/"):
-            return answer_problem(error, trace_id, explain=False)
-        return render_error(error, trace_id=trace_id)
-
-    @bridge.app.errorhandler(HTTPException)
-    def answer_http(error: HTTPException) -> Response | HTTPException:
-        if request.path.startswith("/api/"):
-            return answer_no_call(error, make_trace_id(bridge.launcher.random_bytes))
-        if request.path.startswith("/oidc/") and not request.path.endswith("/authorize"):
-            return answer_no_endpoint(error, make_trace_id(bridge.launcher.random_bytes))
-        if error.code != 404:
-            return error
-        return render_error(NotFound("no such address"))
-
-    @bridge.app.errorhandler(Exception)
-    def answer_fault(error: Exception) -> Response:
-        trace_id = make_trace_id(bridge.launcher.random_bytes)
-        biller = str((request.view_args or {}).get("biller", ""))
-        fault = answer_as_refusal(bridge.launcher, error, biller=biller, trace_id=trace_id)
-        if request.path.startswith("/api/"):
-            response = answer_problem(fault, trace_id, explain=False)
-        elif request.blueprint == "oidc":
-            response = answer_error(fault)
-        else:
-            response = render_error(fault, trace_id=trace_id, biller=find_biller(bridge.registry, biller))
-        response.headers["X-Trace-Id"] = trace_id
-        return response

@@ -16,12 +16,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from saml_bridge.billers.changes import Change, FindAcs, plan
+from saml_bridge.billers.changes import Change, plan
 from saml_bridge.billers.checks.publication import Publication
-from saml_bridge.billers.file.load import HASH_PREFIX, dump_biller, load_file, resolve_metadata
+from saml_bridge.billers.file.load import dump_biller, load_file
+from saml_bridge.billers.file.resolve import HASH_PREFIX, resolve_metadata
 from saml_bridge.billers.file.schemas import FiledBiller
 from saml_bridge.billers.partner_metadata.fetch import Fetches, SharedFetcher, fetch_metadata, find_address
-from saml_bridge.billers.registry import Published, Registry
+from saml_bridge.billers.partners.entry import FindAcs
+from saml_bridge.billers.publisher import Published, Publisher
+from saml_bridge.billers.registry import Registry
 from saml_bridge.model.document import Biller, Partner, SamlSettings
 from saml_bridge.model.errors import ConfigInvalid, FetchRefused, MetadataRefused, NotFound
 from saml_bridge.model.nearest import suggest
@@ -107,21 +110,21 @@ class PlannedFile:
         return tuple(one for one in self.risky if not one.is_accepted(accept))
 
 
-def plan_file(registry: Registry, path: Path, *, now: datetime, sources: Sources | None = None) -> PlannedFile:
+def plan_file(publisher: Publisher, path: Path, *, now: datetime, sources: Sources | None = None) -> PlannedFile:
     """Read a configuration file and compare it with what is in force. Changes nothing.
 
     Metadata paths are relative to the file. Where a partner names an address and no file, its metadata is fetched;
     without `sources` that is refused. Raises ConfigInvalid with every finding of the first step that refuses: the
     file's form, its metadata, the checks of what would be in force.
     """
-    document = load_file(path.read_bytes(), allow_http=registry.allow_http)
+    document = load_file(path.read_bytes(), allow_http=publisher.registry.allow_http)
     with ExitStack() as stack:
         if sources is not None:
             sources = replace(sources, fetcher=stack.enter_context(SharedFetcher(sources.fetcher)))
-        planning = _Planning(registry, path.parent, now, sources)
+        planning = _Planning(publisher.registry, path.parent, now, sources)
         planned = tuple(planning.plan(filed) for filed in document.billers)
     said = {(finding.code, finding.message) for finding in document.findings}
-    checked = registry.check([one.publication for one in planned], now=now)
+    checked = publisher.check([one.publication for one in planned], now=now)
     more = (one for one in checked if one.refuses or (one.code, one.message) not in said)
     findings = (*document.findings, *planning.findings, *more)
     if any(finding.refuses for finding in findings):
@@ -129,10 +132,10 @@ def plan_file(registry: Registry, path: Path, *, now: datetime, sources: Sources
     return PlannedFile(planned, findings)
 
 
-def judge_plan(registry: Registry, planned: PlannedFile, *, accept: Collection[str] = ()) -> tuple[Finding, ...]:
+def judge_plan(publisher: Publisher, planned: PlannedFile, *, accept: Collection[str] = ()) -> tuple[Finding, ...]:
     """Everything for which `apply_plan` would refuse the plan now, with the same `accept`; empty: it would not."""
     publications = [one.publication for one in planned.billers]
-    return (*_check_accepted(planned, accept), *registry.find_conflicts(publications))
+    return (*_check_accepted(planned, accept), *publisher.find_conflicts(publications))
 
 
 def _check_accepted(planned: PlannedFile, accept: Collection[str]) -> Iterator[Finding]:
@@ -151,7 +154,7 @@ def _check_accepted(planned: PlannedFile, accept: Collection[str]) -> Iterator[F
 
 
 def apply_plan(
-    registry: Registry,
+    publisher: Publisher,
     planned: PlannedFile,
     *,
     author: str,
@@ -171,7 +174,7 @@ def apply_plan(
         code = RISKY if kind is Kind.METADATA_REFUSED else ""
         detail = "; ".join(risky.lines)
         entry = Entry(kind, now, trace_id, risky.biller, partner=risky.partner, code=code, detail=detail, actor=author)
-        registry.audit.record(entry)
+        publisher.audit.record(entry)
 
     findings = tuple(_check_accepted(planned, accept))
     if findings:
@@ -179,7 +182,7 @@ def apply_plan(
             record(Kind.METADATA_REFUSED, one)
         raise ConfigInvalid("risky changes of metadata were not accepted", code=findings[0].code, findings=findings)
     changes = [one.publication for one in planned.billers]
-    published = registry.publish(changes, author=author, comment=comment, now=now, trace_id=trace_id)
+    published = publisher.publish(changes, author=author, comment=comment, now=now, trace_id=trace_id)
     for one in planned.risky:
         record(Kind.METADATA_ACCEPTED, one)
     return published

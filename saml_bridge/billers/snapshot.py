@@ -1,19 +1,23 @@
 """One revision as launches read it: frozen, and compiled as far as it was asked for.
 
-Owns: what of a document is compiled, and when. Does not own: how (`mapping.py`, `conditions.py`, `protocols.py`),
-and for how long a snapshot is the one in force (the registry, and the fence of the launch's record).
+Owns: which parts of a document are compiled, and when. Does not own: how (`mapping.rules`, `mapping.conditions`,
+`protocols.index`), and how long a snapshot is the one in force (`registry`, and the fence of the launch's record).
+Called by: `flows`, `web`, `own_metadata`, which get it from `registry`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import RLock
+from urllib.parse import urlsplit
 
 from saml_bridge.billers.checks.publication import FindKey, FindPublished
-from saml_bridge.keys.jws import find_kid, list_needed_keys, list_token_keys
+from saml_bridge.keys.biller_keys import list_needed_keys, list_token_keys
+from saml_bridge.keys.jws import find_kid
 from saml_bridge.keys.signing_key import PublishedKey, SigningKey
-from saml_bridge.mapping.callback_uri import CallbackTemplate, compile_callback, describe_refusal, is_allowed
+from saml_bridge.mapping.callback_uri import CallbackTemplate, compile_callback, describe_refusal, is_allowed, origin_of
 from saml_bridge.mapping.conditions import Test, compile_condition
 from saml_bridge.mapping.rules import CompiledMapping, compile_mapping
 from saml_bridge.model.comparisons import compare
@@ -29,18 +33,47 @@ from saml_bridge.model.errors import (
     PartnerUnusable,
 )
 from saml_bridge.model.fixes import find_fix
-from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSession, Severity
+from saml_bridge.model.values import (
+    Attribute,
+    Finding,
+    JsonObject,
+    PortalSession,
+    Severity,
+)
 from saml_bridge.protocols.index import PROTOCOLS
-from saml_bridge.protocols.interface import NO_OVERRIDES, Overrides, PartnerContext, Receiver
+from saml_bridge.protocols.interface import (
+    NO_OVERRIDES,
+    Overrides,
+    PartnerContext,
+    Receiver,
+)
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.receiver import SamlReceiver
 from saml_bridge.protocols.saml.response import CompiledPartner
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceContext:
+    """The keys, addresses and secrets of this service, against which every biller's document is read.
+
+    `find_key` gives a key of the key ring by its name or raises KeyRefused. `find_published` gives the public part of
+    one whose private key may be locked. `has_secret` tells whether a biller (slug) has a secret of a name.
+    `allow_http` allows http URLs.
+    """
+
+    find_key: FindKey
+    find_published: FindPublished
+    base_url: str
+    pairwise_secret: bytes
+    has_secret: Callable[[str, str], bool]
+    allow_http: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """A link with all that a launch through it needs, compiled. `is_visible` is None when the link is always shown,
-    `callback` when the link has no callback URI.
+    """A link with everything that a launch through it needs, compiled.
+
+    `is_visible` is None when the link is always shown, `callback` when the link has no callback URI.
     """
 
     link: Link
@@ -52,7 +85,7 @@ class Route:
 
     @property
     def response(self) -> CompiledPartner:
-        """What makes responses for a SAML partner. Raises TypeError for another, which is the caller's mistake."""
+        """The maker of responses for a SAML partner. Raises TypeError for another, which is the caller's mistake."""
         if not isinstance(self.receiver, SamlReceiver):
             raise TypeError(f"{self.partner.slug} speaks {self.partner.protocol}, not SAML")
         return self.receiver.response
@@ -75,21 +108,22 @@ class Route:
             raise LaunchRefused(detail, code="callback-not-allowed")
         return callback, self.mapping.evaluate(session, account)
 
+    def find_origins(self, location: str, callback: str | None) -> tuple[str, ...]:
+        """The origins that the browser may go to from `location` on: the partner's, and the callback's on the web."""
+        is_web = callback is not None and urlsplit(callback).scheme in ("http", "https")
+        return find_origins(location, self.partner.origins, origin_of(callback) if is_web and callback else None)
+
 
 class Snapshot:
     """One biller's revision. Safe to share between threads: each part is compiled by the first that asks for it."""
 
     __slots__ = (
-        "_base_url",
         "_entities",
-        "_find_key",
-        "_find_published",
-        "_has_secret",
         "_lock",
         "_read_metadata",
         "_receivers",
         "_routes",
-        "_secret",
+        "_service",
         "biller",
         "issuer",
         "revision",
@@ -101,22 +135,14 @@ class Snapshot:
         biller: Biller,
         revision: int,
         issuer: str,
-        find_key: FindKey,
-        find_published: FindPublished,
+        service: ServiceContext,
         read_metadata: Callable[[SamlSettings], SpMetadata],
-        pairwise_secret: bytes,
-        base_url: str,
-        has_secret: Callable[[str, str], bool],
     ) -> None:
         self.biller = biller
         self.revision = revision
         self.issuer = issuer
-        self._find_key = find_key
-        self._find_published = find_published
+        self._service = service
         self._read_metadata = read_metadata
-        self._secret = pairwise_secret
-        self._base_url = base_url
-        self._has_secret = has_secret
         self._routes: dict[tuple[str, Overrides], Route] = {}
         self._receivers: dict[tuple[str, Overrides], Receiver] = {}
         self._entities: dict[str, tuple[Partner, SpMetadata]] | None = None
@@ -125,26 +151,26 @@ class Snapshot:
     @property
     def key(self) -> SigningKey:
         """The current key, which signs for this biller where no partner asks for another. Raises KeyRefused."""
-        return self._find_key(self.biller.idp.keys.current)
+        return self._service.find_key(self.biller.idp.keys.current)
 
     def find_published_keys(self) -> tuple[PublishedKey, ...]:
         """Every key that our metadata holds: current, next, previous.
 
         Their certificates are enough. Raises KeyRefused if one cannot be read.
         """
-        return tuple(self._find_published(name) for name in self.biller.idp.keys.published)
+        return tuple(self._service.find_published(name) for name in self.biller.idp.keys.published)
 
     def find_token_keys(self) -> tuple[PublishedKey, ...]:
         """Every key that the biller's JWKS publishes: those of `tokens.keys`, and those that its partners name.
 
-        Their certificates are enough. None is there twice under two names, and what no partner needs may be missing.
+        Their certificates are enough. A key with two names is listed once. A key that no partner needs may be missing.
         Raises KeyRefused if another cannot be read.
         """
         needed = list_needed_keys(self.biller)
         found: dict[str, PublishedKey] = {}
         for name in list_token_keys(self.biller):
             try:
-                key = self._find_published(name)
+                key = self._service.find_published(name)
                 found.setdefault(find_kid(key), key)
             except KeyRefused:
                 if name in needed:
@@ -163,21 +189,21 @@ class Snapshot:
         return (partner.saml.our_entity_id if partner.speaks_saml else None) or self.issuer
 
     def find_context(self, partner: Partner, overrides: Overrides = NO_OVERRIDES) -> PartnerContext:
-        """What a partner of this biller is compiled from."""
+        """Everything that a partner of this biller is compiled from."""
         return PartnerContext(
             biller=self.biller,
             partner=partner,
-            base_url=self._base_url,
+            base_url=self._service.base_url,
             saml_issuer=self.find_issuer(partner),
-            find_key=self._find_key,
+            find_key=self._service.find_key,
             read_metadata=self._read_metadata,
-            has_secret=lambda name: self._has_secret(self.biller.slug, name),
-            pairwise_secret=self._secret,
+            has_secret=lambda name: self._service.has_secret(self.biller.slug, name),
+            pairwise_secret=self._service.pairwise_secret,
             overrides=overrides,
         )
 
     def find_receiver(self, partner: Partner, overrides: Overrides = NO_OVERRIDES) -> Receiver:
-        """The partner, compiled; links to one partner share it. Raises what the protocol's `compile` does."""
+        """The partner, compiled; links to one partner share it. Raises as the protocol's `compile` does."""
         place = partner.slug, overrides
         with self._lock:
             if place not in self._receivers:
@@ -185,7 +211,7 @@ class Snapshot:
             return self._receivers[place]
 
     def find_route(self, link: str, overrides: Overrides = NO_OVERRIDES) -> Route:
-        """What a launch through a link of this biller needs.
+        """The link, its partner and its mapping, compiled for a launch.
 
         Raises LinkUnknown, LinkDisabled; PartnerUnusable with findings when something of it cannot be compiled.
         """
@@ -252,3 +278,10 @@ class Snapshot:
 def _fold(entity_id: str) -> str:
     """What is left of a name when case, white space around it, its scheme and a slash at the end do not matter."""
     return entity_id.strip().casefold().removeprefix("https://").removeprefix("http://").rstrip("/")
+
+
+@lru_cache(maxsize=4096)
+def find_origins(action: str, declared: tuple[str, ...], callback: str | None = None) -> tuple[str, ...]:
+    """The origins that the browser may go to: of the form's target, and those that the partner declared."""
+    origins = [origin_of(action), *declared, *([] if callback is None else [callback])]
+    return tuple(dict.fromkeys(origins))

@@ -1,6 +1,6 @@
 """`python -m saml_bridge.cli`, where the `saml-bridge` program is not on the path."""
 
-from saml_bridge.cli import main
+from saml_bridge.cli.main import main
 
 if __name__ == "__main__":
     main()

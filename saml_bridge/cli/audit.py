@@ -1,35 +1,26 @@
-"""Commands about the audit trail."""
+"""Commands about the audit trail.
+
+Owns: what is searched by, and the words where nothing is found. Does not own: how records look (`show_audit`).
+"""
 
 from __future__ import annotations
 
 import difflib
-import json
-import re
-import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.cells import cell_len
-from rich.markup import escape
 
-from saml_bridge.app.wiring import Bridge
-from saml_bridge.cli.group import Instant, cli, opened
-from saml_bridge.cli.terminal import find_width, make_console, make_table
-from saml_bridge.model.fixes import list_codes, split_reason
+from saml_bridge.cli.opening import opened
+from saml_bridge.cli.parameters import Instant
 from saml_bridge.model.values import clean
-from saml_bridge.storage.audit import PSEUDONYM_DIGITS, Entry, Kind, Record, Search
-from saml_bridge.storage.audit import Outcome as AuditOutcome
 
-_KINDS: Final = sorted({":".join(kind.split(":")[:parts]) for kind in Kind for parts in (1, 2, 3)})
-"""Every kind and every start of one."""
+if TYPE_CHECKING:
+    from saml_bridge.app.wiring import Bridge
+    from saml_bridge.storage.audit import Search
 
-_UNBROKEN: Final = ("time", "trace ID", "code")
-_SHORT: Final = 10
-"""Of a pseudonym, where there is no place for all of it."""
-
-_PSEUDONYM: Final = re.compile(rf"[0-9a-f]{{{PSEUDONYM_DIGITS}}}")
+OUTCOMES: Final = ("done", "refused")
+"""The outcomes of `storage.audit`, which is not loaded for help; a test compares them."""
 
 
 class KindOrStart(click.ParamType[str]):
@@ -38,13 +29,22 @@ class KindOrStart(click.ParamType[str]):
     name = "KIND"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value not in _KINDS:
-            nearest = _suggest(str(value), _KINDS) or "they are listed as source:subject:action, like payer:launch"
+        """The kind, or the start of one. Raises click.BadParameter."""
+        kinds = _list_kinds()
+        if value not in kinds:
+            nearest = _suggest(str(value), kinds) or "they are listed as source:subject:action, like payer:launch"
             self.fail(f"there is no kind {str(value)!r}; {nearest}", param, ctx)
         return str(value)
 
 
-@cli.group()
+def _list_kinds() -> list[str]:
+    """Every kind and every start of one."""
+    from saml_bridge.storage.audit import Kind
+
+    return sorted({":".join(kind.split(":")[:parts]) for kind in Kind for parts in (1, 2, 3)})
+
+
+@click.group()
 def audit() -> None:
     """Ask who was sent where, who was refused, who published what."""
 
@@ -56,7 +56,7 @@ def audit() -> None:
 @click.option("--link", default=None)
 @click.option("--partner", default=None)
 @click.option("--kind", type=KindOrStart(), default=None, help="For example payer:launch, or payer:launch:refused.")
-@click.option("--outcome", type=click.Choice([one.value for one in AuditOutcome]), default=None)
+@click.option("--outcome", type=click.Choice(OUTCOMES), default=None)
 @click.option("--code", default=None, help="For example mapping-required.")
 @click.option("--payer", default=None, help="A payer's ID, in clear; needs --biller.")
 @click.option("--account", default=None, help="An account number, in clear; needs --biller.")
@@ -70,23 +70,27 @@ def audit_list(as_json: bool, outcome: str | None, **wanted: Any) -> None:
         raise click.UsageError("--payer and --account need --biller: their pseudonyms differ from biller to biller.")
     if wanted["trace_id"]:
         wanted["trace_id"] = wanted["trace_id"].strip().upper()
-    search = Search(outcome=None if outcome is None else AuditOutcome(outcome), **wanted)
+    from saml_bridge.cli.show_audit import show_all, show_as_json, show_whole
+    from saml_bridge.storage.audit import Outcome, Search
+
+    search = Search(outcome=None if outcome is None else Outcome(outcome), **wanted)
     with opened() as bridge:
         records = bridge.audit.search(search)
         missed = "" if records else _explain_nothing(bridge, search)
     if missed:
         click.echo(clean(missed), err=as_json)
     elif as_json:
-        for record in records:
-            click.echo(json.dumps(_record_as_json(record)))
+        show_as_json(records)
     elif search.trace_id or search.message_id:
-        click.echo("\n\n".join(_show_whole(record.entry) for record in records))
+        show_whole(records)
     else:
-        _show_records(records)
+        show_all(records)
 
 
 def _explain_nothing(bridge: Bridge, search: Search) -> str:
-    """Why nothing was found, as far as it can be told, with what was meant."""
+    """The reasons why nothing was found, as far as they can be told, with the names that were meant."""
+    from saml_bridge.model.fixes import list_codes
+
     said = ["No record matches."]
     if search.trace_id:
         said = [f"No record has the trace ID {search.trace_id}."]
@@ -107,96 +111,3 @@ def _complain(what: str, name: str, known: Sequence[str]) -> str:
 def _suggest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else ""
-
-
-# One record as a block
-
-
-def _show_whole(entry: Entry) -> str:
-    reason, fixes = split_reason(entry.code, entry.detail) if entry.code else (entry.detail, ())
-    fields = [(name, value) for name, value in _describe(entry, short=False) if name != "kind"]
-    fields += [("reason", reason), *(("fix", fix) for fix in fixes)]
-    lines = [entry.kind.value]
-    width = max(find_width(), 40)
-    for name, value in fields:
-        if value:
-            lines.append(_wrap(clean(value), width=width, first=f"  {name:13}", rest=" " * 15))
-    return "\n".join(lines)
-
-
-# Many records
-
-
-def _show_records(records: Iterable[Record]) -> None:
-    """A table where it fits the terminal; else some lines for each record."""
-    entries = [record.entry for record in records]
-    rows = [{name: clean(value) for name, value in _describe(entry, short=True)} for entry in entries]
-    names = [name for name in rows[0] if any(row[name] for row in rows)]
-    widths = [max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in names]
-    width = find_width()
-    if sum(widths) + 2 * (len(names) - 1) > width:
-        click.echo("\n".join(_show_shortly(entry, row, width) for entry, row in zip(entries, rows, strict=True)))
-        return
-    table = make_table(*names)
-    for column in table.columns:
-        column.no_wrap = column.header in _UNBROKEN
-    for row in rows:
-        table.add_row(*(escape(row[name]) for name in names))
-    make_console().print(table, width=width)
-    for entry in entries:
-        if entry.detail:
-            click.echo(f"{entry.trace_id}: {clean(entry.detail)}")
-
-
-def _show_shortly(entry: Entry, row: dict[str, str], width: int) -> str:
-    head = "  ".join(row[name] for name in ("time", "trace ID", "kind"))
-    said = [row["code"]] if row["code"] else []
-    if said and cell_len(head) + 2 + len(said[0]) <= width:
-        head += "  " + said.pop()
-    said.append(row["biller"])
-    said += [f"{name} {value}" for name, value in list(row.items())[4:] if value and name != "code"]
-    lines = [head, ", ".join(said), clean(entry.detail)]
-    return "\n".join([head, *(_wrap(line, width=width, first="  ", rest="  ") for line in lines[1:] if line)])
-
-
-def _describe(entry: Entry, *, short: bool) -> list[tuple[str, str]]:
-    """Every column with its text, empty where the record has nothing."""
-    is_hidden = _PSEUDONYM.fullmatch(entry.actor or "") is not None
-    said: list[tuple[str, str | int | None]] = [
-        ("time", entry.at.strftime("%Y-%m-%d %H:%M:%S" if short else "%Y-%m-%d %H:%M:%S UTC")),
-        ("trace ID", entry.trace_id),
-        ("kind", entry.kind.value),
-        ("biller", entry.biller),
-        ("link", entry.link),
-        ("partner", entry.partner),
-        ("revision", entry.revision),
-        ("key", entry.key),
-        ("payer", _shorten(entry.payer) if short else entry.payer),
-        ("account", _shorten(entry.account) if short else entry.account),
-        ("actor", _shorten(entry.actor) if short and is_hidden else entry.actor),
-        *([] if short else [("response ID", entry.response_id), ("assertion ID", entry.assertion_id)]),
-        ("code", entry.code),
-    ]
-    return [(name, "" if value is None else str(value)) for name, value in said]
-
-
-def _wrap(text: str, *, width: int, first: str, rest: str) -> str:
-    return textwrap.fill(
-        text,
-        width=width,
-        initial_indent=first,
-        subsequent_indent=rest,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _shorten(pseudonym: str | None) -> str | None:
-    return pseudonym and pseudonym[:_SHORT]
-
-
-def _record_as_json(record: Record) -> dict[str, Any]:
-    entry = record.entry
-    fixes = split_reason(entry.code, entry.detail)[1] if entry.code else ()
-    more = {"at": entry.at.isoformat(), "outcome": entry.outcome, "fix": " ".join(fixes)}
-    return {"number": record.number, **asdict(entry), **more}

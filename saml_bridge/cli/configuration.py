@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from saml_bridge.app.installation import name_operator
-from saml_bridge.billers.publishing import PlannedFile, apply_plan, export_biller, judge_plan, plan_file
-from saml_bridge.cli.group import FILE, cli, find_sources, now, opened, show_published
+from saml_bridge.app.operator import name_operator
+from saml_bridge.cli.opening import find_sources, now, opened, show_published
+from saml_bridge.cli.parameters import FILE
 from saml_bridge.cli.terminal import show_finding
 from saml_bridge.model.errors import ConfigInvalid
 from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Finding, clean
 
+if TYPE_CHECKING:
+    from saml_bridge.billers.publishing import PlannedFile
+
 SAID_BY_PLAN = "certificate-"
-"""How the codes of findings begin that 'apply' does not repeat: these keys work all the same."""
+"""The start of the codes that 'apply' does not repeat: these keys work all the same."""
 
 ACCEPT = click.option(
     "--accept-metadata",
@@ -27,7 +31,7 @@ ACCEPT = click.option(
 )
 
 
-@cli.command()
+@click.command()
 @click.argument("file", type=FILE)
 @ACCEPT
 def plan(file: Path, accepted: tuple[str, ...]) -> None:
@@ -35,15 +39,17 @@ def plan(file: Path, accepted: tuple[str, ...]) -> None:
 
     Exit code 1 when 'apply' of the same file, with the same --accept-metadata, would refuse it.
     """
+    from saml_bridge.billers.publishing import judge_plan, plan_file
+
     with opened() as bridge:
-        planned = plan_file(bridge.registry, file, now=now(), sources=find_sources(bridge))
+        planned = plan_file(bridge.publisher, file, now=now(), sources=find_sources(bridge))
         _show_plan(planned, planned.findings)
-        refusals = judge_plan(bridge.registry, planned, accept=accepted)
+        refusals = judge_plan(bridge.publisher, planned, accept=accepted)
         if refusals:
             raise ConfigInvalid(f"{file} cannot be applied", findings=refusals)
 
 
-@cli.command()
+@click.command()
 @click.argument("file", type=FILE)
 @click.option("--comment", default="", help="Why, for the list of revisions.")
 @click.option("--author", default=None, help="Who publishes; default: the system's user name.")
@@ -53,15 +59,17 @@ def apply(file: Path, comment: str, author: str | None, accepted: tuple[str, ...
 
     A change of a partner's metadata that an attacker could want is refused unless --accept-metadata names the partner.
     """
+    from saml_bridge.billers.publishing import apply_plan, plan_file
+
     with opened() as bridge:
-        planned = plan_file(bridge.registry, file, now=now(), sources=find_sources(bridge))
+        planned = plan_file(bridge.publisher, file, now=now(), sources=find_sources(bridge))
         said = [one for one in planned.findings if one.code.startswith(SAID_BY_PLAN)]
         _show_plan(planned, [one for one in planned.findings if one not in said])
         if said:
             click.echo(f"{len(said)} more about partners' certificates: 'saml-bridge plan {file}' says it.")
         trace_id = make_trace_id(bridge.launcher.random_bytes)
         published = apply_plan(
-            bridge.registry,
+            bridge.publisher,
             planned,
             author=author or name_operator(),
             comment=comment,
@@ -72,11 +80,13 @@ def apply(file: Path, comment: str, author: str | None, accepted: tuple[str, ...
         show_published(published)
 
 
-@cli.command()
+@click.command()
 @click.argument("biller")
 @click.option("--revision", type=click.IntRange(1), default=None, help="Default: the one in force.")
 def export(biller: str, revision: int | None) -> None:
     """Print a biller's configuration as a file that 'apply' takes."""
+    from saml_bridge.billers.publishing import export_biller
+
     with opened() as bridge:
         click.echo(export_biller(bridge.registry, biller, revision=revision), nl=False)
 

@@ -1,32 +1,38 @@
-"""Commands about signing keys and their rollover."""
+"""Commands about signing keys and their rollover.
+
+Owns: their arguments, and the questions before a risky step. Does not own: the steps (`flows.key_rollover`).
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from saml_bridge.app.installation import DEFAULT_KEY, name_operator
-from saml_bridge.app.wiring import Bridge
-from saml_bridge.cli.group import FILE, cli, now, opened, show_error, show_published
-from saml_bridge.cli.show_keys import build_json as build_board_json
-from saml_bridge.cli.show_keys import describe_kind, show_board, show_ring
-from saml_bridge.cli.terminal import show_finding
-from saml_bridge.flows.key_rollover import METADATA_KEPT, KeyUse, RolloverRefused, merge_changes
-from saml_bridge.flows.key_rollover import Change as KeyChange
-from saml_bridge.keys.ring import KeyKind
+from saml_bridge.app.operator import name_operator
+from saml_bridge.cli.opening import now, opened, show_published
+from saml_bridge.cli.parameters import FILE
+from saml_bridge.cli.terminal import show_error, show_finding
+from saml_bridge.model.document import KeyNames
 from saml_bridge.model.errors import BridgeError
 from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.storage.rehearsals import VERDICTS, Verdict
+
+if TYPE_CHECKING:
+    from saml_bridge.app.wiring import Bridge
+    from saml_bridge.flows.key_rollover import Change, KeyUse
+    from saml_bridge.keys.ring import KeyKind
+    from saml_bridge.storage.rehearsals import Verdict
 
 KEY_KINDS: tuple[KeyKind, ...] = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519")
+VERDICTS: Final = ("accepted", "refused")
+"""The verdicts of `storage.rehearsals`, which is not loaded for help; a test compares them."""
 
 
-@cli.group()
+@click.group()
 def keys() -> None:
     """Make signing keys, and let one take over from another without losing a sign-on.
 
@@ -44,6 +50,8 @@ def keys() -> None:
 @keys.command("list")
 def keys_list() -> None:
     """Show the keys in the certificates folder."""
+    from saml_bridge.cli.show_keys import show_ring
+
     with opened(need_tables=False) as bridge:
         show_ring(bridge.keys)
 
@@ -70,6 +78,8 @@ def keys_import(name: str, key_file: Path, certificate_file: Path, encrypt: bool
     RSA of 2048 to 4096 bits, P-256 or P-384; Ed25519 for tokens. A key that is encrypted is opened with
     SAML_BRIDGE_KEY_PASSPHRASE, and stays encrypted with it. The files themselves are left as they are.
     """
+    from saml_bridge.cli.show_keys import describe_kind
+
     with opened(need_tables=False) as bridge:
         key = bridge.keys.import_files(name, key_file=key_file, certificate_file=certificate_file, encrypt=encrypt)
         click.echo(f"took {describe_kind(key)} as {name}, certificate SHA-256 {key.fingerprint_sha256}")
@@ -92,7 +102,7 @@ def keys_publish_next(name: str, billers: tuple[str, ...], everywhere: bool, old
     if old is not None and not everywhere:
         raise click.UsageError("--replace goes with --all.")
     with opened() as bridge:
-        chosen = bridge.rollover.list_billers_of("current", old or DEFAULT_KEY) if everywhere else billers
+        chosen = bridge.rollover.list_billers_of("current", old or KeyNames().current) if everywhere else billers
         _publish_change(bridge, bridge.rollover.plan_next(name, chosen))
         click.echo(f"Partners find {name} in our metadata now. Rehearse it with 'saml-bridge keys rehearse'.")
 
@@ -126,6 +136,8 @@ def keys_rehearse(biller: str, partner: str, link: str | None, outcome: Verdict 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a biller.")
 def keys_status(biller: str | None, as_json: bool) -> int:
     """The board: which key signs for whom, and which partner was seen to accept the next one."""
+    from saml_bridge.cli.show_keys import build_json, show_board
+
     failed = False
     with opened() as bridge:
         for slug in (biller,) if biller else bridge.registry.list_billers():
@@ -137,7 +149,7 @@ def keys_status(biller: str | None, as_json: bool) -> int:
                 show_error(error)
                 failed = True
             else:
-                click.echo(json.dumps(build_board_json(board))) if as_json else show_board(board)
+                click.echo(json.dumps(build_json(board))) if as_json else show_board(board)
     return 1 if failed else 0
 
 
@@ -151,6 +163,8 @@ ALL_WITH = "Instead of BILLER: every biller whose {} key is KEY, all or none."
 @click.option("--yes", is_flag=True, help="Also for partners that were not seen to accept the key.")
 def keys_promote(biller: str | None, partners: tuple[str, ...], name: str | None, yes: bool) -> None:
     """Let the next key sign: for PARTNERS, or without any for all of BILLER, which makes it the current key."""
+    from saml_bridge.flows.key_rollover import merge_changes
+
     with opened() as bridge:
         billers = _choose_billers(bridge, biller, name, "next")
         change = merge_changes([bridge.rollover.plan_promotion(slug, partners) for slug in billers])
@@ -171,6 +185,8 @@ def keys_promote(biller: str | None, partners: tuple[str, ...], name: str | None
 @click.option("--all-with", "name", default=None, metavar="KEY", help=ALL_WITH.format("previous"))
 def keys_demote(biller: str | None, partners: tuple[str, ...], name: str | None) -> None:
     """Take a promotion back: for PARTNERS, or without any for all of BILLER."""
+    from saml_bridge.flows.key_rollover import merge_changes
+
     with opened() as bridge:
         billers = _choose_billers(bridge, biller, name, "previous")
         _publish_change(bridge, merge_changes([bridge.rollover.plan_demotion(slug, partners) for slug in billers]))
@@ -183,6 +199,8 @@ def keys_demote(biller: str | None, partners: tuple[str, ...], name: str | None)
 @click.option("--yes", is_flag=True, help="Also within a day of the promotion.")
 def keys_retire(biller: str | None, withdraw: bool, name: str | None, yes: bool) -> None:
     """Publish the previous key of BILLER no more. Its files stay in the certificates folder."""
+    from saml_bridge.flows.key_rollover import METADATA_KEPT, merge_changes
+
     use: Literal["previous", "next"] = "next" if withdraw else "previous"
     with opened() as bridge:
         billers = _choose_billers(bridge, biller, name, use)
@@ -207,6 +225,8 @@ def _choose_billers(bridge: Bridge, biller: str | None, name: str | None, use: K
 
 def _confirm(message: str, question: str, *, code: str, fix: str) -> None:
     """Ask; without a terminal to ask at it is a refusal."""
+    from saml_bridge.flows.key_rollover import RolloverRefused
+
     if not sys.stdin.isatty():
         raise RolloverRefused(message, findings=[Finding(code, Severity.ERROR, message, fix)])
     click.echo(f"{message[0].upper()}{message[1:]}")
@@ -214,7 +234,7 @@ def _confirm(message: str, question: str, *, code: str, fix: str) -> None:
         raise RolloverRefused("nothing was changed")
 
 
-def _publish_change(bridge: Bridge, change: KeyChange) -> None:
+def _publish_change(bridge: Bridge, change: Change) -> None:
     for note in change.notes:
         click.echo(note, err=True)
     published = bridge.rollover.publish(

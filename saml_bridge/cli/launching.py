@@ -1,25 +1,29 @@
-"""Commands that launch without a browser: launch, sample-session."""
+"""Commands that launch without a browser: launch, sample-session.
+
+Owns: their arguments, and the three forms of a launch's output. Does not own: the launch (`flows.launch`).
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from saml_bridge.app.wiring import Bridge
-from saml_bridge.cli.group import FILE, cli, now, opened, refuse_unknown
-from saml_bridge.flows.launch.launch import ChooseAccount, Launched, LaunchRequest, Outcome
-from saml_bridge.flows.launch.visit import Visit
+from saml_bridge.cli.opening import now, opened, refuse_unknown
+from saml_bridge.cli.parameters import FILE
 from saml_bridge.mapping.fields import build_example
 from saml_bridge.model.errors import BridgeError, LaunchRefused, LinkUnknown, SignInFailed
 from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Redirect
-from saml_bridge.portal.file_source import FileSource
-from saml_bridge.web.payer.pages import render_launch
+
+if TYPE_CHECKING:
+    from saml_bridge.app.wiring import Bridge
+    from saml_bridge.flows.launch.launch import Launched, Outcome
 
 
-@cli.command()
+@click.command()
 @click.argument("biller")
 @click.argument("link")
 @click.option(
@@ -37,6 +41,10 @@ def launch(biller: str, link: str, session: Path, account: str | None, callback:
     'form' prints the page that posts itself or the URL that is gone to, 'xml' the SAML Response (or the token that was
     signed), 'json' the form's action and fields, or the URL.
     """
+    from saml_bridge.flows.launch.launch import Launched, LaunchRequest
+    from saml_bridge.flows.launch.visit import Visit
+    from saml_bridge.portal.file_source import FileSource
+
     with opened() as bridge:
         visit = Visit(biller, make_trace_id(bridge.launcher.random_bytes), returned=True)
         ask = LaunchRequest(visit, link, account=account, callback=callback)
@@ -55,6 +63,8 @@ def launch(biller: str, link: str, session: Path, account: str | None, callback:
 
 def _explain_unfinished(outcome: Outcome) -> BridgeError:
     """What a browser would have shown a page for, as an error of the command line."""
+    from saml_bridge.flows.launch.launch import ChooseAccount
+
     if isinstance(outcome, ChooseAccount):
         numbers = ", ".join(one["number"] for one in outcome.accounts)
         return LaunchRefused(
@@ -70,11 +80,13 @@ def _render_launched(bridge: Bridge, launched: Launched, output: str) -> str:
         reply = launched.reply
         shown = {"url": reply.url} if isinstance(reply, Redirect) else {"action": reply.action, **dict(reply.fields)}
         return json.dumps(shown, indent=2)
+    from saml_bridge.web.payer.pages import render_launch
+
     with bridge.app.app_context():
         return render_launch(launched, "en")
 
 
-@cli.command("sample-session")
+@click.command("sample-session")
 @click.argument("biller")
 def sample_session(biller: str) -> None:
     """Print a portal session of an invented payer, good for an hour: something to try 'launch' with."""

@@ -1,4 +1,8 @@
-"""Commands about metadata, the partners' and our own."""
+"""Commands about metadata, the partners' and our own.
+
+Owns: their arguments and exit codes. Does not own: the check (`protocols.saml.metadata`), fetching
+(`billers.partner_metadata`), our metadata (`billers.own_metadata`).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,21 @@ import os
 import secrets
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from saml_bridge.app.installation import name_operator
-from saml_bridge.app.settings import allows_http_acs
-from saml_bridge.billers.own_metadata import IdentityProvider
-from saml_bridge.cli.group import FILE, Instant, cli, now, opened
-from saml_bridge.cli.show_metadata import build_json, show_report
+from saml_bridge.app.operator import name_operator
+from saml_bridge.cli.opening import now, opened
+from saml_bridge.cli.parameters import FILE, Instant
 from saml_bridge.model.errors import MetadataRefused, XmlRefused
 from saml_bridge.model.values import clean
-from saml_bridge.protocols.saml.metadata.aggregate import read_metadata
-from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata
+
+if TYPE_CHECKING:
+    from saml_bridge.protocols.saml.metadata.judge import MetadataReport
 
 
-@cli.group()
+@click.group()
 def metadata() -> None:
     """Check partners' metadata, look after what is fetched, and print our own."""
 
@@ -36,13 +40,17 @@ def metadata() -> None:
 def metadata_check(
     files: tuple[Path, ...], entity_id: str | None, at: datetime | None, allow_http: bool, verbose: bool, as_json: bool
 ) -> int:
-    """Is this partner's metadata good? Says what is wrong, what it means, and what to do.
+    """Is this partner's metadata good?
+    Says what is wrong, what it means, and what to do.
 
     Shows what the metadata offers and asks for too: its keys, endpoints, name IDs and attributes. Of a file of more
     than 20 service providers each gets one line. A file of more than 5 MiB needs --entity-id.
 
     Exit code 1 when a file has no service provider that can be used.
     """
+    from saml_bridge.app.settings import allows_http_acs
+    from saml_bridge.cli.show_metadata import build_json, show_report
+
     allow_http = allow_http or allows_http_acs()
     refused = False
     for file in files:
@@ -57,6 +65,9 @@ def metadata_check(
 
 def _check_file(path: Path, *, now: datetime, entity_id: str | None, allow_http: bool) -> MetadataReport:
     """The report on a file, or on one entity of a file that is too large for a report on all of them."""
+    from saml_bridge.protocols.saml.metadata.aggregate import read_metadata
+    from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata
+
     try:
         with path.open("rb") as file:
             content = read_metadata(file, entity_id)
@@ -73,6 +84,8 @@ def metadata_show(biller: str, partner: str | None) -> None:
 
     With PARTNER as that partner sees us: by the entity ID that it insists on, the key that signs for it first.
     """
+    from saml_bridge.billers.own_metadata import IdentityProvider
+
     with opened() as bridge:
         identity = IdentityProvider(bridge.registry, base_url=bridge.settings.base_url)
         click.echo(identity.find_metadata(biller, partner=partner, now=now()).xml.decode("utf-8"))

@@ -1,21 +1,32 @@
-"""Commands about the keys that portals call with."""
+"""Commands about the keys that portals call with.
+
+Owns: their arguments, their table and their records. Does not own: the keys (`storage.portal_keys`).
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from saml_bridge.app.installation import name_operator
-from saml_bridge.app.wiring import Bridge
-from saml_bridge.cli.group import cli, now, opened
+from saml_bridge.app.operator import name_operator
+from saml_bridge.cli.opening import now, opened
 from saml_bridge.cli.terminal import make_console, make_table
 from saml_bridge.model.trace_id import make_trace_id
-from saml_bridge.storage.audit import Entry, Kind
-from saml_bridge.storage.portal_keys import CALLS, DEFAULT_OVERLAP, DEFAULT_PER_MINUTE, EVERY_BILLER, PortalKey
+
+if TYPE_CHECKING:
+    from saml_bridge.app.wiring import Bridge
+    from saml_bridge.storage.audit import Kind
+    from saml_bridge.storage.portal_keys import PortalKey
+
+CALLS: Final = ("links", "tickets", "logouts")
+DEFAULT_PER_MINUTE: Final = 600
+DEFAULT_OVERLAP: Final = timedelta(days=7)
+"""The three are those of `storage.portal_keys`, which is not loaded for help; a test compares them."""
 
 
-@cli.group("portal-keys")
+@click.group("portal-keys")
 def portal_keys() -> None:
     """Make, list and end the keys that portals call us with."""
 
@@ -34,13 +45,17 @@ def portal_keys_create(
     """Make the portal key NAME and print it, once: it is not kept."""
     if bool(billers) == every_biller:
         raise click.UsageError("say which billers it is for: --biller BILLER, or --every-biller")
+    from saml_bridge.storage.audit import Kind
+    from saml_bridge.storage.portal_keys import CALLS as EVERY_CALL
+    from saml_bridge.storage.portal_keys import EVERY_BILLER
+
     with opened() as bridge:
         for biller in billers:
             bridge.registry.find_current(biller)
         key, token = bridge.portal_keys.create(
             name=name,
             billers=(EVERY_BILLER,) if every_biller else tuple(dict.fromkeys(billers)),
-            calls=tuple(call for call in CALLS if call in calls) or CALLS,
+            calls=tuple(call for call in EVERY_CALL if call in calls) or EVERY_CALL,
             per_minute=per_minute,
             now=now(),
         )
@@ -85,7 +100,10 @@ def _describe_portal_key(key: PortalKey) -> str:
     help="How long the old one stays good.",
 )
 def portal_keys_rotate(name: str, overlap_hours: int) -> None:
-    """Make a new key in place of NAME and print it, once. Both are good until the old one's time is over."""
+    """Make a new key in place of NAME and print it, once.
+    Both are good until the old one's time is over."""
+    from saml_bridge.storage.audit import Kind
+
     with opened() as bridge:
         key, token = bridge.portal_keys.rotate(name, overlap=timedelta(hours=overlap_hours), now=now())
         _record_portal_key(bridge, Kind.PORTAL_KEY_ROTATED, key)
@@ -96,6 +114,8 @@ def portal_keys_rotate(name: str, overlap_hours: int) -> None:
 @click.argument("key_id", metavar="ID")
 def portal_keys_revoke(key_id: str) -> None:
     """End the key with this ID (as 'portal-keys list' shows it) at once."""
+    from saml_bridge.storage.audit import Kind
+
     with opened() as bridge:
         key = bridge.portal_keys.revoke(key_id, now=now())
         _record_portal_key(bridge, Kind.PORTAL_KEY_REVOKED, key)
@@ -103,6 +123,8 @@ def portal_keys_revoke(key_id: str) -> None:
 
 
 def _record_portal_key(bridge: Bridge, kind: Kind, key: PortalKey) -> None:
+    from saml_bridge.storage.audit import Entry
+
     for biller in key.billers:
         bridge.audit.record(
             Entry(

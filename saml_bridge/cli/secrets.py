@@ -1,52 +1,36 @@
-"""Commands about the secrets that we share with partners."""
+"""Commands about the secrets that we share with partners.
+
+Owns: reading a secret, and the records. Does not own: keeping it sealed (`storage.partner_secrets`).
+"""
 
 from __future__ import annotations
 
-import re
 import secrets
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from saml_bridge.app.installation import name_operator
-from saml_bridge.app.wiring import Bridge
-from saml_bridge.cli.group import FILE, Instant, cli, now, opened, refuse_unknown
+from saml_bridge.app.operator import name_operator
+from saml_bridge.cli.opening import now, opened, refuse_unknown
+from saml_bridge.cli.parameters import FILE, Duration, Instant
 from saml_bridge.cli.terminal import make_console, make_table
 from saml_bridge.model.errors import BillerUnknown
 from saml_bridge.model.nearest import suggest
 from saml_bridge.model.trace_id import make_trace_id
-from saml_bridge.storage.audit import Entry, Kind
-from saml_bridge.storage.partner_secrets import (
-    DEFAULT_OVERLAP,
-    MOST_CHARACTERS,
-    SecretRefused,
-    SecretState,
-    SecretUnknown,
-)
 
-_MOST_READ = 4 * MOST_CHARACTERS + 16
-"""Enough to see that a longer text is too long."""
+if TYPE_CHECKING:
+    from saml_bridge.app.wiring import Bridge
+    from saml_bridge.storage.audit import Kind
+    from saml_bridge.storage.partner_secrets import SecretState
 
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+DEFAULT_OVERLAP: Final = timedelta(days=7)
+"""That of `storage.partner_secrets`, which is not loaded for help; a test compares them."""
 
 
-class Duration(click.ParamType[timedelta]):
-    """A whole number of minutes, hours or days: 30m, 12h, 7d."""
-
-    name = "DURATION"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        found = re.fullmatch(r"([0-9]{1,4})([mhd])", str(value))
-        if found is None:
-            self.fail(f"{value!r} is no duration; write it like 30m, 12h or 7d", param, ctx)
-        return int(found[1]) * _UNITS[found[2]]
-
-
-@cli.group("secrets")
+@click.group("secrets")
 def partner_secrets() -> None:
     """Set, list and revoke the secrets that are shared with partners; a value is never shown again."""
 
@@ -67,6 +51,8 @@ def secrets_set(
     """
     if file is not None and generate:
         raise click.UsageError("say either --file or --generate")
+    from saml_bridge.storage.audit import Kind
+
     value = secrets.token_urlsafe(32) if generate else _read(file)
     with opened() as bridge:
         at = now()
@@ -102,16 +88,21 @@ def _say_absent(bridge: Bridge, biller: str) -> str:
 
 
 def _read(file: Path | None) -> str:
+    from saml_bridge.storage.partner_secrets import MOST_CHARACTERS
+
+    most_read = 4 * MOST_CHARACTERS + 16  # enough to see that a longer text is too long
     if file is not None:
         with file.open("rb") as content:
-            return _decode(content.read(_MOST_READ))
+            return _decode(content.read(most_read))
     if sys.stdin.isatty():
         return str(click.prompt("Secret", hide_input=True, confirmation_prompt=True))
-    return _decode(sys.stdin.buffer.read(_MOST_READ))
+    return _decode(sys.stdin.buffer.read(most_read))
 
 
 def _decode(content: bytes) -> str:
     """The text, without one line break at its end."""
+    from saml_bridge.storage.partner_secrets import SecretRefused
+
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
@@ -147,6 +138,9 @@ def _describe(state: SecretState, at: datetime) -> str:
 @click.argument("name")
 def secrets_revoke(biller: str, name: str) -> None:
     """Remove the secret NAME of BILLER at once, with the one before it; launches that need it are refused then."""
+    from saml_bridge.storage.audit import Kind
+    from saml_bridge.storage.partner_secrets import SecretUnknown
+
     with opened() as bridge:
         try:
             count = bridge.partner_secrets.revoke(biller, name)
@@ -159,5 +153,7 @@ def secrets_revoke(biller: str, name: str) -> None:
 
 
 def _record(bridge: Bridge, kind: Kind, biller: str, detail: str, at: datetime) -> None:
+    from saml_bridge.storage.audit import Entry
+
     trace_id = make_trace_id(bridge.launcher.random_bytes)
     bridge.audit.record(Entry(kind, at, trace_id, biller, detail=detail, actor=name_operator()))

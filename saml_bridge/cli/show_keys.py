@@ -1,4 +1,8 @@
-"""What the command line shows of keys: the ring, and the board of a rollover. Called by `cli/`."""
+"""Keys as the command line shows them: the ring, and the board of a rollover.
+
+Owns: columns, words and JSON. Does not own: the keys (`keys.ring`) and the board (`flows.key_rollover`).
+Called by: `keys`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _COLOURS = {"accepted": "green", "refused": "red", "sent": "yellow", "invited": 
 
 
 def show_ring(keys: KeyRing) -> None:
-    """Print every key of the ring, and what is wrong with those that cannot be used."""
+    """Prints every key of the ring, with the fault of those that cannot be used."""
     table = make_table("name", "kind", "certificate expires", "certificate SHA-256")
     for name in keys.list_names():
         try:
@@ -38,7 +42,10 @@ def describe_kind(key: SigningKey) -> str:
 
 
 def show_board(board: Board) -> None:
-    """Print a biller's published keys and its partners: what signs for each, and who was seen to accept the next."""
+    """Prints a biller's published keys and its partners.
+
+    Each partner stands with the key that signs for it, and with the outcome of its rehearsal of the next one.
+    """
     console = make_console()
     console.print(f"[bold]{escape(clean(board.biller))}[/bold] {escape(clean(board.name))}, revision {board.revision}")
     keys = make_table("  key", "name", "kind", "certificate expires", "certificate SHA-256")

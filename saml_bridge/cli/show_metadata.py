@@ -1,7 +1,7 @@
-"""What `saml-bridge metadata check` shows of a partner's metadata, as text and as JSON.
+"""A partner's metadata as `saml-bridge metadata check` shows it, as text and as JSON.
 
 Owns: which facts are shown, in which words and order. Does not own: reading and judging the file
-(`saml/metadata.py`), how a finding looks (`terminal.py`). Called by `cli/`.
+(`protocols.saml.metadata`), how a finding looks (`terminal`). Called by: `metadata`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ _LENGTHS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 def show_report(file: Path, report: MetadataReport, *, verbose: bool) -> None:
-    """Print the verdict and each service provider: in full, or on a line each where there are many of them."""
+    """Prints the verdict and each service provider.
+
+    Each is shown in full, or on a line where there are more than MOST_IN_FULL and `verbose` is not said.
+    """
     verdict = "[red]REFUSED[/red]" if report.refused else "[green]usable[/green]"
     count = len(report.entities)
     several = f", {len(report.usable):,} of {count:,} service providers usable" if count > 1 else ""
@@ -58,7 +61,10 @@ def show_report(file: Path, report: MetadataReport, *, verbose: bool) -> None:
 
 
 def build_json(file: Path, report: MetadataReport) -> dict[str, Any]:
-    """The report as plain data. Times are ISO 8601, cache_duration is in seconds, certificates are without content."""
+    """The report as plain data.
+
+    Times are ISO 8601, cache_duration is in seconds, certificates are without content.
+    """
     return {
         "file": str(file),
         "refused": report.refused,

@@ -3,7 +3,7 @@
 Owns: `InProcessCrypto`, the one `CryptoBackend` of the demo partners, and `RedirectCrypto` for signatures in addresses.
 pysaml2's own backend starts the `xmlsec1` program for each check, which a machine that only has `pip install .` lacks.
 Does not own: which certificates count (pysaml2 takes them from the registered metadata) and every other check of a
-message. Called by `service_provider.py`.
+message. Called by `service_provider`.
 
 libxmlsec dereferences what a signature names before it looks at the key, so the shape of a signature is checked here
 first: one reference, to the element that was asked about, and listed algorithms only.
@@ -53,7 +53,7 @@ _TEXT_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 class InProcessCrypto(CryptoBackend):  # type: ignore[misc]  # pysaml2 has no types
     """Signs, verifies and decrypts; encrypting is not a service provider's work and stays unimplemented.
 
-    pysaml2 keeps the reason of a refusal to its log; `reason` is the latest one, for whoever wants to tell it.
+    pysaml2 keeps the reason of a refusal to its log; `reason` is the latest one, for a caller that tells it.
     """
 
     reason: str = ""
@@ -79,8 +79,9 @@ class InProcessCrypto(CryptoBackend):  # type: ignore[misc]  # pysaml2 has no ty
         return True
 
     def sign_statement(self, statement: str | bytes, node_name: str, key_file: str, node_id: str) -> str:
-        """The document with the signature of this element, whose empty form pysaml2 has put there, filled in.
+        """The document with the signature of this element filled in.
 
+        pysaml2 has put its empty form there.
         Raises SignatureError for anything that the other side would have to refuse.
         """
         root = parse_message(statement)
@@ -144,7 +145,10 @@ def _decrypt(enctext: str | bytes, key_file: str) -> str:
 
 
 def parse_message(text: str | bytes) -> Any:
-    """The root of a SAML message. Raises SignatureError for a document type, comments, instructions or sheer size."""
+    """The root of a SAML message.
+
+    Raises SignatureError for a document type, comments, instructions or sheer size.
+    """
     data = _TEXT_DECLARATION.sub("", text).encode() if isinstance(text, str) else text
     if len(data) > MAX_BYTES:
         raise SignatureError("the message is too large")

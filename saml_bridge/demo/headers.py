@@ -1,7 +1,7 @@
 """The headers of every demo page.
 
-Owns: the content security policy and its companions, and which pages may do more. Called by `portal.py` and
-`partners.py`.
+Owns: the content security policy and its companions, and which pages may do more. Called by `portal` and
+`partners`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _SUBMIT_HASH: Final = base64.b64encode(hashlib.sha256(SUBMIT_SCRIPT.encode()).di
 def build_policy(
     *, script: str = "", connect: str = "", form_action: str = "'self'", frame_ancestors: str = "'none'"
 ) -> str:
-    """A content security policy: a page's own style and images, and nothing else than what is asked for."""
+    """A content security policy: a page's own style and images, and the given exceptions.
+
+    Everything else is forbidden.
+    """
     return "; ".join(
         (
             "default-src 'none'",
@@ -48,7 +51,10 @@ def origin_of(url: str) -> str:
 
 
 def add_page_headers(response: Response) -> Response:
-    """Allow a page its own style and images and nothing else; keep pages out of caches, style sheets in them."""
+    """Allows a page its own style and images alone.
+
+    Pages stay out of caches, style sheets stay in them.
+    """
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -60,14 +66,17 @@ def add_page_headers(response: Response) -> Response:
 
 
 def allow_forms_to(response: Response, *urls: str) -> Response:
-    """Let the forms of a page lead to these URLs' origins, too: browsers apply form-action to redirects after it."""
+    """Lets the forms of a page lead to these URLs' origins, too.
+
+    Browsers apply form-action to the redirects after it.
+    """
     targets = " ".join(("'self'", *dict.fromkeys(map(origin_of, urls))))
     response.headers["Content-Security-Policy"] = build_policy(form_action=targets)
     return response
 
 
 def allow_post_to(response: Response, url: str, *, framed: bool) -> Response:
-    """Let a page post itself to `url`; `framed`: also inside a frame of that very origin."""
+    """Lets a page post itself to `url`; `framed`: also inside a frame of that origin."""
     origin = origin_of(url)
     response.headers["Content-Security-Policy"] = build_policy(
         script=f"'sha256-{_SUBMIT_HASH}'",

@@ -1,7 +1,7 @@
 """The demo portal's language: that of the payer's browser, as on the bridge's own pages.
 
-Owns: the texts of `translations/` and how a page says a day. Does not own: which language is chosen (`web/pages.py`).
-Called by `portal.py`.
+Owns: the texts of `translations/` and how a page says a day.
+Does not own: which language is chosen (`web.payer.pages`). Called by `portal`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRANSLATIONS: Final = Path(__file__).parent / "translations"
 
 
 def describe_language() -> dict[str, Any]:
-    """What the portal's templates need: `lang`, `_` for a text, `show_day` for a date."""
+    """The names for the portal's templates: `lang`, `_` for a text, `show_day` for a date."""
     lang = choose_language()
 
     def translate(text: str, **values: object) -> str:

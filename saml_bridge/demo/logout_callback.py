@@ -1,7 +1,7 @@
 """How the demo portal takes the word that one of its sessions has ended elsewhere.
 
 Owns: reading a logout token (OpenID Connect Back-Channel Logout 1.0, sections 2.4 and 2.6). Does not own: sessions
-(`source.py`) and the page that receives it (`portal.py`). A real portal does the same with what it has registered of
+(`source`) and the page that receives it (`portal`). A real portal does the same with what it has registered of
 the bridge: its entity ID and its certificates.
 """
 
@@ -31,7 +31,10 @@ class TokenRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What is registered of a biller: its slug, its entity ID, its certificates (base64 of DER), our address for it."""
+    """The registration of a biller at the portal.
+
+    It is the biller's slug, its entity ID, its certificates (base64 of DER), and our address for it.
+    """
 
     biller: str
     issuer: str

@@ -1,7 +1,7 @@
-"""What the demo partners remember: sessions, and what waits between two requests of a browser.
+"""The memory of the demo partners: sessions, and values between two requests of a browser.
 
 Owns: both, in memory, bounded, safe between threads. One process serves the portals, and all of it ends with it.
-Does not own: pages and cookies (`partners.py`).
+Does not own: pages and cookies (`partners`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A session of one portal: what the accepted response said, and until when the portal keeps it."""
+    """A session of one portal: the facts of the accepted response, and its end."""
 
     slug: str
     received: Received
@@ -36,7 +36,10 @@ class SignedIn:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Which sessions a sign-out request means: of this name ID from this utility, all or those with these indexes."""
+    """The sessions that a sign-out request means.
+
+    They are of this name ID from this utility: all of them, or those with these indexes.
+    """
 
     issuer: str
     name_id: str
@@ -51,7 +54,10 @@ class Ended:
 
 
 class Sessions:
-    """The portals' sessions, in memory; the cookie holds a signed, random name of one. Safe between threads."""
+    """The portals' sessions, in memory.
+
+    The cookie holds a signed, random name of one. Safe between threads.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -60,7 +66,10 @@ class Sessions:
         self._sessions: dict[str, SignedIn] = {}
 
     def start(self, slug: str, received: Received) -> str:
-        """Keep a new session and return the cookie's value; the oldest session goes when there are too many."""
+        """Keeps a new session and gives the cookie's value.
+
+        The oldest session goes when there are too many.
+        """
         name = secrets.token_urlsafe(24)
         with self._lock:
             while len(self._sessions) >= MOST_SESSIONS:
@@ -106,7 +115,10 @@ class Sessions:
 
 
 class Waiting(Generic[Value]):
-    """Values that wait under a name, each for the same time and to be taken once. Safe between threads."""
+    """Values that wait under a name, to be taken once.
+
+    Each waits for the same time. Safe between threads.
+    """
 
     def __init__(self, clock: Clock, lifetime: timedelta) -> None:
         self._clock = clock

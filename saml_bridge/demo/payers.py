@@ -1,7 +1,7 @@
 """The demo's payers and their bills.
 
 Owns: reading `data/payers.yaml` into values, and the words and dates of a made-up bill. Does not own: the demo portal's
-cookie (`source.py`) and pages (`portal.py`), which call it.
+cookie (`source`) and pages (`portal`), which call it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What one account owes, in dollars, and the last payments, newest first."""
+    """One account's debt, in dollars, and the last payments, newest first."""
 
     amount_due: Decimal
     due_on: date
@@ -63,7 +63,10 @@ def _split_charges(amount: Decimal, kind: str) -> tuple[Charge, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DemoPayer:
-    """Someone to sign in as. `session` is the unchanging part of the session document; `agent` acts for the payer."""
+    """Someone to sign in as.
+
+    `session` is the unchanging part of the session document; `agent` acts for the payer.
+    """
 
     key: str
     title: str

@@ -1,8 +1,8 @@
 """The demo bill portal: a stand-in for the portal that has signed the payer in.
 
 Owns: the pages below `/demo/` (sign-in without a password, the bill, the sidebar with links, account selection, and the
-address that is told when a session has ended elsewhere). Does not own: the cookie (`source.py`), payers and bills
-(`payers.py`), launches, sign-out. Mounted by `app.py` into the bridge only when the demo is on; anybody who reaches it
+address that is told when a session has ended elsewhere). Does not own: the cookie (`source`), payers and bills
+(`payers`), launches, sign-out. Mounted by `app.wiring` into the bridge only when the demo is on; anybody who reaches it
 may sign in as any demo payer.
 
 A launch or sign-on without a session comes here as `/demo/sign-in?next=...` and goes back to `next` after sign-in, one
@@ -45,7 +45,9 @@ RETURN_PATHS: Final = ("/launch/", "/saml/", "/oidc/", "/demo/")
 
 
 def check_next(text: str | None) -> str | None:
-    """`text` when it is a path of this origin that a sign-in may go on to; else None.
+    """The text if it is a path of this origin, else None.
+
+    A sign-in may go on to it.
 
     No scheme, no host, no `//`, no backslash, none of them percent-encoded, no control characters, no dot segments.
     """
@@ -64,7 +66,10 @@ def check_next(text: str | None) -> str | None:
 
 
 class DemoPortal:
-    """What the pages share: the cookie's secret, the billers' configuration, the sessions that ended, the clock."""
+    """The things that the pages share.
+
+    They are the cookie's secret, the billers' configuration, the sessions that ended, and the clock.
+    """
 
     def __init__(
         self,
@@ -82,7 +87,7 @@ class DemoPortal:
         self.clock = clock
 
     def group_payers(self) -> dict[str, list[DemoPayer]]:
-        """The payers by the name of their biller; those whose biller is not configured are left out."""
+        """The payers by the name of their biller, without those of an unconfigured biller."""
         groups: dict[str, list[DemoPayer]] = {}
         for payer in load_payers().values():
             with contextlib.suppress(BillerUnknown):
@@ -90,7 +95,7 @@ class DemoPortal:
         return groups
 
     def find(self) -> tuple[DemoSession, PortalSession, DemoPayer] | None:
-        """Who is signed in with this request, or None."""
+        """The payer that is signed in with this request, or None."""
         try:
             session = self.source.find_session(Credentials(cookies=request.cookies), now=self.clock())
             own = self.cookie.read(request.cookies[COOKIE])
@@ -120,7 +125,10 @@ class DemoPortal:
 
 
 def mount_demo_portal(app: Flask, *, registry: Registry, secret: str) -> DemoSource:
-    """Put the demo portal into the bridge at `/demo/`; returns the session source that reads its sign-in."""
+    """Puts the demo portal into the bridge at `/demo/`.
+
+    Gives the session source that reads its sign-in.
+    """
     ended = EndedSessions()
 
     def list_trusted() -> Iterator[Trusted]:
@@ -146,7 +154,10 @@ def create_portal(
     ended: EndedSessions | None = None,
     list_trusted: ListTrusted = lambda: iter(()),
 ) -> Blueprint:
-    """The demo portal as a blueprint below `/demo`. `secret` and `ended` are what its `DemoSource` is made with."""
+    """The demo portal as a blueprint below `/demo`.
+
+    `secret` and `ended` are the arguments of its `DemoSource`, too.
+    """
     portal = DemoPortal(secret, find_biller, clock, ended or EndedSessions(), list_trusted)
     blueprint = Blueprint(
         "demo",

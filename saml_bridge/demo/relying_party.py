@@ -1,7 +1,7 @@
 """One demo partner's OpenID Connect relying party, built on Authlib's Flask client.
 
 Owns: its registration at a utility (issuer, client ID and secret, in a file of its own), its authorization requests,
-and the answer to 'may this code sign somebody in?'. Does not own: pages and sessions (`partners.py`), and nothing of
+and the answer to 'may this code sign somebody in?'. Does not own: pages and sessions (`partners`), and nothing of
 the bridge: Authlib decides, by the utility's discovery document and keys. On top of Authlib's checks it refuses an
 answer of another issuer (RFC 9207) and a UserInfo of another subject (OpenID Connect Core 5.3.2).
 """
@@ -34,7 +34,10 @@ _SCOPE: Final = "openid profile email address"
 
 
 class AnswerRefused(ResponseRefused):
-    """The utility answered with an error instead of a code; `error` is its name (RFC 6749, 4.1.2.1)."""
+    """The utility's answer with an error instead of a code.
+
+    `error` is its name (RFC 6749, 4.1.2.1).
+    """
 
     def __init__(self, error: str) -> None:
         super().__init__(f"the utility answered: {error}")
@@ -43,7 +46,7 @@ class AnswerRefused(ResponseRefused):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What a utility and the partner agreed on, out of band."""
+    """The agreement of a utility and the partner, made out of band."""
 
     issuer: str
     name: str
@@ -74,7 +77,10 @@ class RelyingParty:
             return None
 
     def ask(self, *, page: str, login_hint: str | None = None, **more: str) -> AnyResponse:
-        """Send the browser to the utility; `page` is where to land after the sign-in. Raises ResponseRefused."""
+        """Sends the browser to the utility.
+
+        `page` is where to land after the sign-in. Raises ResponseRefused.
+        """
         _, client = self._find_client()
         given = {"login_hint": login_hint} if login_hint else {}
         with _Refusing():
@@ -84,7 +90,10 @@ class RelyingParty:
         return _go(asked["url"])
 
     def accept(self) -> tuple[Received, str]:
-        """Exchange the code of the request at hand; gives who it is and where to land. Raises ResponseRefused."""
+        """Exchanges the code of the request at hand.
+
+        Gives the payer and where to land. Raises ResponseRefused.
+        """
         registration, client = self._find_client()
         page = session.pop(f"page {request.args.get('state', '')}", "")
         if (error := request.args.get("error")) is not None:

@@ -49,14 +49,18 @@ def prepare(instance_dir: Path, *, bridge_url: str, partners_url: str) -> Path:
 
 
 def register_idp(instance_dir: Path, *, partner: str, biller: str, metadata: bytes) -> None:
-    """Register the bridge's metadata for a biller at a demo partner, which notices a change at the next message."""
+    """Registers the bridge's metadata for a biller at a demo partner.
+
+    The partner notices a change at the next message.
+    """
     _write(instance_dir / "demo" / "idp" / partner / f"{biller}.xml", metadata)
 
 
 def share_secrets(instance_dir: Path, *, bridge_url: str, keep: Callable[[str, str], None]) -> None:
-    """Agree on secrets with those demo partners that need one; `keep` takes each by its name, for riverton-water.
+    """Agrees on secrets with those demo partners that need one.
 
-    A new one at each start: what the partners keep of them are files that their owner alone may read.
+    `keep` takes each by its name, for riverton-water. Each start makes a new one: the partners keep theirs in files
+    that their owner alone may read.
     """
     state_dir, biller = instance_dir / "demo", "riverton-water"
     client_secret, password = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
@@ -90,7 +94,10 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 class PartnersServer:
-    """The partner portals, served by a thread of this process. A context manager; leaving it stops the server."""
+    """The partner portals, served by a thread of this process.
+
+    A context manager; leaving it stops the server.
+    """
 
     def __init__(
         self, instance_dir: Path, *, host: str, port: int, base_url: str | None = None, portal_url: str | None = None

@@ -1,8 +1,8 @@
 """One demo partner's SAML service provider, built on pysaml2's client.
 
 Owns: its keys, its metadata, its requests for sign-on, and the answer to 'may this response sign somebody in?'. Does
-not own: pages and sessions (`partners.py`), which requests are open (`memory.py`), signing out (`sign_out.py`), and
-nothing of the bridge: pysaml2 decides, with `crypto.py` for the cryptography. On top of pysaml2's checks it refuses
+not own: pages and sessions (`partners`), which requests are open (`memory`), signing out (`sign_out`), and
+nothing of the bridge: pysaml2 decides, with `crypto` for the cryptography. On top of pysaml2's checks it refuses
 what pysaml2 leaves to its caller: a response seen before, one without Destination, audience or end, one to a request
 that is not open.
 """
@@ -61,7 +61,10 @@ MOST_REMEMBERED = 10_000
 
 
 class ResponseRefused(Exception):
-    """The partner does not sign anybody in. `reason` is the technical reason, for the curious viewer of the demo."""
+    """A refusal of the partner, which signs nobody in.
+
+    `reason` is the technical reason, for the curious viewer of the demo.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -69,7 +72,10 @@ class ResponseRefused(Exception):
 
 
 class NotGranted(Exception):
-    """The utility answered a request with a signed status instead of an assertion; the codes are SAML's URIs."""
+    """A utility's answer with a signed status instead of an assertion.
+
+    The codes are SAML's URIs.
+    """
 
     def __init__(self, *, status: str, sub_status: str, in_response_to: str) -> None:
         super().__init__(sub_status or status)
@@ -80,7 +86,7 @@ class NotGranted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What a service provider asks of a response, what it offers, and so its own metadata.
+    """The wishes and offers of a service provider, and so its own metadata.
 
     `logout` are the bindings of its single logout service.
     """
@@ -95,7 +101,7 @@ class Wants:
 
 @dataclass(frozen=True, slots=True)
 class IdentityProvider:
-    """A utility that signs payers in here: its entity ID, the name that it goes by, where requests go."""
+    """A utility that signs payers in here: entity ID, name, and address for requests."""
 
     entity_id: str
     name: str
@@ -139,7 +145,10 @@ class Received:
 
 
 def make_key_pair(directory: Path, name: str) -> tuple[Path, Path]:
-    """The key and certificate files of this name, made at first use; only the owner may read the key."""
+    """The key and certificate files of this name, made at first use.
+
+    Only the owner may read the key.
+    """
     key_file, certificate_file = directory / f"{name}.key.pem", directory / f"{name}.cert.pem"
     if key_file.exists() and certificate_file.exists():
         return key_file, certificate_file
@@ -207,7 +216,10 @@ class ServiceProvider:
         return f"{self.slo_url}/soap"
 
     def list_identity_providers(self) -> list[IdentityProvider]:
-        """The utilities that this portal has registered, by name; none when there is no metadata yet."""
+        """The utilities that this portal has registered, by name.
+
+        The list is empty as long as there is no metadata.
+        """
         try:
             with self.using_client() as client:
                 return sorted(_list_providers(client.metadata), key=lambda one: one.name)
@@ -259,7 +271,7 @@ class ServiceProvider:
     def using_client(self) -> Iterator[Any]:
         """pysaml2's client, for one thread at a time, knowing the metadata that is registered now.
 
-        Raises ResponseRefused without any, and in place of whatever pysaml2 raises.
+        Raises ResponseRefused without any, and in place of each error of pysaml2.
         """
         with self._lock:
             client = self._get_client()
@@ -268,7 +280,7 @@ class ServiceProvider:
                 yield client
             except (ResponseRefused, NotGranted):
                 raise
-            except Exception as error:  # noqa: BLE001 (pysaml2 raises bare Exception too; whatever it is, it is refused)
+            except Exception as error:  # noqa: BLE001 (pysaml2 raises bare Exception too; each is a refusal)
                 _release_frames(error)
                 raise ResponseRefused(_describe(error, client.sec.crypto.reason)) from None
 

@@ -1,7 +1,7 @@
-"""One demo partner's web service that gives a session token for a customer: what a utility's server calls.
+"""One demo partner's web service, which a utility's server asks for a session token.
 
 Owns: who may call it (one service account, HTTP Basic), its customers, and the tokens, each good once and for a minute.
-Does not own: pages and sessions (`partners.py`), and nothing of the bridge.
+Does not own: pages and sessions (`partners`), and nothing of the bridge.
 
 It is shaped after a documented service of this kind: a user ID, one or more account IDs, optionally e-mail, first and
 last name; the customer is created or updated, and an e-mail belongs to one of them.
@@ -44,7 +44,7 @@ class CallRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccount:
-    """What the partner gave the utility, out of band: in a file of its own."""
+    """The utility's account at the partner, given out of band in a file."""
 
     username: str
     password: str

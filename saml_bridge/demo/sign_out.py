@@ -1,7 +1,7 @@
 """Signing out at one demo partner, on pysaml2's client.
 
 Owns: what a sign-out message must be to be acted on, and the partner's own messages. Does not own: the sessions that
-end (`memory.py`), pages (`partners.py`), keys and metadata (`service_provider.py`). On top of pysaml2's checks it
+end (`memory`), pages (`partners`), keys and metadata (`service_provider`). On top of pysaml2's checks it
 refuses what pysaml2 leaves to its caller: an unsigned answer, a message for another address or another time.
 """
 
@@ -45,7 +45,10 @@ AGE = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message as it came: the value of its field, or the body over SOAP, and what stood beside it."""
+    """A message as it came.
+
+    It is the value of its field, or the body over SOAP, with the fields beside it.
+    """
 
     binding: str
     message: str
@@ -56,8 +59,9 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to send by the browser: to a URL that carries it, or with these fields of a form.
+    """A message to send by the browser.
 
+    It goes to a URL that carries it, or with these fields of a form.
     Over SOAP it is the `body` of the answer.
     """
 
@@ -68,7 +72,10 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the utility answered to the request of this ID. `complete` is False when another portal goes on."""
+    """The utility's answer to the request of this ID.
+
+    `complete` is False when another portal goes on.
+    """
 
     request_id: str
     done: bool
@@ -76,8 +83,9 @@ class Answered:
 
 
 def ask_sign_out(provider: ServiceProvider, received: Received) -> tuple[str, Outgoing]:
-    """A signed request to end the session at the utility that began it: its ID, and the message.
+    """A signed request to end the session at the utility that began it.
 
+    Gives its ID, and the message.
     Raises ResponseRefused when the utility offers no single logout.
     """
     own = BINDING_HTTP_POST if BINDING_HTTP_POST in provider.wants.logout else BINDING_HTTP_REDIRECT

@@ -1,8 +1,8 @@
 """The demo portal's own session, and the session source that reads it.
 
 Owns: the cookie `demo_portal_session` (signed with itsdangerous; who, since when, until when, which account),
-`DemoSource`, and which sessions have ended before their cookie does. Does not own: the payers (`payers.py`) and the
-pages that set the cookie (`portal.py`). Called by the portal's pages, and through `SessionSource` by the launch.
+`DemoSource`, and which sessions have ended before their cookie does. Does not own: the payers (`payers`) and the
+pages that set the cookie (`portal`). Called by the portal's pages, and through `SessionSource` by the launch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _NAMES: Final = frozenset({"sid", "payer", "auth_time", "exp", "account"})
 
 @dataclass(frozen=True, slots=True)
 class DemoSession:
-    """What the cookie says. `payer` is a key of `load_payers()`; `account` is the number of the selected account."""
+    """The content of the cookie.
+
+    `payer` is a key of `load_payers()`; `account` is the number of the selected account.
+    """
 
     sid: str
     payer: str
@@ -77,9 +80,9 @@ class DemoCookie:
 
 
 class EndedSessions:
-    """Sessions that are over although a cookie of theirs may still be about, until that would be over, too.
+    """The sessions that ended before their cookies.
 
-    In memory: one process serves the demo. Safe between threads.
+    Each is kept until its cookie would be over, too. In memory: one process serves the demo. Safe between threads.
     """
 
     def __init__(self) -> None:
@@ -96,7 +99,10 @@ class EndedSessions:
 
 
 def build_document(session: DemoSession, payers: Mapping[str, DemoPayer]) -> dict[str, Any]:
-    """The session document that a portal would send. Raises SessionAbsent for a payer that the demo does not have."""
+    """The session document that a portal would send.
+
+    Raises SessionAbsent for a payer that the demo does not have.
+    """
     payer = payers.get(session.payer)
     if payer is None:
         raise SessionAbsent("the demo has no such payer", code="session-invalid")
@@ -112,7 +118,7 @@ def build_document(session: DemoSession, payers: Mapping[str, DemoPayer]) -> dic
 
 
 class DemoSource:
-    """The session source of the demo: whoever is signed in at the demo portal on this origin.
+    """The session source of the demo: the payer at the demo portal on this origin.
 
     `payers` are by key, the demo's own when left out; `ended` are the sessions that it knows no more.
     """

@@ -1,6 +1,9 @@
-"""Starting the whole demo: keys, database, configuration, the bridge with the demo portal, the demo partners.
+"""The start of the whole demo.
 
-Owns: the order, the addresses, the settings, and that everything ends with Ctrl-C. Called by `saml-bridge demo`.
+It makes keys, database and configuration, and starts the bridge with the demo portal, and the demo partners.
+
+Owns: the order, the addresses, the settings, and that everything ends with Ctrl-C.
+Does not own: the portals (`portal`, `partners`). Called by: `cli.service` (`saml-bridge demo`).
 """
 
 from __future__ import annotations
@@ -40,9 +43,9 @@ class DemoFailed(BridgeError):
 
 
 def run_demo(*, port: int, partners_port: int, folder: Path, say: Say) -> int:
-    """Set everything up, start everything, and wait. Gives the exit code. Raises BridgeError when it cannot start.
+    """Sets everything up, starts everything, waits, and gives the exit code.
 
-    Everything that the demo keeps lies in `folder`.
+    Raises BridgeError when it cannot start. Everything that the demo keeps lies in `folder`.
     """
     bridge_url, partners_url = f"http://localhost:{port}", f"http://127.0.0.1:{partners_port}"
     environ = _choose_settings(bridge_url, folder)
@@ -113,9 +116,9 @@ def _publish(bridge: Bridge, partners_url: str, say: Say) -> None:
             "riverton-water", name, value, now=now, overlap=timedelta()
         ),
     )
-    planned = plan_file(bridge.registry, file, now=now)
+    planned = plan_file(bridge.publisher, file, now=now)
     published = apply_plan(
-        bridge.registry,
+        bridge.publisher,
         planned,
         author="demo",
         comment="demo",

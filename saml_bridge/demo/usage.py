@@ -1,7 +1,7 @@
 """Made-up meter readings and the geometry of their chart.
 
 Owns: a meter's daily usage (the same for the same meter and day, always) and the bars, grid and labels that the page
-draws as SVG. Does not own: the page. Called by `partners.py`.
+draws as SVG. Does not own: the page. Called by `partners`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Commodity:
-    """What a meter measures: `base` and `spread` are units a day."""
+    """The kind of thing that a meter measures: `base` and `spread` are units a day."""
 
     name: str
     unit: str
@@ -64,7 +64,10 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A meter's days, oldest first, with the figures that a customer asks for. All amounts in the commodity's unit."""
+    """A meter's days, oldest first, with the figures that a customer asks for.
+
+    All amounts are in the commodity's unit.
+    """
 
     meter: str
     commodity: Commodity
@@ -76,7 +79,7 @@ class Usage:
 
 
 def derive_number(prefix: str, *parts: str, digits: int = 7) -> str:
-    """A made-up but stable number, for what a partner would know of an account from its own records."""
+    """A made-up but stable number, in place of a partner's own records of an account."""
     digest = hashlib.sha256("/".join(parts).encode()).digest()
     return f"{prefix}{int.from_bytes(digest[:8]) % 10**digits:0{digits}d}"
 

@@ -20,7 +20,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from saml_bridge.billers.checks.publication import Publication
-from saml_bridge.billers.registry import Published, Registry
+from saml_bridge.billers.publisher import Published, Publisher
+from saml_bridge.billers.registry import Registry
 from saml_bridge.flows.launch.launch import Launched, Launcher, LaunchRequest, Outcome
 from saml_bridge.keys.signing_key import SigningKey, fit_algorithm
 from saml_bridge.model.document import Biller, Idp, KeyNames, Link, Partner
@@ -110,6 +111,7 @@ class Rollover:
     """Wired once. Time and randomness are the launcher's."""
 
     registry: Registry
+    publisher: Publisher
     launcher: Launcher
     rehearsals: Rehearsals
     find_key: Callable[[str], SigningKey]
@@ -218,10 +220,10 @@ class Rollover:
     def publish(self, change: Change, *, author: str, trace_id: TraceId) -> Published:
         """Bring a planned step into force, for all its billers or none.
 
-        Raises ConfigConflict when somebody else published in the meantime, and otherwise as `Registry.publish`.
+        Raises ConfigConflict when somebody else published in the meantime, and otherwise as `Publisher.publish`.
         """
         try:
-            return self.registry.publish(
+            return self.publisher.publish(
                 change.publications,
                 author=author,
                 comment=change.comment,

@@ -1,9 +1,11 @@
-"""The biller's keys as signers of tokens: JWTs in compact form, and what others verify them with.
+"""JSON Web Signatures in compact form: the one reader and the one writer.
 
-Owns: which key and algorithm sign a partner's tokens; the names of keys in tokens (RFC 7638), signing a JWT, our public
-keys as JWKs, and tokens of ours that come back. Does not own: where keys lie (`keys.py`), that a key signs nothing else
-(`registry/holdings.py`), what stands in a token (the protocols), and tokens that others signed. Called by the protocols
-that carry tokens, by what publishes our keys, and by the registry before a publication.
+Owns: taking a token apart, the rules of a header, the algorithms, signing a JWT, and tokens of ours that come back.
+It owns the names of keys in tokens (RFC 7638) and our public keys as JWKs, too.
+Does not own: key files (`ring`), the claims of a token (the protocols), keys of others (`network.key_sets`), and that a
+key signs nothing else (`billers.checks.holdings`).
+Called by: `portal.jwt_source` and `protocols.oidc.client_auth` for tokens of others, the protocols for tokens of ours,
+`billers` and `flows.tokens` for the keys that are published.
 
 Specification: RFC 7515, RFC 7517, RFC 7519, RFC 8037; RFC 8725 for what is refused.
 """
@@ -13,26 +15,24 @@ from __future__ import annotations
 import binascii
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 
 from saml_bridge.keys.signing_key import PublicKey, PublishedKey, SignatureFault, SigningKey, make_signature
 from saml_bridge.model.comparisons import compare, show
 from saml_bridge.model.document import (
-    Biller,
-    EncryptedTokenSettings,
-    JwtSettings,
-    OidcSettings,
-    Partner,
     SignatureAlgorithm,
     TokenAlgorithm,
 )
@@ -40,6 +40,23 @@ from saml_bridge.model.errors import BridgeError, KeyRefused
 from saml_bridge.model.strict_json import JsonRefused, parse_json
 
 MAX_TOKEN_BYTES: Final = 16 * 1024
+
+_VERIFIERS: Final = {
+    "RS256": JWSRegistry.algorithms["RS256"],
+    "ES256": JWSRegistry.algorithms["ES256"],
+    "PS256": JWSRegistry.algorithms["PS256"],
+    "EdDSA": JWSRegistry.algorithms["Ed25519"],
+    "Ed25519": JWSRegistry.algorithms["Ed25519"],
+}
+"""The closed list. RFC 9864 renames EdDSA to Ed25519; portals and clients use either name."""
+
+READ_OTHERWISE: Final = frozenset({"crit", "b64", "zip", "enc"})
+"""Members of a header by which a token would be understood in a way that is not built here."""
+
+OWN_KEY: Final = frozenset({"jwk", "jku", "x5u", "x5c"})
+"""Members of a header by which a token would choose its own key. No reader ever takes a key from them."""
+
+VerifyKey = RSAKey | ECKey | OKPKey
 
 KINDS: Final[Mapping[TokenAlgorithm, str]] = {"RS256": "rsa-2048", "ES256": "ec-p256", "EdDSA": "ed25519"}
 """The kind of key that each algorithm takes, as `saml-bridge keys create --kind` names it."""
@@ -50,10 +67,36 @@ KEY_WORDS: Final[Mapping[TokenAlgorithm, str]] = {
     "EdDSA": "an Ed25519 key",
 }
 _SAME_AS_XML: Final[Mapping[TokenAlgorithm, SignatureAlgorithm]] = {"RS256": "rsa-sha256", "ES256": "ecdsa-sha256"}
+_XML_KEY_ALGORITHMS: Final[Mapping[str | None, tuple[str, SignatureAlgorithm]]] = {
+    None: ("RS256", "rsa-sha256"),
+    "P-256": ("ES256", "ecdsa-sha256"),
+    "P-384": ("ES384", "ecdsa-sha384"),
+}
 _COORDINATE_BYTES: Final = 32
 _KEYS_KEPT: Final = 4096
-_REFUSED_HEADERS: Final = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"})
-"""What would have the token choose its own key, or be understood in a way that is not built here (`crit`, `b64`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactJws:
+    """The parts of a token. `signed` are the bytes under the signature; the other parts are decoded."""
+
+    signed: bytes
+    header: bytes
+    payload: bytes
+    signature: bytes
+
+
+class JwsRefused(Exception):
+    """A token that breaks a rule of its form. Each reader turns it into an error of its own.
+
+    `words` go on after 'the token' (`size`, `parts`), after 'the header' (`object`), or stand by themselves
+    (`forbidden`: the members; `typ`, `alg`, `kid`).
+    """
+
+    def __init__(self, code: Literal["size", "parts", "object", "forbidden", "typ", "alg", "kid"], words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
 
 
 class TokenRefused(BridgeError):
@@ -62,6 +105,68 @@ class TokenRefused(BridgeError):
     code = "token-refused"
     http_status = 400
     public_message = "The request holds a token that cannot be accepted."
+
+
+def split_compact(token: str) -> CompactJws:
+    """Takes a token apart (RFC 7515, section 7.1), in base64url exactly as section 2 has it.
+
+    Raises JwsRefused (`size`, `parts`).
+    """
+    if len(token) > MAX_TOKEN_BYTES:
+        raise JwsRefused("size", f"is longer than {MAX_TOKEN_BYTES} bytes")
+    try:
+        signed, _, signature = token.encode("ascii").rpartition(b".")
+        header, payload = signed.split(b".")
+        return CompactJws(signed, urlsafe_b64decode(header), urlsafe_b64decode(payload), urlsafe_b64decode(signature))
+    except (UnicodeError, binascii.Error, ValueError):
+        raise JwsRefused("parts", "is not three base64url parts") from None
+
+
+def read_header(
+    content: bytes, *, algorithms: Collection[str], types: Collection[str | None], forbidden: frozenset[str]
+) -> tuple[str, str | None]:
+    """The algorithm of a header and the name of its key (RFC 8725, sections 3.1 and 3.11).
+
+    `types` are the values of `typ`, in any case; None among them takes a header without one. `forbidden` are members
+    that no header may have. Raises JwsRefused (`object`, `forbidden`, `typ`, `alg`, `kid`).
+    """
+    header = parse_header(content)
+    check_header(header, types=types, forbidden=forbidden)
+    algorithm, kid = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or algorithm not in algorithms:
+        raise JwsRefused("alg", f"alg: received {show(algorithm)}, expected one of {', '.join(algorithms)}")
+    if kid is not None and not isinstance(kid, str):
+        raise JwsRefused("kid", "kid: is not text")
+    return algorithm, kid
+
+
+def parse_header(content: bytes) -> dict[str, Any]:
+    """The members of a header, each there once (RFC 7515, section 4). Raises JwsRefused (`object`)."""
+    try:
+        header = parse_json(content)
+    except JsonRefused as error:
+        raise JwsRefused("object", str(error)) from None
+    if not isinstance(header, dict):
+        raise JwsRefused("object", "is not a JSON object")
+    return header
+
+
+def check_header(header: Mapping[str, Any], *, types: Collection[str | None], forbidden: frozenset[str]) -> None:
+    """Checks the members and the type of a header, as `read_header`. Raises JwsRefused (`forbidden`, `typ`)."""
+    refused = sorted(forbidden.intersection(header))
+    if refused:
+        raise JwsRefused("forbidden", ", ".join(refused))
+    typ = header.get("typ")
+    if typ is None and None in types:
+        return
+    if not isinstance(typ, str) or typ.upper() not in {one.upper() for one in types if one is not None}:
+        expected = " or ".join(show(one) for one in types if one is not None)
+        raise JwsRefused("typ", f"typ: received {show(typ)}, expected {expected}")
+
+
+def verify(jws: CompactJws, algorithm: str, key: VerifyKey) -> bool:
+    """Checks a signature by somebody else's key, which the caller found to fit the algorithm."""
+    return _VERIFIERS[algorithm].verify(jws.signed, jws.signature, key)
 
 
 def find_token_algorithm(key: PublishedKey) -> TokenAlgorithm:
@@ -84,6 +189,20 @@ def sign_jwt(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgo
     payload = json.dumps(claims, separators=(",", ":"), allow_nan=False).encode("ascii")
     signed = _encode_header(key, algorithm, typ) + b"." + urlsafe_b64encode(payload)
     return (signed + b"." + urlsafe_b64encode(_sign(key, algorithm, signed))).decode("ascii")
+
+
+def sign_by_xml_key(key: SigningKey, claims: Mapping[str, Any], *, typ: str) -> str:
+    """A JWT in compact form, signed by a key of the biller's XML messages.
+
+    The key is RSA, P-256 or P-384 (RFC 7518, sections 3.3 and 3.4). Its `kid` is the SHA-256 of the key's certificate,
+    in hexadecimal: the receiver has that certificate. The signature was verified before it leaves. Raises
+    SignatureFault; ValueError and TypeError for claims that are no JSON.
+    """
+    algorithm, same_as_xml = _XML_KEY_ALGORITHMS[key.curve]
+    header = {"alg": algorithm, "typ": typ, "kid": key.fingerprint_sha256}
+    parts = (json.dumps(one, separators=(",", ":"), allow_nan=False).encode("ascii") for one in (header, claims))
+    signed = b".".join(map(urlsafe_b64encode, parts))
+    return (signed + b"." + urlsafe_b64encode(make_signature(key, same_as_xml, signed))).decode("ascii")
 
 
 @lru_cache(maxsize=_KEYS_KEPT)
@@ -173,26 +292,32 @@ def verify_own_jwt(
     the token must not be over (a hint may be). Raises TokenRefused (token-too-long, token-malformed, token-header,
     token-key-unknown, token-signature, token-issuer, token-audience, token-expired).
     """
-    if len(token) > MAX_TOKEN_BYTES:
-        detail = f"the token has {len(token):,} characters, and {MAX_TOKEN_BYTES:,} are the most"
-        raise TokenRefused(detail, code="token-too-long")
-    signed, header, payload, signature = _split(token)
-    key = _choose_key(_read_object(header, "header"), keys, typ)
-    if not _verify(key.public_key, signed, signature):
+    try:
+        jws = split_compact(token)
+        header = parse_header(jws.header)
+        check_header(header, types=("JWT", None) if typ is None else (typ,), forbidden=OWN_KEY | READ_OTHERWISE)
+    except JwsRefused as refused:
+        raise _refuse_own(refused, token) from None
+    key = _choose_key(header, keys)
+    if not _verify(key.public_key, jws.signed, jws.signature):
         raise TokenRefused("the token's signature does not verify", code="token-signature")
-    claims = _read_object(payload, "payload")
+    claims = _read_object(jws.payload, "payload")
     _check_claims(claims, issuer=issuer, audience=audience, now=now)
     return claims
 
 
-def _split(token: str) -> tuple[bytes, bytes, bytes, bytes]:
-    """What is signed, header, payload and signature; base64url exactly as RFC 7515, section 2 has it."""
-    try:
-        signed, _, signature = token.encode("ascii").rpartition(b".")
-        header, payload = signed.split(b".")
-        return signed, urlsafe_b64decode(header), urlsafe_b64decode(payload), urlsafe_b64decode(signature)
-    except (UnicodeError, binascii.Error, ValueError):
-        raise TokenRefused("the token is not three base64url parts", code="token-malformed") from None
+def _refuse_own(refused: JwsRefused, token: str) -> TokenRefused:
+    match refused.code:
+        case "size":
+            detail = f"the token has {len(token):,} characters, and {MAX_TOKEN_BYTES:,} are the most"
+            return TokenRefused(detail, code="token-too-long")
+        case "parts":
+            return TokenRefused(f"the token {refused.words}", code="token-malformed")
+        case "object":
+            return TokenRefused("the token's header is no JSON object", code="token-malformed")
+        case "forbidden":
+            return TokenRefused(f"the token's header holds {refused.words}: never accepted", code="token-header")
+    return TokenRefused(refused.words, code="token-header")
 
 
 def _read_object(content: bytes, what: str) -> dict[str, Any]:
@@ -205,16 +330,8 @@ def _read_object(content: bytes, what: str) -> dict[str, Any]:
     return value
 
 
-def _choose_key(header: Mapping[str, Any], keys: Iterable[PublishedKey], typ: str | None) -> PublishedKey:
-    """The key of ours that the header names (RFC 8725, sections 3.1, 3.10 and 3.11)."""
-    refused = sorted(_REFUSED_HEADERS.intersection(header))
-    if refused:
-        raise TokenRefused(f"the token's header holds {', '.join(refused)}: never accepted", code="token-header")
-    named = header.get("typ", "JWT" if typ is None else None)
-    if not isinstance(named, str) or named.upper() != (typ or "JWT").upper():
-        raise TokenRefused(
-            f"typ: received {show(header.get('typ'))}, expected {show(typ or 'JWT')}", code="token-header"
-        )
+def _choose_key(header: Mapping[str, Any], keys: Iterable[PublishedKey]) -> PublishedKey:
+    """The key of ours that the header names, and whose algorithm it is (RFC 8725, sections 3.1 and 3.10)."""
     ours = {find_kid(one): one for one in keys}
     key = ours.get(kid) if isinstance(kid := header.get("kid"), str) else None
     if key is None:
@@ -240,36 +357,3 @@ def _check_claims(claims: Mapping[str, Any], *, issuer: str, audience: str | Non
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not expires > now.timestamp():
         detail = f"exp: received {show(expires)}, and it is {now.timestamp():.0f} here: the token is over"
         raise TokenRefused(detail, code="token-expired")
-
-
-# Which keys a biller's tokens need
-
-
-def find_key_name(biller: Biller, partner: Partner) -> str | None:
-    """The name of the key that signs this partner's tokens; None where no key of the ring does."""
-    settings = partner.settings
-    match settings:
-        case OidcSettings(key=key):
-            pass
-        case JwtSettings(key=key) if settings.algorithm != "HS256":
-            pass
-        case EncryptedTokenSettings(key=key) if settings.format == "jwe" and settings.key_management == "RSA-OAEP-256":
-            pass
-        case _:
-            return None
-    return key or biller.tokens.keys.current
-
-
-def list_token_keys(biller: Biller) -> tuple[str, ...]:
-    """The names of all keys that the biller's JWKS is to hold: those of `tokens.keys` and its partners' own."""
-    keys = biller.tokens.keys
-    own = [find_key_name(biller, partner) for partner in biller.partners]
-    return tuple(dict.fromkeys(name for name in (keys.current, keys.next, keys.previous, *own) if name is not None))
-
-
-def list_needed_keys(biller: Biller) -> frozenset[str]:
-    """Those of them without which a partner could not be served: none where no partner needs a key for tokens."""
-    used = [find_key_name(biller, partner) for partner in biller.partners]
-    keys = biller.tokens.keys
-    rolled = [keys.next, keys.previous] if any(used) else []
-    return frozenset(name for name in (*used, *rolled) if name is not None)

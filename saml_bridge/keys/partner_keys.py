@@ -1,8 +1,8 @@
 """Partners' public keys as a document holds them: a set of JSON Web Keys, or one RSA key to encrypt to.
 
-Owns: which texts are such keys, and the one form that they are kept in. Does not own: files (`config/__init__.py`),
-keys that are fetched, and what is done with a key. Called by `config/__init__.py`, and by `encrypted_token.py` for the
-key that it encrypts to.
+Owns: the texts that are such keys, and the one form that they are kept in. Does not own: the settings that hold them
+(`billers.partners`), files (`billers.file.resolve`), keys that are fetched, and what is done with a key.
+Called by: `billers.partners`, `billers.file.resolve`, and `protocols.tokens.encrypted_token` for its encryption key.
 
 A text with a private key is refused, and never quoted: whoever sent it has to make another. Specification: RFC 7517,
 4 and 5; RFC 7518, 3.3 and 6.
@@ -11,7 +11,7 @@ A text with a private key is refused, and never quoted: whoever sent it has to m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from cryptography import x509
@@ -22,28 +22,18 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey
 from joserfc.util import base64_to_int
 
-from saml_bridge.model.document import EncryptedTokenSettings, OidcSettings, ProtocolSettings
-from saml_bridge.model.findings import refuse
 from saml_bridge.model.strict_json import parse_json
-from saml_bridge.model.values import Finding
 
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
 MIN_RSA_EXPONENT: Final = 65537
 MOST_KEYS: Final = 50
 
-FIELDS: Final[Mapping[type, str]] = {OidcSettings: "jwks", EncryptedTokenSettings: "encryption_key"}
-"""The setting of each protocol that holds public keys."""
-
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # RFC 7518, 6.2.2, 6.3.2 and 6.4
 _CLASSES: Final[Mapping[str, type[ECKey | OKPKey]]] = {"EC": ECKey, "OKP": OKPKey}
 _CURVES: Final = {"RSA": None, "EC": "P-256", "OKP": "Ed25519"}
 
 _IS_PRIVATE: Final = "is or holds a private or shared key, which nobody must give away: it is no longer safe to use"
-_FIXES: Final = {
-    "jwks": "Ask the partner for its public keys as a JSON Web Key Set, or name its address as jwks_uri.",
-    "encryption_key": "Ask the partner for its public RSA key, as PEM or as a JSON Web Key.",
-}
 
 
 class KeyTextBroken(ValueError):
@@ -53,23 +43,6 @@ class KeyTextBroken(ValueError):
 def is_key_text(text: str) -> bool:
     """Whether a text is meant as the keys themselves, and not as a file's path."""
     return text.lstrip().startswith(("{", "[", "-----BEGIN"))
-
-
-def normalize_key_text(settings: ProtocolSettings, text: str) -> str:
-    """The keys of `settings`, given as `text`, in the form that a document keeps. Raises KeyTextBroken."""
-    return normalize_jwks(text) if isinstance(settings, OidcSettings) else normalize_encryption_key(text)
-
-
-def check_key_text(settings: ProtocolSettings, where: str) -> Iterator[Finding]:
-    """Whether the public keys in a partner's settings can be used; `where` is the path of the settings."""
-    name = FIELDS.get(type(settings))
-    text = getattr(settings, name) if name else None
-    if text is None:
-        return
-    try:
-        normalize_key_text(settings, text)
-    except KeyTextBroken as broken:
-        yield refuse("partner-key-broken", f"{name}: {broken}", _FIXES[name or ""], f"{where}.{name}")
 
 
 def normalize_jwks(text: str) -> str:

@@ -1,7 +1,8 @@
-"""Where a launch lands: the callback URI that a link makes of a session, and those that a request may name.
+"""The callback URI: where a launch lands at the partner.
 
 Owns: the templates of callback URIs, and the comparison of a request's callback with the prefixes that its link allows.
-Pure. Called by the check of a document, by the snapshot of a revision (`compile_callback`) and by the launch.
+Does not own: the links (`model.document`), the order of a launch (`flows.launch.launch`). Pure.
+Called by: `billers.checks.document`, `billers.snapshot` (`compile_callback`) and `flows.launch.launch`.
 
 A template is a URL with fields in braces (`https://partner.example/usage/{account.number|urlencode}`). Its origin is in
 the document: no field stands before the path. Every value is percent-encoded whole, so that it stays in its place;
@@ -35,7 +36,10 @@ _FILTER = "urlencode"
 
 @dataclass(frozen=True, slots=True)
 class ParsedCallback:
-    """A callback URI as n + 1 literal texts and the n paths of the fields between them."""
+    """A callback URI, split at its fields.
+
+    It has n + 1 literal texts and the n paths of the fields between them.
+    """
 
     literals: tuple[str, ...]
     paths: tuple[str, ...]
@@ -47,7 +51,10 @@ class ParsedCallback:
 
 
 def parse_callback(text: str) -> ParsedCallback:
-    """Split a callback URI, which may be a template. Raises ValueError with a sentence for one that is none."""
+    """Splits a callback URI, which may be a template.
+
+    Raises ValueError with a sentence for a text that is no callback URI.
+    """
     literals, inserts = parse_template(text)
     if inserts and not _FIXED_ORIGIN.match(literals[0]):
         raise ValueError("its origin is fixed: a field stands after the host and a slash")
@@ -68,7 +75,7 @@ def shorten_callback(text: str) -> str:
 
 
 def check_callback(text: str, *, where: str) -> Iterator[Finding]:
-    """What is wrong with the fields of a callback URI that `parse_callback` reads."""
+    """Checks the fields of a callback URI that `parse_callback` reads."""
     for path in dict.fromkeys(parse_callback(text).paths):
         try:
             compile_path(path)
@@ -127,7 +134,10 @@ def _refuse_field(path: str, what: str, more: str) -> LaunchRefused:
 
 
 def is_allowed(uri: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether `uri` stands below one of `prefixes`. A URI that browsers may read in two ways is never allowed."""
+    """Tells if `uri` stands below one of `prefixes`.
+
+    A URI that browsers may read in two ways is never allowed.
+    """
     if len(uri) > _LONGEST or not _PLAIN.fullmatch(uri) or "\\" in uri:
         return False
     parts = _split(uri)
@@ -156,7 +166,10 @@ def describe_refusal(uri: str, prefixes: tuple[str, ...]) -> str:
 
 
 def origin_of(uri: str) -> str:
-    """Scheme, host and port of a URL that is known to be one, as a Content-Security-Policy source."""
+    """The origin of a well-formed URL, as a Content-Security-Policy source.
+
+    It is the scheme, host and port.
+    """
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 

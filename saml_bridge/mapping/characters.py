@@ -1,11 +1,12 @@
-"""Which characters may leave this service: one rule for payers' values and for texts of the configuration.
+"""The one rule for characters that may leave this service.
 
-Owns: the rule and what counts as no value. It has three steps, and each takes less than the one before: a text (the
-value of an attribute), a line (a name, a label, a fixed value), an identifier (a name ID, a public subject). Does not
-own: what one protocol asks beyond it (`saml/response.py`, `claims.py`), and escaping, which every serializer does.
-Called by the checks of a publication and by the compiled mapping, identifier and callback of a launch. Pure.
+Owns: the rule, for payers' values and for texts of the configuration, and the texts that count as no value. It has
+three steps, and each takes less than the one before: a text (the value of an attribute), a line (a name, a label, a
+fixed value), an identifier (a name ID, a public subject). Does not own: further rules of one protocol
+(`protocols.saml.response`, `protocols.claims`), and escaping, which every serializer does.
+Called by: the checks of a publication, and the compiled mapping, identifier and callback of a launch. Pure.
 
-What is refused is told by its kind, or by its code point where it stands in the configuration; a payer's text never is.
+A refusal tells the kind of a character, or its code point where it stands in the configuration; a payer's text never.
 """
 
 from __future__ import annotations
@@ -37,11 +38,17 @@ _JOINERS: Final = "\u200c\u200d"  # invisible, and needed by several scripts
 
 
 class CharacterRefused(ValueError):
-    """A text must not leave; the error says what kind of character stands in it, and nothing else of it."""
+    """A text must not leave.
+
+    The error says the kind of the character that stands in it, and nothing else of the text.
+    """
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text is no value: it has white space and invisible characters alone, or nothing."""
+    """Tells if a text is no value: only white space and invisible characters.
+
+    An empty text is no value, either.
+    """
     return not "!" <= text[:1] <= "~" and _SEEN.search(text) is None
 
 
@@ -74,7 +81,10 @@ def _release(texts: Sequence[str], *, fold: bool) -> Sequence[str]:
 
 
 def check_identifier(text: str) -> None:
-    """Refuse what two readers could read as two payers, or as one. Case and form are kept. Raises CharacterRefused."""
+    """Refuses a text that two readers could take for two payers, or for one.
+
+    Case and form are kept. Raises CharacterRefused.
+    """
     if text.isprintable() and not _NOT_IN_IDENTIFIERS.search(text):
         return
     found = next(char for char in text if not char.isprintable() or _NOT_IN_IDENTIFIERS.match(char))
@@ -82,15 +92,18 @@ def check_identifier(text: str) -> None:
 
 
 def find_unsendable(text: str) -> str | None:
-    """The first character of a configured text that no message carries unchanged, as `U+0000`; None if none is."""
+    """The first character of a configured text that no message carries unchanged.
+
+    It is given as `U+0000`; None where every character is carried.
+    """
     found = _NOT_IN_TEXTS.search(text)
     return _name_code_point(found.group()) if found else None
 
 
 def find_unseen(text: str) -> str | None:
-    """The first character of a configured line that cannot be seen, or that ends the line, as `character 3 is U+0000`.
+    """The first character of a configured line that is invisible or ends the line.
 
-    A space of any width can be seen. Joiners are letters of some scripts.
+    It is given as `character 3 is U+0000`. A space of any width can be seen. Joiners are letters of some scripts.
     """
     for position, char in enumerate(text, start=1):
         if unicodedata.category(char) in _NOT_IN_LINES and char not in _JOINERS:

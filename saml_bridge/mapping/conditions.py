@@ -1,7 +1,8 @@
 """Conditions on a portal session: `when` of a rule and `visible_when` of a link.
 
 Owns: the check of a condition at publication and its compilation to a function.
-Does not own: the condition's shape (`document.Condition`), field paths (`fields.py`).
+Does not own: the condition's shape (`model.document.Condition`), field paths (`fields`).
+Called by: `rules`, `billers.checks.document`, `billers.snapshot`. Pure.
 
 A multi-valued field matches when any of its values does. A field without a value neither equals nor is in anything;
 it `exists` when it has a value that is not blank. Texts are compared exactly.

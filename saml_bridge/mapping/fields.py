@@ -1,7 +1,8 @@
-"""The fields of a portal session: which exist, how a session document is read, how a field path is followed.
+"""The fields of a portal session: their list, reading a session document, following a path.
 
 Owns: `FIELDS` (the one list that path checks, documentation and parsing share), `parse_session`, `compile_path`.
-Does not own: where a session comes from (`sessions`) and what is made of its values (`mapping.py`).
+Does not own: the source of a session (`portal`) and the values made of it (`rules`).
+Called by: `rules`, `conditions`, `identifiers`, `callback_uri`, `portal`.
 
 A path is written with dots (`account.service_address.city`). `account` is the account of this launch, `accounts` all of
 the session's. Following a path through a list gives one value an item (`account.service_points.meters.id`). Below a
@@ -30,7 +31,10 @@ ItemsReader = Callable[[PortalSession, JsonObject | None], tuple[JsonObject, ...
 
 
 class SessionMalformed(BridgeError):
-    """The portal sent a session that does not have the agreed shape; `detail` names the place, never a value."""
+    """The portal sent a session that does not have the agreed shape.
+
+    `detail` names the place, never a value.
+    """
 
     code = "session-malformed"
     http_status = 502
@@ -38,7 +42,10 @@ class SessionMalformed(BridgeError):
 
 
 class FieldUnknown(ValueError):
-    """A field path that no session can have. `nearest` is the closest path that exists, or None."""
+    """A field path that no session can have.
+
+    `nearest` is the closest path that exists, or None.
+    """
 
     def __init__(self, path: str, nearest: str | None, *, is_object: bool = False) -> None:
         problem = f"{path!r} is an object, not a value" if is_object else f"there is no field {path!r}"
@@ -49,7 +56,10 @@ class FieldUnknown(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field. In `path`, `[]` marks a list of objects and a last `*` an object whose names the portal chooses."""
+    """One field.
+
+    In `path`, `[]` marks a list of objects and a last `*` an object whose names the portal chooses.
+    """
 
     path: str
     description: str
@@ -70,9 +80,9 @@ _ACCOUNT = (
     Field("service_points[].id", "service point, or premise"),
     Field("service_points[].meters[].id", "meter number"),
     Field("service_points[].meters[].kind", "for example water, electricity, gas"),
-    Field("service_points[].meters[].custom.*", "whatever else the portal tells of a meter"),
-    Field("service_points[].custom.*", "whatever else the portal tells of a service point"),
-    Field("custom.*", "whatever else the portal tells of an account"),
+    Field("service_points[].meters[].custom.*", "everything else that the portal tells of a meter"),
+    Field("service_points[].custom.*", "everything else that the portal tells of a service point"),
+    Field("custom.*", "everything else that the portal tells of an account"),
 )
 
 FIELDS: tuple[Field, ...] = (
@@ -85,7 +95,7 @@ FIELDS: tuple[Field, ...] = (
     Field("payer.given_name", "given name"),
     Field("payer.family_name", "family name"),
     Field("payer.phone", "telephone number"),
-    Field("payer.custom.*", "whatever else the portal tells of a payer"),
+    Field("payer.custom.*", "everything else that the portal tells of a payer"),
     *(Field(f"account.{one.path}", one.description, one.required) for one in _ACCOUNT),
     *(Field(f"accounts[].{one.path}", one.description, one.required) for one in _ACCOUNT),
 )
@@ -202,7 +212,10 @@ def _start(root: str) -> Callable[[PortalSession, JsonObject | None], list[Any]]
 
 
 def compile_path(path: str) -> FieldReader:
-    """Make the reader of a field path. Raises FieldUnknown; also for a path that ends at an object."""
+    """Makes the reader of a field path.
+
+    Raises FieldUnknown; also for a path that ends at an object.
+    """
     nodes = _find_value(path, "")
     root, steps = nodes[0][0], _list_steps(nodes[1:])
     if not any(node.is_list for _, node in nodes):
@@ -260,7 +273,10 @@ def compile_item_path(items: str, path: str) -> ItemReader:
 
 
 def is_multi_valued(path: str, *, items: str = "") -> bool:
-    """Whether a path, of the session or of one item of the list `items`, passes through a list. Raises FieldUnknown."""
+    """Tells if a path passes through a list.
+
+    The path is one of the session, or of one item of the list `items`. Raises FieldUnknown.
+    """
     return any(node.is_list for _, node in _find_nodes(path, items))
 
 
@@ -416,7 +432,10 @@ def _describe(value: object) -> str:
 
 
 def build_example(biller: str, *, now: int) -> dict[str, Any]:
-    """A session document of an invented payer at `biller`, good for an hour from `now` (seconds since 1970)."""
+    """A session document of an invented payer at `biller`.
+
+    It is good for an hour from `now` (seconds since 1970).
+    """
     return {
         "active": True,
         "sid": "S-81f3",

@@ -1,11 +1,11 @@
-"""Who the payer is to a partner: the one text that a name ID or a subject is made of.
+"""The one text that identifies the payer to a partner.
 
-Owns: where that text comes from (a field or a template, and transforms), that there is exactly one for a payer, and
-what can be said of it at publication. Does not own: what becomes of it, as it is or hashed: `saml/response.py` and
-`claims.py` do that, and call it. Pure.
+Owns: the source of that text (a field or a template, and transforms) for a name ID or a subject, that there is exactly
+one for a payer, and its findings at publication. Does not own: sending it as it is or hashed, which
+`protocols.saml.response` and `protocols.claims` do, the callers. Pure.
 
-Two payers must never get one identifier because of a setting: what gives a text to a payer without one, or picks one of
-several, is refused.
+Two payers must never get one identifier because of a setting: a setting that gives a text to a payer without one, or
+picks one of several, is refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ IdentifierSettings = NameIdSettings | SubjectSettings
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """What a protocol calls the identifier: in sentences, at the start of findings' codes, and in codes of refusals."""
+    """The words of a protocol for the identifier.
+
+    They stand in sentences, at the start of findings' codes, and in codes of refusals.
+    """
 
     words: str
     code: str

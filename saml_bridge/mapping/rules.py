@@ -1,10 +1,10 @@
 """Mappings: from a portal session and an account to the attributes that a partner gets.
 
-Owns: `SOURCES`, the check of a mapping at publication, its compilation, and what happens when a rule finds nothing.
-Does not own: transforms (`transforms.py`), conditions (`conditions.py`), field paths (`fields.py`), which characters
-may leave (`characters.py`). Called by publishing (`check_mapping`), by the snapshot of a revision (`compile_mapping`)
-and by the launch (`CompiledMapping.evaluate`); sources serve identifiers, too (`identifiers.py`). Pure: no clock,
-database or network.
+Owns: `SOURCES`, the check of a mapping at publication, its compilation, and the case that a rule finds nothing.
+Does not own: `transforms`, `conditions`, field paths (`fields`), the characters that may leave (`characters`).
+Called by: `billers.checks.document` (`check_mapping`), `billers.snapshot` (`compile_mapping`) and
+`flows.launch.launch` (`CompiledMapping.evaluate`); sources serve `identifiers`, too. Pure: no clock, database or
+network.
 
 Values pass as they are: no Unicode normalisation, no trimming, unless a transform says so. White space alone is no
 value. A template finds nothing when any of its fields does. A rule whose `when` does not hold is passed over, required
@@ -103,7 +103,7 @@ class SeveralValues(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a rule's values come from, given the text that the rule has under the source's name.
+    """The source of a rule's values, given the text that stands under its name.
 
     `find_paths` lists the field paths in the text, or raises ValueError with a sentence; `make` compiles the text to a
     reader, with a function that compiles each path; `one_value` says that a path must not go through a list.
@@ -117,7 +117,10 @@ class Source:
 
 
 def check_mapping(mapping: AttributeMapping, *, where: str) -> tuple[Finding, ...]:
-    """Every problem of a mapping at once; `where` is its path in the document, such as `mappings[usage]`."""
+    """Every problem of a mapping at once.
+
+    `where` is its path in the document, such as `mappings[usage]`.
+    """
     return tuple(_check_mapping(mapping, where))
 
 
@@ -199,7 +202,10 @@ _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def parse_template(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split a template into n + 1 literals and the n field paths between them. Raises ValueError with a sentence."""
+    """Splits a template into n + 1 literals and the n field paths between them.
+
+    Raises ValueError with a sentence.
+    """
     literals, paths, end = [""], list[str](), 0
     for token in _BRACES.finditer(text):
         literals[-1] += text[end : token.start()]

@@ -1,8 +1,9 @@
-"""The transforms that a rule of a mapping may use: a closed set, each with typed parameters.
+"""The closed set of transforms that a mapping's rule may use, with typed parameters.
 
 Owns: `TRANSFORMS`, how a transform is written in the configuration document (`parse_transform`, `dump_transform`), the
 check of its parameters at publication and its compilation to a function.
-Does not own: rules and what they find (`mapping.py`), and which characters may leave (`characters.py`).
+Does not own: rules and the values that they find (`rules`), and the characters that may leave (`characters`).
+Called by: `rules`, `identifiers`, `billers.file.fields`.
 
 A transform is data and never code: no template language, no `str.format`, no expression. Values pass as they are,
 without Unicode normalisation or trimming, unless a transform says otherwise. A blank text is no value: it is dropped
@@ -55,16 +56,16 @@ ListFunction = Callable[[Texts], Texts]
 
 
 class TransformFailed(ValueError):
-    """A transform cannot make a value of what it was given; the text says why and never holds the value.
+    """A transform cannot make a value of its input.
 
-    `position` is that of the transform among several.
+    The text says why and never holds the value. `position` is that of the transform among several.
     """
 
     position: int = 0
 
 
 class Kind(StrEnum):
-    """What a parameter may be, in the words that findings and documentation use."""
+    """The kinds of a parameter, in the words of findings and documentation."""
 
     TEXT = "text"
     NUMBER = "a whole number"
@@ -74,9 +75,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter. The range is of a number, of a text's length or of a table's size; `default` None means none.
+    """One parameter of a transform.
 
-    `sent` says that its text, or its table's values, can become part of an attribute.
+    The range is of a number, of a text's length or of a table's size. A `default` of None means that there is no
+    default. `sent` says that its text, or its table's values, can become part of an attribute.
     """
 
     name: str
@@ -89,7 +91,10 @@ class Parameter:
     sent: bool = False
 
     def complain(self, value: object) -> str | None:
-        """What is wrong with a value of this parameter, without repeating it (it may be a salt); None if nothing is."""
+        """The error of a value of this parameter, or None.
+
+        It never repeats the value, which may be a salt.
+        """
         if value is None and not self.required and self.default is None:
             return None
         if self.kind is Kind.TABLE and isinstance(value, Mapping):
@@ -120,10 +125,11 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """One transform: exactly one of `make_each` (works on each value) and `make_list` (works on the whole list).
+    """One transform: exactly one of `make_each` and `make_list`.
 
-    Both makers take parameters that are checked and filled with defaults, do all work that can be done once, and return
-    the function that each launch calls. `check` yields (parameter, complaint) for what types alone cannot say.
+    `make_each` works on each value, `make_list` on the whole list. Both makers take parameters that are checked and
+    filled with defaults, do all work that can be done once, and return the function that each launch calls. `check`
+    yields (parameter, complaint) for errors that types alone cannot tell.
     """
 
     name: str
@@ -138,15 +144,15 @@ class Transform:
         return next((one for one in self.parameters if one.name == name), None)
 
     def explain(self, name: str) -> str:
-        """What this parameter is, as the fix of a finding."""
+        """The description of this parameter, as the fix of a finding."""
         parameter = self.find_parameter(name)
         return f"{name}: {parameter.description}." if parameter else ""
 
 
 def parse_transform(raw: object) -> TransformCall:
-    """Read a transform as written: `upper`, `{pad_left: 10}` or `{pad_left: {width: 10, fill: "0"}}`.
+    """Reads a transform as written: `upper`, `{pad_left: 10}` or `{pad_left: {width: 10, fill: "0"}}`.
 
-    Raises ValueError with a sentence when it is none of these. Names and parameters are for `check_transform` to judge.
+    Raises ValueError with a sentence for any other form. Names and parameters are for `check_transform` to judge.
     """
     if isinstance(raw, str) and raw:
         return TransformCall(raw)
@@ -199,9 +205,10 @@ def check_transform(call: TransformCall, *, where: str) -> tuple[Finding, ...]:
 
 
 def compile_transform(call: TransformCall) -> ListFunction:
-    """Make the function of a transform: from the values found so far, none empty, to the next.
+    """Makes the function of a transform.
 
-    The function raises TransformFailed, and gives no blank value. Raises ConfigInvalid when `check_transform` refuses.
+    It takes the values found so far, each with text in it, and gives the next. The function raises TransformFailed, and
+    gives no blank value. Raises ConfigInvalid when `check_transform` refuses.
     """
     findings = check_transform(call, where=call.name)
     if any(finding.refuses for finding in findings):
@@ -216,9 +223,10 @@ def compile_transform(call: TransformCall) -> ListFunction:
 
 
 def compile_transforms(calls: Sequence[TransformCall]) -> ListFunction:
-    """Make the function of several transforms, one after the other; it drops blank texts before them and after each.
+    """Makes the function of several transforms, one after the other.
 
-    The function raises TransformFailed with the position. Raises ConfigInvalid when `check_transform` refuses one.
+    It drops blank texts before the first and after each. The function raises TransformFailed with the position. Raises
+    ConfigInvalid when `check_transform` refuses one.
     """
     steps = tuple(enumerate(map(compile_transform, calls)))
     if not steps:
@@ -238,7 +246,7 @@ def compile_transforms(calls: Sequence[TransformCall]) -> ListFunction:
 
 
 def describe(value: object) -> str:
-    """What kind of value this is, in the words of a configuration file, without the value."""
+    """The kind of a value, in the words of a configuration file, without the value."""
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, str):
@@ -611,7 +619,7 @@ _ALL = (
     Transform("first", "keeps the first value only", make_list=lambda _: lambda values: values[:1]),
     Transform(
         "default",
-        "gives a value when there is none",
+        "gives a value where the field has no value",
         (_text("value", "the value to send", 1),),
         "value",
         make_list=_make_default,

@@ -1,9 +1,11 @@
-"""What is built at its first use and then shared by all threads: of several first uses at once, one builds.
+"""Values that are built at their first use and then shared by all threads.
 
-Owns: that order. Does not own: what is built. With `functools.lru_cache` each of the first threads builds for itself.
+Of several first uses at once, one builds.
+
+Owns: that order. Does not own: the values. With `functools.lru_cache` each of the first threads builds for itself.
 That is fine for a value that is pure Python and cheap, and `lru_cache` stands there. It is not for what a library
 cannot build twice at once (libxml2's schemas), what costs much, or what must be there once (key sets). What a service
-needs in any case is built at its start, too (`app.py`).
+needs in any case is built at its start, too (`app.wiring`).
 """
 
 from __future__ import annotations
@@ -35,5 +37,5 @@ class BuiltOnce(Generic[P, Value]):
 
 
 def built_once(*, most: int) -> Callable[[Callable[P, Value]], BuiltOnce[P, Value]]:
-    """Have the values of a function built once and kept, up to `most` of those used last."""
+    """Has a function's values built once and kept, up to `most` of those used last."""
     return lambda build: BuiltOnce(build, most=most)

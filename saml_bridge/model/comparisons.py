@@ -1,4 +1,4 @@
-"""How a refusal by comparison states both sides: what came, what was expected, and where they first differ.
+"""The words of a refusal by comparison: received, expected, and the first difference.
 
 Owns: those words, for logs, findings and audit records, and how a text from outside stands in them. Does not own: the
 comparison itself. Called by what refuses. Pure.
@@ -22,7 +22,10 @@ _MOST_COMPARED: Final = 100
 
 
 def show(value: object) -> str:
-    """A value as it may stand in a log: quoted, in ASCII, and with its length where it is not shown whole."""
+    """A value as it may stand in a log.
+
+    It is quoted, in ASCII, and with its length where it is not shown whole.
+    """
     if value is None:
         return "nothing"
     written = f"'{_escape(value)}'" if isinstance(value, str) else ascii(value)
@@ -32,7 +35,10 @@ def show(value: object) -> str:
 
 
 def quote_value(value: str, *, longest: int = 120) -> str:
-    """A text of a file or a message as a sentence may name it: in printable ASCII, without quotation marks, short."""
+    """A text of a file or a message as a sentence may name it.
+
+    It is in printable ASCII, without quotation marks, and short.
+    """
     shown = _escape(value[: longest + 1])
     return shown if len(value) <= longest else f"{shown[:longest]}..."
 
@@ -49,7 +55,10 @@ def _escape_one(char: str) -> str:
 
 
 def compare(received: object, *expected: str) -> str:
-    """Both sides of a refusal: 'received X, expected Y', of several expected ones the closest, and the difference."""
+    """Both sides of a refusal: 'received X, expected Y', and the difference.
+
+    Of several expected values the closest stands there.
+    """
     if not expected:
         return f"received {show(received)}, and there is none to expect"
     if not isinstance(received, str):
@@ -60,7 +69,7 @@ def compare(received: object, *expected: str) -> str:
 
 
 def find_closest(received: str, expected: Iterable[str]) -> str:
-    """The one with the most in common at its two ends; in a time that is linear in the lengths."""
+    """The one with the most in common at its two ends, found in linear time."""
     candidates = list(expected)[:_MOST_COMPARED]
     return max(candidates, key=lambda one: _count_common(received, one) - abs(len(received) - len(one)))
 

@@ -1,7 +1,7 @@
 """The configuration document of one biller, as frozen dataclasses. Standard library only.
 
-Owns: the shape that schemas (`config.py`) load into and that mapping, responses and the launch read.
-Does not own: validation, defaults in files, storage.
+Owns: the shape that `billers.file` loads into and that `mapping`, `protocols` and `flows` read.
+Does not own: validation, defaults in files, storage. Called by: every layer above.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ CarriageReturn = Literal["fold", "refuse"]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One of: a test of a field (`field` with `in_`, `equals` or `exists`), `all`, `any`, or `not_`."""
+    """One test of a session, or a combination of tests.
+
+    Exactly one is given: a test of a field (`field` with `in_`, `equals` or `exists`), `all`, `any`, or `not_`.
+    """
 
     field: str | None = None
     in_: tuple[str, ...] | None = None
@@ -85,7 +88,10 @@ class AttributeMapping:
 
 @dataclass(frozen=True, slots=True)
 class NameIdSettings:
-    """Who the payer is to a service provider, made from exactly one of `from_` and `template`."""
+    """The payer's identifier for a service provider.
+
+    It is made from exactly one of `from_` and `template`.
+    """
 
     format: NameIdFormat = "persistent"
     from_: str | None = "payer.id"
@@ -95,17 +101,18 @@ class NameIdSettings:
 
 @dataclass(frozen=True, slots=True)
 class SamlSettings:
-    """How to speak SAML 2.0 to one service provider. `metadata` is always `sha256:` + 64 hex digits here.
+    """The settings of SAML 2.0 with one service provider.
 
-    `metadata_url` or `mdq_url` (a base URL, with `entity_id`) is where newer metadata is fetched from,
-    `metadata_signer` the one certificate (base64 of its DER) that must have signed it there. `acs` is an index, a
-    location or None (chosen from the metadata); `relay_state` is `callback_uri`, `none` or `identifier:TEXT`;
-    `entity_id` picks one entity of an aggregate; `expired_metadata` says what happens to a launch when the metadata's
-    validUntil has passed: None warns for metadata registered as a file and refuses for fetched. `default_link` serves
-    sign-ons that the partner starts, `name_id_policy` and `requested_authn_context` say whether a request's wishes of
-    these names count, `signing_key` says which of the biller's keys signs for this partner,
-    `our_entity_id` is the name that this partner insists on for the biller. `encryption_algorithm` None is the best of
-    those that the partner's metadata lists.
+    `metadata` is always `sha256:` and 64 hexadecimal digits here. `metadata_url` or `mdq_url` (a base URL, with
+    `entity_id`) is where newer metadata is fetched from, `metadata_signer` the one certificate (base64 of its DER) that
+    must have signed it there. `entity_id` picks one entity of an aggregate. `acs` is an index, a location or None
+    (chosen from the metadata). `relay_state` is `callback_uri`, `none` or `identifier:TEXT`. `encryption_algorithm`
+    None is the best of those that the partner's metadata lists.
+
+    `expired_metadata` decides a launch after the metadata's validUntil: None warns for metadata registered as a file
+    and refuses for fetched. `default_link` serves sign-ons that the partner starts. `name_id_policy` and
+    `requested_authn_context` decide if a request's wishes of these names count. `signing_key` picks one of the biller's
+    keys to sign for this partner. `our_entity_id` is the name that this partner insists on for the biller.
     """
 
     metadata: str = ""
@@ -133,20 +140,21 @@ class SamlSettings:
 
     @property
     def refuses_expired(self) -> bool:
-        """Whether a launch is refused once the metadata's validUntil has passed."""
+        """Tells if a launch is refused once the metadata's validUntil has passed."""
         return self.expired_metadata == "refuse" or (self.expired_metadata is None and self.is_fetched)
 
     @property
     def is_fetched(self) -> bool:
-        """Whether newer metadata is fetched from an address."""
+        """Tells if newer metadata is fetched from an address."""
         return bool(self.metadata_url or self.mdq_url)
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectSettings:
-    """Who the payer is to a partner: the text itself, or `pairwise`, a keyed hash of it for this partner.
+    """The payer's identifier for a partner, as text or hashed.
 
-    The text is made from exactly one of `from_` and `template`.
+    `pairwise` is a keyed hash of the text for this partner. The text is made from exactly one of `from_` and
+    `template`.
     """
 
     type: SubjectType = "pairwise"
@@ -165,9 +173,9 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class OidcSettings:
-    """How to speak OpenID Connect 1.0 with one relying party.
+    """The settings of OpenID Connect 1.0 with one relying party.
 
-    `secret` names a secret of this partner's that is kept sealed (`partner_secrets.py`), `jwks` are the partner's
+    `secret` names a secret of this partner's that is kept sealed (`storage.partner_secrets`), `jwks` are the partner's
     public keys as JSON text, `jwks_uri` is where they are fetched from (`private_key_jwt` needs one of the two).
     `sector_identifier` is the host that pairwise subjects are made for where the redirect URIs have several; `key` is a
     name in the key ring, None for the biller's `tokens.keys.current`. Claims that no scope of `scopes` and none of
@@ -199,12 +207,13 @@ class OidcSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class JwtSettings:
-    """A signed link: a JWT that the browser carries to `url`, in a form that posts itself or in the query.
+class SignedLinkSettings:
+    """A signed link: a JWT that the browser carries to `url`.
 
-    `secret` (HS256) names a secret of this partner's, `key` a key of the ring, None for `tokens.keys.current`. `issuer`
-    is None for the biller's issuer of such tokens. A parameter or claim that is None is left out; `parameters` are
-    further parameters with fixed values. `subject` is None where the partner wants no `sub`.
+    It goes in a form that posts itself or in the query. `secret` (HS256) names a secret of this partner's, `key` a key
+    of the ring; without `key`, `tokens.keys.current` signs. Without `issuer`, the biller's issuer of such tokens stands
+    in it. An unset parameter or claim is left out; `parameters` are further parameters with fixed values. `subject` is
+    left unset where the partner wants no `sub`.
     """
 
     url: str
@@ -251,7 +260,7 @@ class EncryptedTokenSettings:
 
 @dataclass(frozen=True, slots=True)
 class BackchannelSettings:
-    """A token or URL that the partner's server gives for a payer, which the browser then carries.
+    """A token or URL of the partner's server, which the browser then carries.
 
     `auth` says how we sign in there, with `username` and the secret that `secret` names; `header` puts the secret into
     the header `auth_header`. `body` is made of the mapping, `token_at` and `url_at` say where in the JSON answer the
@@ -283,18 +292,19 @@ _SECRET_WORDS: Final = re.compile(
 
 
 def holds_secret(name: str) -> bool:
-    """Whether a header or parameter of this name usually has a secret as its value."""
+    """Tells if a header or parameter of this name usually has a secret value."""
     return _SECRET_WORDS.search(name) is not None
 
 
-ProtocolSettings = SamlSettings | OidcSettings | JwtSettings | EncryptedTokenSettings | BackchannelSettings
+ProtocolSettings = SamlSettings | OidcSettings | SignedLinkSettings | EncryptedTokenSettings | BackchannelSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Partner:
-    """The external portal. `settings` are those of its protocol, and stand under its name in a file.
+    """The external portal.
 
-    `origins` are further origins that its sign-on may redirect the browser to.
+    `settings` are those of its protocol, and stand under its name in a file. `origins` are further origins that its
+    sign-on may redirect the browser to.
     """
 
     slug: str
@@ -305,12 +315,15 @@ class Partner:
 
     @property
     def speaks_saml(self) -> bool:
-        """Whether `saml` can be asked for."""
+        """Tells if `saml` can be asked for."""
         return isinstance(self.settings, SamlSettings)
 
     @property
     def saml(self) -> SamlSettings:
-        """The settings of a partner that speaks SAML. Raises TypeError for another, which is the caller's mistake."""
+        """The settings of a partner that speaks SAML.
+
+        Raises TypeError for another partner, which is the caller's mistake.
+        """
         if not isinstance(self.settings, SamlSettings):
             raise TypeError(f"{self.slug} speaks {self.protocol}, not SAML")
         return self.settings
@@ -318,9 +331,10 @@ class Partner:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What the payer clicks. `labels` are the label in further languages, by language tag.
+    """The link that the payer clicks.
 
-    `callback_uri` may be a template with fields of the session (`callback.py`).
+    `labels` are the label in further languages, by language tag. `callback_uri` may be a template with fields of the
+    session (`mapping.callback_uri`).
     """
 
     slug: str
@@ -354,7 +368,10 @@ class Portal:
 
 @dataclass(frozen=True, slots=True)
 class KeyNames:
-    """Names in the key ring. `next` is published before it signs, `previous` still is after it signed last."""
+    """Names in the key ring.
+
+    `next` is published before it signs, `previous` still is after it signed last.
+    """
 
     current: str = "default"
     next: str | None = None
@@ -362,13 +379,19 @@ class KeyNames:
 
     @property
     def published(self) -> tuple[str, ...]:
-        """The names of all keys that our metadata holds, the one that signs first, none twice."""
+        """The names of all keys that our metadata holds, each once.
+
+        The one that signs stands first.
+        """
         return tuple(dict.fromkeys(name for name in (self.current, self.next, self.previous) if name is not None))
 
 
 @dataclass(frozen=True, slots=True)
 class IdpLogo:
-    """A picture of the biller in our metadata; an https URL, width and height in pixels."""
+    """A picture of the biller in our metadata.
+
+    It has an https URL, and a width and height in pixels.
+    """
 
     url: str
     width: int
@@ -401,7 +424,10 @@ class TokenKeys(KeyNames):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """How this biller signs what is no XML: ID tokens and signed links. Its keys are others than the `idp`'s."""
+    """The keys of this biller for ID tokens and signed links, which are no XML.
+
+    They are other keys than the `idp`'s.
+    """
 
     keys: TokenKeys = TokenKeys()
 

@@ -1,4 +1,4 @@
-"""What the log says of an error: its level, and where it came through.
+"""The log's word on an error: its level, and the places that it came through.
 
 Owns: both rules. Does not own: how events are written (`app.logging`).
 """
@@ -24,7 +24,10 @@ def trace_fault(error: BaseException | None) -> str:
 
 
 def find_level(end: object) -> int:
-    """How loud the end of a request is: a refusal warns; what we or the servers that we need fail at is an error."""
+    """The level of the end of a request.
+
+    A refusal warns; a failure of ours, or of the servers that we need, is an error.
+    """
     if not isinstance(end, BridgeError):
         return logging.INFO
     return logging.ERROR if end.http_status >= 500 else logging.WARNING

@@ -33,13 +33,14 @@ class BridgeError(Exception):
 
     @property
     def passes(self) -> bool:
-        """Whether the same request may succeed in a moment."""
+        """True for an error after which the same request may succeed in a moment."""
         return self.http_status == 503
 
     def diagnosis(self) -> str:
-        """The whole reason, for the log and the audit trail: the detail, and each finding with its fix.
+        """The whole reason, for the log and the audit trail.
 
-        A message that stands in the detail is not said again; a fix begins with FIX.
+        It is the detail, and each finding with its fix. A message that stands in the detail is not said again; a fix
+        begins with FIX.
         """
         said = [self.detail]
         for one in self.findings:
@@ -49,8 +50,9 @@ class BridgeError(Exception):
 
 
 class Fault(BridgeError):
-    """An exception that nobody foresaw, which is the `__cause__`; `detail` names its type and place, never its text.
+    """An exception that nobody foresaw, which is the `__cause__`.
 
+    `detail` names its type and place, never its text.
     `is_recorded` says that a record of it stands in the audit trail already.
     """
 
@@ -64,7 +66,7 @@ class Fault(BridgeError):
 
 
 def explain_fault(raised: Exception) -> BridgeError:
-    """The exception itself if it is of this tree, else the Fault that stands for it."""
+    """The exception itself if it is a BridgeError, else the Fault for it."""
     if isinstance(raised, BridgeError):
         return raised
     places = [(frame.f_globals.get("__name__", ""), line) for frame, line in traceback.walk_tb(raised.__traceback__)]
@@ -104,7 +106,7 @@ class ConfigConflict(BridgeError):
 
 
 class XmlRefused(BridgeError):
-    """XML that is not read any further: not well-formed, a document type, too deep, too large..."""
+    """XML that is read no further: malformed, with a document type, too deep, too large."""
 
     code = "xml-refused"
     http_status = 400
@@ -112,7 +114,7 @@ class XmlRefused(BridgeError):
 
 
 class SignatureRefused(BridgeError):
-    """A signature that does not cover what it must, uses what it must not, or does not verify."""
+    """A signature that covers too little, uses a forbidden algorithm or does not verify."""
 
     code = "signature-refused"
     http_status = 400
@@ -128,7 +130,7 @@ class MetadataRefused(BridgeError):
 
 
 class RequestRefused(BridgeError):
-    """A partner's message that must not be acted on, and that cannot be answered at the partner either.
+    """A partner's message that must neither be acted on nor answered at the partner.
 
     The payer gets a page that says so in plain words; the `code` and `detail` are for the log and the audit trail.
     """
@@ -141,7 +143,7 @@ class RequestRefused(BridgeError):
 
 
 class SignOnOver(RequestRefused):
-    """A partner's request that does not wait here: it was used, waited for too long, or is another browser's.
+    """A partner's request that is used, expired or another browser's.
 
     `partner` is the slug of the one that it came from, where that is known.
     """
@@ -161,7 +163,7 @@ class LogoutRefused(RequestRefused):
 
 
 class LogoutUnasked(LogoutRefused):
-    """A sign-out that no payer is seen to ask for: by a frame, a prefetch, another site's form."""
+    """A sign-out without a payer's wish: by a frame, a prefetch, another site's form."""
 
     code = "logout-unasked"
     http_status = 403
@@ -169,9 +171,10 @@ class LogoutUnasked(LogoutRefused):
 
 
 class FetchRefused(BridgeError):
-    """Something from another server that was not fetched, or not taken: the address, the connection, the answer.
+    """A fetch from another server that failed.
 
-    `sent` says whether the request may have reached the server, `status` what it answered, if that is the matter.
+    The fault is its address, its connection or its answer.
+    `sent` says that the request may have reached the server, `status` is its answer, if that is the matter.
     `fix` is the end of the detail that says what to do.
     """
 
@@ -184,7 +187,7 @@ class FetchRefused(BridgeError):
 
 
 class HeadersTooLarge(BridgeError):
-    """A request whose headers are larger than is read; mostly a browser with many cookies of a site."""
+    """A request with too large headers; mostly a browser with many cookies of a site."""
 
     code = "headers-too-large"
     http_status = 431
@@ -234,7 +237,7 @@ class LinkHidden(NotFound):
 
 
 class SessionAbsent(BridgeError):
-    """Nobody is signed in, as far as the session source can tell: the payer goes to the portal's sign-in.
+    """A visit without a session at the portal: the payer goes to its sign-in.
 
     Also raised for a credential that is expired, forged or malformed; `code` and `detail` keep the reason.
     """
@@ -245,7 +248,10 @@ class SessionAbsent(BridgeError):
 
 
 class SessionEnded(SessionAbsent):
-    """A session of which the source tells, and which a sign-out has ended: a new one is needed."""
+    """A session that a sign-out has ended, though its source still tells of it.
+
+    A new one is needed.
+    """
 
     code = "session-ended"
 
@@ -259,7 +265,10 @@ class SourceUnavailable(BridgeError):
 
 
 class LaunchRefused(BridgeError):
-    """The launch must not go on; `code` and `findings` keep the reason, the payer gets none of it."""
+    """A launch that must not go on.
+
+    `code` and `findings` keep the reason; the payer gets nothing of it.
+    """
 
     code = "launch-refused"
     http_status = 403
@@ -267,7 +276,7 @@ class LaunchRefused(BridgeError):
 
 
 class StatusRefused(LaunchRefused):
-    """A sign-on that the partner asked for, and is told in its own protocol that it cannot have.
+    """A partner's sign-on that is refused in the partner's own protocol.
 
     `status` and `sub_status` are SAML status codes (SAML 2.0 Core 3.2.2.2).
     """
@@ -281,7 +290,7 @@ class StatusRefused(LaunchRefused):
 
 
 class AuthorizationRefused(LaunchRefused):
-    """An authorization that a relying party asked for, and is told at its redirect URI that it cannot have.
+    """A relying party's authorization that is refused at its redirect URI.
 
     `error` is the name of RFC 6749 (4.1.2.1) or OpenID Connect Core (3.1.2.6); `detail` is for the log alone, and
     `description` is what the relying party's developers read: never anything of the payer.
@@ -296,10 +305,10 @@ class AuthorizationRefused(LaunchRefused):
 
 
 class ClientRefused(BridgeError):
-    """A relying party's own request (token, UserInfo, pushed request) that is answered with an error of the RFCs.
+    """A relying party's own request that is answered with an error of the RFCs.
 
-    `error` is the name of RFC 6749 (5.2), RFC 6750 (3.1) or RFC 9126 (2.3). `description` is what the caller is told
-    where that is less than the detail.
+    It is a request for a token or for UserInfo, or a pushed request. `error` is the name of RFC 6749 (5.2), RFC 6750
+    (3.1) or RFC 9126 (2.3). `description` is what the caller is told where that is less than the detail.
     """
 
     code = "client-refused"
@@ -380,6 +389,10 @@ class SignInFailed(BridgeError):
     code = "sign-in-failed"
     http_status = 403
     public_message = "We could not see that you are signed in. Please sign in to your bill portal and try again."
+
+
+DATABASE_FAILURES: Final = (NotRecorded, DatabaseUnavailable)
+"""The failures of our own database, which no record can tell of."""
 
 
 def refuse_session(detail: str) -> SessionAbsent:

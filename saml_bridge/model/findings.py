@@ -1,6 +1,8 @@
-"""Parts of a document that may have been read in part only: dataclasses, mappings where a key was wrong, or None.
+"""Parts of a document that may be only partly readable, and findings about them.
 
-Owns: reading values out of such parts, and what the checks say alike. Called by the checks of this package.
+Owns: reading values out of such parts (dataclasses, mappings where a key was wrong, or None), and the findings that
+several checks share. Does not own: the rules (`billers.checks`, `billers.partners`, `mapping`).
+Called by: the checks of those rooms.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ def list_items(part: Any, name: str) -> list[tuple[int, Any]]:
 
 
 def list_slugs(data: Any, path: Sequence[str | int]) -> Iterator[str]:
-    """The slugs of the parts that a path leads through, since nobody counts positions; `data` may be broken."""
+    """The slugs of the parts that a path leads through.
+
+    Nobody counts positions. `data` may be broken.
+    """
     for step in path:
         if isinstance(step, int):
             data = data[step] if isinstance(data, list | tuple) and step < len(data) else None
@@ -38,7 +43,10 @@ def list_slugs(data: Any, path: Sequence[str | int]) -> Iterator[str]:
 
 
 def find_settings(partner: Any, protocol: str) -> Any:
-    """The settings of a partner that speaks this protocol, as far as they could be read; None of another."""
+    """The settings of a partner that speaks this protocol, or None.
+
+    They are given as far as they could be read.
+    """
     if isinstance(partner, Partner):
         return partner.settings if partner.protocol == protocol else None
     return get(partner, protocol)
@@ -68,7 +76,7 @@ def check_unique(items: Iterable[tuple[int, Any]], name: str, *, where: str) -> 
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name alone."""
+    """Tells if a host is this machine by its name alone."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -1,8 +1,10 @@
-"""What to do about each code that a record of a refusal can have, in a sentence or two for whoever runs the service.
+"""The fix for each code that a record of a refusal can have.
+
+A fix is a sentence or two for the people who run the service.
 
 Owns: the fix of a code, and telling reason and fix apart in a record. Does not own: the reason, which the record has,
-and fixes that are known where the refusal is made: findings bring theirs along, and those go first. Called by
-`saml-bridge audit list` and `saml-bridge doctor`. Pure.
+and fixes that are known where the refusal is made: findings bring theirs along, and those go first. Called by:
+`cli.show_audit`, `cli.audit`, `app.installation`. Pure.
 
 A code that is not listed has the fix of its ending, else of its family: what stands before a hyphen of it, the
 longest first.
@@ -217,7 +219,7 @@ _ENDINGS: Final = {"-long": _PARTNER_SENDS, "-given": _PARTNER_SENDS}
 
 
 def find_fix(code: str) -> str:
-    """What to do about a refusal with this code; SEARCH_LOG where nothing better is known."""
+    """The fix for a refusal with this code; SEARCH_LOG where nothing better is known."""
     for ending, fix in _ENDINGS.items():
         if code.endswith(ending):
             return fix
@@ -227,7 +229,7 @@ def find_fix(code: str) -> str:
 
 
 def list_codes() -> tuple[str, ...]:
-    """The codes that are known here: those of whole errors, and those with a fix of their own."""
+    """The known codes: those of whole errors, and those with a fix of their own."""
     kinds = [BridgeError]
     for kind in kinds:  # grows with what it finds
         kinds += kind.__subclasses__()
@@ -241,7 +243,10 @@ _FIX: Final = re.compile(rf" ?{FIX} (.*?)(?= {FIX} | {_NAMED.pattern}|$)", re.DO
 
 
 def split_reason(code: str, detail: str) -> tuple[str, tuple[str, ...]]:
-    """The reason of a refusal, and its fixes: those that came along, else what is known of its codes."""
+    """The reason of a refusal, and its fixes.
+
+    The fixes are those that came along, else the known ones of its codes.
+    """
     fixes = [found.group(1) for found in _FIX.finditer(detail)]
     reason = _FIX.sub("", detail)
     if not fixes:

@@ -15,7 +15,10 @@ _CLOSE_ENOUGH: Final = 0.5
 
 
 def find_nearest(name: str, known: Iterable[str]) -> str | None:
-    """The closest known name; the same one in other letter case first; None when none is close."""
+    """The closest known name, or None.
+
+    The same name in other letter case comes first.
+    """
     names, name = list(known), name[:_LONGEST_COMPARED]
     for one in names:
         if one.lower() == name.lower():
@@ -25,6 +28,6 @@ def find_nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence that asks whether the closest known name was meant; empty when none is close."""
+    """The end of a sentence that asks for the closest known name; else empty."""
     nearest = find_nearest(name, known)
     return f"; did you mean {nearest}?" if nearest else ""

@@ -16,13 +16,17 @@ MOST_LEVELS: Final = 64
 
 
 class JsonRefused(ValueError):
-    """Bytes that are no JSON, or JSON that two readers could understand differently. Says nothing of the content."""
+    """Bytes that are no JSON, or JSON that two readers could understand differently.
+
+    The message says nothing of the content.
+    """
 
 
 def parse_json(content: bytes) -> Any:
-    """Read JSON strictly: UTF-8 without half surrogate pairs, no name twice in an object, numbers that are numbers.
+    """Reads JSON strictly.
 
-    So NaN, Infinity and what becomes that are refused, and more than MOST_LEVELS, too.
+    It is UTF-8 without half surrogate pairs, an object has no name twice, and numbers are numbers: NaN, Infinity and
+    numbers that become one of them are refused. More than MOST_LEVELS are refused, too.
 
     Raises JsonRefused (RFC 8259 section 4 leaves repeated names to the reader; RFC 7519 section 4 lets us refuse them).
     """

@@ -1,6 +1,6 @@
-"""The trace ID: the one name of what a person did, on the page, in the log and in the audit trail.
+"""The trace ID: the one name of an act, for page, log and audit trail.
 
-Owns: its form. Does not own: randomness, which is passed in. Called by every edge that starts something.
+Owns: its form. Does not own: randomness, which is passed in. Called by: every edge that starts something.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""URLs in partner metadata: which may be posted to, and what is wrong with the others.
+"""URLs in partner metadata: the rules for a URL to post to.
 
 Owns: the rules for a location, and for a text that is shown. Does not own: which location belongs to whom.
-Called by `metadata_entity.py` and `metadata_display.py`.
+Called by: `protocols.saml.metadata.entity`, `protocols.saml.metadata.display`, and checks of other URLs.
 
 The raw text is judged before anything parses it, because a URL parser silently drops tabs, line breaks and leading
 controls, and a browser reads a backslash as a slash.
@@ -29,15 +29,19 @@ _SCRIPT_SCHEMES = ("javascript:", "vbscript:", "data:")
 
 @dataclass(frozen=True, slots=True)
 class LocationFault:
-    """Why a URL is not one to post to. `words` go on after 'the location … '."""
+    """The reason why a URL is not one to post to.
+
+    `words` go on after 'the location … '.
+    """
 
     code: LocationCode
     words: str
 
 
 def find_fault(location: str | None) -> LocationFault | None:
-    """What keeps a URL from being an absolute https URL of a plain host; None when nothing does.
+    """The fault of a URL, or None.
 
+    An absolute https URL of a plain host has no fault.
     An http URL that is otherwise in order has the fault `http`, so that a caller may tolerate it.
     """
     if not location:
@@ -82,17 +86,23 @@ def _split_port(place: str) -> tuple[str, str, str]:
 
 
 def is_script(location: str) -> bool:
-    """Whether a browser might run the URL instead of going to it, whatever is put between its letters."""
+    """Tells a URL that a browser might run instead of going to it.
+
+    Characters between its letters, which browsers drop, do not hide it.
+    """
     letters = "".join(char for char in location if char.isprintable() and not char.isspace())
     return letters.lower().startswith(_SCRIPT_SCHEMES)
 
 
 def is_escaped_twice(location: str) -> bool:
-    """Whether an & of the URL still stands there as XML writes it: the file was escaped once more than it is read."""
+    """Tells a URL in which an & still stands as XML writes it.
+
+    The file was escaped once more than it is read.
+    """
     return _ESCAPED.search(location) is not None
 
 
 def clean_text(text: str) -> str:
-    """A text as it may be shown: no controls, no bidirectional or zero-width characters, single spaces."""
+    """A text as it may be shown: single spaces, no control, bidirectional or zero-width characters."""
     kept = ("" if unicodedata.category(char) in ("Cf", "Cs", "Co") else char for char in text)
     return " ".join("".join(" " if unicodedata.category(char)[:1] in "CZ" else char for char in "".join(kept)).split())

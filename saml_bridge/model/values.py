@@ -1,7 +1,7 @@
 """Values that cross layers. Standard library only; every layer may import this.
 
 Owns: the portal session, findings, attributes, credentials and the identifiers of one launch.
-Does not own: the configuration document (`document.py`) and the meaning of a field path (`fields.py`).
+Does not own: the configuration document (`document`) and the meaning of a field path (`mapping.fields`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ JsonObject = Mapping[str, Any]
 
 
 class Severity(StrEnum):
-    """An error refuses; a warning is shown and goes on; a note is good to know."""
+    """The weight of a finding: an error refuses, a warning does not, a note informs."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -55,7 +55,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request carries that may say who the payer is. `authorization` is the header's whole value."""
+    """The parts of a request that may say who the payer is.
+
+    `authorization` is the header's whole value.
+    """
 
     cookies: Mapping[str, str] = field(default_factory=dict)
     authorization: str | None = None
@@ -63,9 +66,9 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class PortalSession:
-    """What the portal tells about the current payer, already checked for shape (`fields.parse_session`).
+    """The portal's word about the current payer, checked for shape (`mapping.fields.parse_session`).
 
-    `payer` and each of `accounts` are plain JSON objects of the shape that `fields.FIELDS` lists; they are read
+    `payer` and each of `accounts` are plain JSON objects of the shape that `mapping.fields.FIELDS` lists; they are read
     through field paths only. `auth_time` and `expires_at` are aware UTC datetimes.
     """
 
@@ -88,7 +91,7 @@ class PortalSession:
 class Attribute:
     """A value sent to a partner. `name_format` is the full URN; `values` is never empty.
 
-    `value_type` (`document.ValueType`) and `as_list` are for protocols that carry JSON (`claims.py`).
+    `value_type` (`document.ValueType`) and `as_list` are for protocols that carry JSON (`protocols.claims`).
     """
 
     name: str
@@ -101,7 +104,10 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class FormPost:
-    """A reply that the browser posts to `action`, a URL of the partner. `fields` keep their order."""
+    """A reply that the browser posts to `action`, a URL of the partner.
+
+    `fields` keep their order.
+    """
 
     action: str
     fields: tuple[tuple[str, str], ...]
@@ -115,5 +121,8 @@ class Redirect:
 
 
 def clean(text: str) -> str:
-    """Control characters, line breaks and what turns the direction of text made visible: nothing steers a terminal."""
+    """The text with control characters, line breaks and changes of direction made visible.
+
+    Nothing of it steers a terminal.
+    """
     return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,6 +1,7 @@
-"""YAML as configuration files use it: a strict reader that knows its lines, and one canonical way of writing.
+"""YAML with line numbers, strictly read and written in one canonical way.
 
-Owns: bytes to plain data and back. Does not own: what the data may be (`schemas.py`).
+Owns: bytes to plain data and back. Does not own: the keys and values of the data (`billers.file.schemas`).
+Called by: `billers.file`, `billers.catalog`.
 
 Of YAML 1.2 only what JSON has too is read: mappings, sequences, text, whole and decimal numbers, true, false, null.
 Anchors, aliases, tags and second documents are refused, since a file of a few lines could become gigabytes or objects.
@@ -37,9 +38,9 @@ _WORDS: Final[dict[str, bool | None]] = {
 
 
 def read_yaml(content: bytes | str) -> tuple[Any, Lines]:
-    """The data of one document, and the line (from 1) where each of its values begins.
+    """The data of one document, and the first line of each value.
 
-    Raises ConfigInvalid with one finding, whose place is a line and a column.
+    Lines count from 1. Raises ConfigInvalid with one finding, whose place is a line and a column.
     """
     text = _decode(content)
     _refuse_other_kinds(text)

@@ -20,9 +20,9 @@ import structlog
 import urllib3
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
 
+from saml_bridge.keys.jws import VerifyKey
 from saml_bridge.model.comparisons import compare, show
 from saml_bridge.model.errors import SourceUnavailable, refuse_session
 from saml_bridge.model.strict_json import JsonRefused, parse_json
@@ -47,13 +47,8 @@ JWKS_DEADLINE_SECONDS: Final = 3.0
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
 
-ALGORITHMS: Final = {
-    "RS256": JWSRegistry.algorithms["RS256"],
-    "ES256": JWSRegistry.algorithms["ES256"],
-    "EdDSA": JWSRegistry.algorithms["Ed25519"],
-    "Ed25519": JWSRegistry.algorithms["Ed25519"],
-}
-"""The closed list. RFC 9864 renames EdDSA to Ed25519; portals use either name."""
+ALGORITHMS: Final = ("RS256", "ES256", "EdDSA", "Ed25519")
+"""The closed list for the portal's tokens. RFC 9864 renames EdDSA to Ed25519; portals use either name."""
 
 _FITTING: Final[Mapping[tuple[object, object], frozenset[str]]] = {
     ("RSA", None): frozenset({"RS256", "PS256"}),
@@ -67,8 +62,6 @@ PS256 is taken from relying parties alone: `jwt.py` asks for none but those of A
 
 _KEY_CLASSES: Final[Mapping[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 _PUBLIC_MEMBERS: Final = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y"), "OKP": ("kty", "crv", "x")}
-
-VerifyKey = RSAKey | ECKey | OKPKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,8 @@ Called by the sources whose credential is a token. Does not own what the token s
 
 from __future__ import annotations
 
-from typing import Final
-
 from saml_bridge.model.errors import SessionAbsent, refuse_session
 from saml_bridge.model.values import Credentials
-
-MAX_TOKEN_BYTES: Final = 16 * 1024
 
 
 def find_token(credentials: Credentials, *, cookie: str) -> str:

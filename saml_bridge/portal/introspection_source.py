@@ -20,11 +20,12 @@ from typing import Any, Final, NoReturn, Protocol
 
 import structlog
 
+from saml_bridge.keys.jws import MAX_TOKEN_BYTES
 from saml_bridge.model.errors import SessionAbsent, SourceUnavailable, refuse_session
 from saml_bridge.model.strict_json import JsonRefused, parse_json
 from saml_bridge.model.values import Credentials, Finding, PortalSession, Severity
 from saml_bridge.network.breaker import Breaker, Permit
-from saml_bridge.portal.credentials import MAX_TOKEN_BYTES, find_token
+from saml_bridge.portal.credentials import find_token
 from saml_bridge.portal.introspection_client import Endpoint, EndpointFailed
 from saml_bridge.portal.session_source import DEFAULT_LEEWAY, check_current, read_session
 

@@ -1,27 +1,26 @@
 """The session source whose credential is a JWT that the portal signs.
 
-Owns: what makes a token believable, and its claims a session document. Does not own: the portal's keys (`jwks.py`).
+Owns: what makes a token believable, and its claims a session document. Does not own: the portal's keys
+(`network.key_sets`), and the form of a token (`keys.jws`).
 
 Specification: RFC 7519, RFC 7515; RFC 8725 for what is refused.
 """
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from joserfc.util import urlsafe_b64decode
-
+from saml_bridge.keys.jws import OWN_KEY, READ_OTHERWISE, JwsRefused, read_header, split_compact, verify
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.comparisons import compare, show
-from saml_bridge.model.errors import refuse_session
+from saml_bridge.model.errors import SessionAbsent, refuse_session
 from saml_bridge.model.strict_json import JsonRefused, parse_json
 from saml_bridge.model.values import Credentials, PortalSession
 from saml_bridge.network.key_sets import ALGORITHMS, Jwks
-from saml_bridge.portal.credentials import MAX_TOKEN_BYTES, find_token
+from saml_bridge.portal.credentials import find_token
 from saml_bridge.portal.session_source import DEFAULT_LEEWAY, read_session
 
 POSTED_SECONDS: Final = 60
@@ -91,12 +90,14 @@ class JwtSource:
 
     def _verify(self, token: str) -> bytes:
         """The payload of a token whose signature holds (RFC 7515 section 5.2, RFC 8725 section 3.1)."""
-        signed, header, payload, signature = _split_token(token)
-        algorithm, kid = _read_header(header)
-        key = self._keys.find_key(kid, algorithm=algorithm)
-        if not ALGORITHMS[algorithm].verify(signed, signature, key):
+        try:
+            jws = split_compact(token)
+            algorithm, kid = _read_header(jws.header)
+        except JwsRefused as refused:
+            raise _refuse(refused) from None
+        if not verify(jws, algorithm, self._keys.find_key(kid, algorithm=algorithm)):
             raise refuse_session("the signature does not verify")
-        return payload
+        return jws.payload
 
     def _check_claims(self, claims: Mapping[str, Any], now: datetime) -> None:
         """RFC 7519 sections 4.1.1, 4.1.3, 4.1.5 and 4.1.6; `exp` is the session's own end (`check_current`)."""
@@ -112,38 +113,20 @@ class JwtSource:
             raise refuse_session(f"iat: the token is from the future; {_tell_times(claims, 'iat', now)}")
 
 
-def _split_token(token: str) -> tuple[bytes, bytes, bytes, bytes]:
-    """The signed bytes, the header, the payload and the signature; base64url exactly as RFC 7515 section 2 has it."""
-    if len(token) > MAX_TOKEN_BYTES:
-        raise refuse_session(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
-    try:
-        raw = token.encode("ascii")
-        signed, _, signature = raw.rpartition(b".")
-        header, payload = signed.split(b".")
-        return signed, urlsafe_b64decode(header), urlsafe_b64decode(payload), urlsafe_b64decode(signature)
-    except (UnicodeError, binascii.Error, ValueError):
-        raise refuse_session("the token is not three base64url parts") from None
-
-
 def _read_header(content: bytes) -> tuple[str, str | None]:
-    """The algorithm and the key's name. A header that brings a key of its own or asks for more is refused."""
-    try:
-        header = parse_json(content)
-    except JsonRefused as error:
-        raise refuse_session(f"the token's header {error}") from None
-    if not isinstance(header, dict):
-        raise refuse_session("the token's header is not a JSON object")
-    refused = sorted(_REFUSED_HEADERS.intersection(header))
-    if refused:
-        raise refuse_session(f"the token's header holds {', '.join(refused)}, which is never accepted")
-    typ, algorithm, kid = header.get("typ"), header.get("alg"), header.get("kid")
-    if typ is not None and (not isinstance(typ, str) or typ.upper() != "JWT"):
-        raise refuse_session(f"typ: received {show(typ)}, expected 'JWT'")
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise refuse_session(f"alg: received {show(algorithm)}, expected one of {', '.join(ALGORITHMS)}")
-    if kid is not None and not isinstance(kid, str):
-        raise refuse_session("kid: is not text")
-    return algorithm, kid
+    """The algorithm and the key's name. A header that brings a key of its own is refused."""
+    return read_header(content, algorithms=ALGORITHMS, types=("JWT", None), forbidden=OWN_KEY | READ_OTHERWISE)
+
+
+def _refuse(refused: JwsRefused) -> SessionAbsent:
+    match refused.code:
+        case "size" | "parts":
+            return refuse_session(f"the token {refused.words}")
+        case "object":
+            return refuse_session(f"the token's header {refused.words}")
+        case "forbidden":
+            return refuse_session(f"the token's header holds {refused.words}, which is never accepted")
+    return refuse_session(refused.words)
 
 
 def _read_claims(payload: bytes) -> dict[str, Any]:
@@ -167,7 +150,3 @@ def _read_seconds(claims: Mapping[str, Any], name: str) -> float:
 def _tell_times(claims: Mapping[str, Any], name: str, now: datetime) -> str:
     found = f"received {show(claims.get(name))}, and it is {now.timestamp():.0f} here"
     return f"{found}: compare the portal's clock with this one"
-
-
-_REFUSED_HEADERS: Final = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"})
-"""What would have the token choose its own key, or be understood in a way that is not built here (`crit`, `b64`)."""

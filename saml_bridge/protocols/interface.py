@@ -191,8 +191,8 @@ class BuiltReply:
     """The reply of one launch.
 
     `started` is None where no session begins that a logout has to know of. `document` is the signed text, for the
-    command line. `binding` says which cookie the browser needs. `response_id` and `assertion_id` name the message in the audit
-    trail (`storage.audit.Entry`), as far as the protocol names it.
+    command line. `binding` says which cookie the browser needs. `response_id` and `assertion_id` name the message in
+    the audit trail (`storage.audit.Entry`), as far as the protocol names it.
     """
 
     reply: Reply

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -58,6 +58,9 @@ LONGEST_ACTOR = 255
 LONGEST_DETAIL = 4_000
 PSEUDONYM_DIGITS = 32
 MOST_LAUNCHES = 500
+
+Transaction: TypeAlias = Connection
+"""An open transaction, as those hand it on who write a record together with something else."""
 
 
 class Kind(StrEnum):
@@ -256,13 +259,13 @@ class AuditTrail:
         """Record and commit. Raises NotRecorded."""
         self._execute(self._plain, self._read_parameters(entry))
 
-    def record_within(self, connection: Connection, entries: Iterable[Entry]) -> None:
+    def record_within(self, transaction: Transaction, entries: Iterable[Entry]) -> None:
         """Record within the caller's transaction. Raises NotRecorded."""
         rows = [{**_read_texts(entry), "at": entry.at, "revision": entry.revision} for entry in entries]
         if not rows:
             return
         try:
-            connection.execute(insert(_AUDIT), rows)
+            transaction.execute(insert(_AUDIT), rows)
         except SQLAlchemyError as error:
             raise _not_recorded(error) from error
 

@@ -18,15 +18,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from alembic import command
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, Insert, MetaData, create_engine, event, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Insert,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
@@ -40,6 +50,9 @@ CONNECT_TIMEOUT_SECONDS = 5
 POOL_SIZE = 8
 DATABASE_FIX = "Check SAML_BRIDGE_DATABASE_URL, and that the database is there and lets us in."
 _EXTENSION = "saml_bridge_database"
+
+UpsertInsert: TypeAlias = postgresql.Insert | sqlite.Insert
+"""An INSERT that may say ON CONFLICT."""
 
 
 class Base(DeclarativeBase):
@@ -160,6 +173,11 @@ class DriverInsert:
             connection.close()
 
 
+def build_insert(dialect: Dialect, into: Table) -> UpsertInsert:
+    """An INSERT that takes ON CONFLICT: both databases have it, and SQLAlchemy makes it for each apart."""
+    return postgresql.insert(into) if dialect.name == "postgresql" else sqlite.insert(into)
+
+
 def make_instant_writer(dialect: Dialect) -> Callable[[datetime], object]:
     """What SQLAlchemy would make of an instant, for statements that go to the driver without its types."""
     processor = UtcDateTime().dialect_impl(dialect).bind_processor(dialect)
@@ -199,6 +217,8 @@ def find_database(app: Flask) -> Database:
 
 def upgrade_database(app: Flask) -> None:
     """Create or bring up to date all tables; does nothing when they are. A SQLite file is its owner's alone."""
+    from alembic import command  # here and below: what only migrations need is loaded by them
+
     url = find_database(app).engine.url
     if url.get_backend_name() == "sqlite" and url.database is not None:
         Path(url.database).touch(mode=0o600)
@@ -208,6 +228,9 @@ def upgrade_database(app: Flask) -> None:
 
 def check_schema(app: Flask) -> tuple[Finding, ...]:
     """Whether the database answers and has the tables of this version: no finding, or one that refuses."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory(str(MIGRATIONS))
     newest = scripts.get_current_head()
     try:

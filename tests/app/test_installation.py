@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from saml_bridge.app.installation import examine, initialise, name_operator
+from saml_bridge.app.installation import examine, initialise
+from saml_bridge.app.operator import name_operator
 from saml_bridge.app.settings import Settings
 from saml_bridge.app.wiring import open_bridge
 from saml_bridge.keys.ring import KeyRing, create_key
@@ -148,6 +149,7 @@ def test_a_key_that_a_biller_names_and_that_is_gone_is_an_error(world: World) ->
     assert "'winter'" in found["key-absent"].message
 
 
+@pytest.mark.both_databases("doctor")
 def test_k10_k11_what_two_billers_share_is_an_error(world: World) -> None:
     """Such as of an installation that was moved, or whose key files were copied, after the publication."""
     other = json.loads(json.dumps(world.biller)) | {"slug": "lakeside-power", "name": "Lakeside Power"}
@@ -189,6 +191,7 @@ def test_l10_an_address_inside_is_found_by_its_name_too(world: World) -> None:
     assert "portal.example has the address 10.1.2.3" in found.message
 
 
+@pytest.mark.both_databases("doctor")
 def test_what_a_publication_would_refuse_by_now_is_found(world: World) -> None:
     """A rule that came with a newer version, for what was published before it."""
     assert not [one for one in examine_with(world).values() if one.refuses]

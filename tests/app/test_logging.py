@@ -65,6 +65,7 @@ def test_c2_c1_a_fault_is_told_without_values_of_variables_and_forges_no_line(
     assert "ValueError" in "".join((first, *more))
 
 
+@pytest.mark.both_databases
 def test_c2_what_a_client_sends_stands_in_one_line_of_the_log(
     log_format: str, world: World, keys_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +85,7 @@ def test_c2_what_a_client_sends_stands_in_one_line_of_the_log(
     assert not any(line.startswith("2026 forged") for line in lines)
 
 
+@pytest.mark.both_databases
 def test_what_fails_is_as_loud_as_it_is_bad_and_the_database_s_own_words_are_kept(
     world: World, keys_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,8 +106,8 @@ def run_service(
     bridge = open_bridge(Settings.from_env(environ))
     prepare(bridge)
     for path in write_billers(folder, billers, links=links, partner=partner):
-        planned = plan_file(bridge.registry, path, now=NOW)
-        apply_plan(bridge.registry, planned, author="bench", comment="", now=NOW, trace_id=TraceId("bench"))
+        planned = plan_file(bridge.publisher, path, now=NOW)
+        apply_plan(bridge.publisher, planned, author="bench", comment="", now=NOW, trace_id=TraceId("bench"))
     cookies = tuple(_sign(key, biller_slug(at)) for at in range(used))
     command = [sys.executable, "-m", "saml_bridge.cli", "serve", "--bind", f"127.0.0.1:{port}"]
     command += ["--threads", str(threads)]

@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
-from saml_bridge.billers.changes import Change, describe_condition, plan
+from saml_bridge.billers.changes import Change, plan
+from saml_bridge.billers.mapping_changes import describe_condition
 from saml_bridge.mapping.transforms import TRANSFORMS
 from saml_bridge.model.document import (
     Biller,

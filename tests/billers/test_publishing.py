@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from saml_bridge.billers.file.load import dump_biller
+from saml_bridge.billers.publisher import Published
 from saml_bridge.billers.publishing import PlannedFile, Sources, apply_plan, export_biller, plan_file
-from saml_bridge.billers.registry import Published
 from saml_bridge.model.errors import ConfigConflict, ConfigInvalid
 from saml_bridge.model.values import Severity, TraceId
 from saml_bridge.network.client import Fetcher
@@ -23,7 +23,7 @@ EVIL = "https://sp.evil.example/acs"
 
 def test_m10_a_changed_acs_is_shown_before_it_is_in_force(world: World) -> None:
     (world.folder / "sp.xml").write_bytes(sp_metadata(acs=EVIL))
-    planned = plan_file(world.bridge.registry, world.folder / "billers.yaml", now=datetime.now(UTC))
+    planned = plan_file(world.bridge.publisher, world.folder / "billers.yaml", now=datetime.now(UTC))
     said = [str(change) for change in planned.billers[0].changes]
     assert said[0].startswith("partner aquahawk of riverton-water: metadata changes from sha256:")
     assert all(SP_ACS in one and EVIL in one for one in said[:2])
@@ -46,13 +46,13 @@ def test_m10_the_old_metadata_is_kept_and_is_the_way_back(world: World) -> None:
     assert world.launch(world.session()).reply.action == EVIL  # type: ignore[union-attr]
     (world.folder / "billers.yaml").write_text(export_biller(world.bridge.registry, BILLER, revision=1))
     now = datetime.now(UTC)
-    planned = plan_file(world.bridge.registry, world.folder / "billers.yaml", now=now)
+    planned = plan_file(world.bridge.publisher, world.folder / "billers.yaml", now=now)
     with pytest.raises(ConfigInvalid) as caught:
-        apply_plan(world.bridge.registry, planned, author="test", comment="", now=now, trace_id=TraceId("back"))
+        apply_plan(world.bridge.publisher, planned, author="test", comment="", now=now, trace_id=TraceId("back"))
     assert caught.value.code == "metadata-change-risky"
     accept = ["aquahawk"]
     trace_id = TraceId("back")
-    apply_plan(world.bridge.registry, planned, author="test", comment="", now=now, trace_id=trace_id, accept=accept)
+    apply_plan(world.bridge.publisher, planned, author="test", comment="", now=now, trace_id=trace_id, accept=accept)
     assert world.launch(world.session()).reply.action == SP_ACS  # type: ignore[union-attr]
     assert [one.number for one in world.bridge.registry.list_revisions(BILLER)] == [3, 2, 1]
 
@@ -61,11 +61,11 @@ def test_g7_a_plan_that_became_stale_is_a_conflict_and_nothing_is_lost(world: Wo
     now = datetime.now(UTC)
     world.link["label"] = "Planned first"
     (world.folder / "billers.yaml").write_text(json.dumps(world.document))
-    planned = plan_file(world.bridge.registry, world.folder / "billers.yaml", now=now)
+    planned = plan_file(world.bridge.publisher, world.folder / "billers.yaml", now=now)
     world.link["label"] = "Published meanwhile"
     world.publish()
     with pytest.raises(ConfigConflict):
-        apply_plan(world.bridge.registry, planned, author="test", comment="", now=now, trace_id=TraceId("stale"))
+        apply_plan(world.bridge.publisher, planned, author="test", comment="", now=now, trace_id=TraceId("stale"))
     assert "Published meanwhile" in export_biller(world.bridge.registry, BILLER)
 
 
@@ -75,13 +75,13 @@ def test_g7_a_plan_that_became_stale_is_a_conflict_and_nothing_is_lost(world: Wo
 def make_plan(world: World, **more: Any) -> PlannedFile:
     path = world.folder / "billers.yaml"
     path.write_text(json.dumps(world.document))
-    return plan_file(world.bridge.registry, path, now=datetime.now(UTC), **more)
+    return plan_file(world.bridge.publisher, path, now=datetime.now(UTC), **more)
 
 
 def apply(world: World, planned: PlannedFile, *accept: str) -> Published:
     now, trace_id = datetime.now(UTC), TraceId("apply")
-    registry = world.bridge.registry
-    return apply_plan(registry, planned, author="ops", comment="", now=now, trace_id=trace_id, accept=accept)
+    publisher = world.bridge.publisher
+    return apply_plan(publisher, planned, author="ops", comment="", now=now, trace_id=trace_id, accept=accept)
 
 
 def search(world: World, kind: Kind) -> list[tuple[str | None, str, str | None]]:
@@ -128,6 +128,7 @@ def test_one_risky_partner_of_two_stops_all_of_the_file(world: World) -> None:
     assert apply(world, planned, "aquahawk", "sensus").revisions == {BILLER: 3}
 
 
+@pytest.mark.both_databases("publish")
 def test_a_safe_change_needs_nobody_and_a_file_that_says_the_same_is_told_so(world: World) -> None:
     (world.folder / "sp.xml").write_bytes(sp_metadata() + b"\n")
     planned = make_plan(world)

@@ -16,16 +16,18 @@ from sqlalchemy import text
 
 from saml_bridge.billers.checks.publication import Publication
 from saml_bridge.billers.file.load import dump_biller, load_file
-from saml_bridge.billers.registry import Published, Registry
+from saml_bridge.billers.publisher import Published, Publisher
+from saml_bridge.billers.registry import Registry
+from saml_bridge.billers.snapshot import ServiceContext
 from saml_bridge.keys.ring import KeyRing
 from saml_bridge.model.document import (
     Biller,
     Condition,
     Idp,
-    JwtSettings,
     KeyNames,
     Partner,
     Rule,
+    SignedLinkSettings,
     TokenKeys,
     Tokens,
     TransformCall,
@@ -46,6 +48,7 @@ from saml_bridge.model.values import Finding, Severity, TraceId
 from saml_bridge.network.client import AddressRule
 from saml_bridge.storage.audit import AuditTrail, Entry, Kind, Outcome, Search
 from saml_bridge.storage.database import Database
+from saml_bridge.storage.revisions import Revisions
 from tests.configurations import (
     ACS,
     ENTITY_ID,
@@ -74,13 +77,17 @@ class World:
     database: Database
     audit: AuditTrail
     keys: KeyRing
-    registry: Registry
+    publisher: Publisher
     metadata: bytes
     biller: Biller
 
+    @property
+    def registry(self) -> Registry:
+        return self.publisher.registry
+
     def publish(self, biller: Biller, based_on: int = 0, *metadata: bytes, now: datetime = NOW) -> Published:
         change = publication(biller, based_on, *(metadata or (self.metadata,)))
-        return self.registry.publish([change], author="ops@example.net", comment="why", now=now, trace_id=TRACE)
+        return self.publisher.publish([change], author="ops@example.net", comment="why", now=now, trace_id=TRACE)
 
     def refused(self, biller: Biller, based_on: int = 0, *metadata: bytes) -> dict[str, Finding]:
         """The findings that refuse a publication, by code; what was found is recorded, nothing is published."""
@@ -91,8 +98,23 @@ class World:
 
     def open_another(self, **changes: object) -> Registry:
         """A registry as another process has it: nothing kept in memory."""
-        given = {"find_key": self.keys.find, "base_url": BASE_URL, "pairwise_secret": PAIRWISE, **changes}
-        return Registry(self.database, audit=self.audit, **given)  # type: ignore[arg-type]
+        return self.open_publisher(**changes).registry
+
+    def open_publisher(self, **changes: object) -> Publisher:
+        """A publisher as another process has it: nothing kept in memory."""
+        return open_publisher(self.database, self.audit, self.keys, **changes)
+
+
+def open_publisher(database: Database, audit: AuditTrail, keys: KeyRing, **changes: object) -> Publisher:
+    """A publisher and its registry; of what they are given, `changes` are others."""
+    mine = {name: changes.pop(name) for name in ("find_address_fault",) if name in changes}
+    kept = {name: changes.pop(name) for name in ("cache_size",) if name in changes}
+    find_key = changes.get("find_key", keys.find)
+    given = {"find_key": find_key, "find_published": find_key, "has_secret": lambda _biller, _name: False, **changes}
+    service = ServiceContext(base_url=BASE_URL, pairwise_secret=PAIRWISE, **given)  # type: ignore[arg-type]
+    revisions = Revisions(database)
+    registry = Registry(revisions, service, **kept)  # type: ignore[arg-type]
+    return Publisher(registry, revisions, service, audit=audit, **mine)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -111,9 +133,9 @@ def certs(tmp_path: Path, keys_dir: Path) -> Path:
 @pytest.fixture
 def world(database: Database, certs: Path, keys_dir: Path) -> World:
     audit, keys = AuditTrail(database, secret=b"s" * 32), KeyRing(certs)
-    registry = Registry(database, audit=audit, find_key=keys.find, base_url=BASE_URL, pairwise_secret=PAIRWISE)
+    publisher = open_publisher(database, audit, keys)
     metadata = make_metadata(keys_dir)
-    return World(database, audit, keys, registry, metadata, make_biller(metadata))
+    return World(database, audit, keys, publisher, metadata, make_biller(metadata))
 
 
 def relabel(biller: Biller, label: str) -> Biller:
@@ -188,11 +210,11 @@ def test_all_billers_of_a_publication_or_none(world: World) -> None:
     lakeside = make_biller(world.metadata, slug="lakeside-power")
     changes = [publication(lakeside, 0, world.metadata), publication(relabel(world.biller, "New"), 7, world.metadata)]
     with pytest.raises(ConfigConflict):
-        world.registry.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
+        world.publisher.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
     assert world.registry.list_billers() == ("riverton-water",)
     assert world.registry.load_document("riverton-water") == world.biller
     changes[1] = publication(relabel(world.biller, "New"), 1, world.metadata)
-    published = world.registry.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
+    published = world.publisher.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
     assert published.revisions == {"lakeside-power": 1, "riverton-water": 2}
 
 
@@ -200,14 +222,14 @@ def test_many_billers_at_once(world: World) -> None:
     changes = [
         publication(make_biller(world.metadata, slug=f"b-{number:04}"), 0, world.metadata) for number in range(620)
     ]
-    published = world.registry.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
+    published = world.publisher.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
     assert len(published.revisions) == len(world.registry.list_billers()) == len(world.registry.list_partners()) == 620
-    again = world.registry.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
+    again = world.publisher.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
     assert len(again.unchanged) == 620
 
 
 def test_nothing_to_publish_is_nothing(world: World) -> None:
-    assert world.registry.publish([], author="ops", comment="", now=NOW, trace_id=TRACE) == Published({}, (), ())
+    assert world.publisher.publish([], author="ops", comment="", now=NOW, trace_id=TRACE) == Published({}, (), ())
 
 
 # Conflicts
@@ -258,11 +280,11 @@ def race(attempts: int, publish: Callable[[int], object]) -> list[str]:
 def test_of_publications_at_the_same_moment_one_wins(world: World, based_on: int) -> None:
     if based_on:
         world.publish(world.biller)
-    registries = [world.open_another() for _ in range(4)]
+    publishers = [world.open_publisher() for _ in range(4)]
 
     def publish(number: int) -> object:
         change = publication(relabel(world.biller, f"By {number}"), based_on, world.metadata)
-        return registries[number].publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
+        return publishers[number].publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
 
     assert race(4, publish) == ["conflict"] * 3 + ["published"]
     assert world.registry.current_revision("riverton-water") == based_on + 1
@@ -271,12 +293,12 @@ def test_of_publications_at_the_same_moment_one_wins(world: World, based_on: int
 
 def test_publications_of_the_same_billers_in_opposite_orders_do_not_lock_each_other_out(world: World) -> None:
     both = [world.biller, make_biller(world.metadata, slug="lakeside-power")]
-    registries = [world.open_another() for _ in range(2)]
+    publishers = [world.open_publisher() for _ in range(2)]
 
     def publish(number: int) -> object:
         ordered = both if number else both[::-1]
         changes = [publication(relabel(one, f"By {number}"), 0, world.metadata) for one in ordered]
-        return registries[number].publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
+        return publishers[number].publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
 
     assert race(2, publish) == ["conflict", "published"]
 
@@ -286,23 +308,32 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from flask import Flask
-from saml_bridge.storage.audit import AuditTrail
+from saml_bridge.billers.checks.publication import Publication
 from saml_bridge.billers.file.load import load_file
-from saml_bridge.storage.database import init_database
-from saml_bridge.model.errors import ConfigConflict
+from saml_bridge.billers.publisher import Publisher
+from saml_bridge.billers.registry import Registry
+from saml_bridge.billers.snapshot import ServiceContext
 from saml_bridge.keys.ring import KeyRing
-from saml_bridge.billers.registry import Publication, Registry
+from saml_bridge.model.errors import ConfigConflict
+from saml_bridge.storage.audit import AuditTrail
+from saml_bridge.storage.database import init_database
+from saml_bridge.storage.revisions import Revisions
 
 url, certs, file, label = sys.argv[1:]
 database = init_database(Flask("x"), url)
-registry = Registry(
-    database, audit=AuditTrail(database, secret=b"s" * 32), find_key=KeyRing(Path(certs)).find,
-    base_url="https://bridge.example", pairwise_secret=b"p" * 32,
+keys = KeyRing(Path(certs))
+service = ServiceContext(
+    find_key=keys.find, find_published=keys.find, base_url="https://bridge.example", pairwise_secret=b"p" * 32,
+    has_secret=lambda biller, name: False,
+)
+revisions = Revisions(database)
+publisher = Publisher(
+    Registry(revisions, service), revisions, service, audit=AuditTrail(database, secret=b"s" * 32)
 )
 biller = load_file(Path(file).read_text().replace("View my water usage", label)).billers[0].biller
 sys.stdin.read(1)
 try:
-    registry.publish([Publication(biller, 1)], author=label, comment="", now=datetime.now(UTC), trace_id="t")
+    publisher.publish([Publication(biller, 1)], author=label, comment="", now=datetime.now(UTC), trace_id="t")
 except ConfigConflict:
     sys.exit(3)
 """
@@ -344,7 +375,7 @@ def test_a_mapping_with_an_unknown_field_refuses(world: World) -> None:
 def test_metadata_that_is_neither_given_nor_stored_refuses(world: World) -> None:
     change = Publication(world.biller, 0)
     with pytest.raises(ConfigInvalid) as caught:
-        world.registry.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
+        world.publisher.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
     assert caught.value.findings[0].code == "metadata-missing"
     assert caught.value.findings[0].where == "riverton-water: partners[0].saml.metadata"
 
@@ -352,7 +383,7 @@ def test_metadata_that_is_neither_given_nor_stored_refuses(world: World) -> None
 def test_metadata_that_is_stored_need_not_be_given_again(world: World) -> None:
     world.publish(world.biller)
     lakeside = make_biller(world.metadata, slug="lakeside-power")
-    published = world.registry.publish([Publication(lakeside, 0)], author="ops", comment="", now=NOW, trace_id=TRACE)
+    published = world.publisher.publish([Publication(lakeside, 0)], author="ops", comment="", now=NOW, trace_id=TRACE)
     assert published.revisions == {"lakeside-power": 1}
 
 
@@ -361,7 +392,7 @@ def test_a_name_does_not_make_other_bytes_the_metadata(world: World, keys_dir: P
     other = make_metadata(keys_dir, acs="https://evil.example/acs")
     change = Publication(world.biller, 0, {digest(world.metadata): other})
     with pytest.raises(ConfigInvalid):
-        world.registry.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
+        world.publisher.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
     with pytest.raises(NotFound):
         world.registry.find_metadata(digest(world.metadata))
 
@@ -428,11 +459,11 @@ def test_m20_each_mapping_of_a_partner_is_held_against_its_wishes_once(world: Wo
     sending = replace(mapping, slug="sending", rules=(*mapping.rules, Rule("mail", from_="payer.email")))
     links = (link, replace(link, slug="again"), replace(link, slug="other", mapping="sending"))
     biller = replace(biller, links=links, mappings=(mapping, sending))
-    found = world.registry.check([publication(biller, 0, content)], now=NOW)
+    found = world.publisher.check([publication(biller, 0, content)], now=NOW)
     [finding] = [one for one in found if one.code == "attribute-required-unsent"]
     assert (finding.severity, finding.where) == (Severity.WARNING, "riverton-water: links[0].mapping")
     off = replace(biller, links=(replace(link, enabled=False), links[2]))
-    assert not [one for one in world.registry.check([publication(off, 0, content)], now=NOW) if "unsent" in one.code]
+    assert not [one for one in world.publisher.check([publication(off, 0, content)], now=NOW) if "unsent" in one.code]
     assert world.publish(biller, 0, content).revisions == {"riverton-water": 1}
 
 
@@ -453,11 +484,11 @@ def test_l10_addresses_that_our_server_would_not_ask_are_told(world: World, keys
     portal = replace(biller.portal, logout_callback="https://127.0.0.1/ended")
     biller = replace(biller, partners=(*biller.partners, *partners), portal=portal)
 
-    def judge(registry: Registry) -> dict[str, Finding]:
-        found = registry.check([publication(biller, 0, content)], now=NOW)
+    def judge(publisher: Publisher) -> dict[str, Finding]:
+        found = publisher.check([publication(biller, 0, content)], now=NOW)
         return {one.where: one for one in found if one.code == "fetch-address"}
 
-    found = judge(world.registry)
+    found = judge(world.publisher)
     assert sorted(found) == [
         "riverton-water: partners[0].saml.metadata",
         "riverton-water: partners[1].oidc.backchannel_logout_uri",
@@ -470,7 +501,7 @@ def test_l10_addresses_that_our_server_would_not_ask_are_told(world: World, keys
     assert "is in a private network" in logout.message
     assert "10.1.2.3 or its network to SAML_BRIDGE_FETCH_ALLOW" in logout.fix
     allowed = AddressRule(("10.0.0.0/8", "127.0.0.0/8", "::1"))
-    assert judge(world.open_another(find_address_fault=allowed.find_fault)) == {}
+    assert judge(world.open_publisher(find_address_fault=allowed.find_fault)) == {}
 
 
 def test_what_can_be_encrypted_is_of_no_concern_where_nothing_is(world: World, keys_dir: Path) -> None:
@@ -478,7 +509,7 @@ def test_what_can_be_encrypted_is_of_no_concern_where_nothing_is(world: World, k
 
     def codes(encrypt: str) -> set[str]:
         change = publication(with_saml(make_biller(keyless), encrypt=encrypt), 0, keyless)
-        return {one.code for one in world.registry.check([change], now=NOW)}
+        return {one.code for one in world.publisher.check([change], now=NOW)}
 
     assert codes("when_offered") - codes("never") == {"encryption-key-missing"}
 
@@ -507,7 +538,7 @@ def test_two_billers_never_share_an_entity_id(world: World) -> None:
     lakeside = replace(make_biller(world.metadata, slug="lakeside-power"), idp=Idp(entity_id="urn:example:idp"))
     changes = [publication(named, 0, world.metadata), publication(lakeside, 0, world.metadata)]
     with pytest.raises(ConfigInvalid) as caught:
-        world.registry.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
+        world.publisher.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
     assert [one.code for one in caught.value.findings if one.refuses] == ["issuer-taken"] * 2
     world.publish(named)
     assert "issuer-taken" in world.refused(lakeside)
@@ -529,7 +560,7 @@ def test_what_a_partner_calls_a_biller_is_no_other_billers_name(world: World) ->
     named = replace(world.biller, idp=Idp(entity_id="urn:example:idp"))
     lakeside = named_at_partner(make_biller(world.metadata, slug="lakeside-power"), "urn:example:idp")
     with pytest.raises(ConfigInvalid) as caught:
-        world.registry.publish(
+        world.publisher.publish(
             [publication(named, 0, world.metadata), publication(lakeside, 0, world.metadata)],
             author="ops",
             comment="",
@@ -571,25 +602,26 @@ def test_an_alias_is_no_address_of_another_biller(world: World) -> None:
 def test_a_biller_twice_in_one_publication_refuses(world: World) -> None:
     changes = [publication(world.biller, 0, world.metadata), publication(relabel(world.biller, "B"), 0, world.metadata)]
     with pytest.raises(ConfigInvalid) as caught:
-        world.registry.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
+        world.publisher.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
     assert "config-not-unique" in [one.code for one in caught.value.findings]
 
 
 def test_http_is_refused_unless_the_deployment_allows_it(world: World, keys_dir: Path) -> None:
     plain = make_metadata(keys_dir, acs="http://sp.example.com/acs")
     assert world.refused(make_biller(plain), 0, plain)
-    lenient = world.open_another(allow_http=True)
+    lenient = world.open_publisher(allow_http=True)
     change = publication(with_partner(make_biller(plain), origins=("http://sso.example.com",)), 0, plain)
     lenient.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
     assert (
-        lenient.find_snapshot("riverton-water").find_route("usage").response.acs.location == "http://sp.example.com/acs"
+        lenient.registry.find_snapshot("riverton-water").find_route("usage").response.acs.location
+        == "http://sp.example.com/acs"
     )
 
 
 def test_every_problem_of_every_biller_at_once(world: World) -> None:
     lakeside = with_saml(make_biller(world.metadata, slug="lakeside-power"), acs=7)
     changes = [publication(relabel(world.biller, ""), 0), publication(lakeside, 0, world.metadata)]
-    findings = world.registry.check(changes, now=NOW)
+    findings = world.publisher.check(changes, now=NOW)
     assert {one.where.partition(":")[0] for one in findings if one.refuses} == {"riverton-water", "lakeside-power"}
     assert world.registry.list_billers() == ()
     assert world.audit.search(Search()) == ()
@@ -795,12 +827,12 @@ def test_k6_a_key_under_another_name_is_the_same_key(world: World, certs: Path) 
     assert "'tokens' is the key 'default' by another name" in found["key-shared"].message
 
 
-JWT = Partner("itron", "Itron", "jwt", JwtSettings("https://itron.example/in"), ("https://itron.example",))
+JWT = Partner("itron", "Itron", "jwt", SignedLinkSettings("https://itron.example/in"), ("https://itron.example",))
 
 
 def with_jwt(biller: Biller, **changes: object) -> Biller:
     """With a partner whose tokens a key of the ring signs."""
-    settings = replace(JwtSettings("https://itron.example/in"), **changes)  # type: ignore[arg-type]
+    settings = replace(SignedLinkSettings("https://itron.example/in"), **changes)  # type: ignore[arg-type]
     return replace(biller, partners=(*biller.partners, replace(JWT, settings=settings)))
 
 
@@ -828,10 +860,10 @@ def test_a_locked_key_for_tokens_is_published_without_a_passphrase(world: World,
     KeyRing(certs, "a passphrase").create("winter", kind="ec-p256", now=NOW, encrypt=True)
     world.keys.create("own", kind="ed25519", now=NOW)
     biller = with_jwt(world.biller, key="own", algorithm="EdDSA")
-    service = world.open_another(find_published=KeyRing(certs).find_published)
+    publisher = world.open_publisher(find_published=KeyRing(certs).find_published)
     change = publication(replace(biller, tokens=Tokens(TokenKeys(next="winter"))), 0, world.metadata)
-    service.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
-    keys = service.find_snapshot("riverton-water").find_token_keys()
+    publisher.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
+    keys = publisher.registry.find_snapshot("riverton-water").find_token_keys()
     assert [key.name for key in keys] == ["winter", "own"], "'tokens' is not there, and nobody needs it"
 
 
@@ -851,7 +883,7 @@ def test_a_key_on_ed25519_signs_no_xml(world: World, certs: Path) -> None:
 
 def test_metadata_that_the_deployment_no_longer_allows_makes_the_partner_unusable(world: World, keys_dir: Path) -> None:
     plain = make_metadata(keys_dir, acs="http://sp.example.com/acs")
-    lenient = world.open_another(allow_http=True)
+    lenient = world.open_publisher(allow_http=True)
     change = publication(make_biller(plain), 0, plain)
     lenient.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
     with pytest.raises(PartnerUnusable) as caught:
@@ -884,9 +916,8 @@ def test_threads_may_share_a_snapshot(world: World) -> None:
 def test_a_database_without_tables_is_named(empty_database_url: str, certs: Path) -> None:
     with open_database(empty_database_url) as database:
         audit = AuditTrail(database, secret=b"s" * 32)
-        registry = Registry(
-            database, audit=audit, find_key=KeyRing(certs).find, base_url=BASE_URL, pairwise_secret=PAIRWISE
-        )
+        publisher = open_publisher(database, audit, KeyRing(certs))
+        registry = publisher.registry
         with pytest.raises(DatabaseUnavailable):
             registry.find_snapshot("riverton-water")
         with pytest.raises(DatabaseUnavailable):
@@ -899,14 +930,13 @@ def test_c5_a_publication_that_cannot_be_recorded_does_not_happen(
     metadata = make_metadata(keys_dir)
     with open_database(own_database_url) as database:
         audit = AuditTrail(database, secret=b"s" * 32)
-        registry = Registry(
-            database, audit=audit, find_key=KeyRing(certs).find, base_url=BASE_URL, pairwise_secret=PAIRWISE
-        )
+        publisher = open_publisher(database, audit, KeyRing(certs))
+        registry = publisher.registry
         with database.begin() as connection:
             connection.execute(text("ALTER TABLE audit RENAME TO gone"))
         change = publication(make_biller(metadata), 0, metadata)
         with pytest.raises(NotRecorded):
-            registry.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
+            publisher.publish([change], author="ops", comment="", now=NOW, trace_id=TRACE)
         assert registry.list_billers() == ()
         with database.engine.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM revision")) == 0
@@ -915,9 +945,7 @@ def test_c5_a_publication_that_cannot_be_recorded_does_not_happen(
 
 def test_a_stored_document_of_another_version_is_not_guessed_at(world: World, own_database_url: str) -> None:
     with open_database(own_database_url) as database:
-        registry = Registry(
-            database, audit=world.audit, find_key=world.keys.find, base_url=BASE_URL, pairwise_secret=PAIRWISE
-        )
+        registry = open_publisher(database, world.audit, world.keys).registry
         with database.begin() as connection:
             connection.execute(text("INSERT INTO biller (slug, revision, issuer) VALUES ('riverton-water', 1, 'i')"))
             connection.execute(
@@ -952,7 +980,7 @@ def test_k11_no_two_billers_go_by_one_name_whichever_is_first(world: World) -> N
     world.keys.create("tokens", kind="rsa-2048", now=NOW)
     changes = [publication(named, 0, world.metadata), publication(links, 0, world.metadata)]
     with pytest.raises(ConfigInvalid) as caught:
-        world.registry.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
+        world.publisher.publish(changes, author="ops", comment="", now=NOW, trace_id=TRACE)
     assert [one.code for one in caught.value.findings if one.refuses] == ["issuer-taken"] * 2
     world.publish(named)
     assert world.refused(links)["issuer-taken"].where == "lakeside-power: partners[1].jwt.issuer"

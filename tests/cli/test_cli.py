@@ -25,7 +25,7 @@ from lxml import etree
 
 from saml_bridge.app.settings import Settings
 from saml_bridge.app.wiring import open_bridge
-from saml_bridge.cli import main
+from saml_bridge.cli.main import main
 from saml_bridge.model.values import TraceId
 from saml_bridge.storage.audit import Entry, Kind
 from tests.bench.aggregates import name_entity, write_aggregate

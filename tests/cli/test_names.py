@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from saml_bridge.cli.group import cli
+from saml_bridge.cli.main import cli
 from saml_bridge.model.nearest import find_nearest, suggest
 from tests.cli.test_cli import Shell, make_published, published, shell
 from tests.world import BILLER

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from saml_bridge.cli import main
 from tests.browser import find_port
 
 
@@ -26,11 +30,22 @@ class Demo:
     environ: dict[str, str]
 
     def run(self, *arguments: str) -> str:
-        """What `saml-bridge` with these arguments prints, run beside the demo."""
-        command = [sys.executable, "-m", "saml_bridge.cli", *arguments]
-        return subprocess.run(
-            command, cwd=self.folder, env=self.environ, check=True, capture_output=True, text=True, timeout=60
-        ).stdout
+        """What `saml-bridge` with these arguments prints, run beside the demo.
+
+        It runs in this process: no walk waits for imports. Raises CalledProcessError with what it complained of.
+        """
+        out, err = io.StringIO(), io.StringIO()
+        with ExitStack() as stack:
+            stack.enter_context(chdir(self.folder))
+            stack.enter_context(mock.patch.dict(os.environ, self.environ, clear=True))
+            stack.enter_context(mock.patch.object(sys, "argv", ["saml-bridge", *arguments]))
+            stack.enter_context(redirect_stdout(out))
+            stack.enter_context(redirect_stderr(err))
+            with pytest.raises(SystemExit) as ended:
+                main()
+        if ended.value.code:
+            raise subprocess.CalledProcessError(int(ended.value.code), arguments, out.getvalue(), err.getvalue())
+        return out.getvalue()
 
     def beside_the_service(self) -> Demo:
         """The same, with a command line that has the settings of the running service."""

@@ -34,7 +34,7 @@ from werkzeug.test import TestResponse
 
 from saml_bridge.app.wiring import Bridge, create_service
 from saml_bridge.billers.publishing import apply_plan, plan_file
-from saml_bridge.cli.group import cli
+from saml_bridge.cli.main import cli
 from saml_bridge.model.values import TraceId
 from saml_bridge.storage.audit import Search
 from saml_bridge.storage.database import find_database
@@ -282,8 +282,8 @@ def open_lab(folder: Path, database_url: str) -> Iterator[Lab]:
     bridge.partner_secrets.add(RELYING_PARTIES, "rp", SECRET, now=now)
     path = folder / "billers.yaml"
     path.write_text(json.dumps({"version": 1, "billers": billers}))
-    planned = plan_file(bridge.registry, path, now=now)
-    apply_plan(bridge.registry, planned, author="test", comment="", now=now, trace_id=TraceId("publish"))
+    planned = plan_file(bridge.publisher, path, now=now)
+    apply_plan(bridge.publisher, planned, author="test", comment="", now=now, trace_id=TraceId("publish"))
     yield Lab(folder, bridge, key)
     find_database(bridge.app).dispose()
 

@@ -161,6 +161,7 @@ def test_a_retirement_is_early_within_the_time_that_our_metadata_may_be_kept(
     assert planned.early == ((BILLER,) if early else ())
 
 
+@pytest.mark.both_databases
 def test_every_step_is_a_revision_with_its_author_and_words(roll: Roll) -> None:
     roll.publish_next()
     roll.publish(roll.rollover.plan_promotion(BILLER))
@@ -196,6 +197,7 @@ def test_a_next_key_that_is_not_there_or_signs_already_is_refused(roll: Roll) ->
     refused("key-is-current", lambda: roll.rollover.plan_next("twin", [BILLER]))
 
 
+@pytest.mark.both_databases
 def test_one_rollover_at_a_time(roll: Roll) -> None:
     roll.publish_next()
     roll.publish_next()  # again is no error, and no revision
@@ -210,6 +212,7 @@ def test_one_rollover_at_a_time(roll: Roll) -> None:
     assert roll.names == KeyNames("winter", "curve")
 
 
+@pytest.mark.both_databases("rollover")
 def test_several_billers_step_together_or_not_at_all(roll: Roll) -> None:
     other = {**roll.world.biller, "slug": "lakeside-energy", "idp": {"keys": {"current": "curve"}}}
     other["partners"] = []
@@ -230,6 +233,7 @@ def test_several_billers_step_together_or_not_at_all(roll: Roll) -> None:
 # Back and out
 
 
+@pytest.mark.both_databases
 def test_one_command_takes_a_promotion_back(roll: Roll) -> None:
     roll.publish_next()
     refused("nothing-to-demote", lambda: roll.rollover.plan_demotion(BILLER))
@@ -310,6 +314,7 @@ def test_a_key_that_cannot_be_read_takes_no_other_biller_down(roll: Roll) -> Non
         assert "default" in board.keys[0].problem
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("attempt", range(3))
 def test_g7_of_two_promotions_at_once_one_is_told(roll: Roll, attempt: int) -> None:
     roll.publish_next()
@@ -360,6 +365,7 @@ def test_a_rehearsal_signs_with_the_next_key_and_changes_nothing_else(roll: Roll
     assert roll.rollover.plan_promotion(BILLER).unverified == (f"{BILLER}/my360",)
 
 
+@pytest.mark.both_databases
 def test_every_step_of_a_rehearsal_is_recorded(roll: Roll) -> None:
     roll.publish_next()
     token = invite(roll)
@@ -375,6 +381,7 @@ def test_every_step_of_a_rehearsal_is_recorded(roll: Roll) -> None:
     assert token not in str(roll.records(Kind.KEY_INVITED))
 
 
+@pytest.mark.both_databases
 def test_c5_no_step_of_a_rehearsal_without_its_record(roll: Roll) -> None:
     roll.publish_next()
     token = invite(roll)
@@ -388,6 +395,7 @@ def test_c5_no_step_of_a_rehearsal_without_its_record(roll: Roll) -> None:
     assert roll.rollover.find(token).rehearsal.step == "sent"
 
 
+@pytest.mark.both_databases
 def test_a_rehearsal_is_judged_once_and_after_something_was_sent(roll: Roll) -> None:
     roll.publish_next()
     token = invite(roll)
@@ -454,6 +462,7 @@ def test_what_cannot_be_rehearsed_is_said_at_once(roll: Roll) -> None:
 # The board
 
 
+@pytest.mark.both_databases
 def test_the_board_shows_how_far_each_partner_is(roll: Roll) -> None:
     board = roll.rollover.build_board(BILLER)
     assert [(one.use, one.name) for one in board.keys] == [("current", "default")]

@@ -16,15 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwk, jwt
 
 from saml_bridge.billers.checks.keys import check_biller_keys
+from saml_bridge.keys.biller_keys import find_key_name, list_needed_keys, list_token_keys
 from saml_bridge.keys.jws import (
     MAX_TOKEN_BYTES,
     TokenRefused,
     dump_public_jwk,
-    find_key_name,
     find_kid,
     find_token_algorithm,
-    list_needed_keys,
-    list_token_keys,
     sign_jwt,
     verify_own_jwt,
 )
@@ -34,12 +32,12 @@ from saml_bridge.model.document import (
     Biller,
     EncryptedTokenSettings,
     Idp,
-    JwtSettings,
     OidcSettings,
     Partner,
     Portal,
     ProtocolSettings,
     SamlSettings,
+    SignedLinkSettings,
     TokenAlgorithm,
     TokenKeys,
     Tokens,
@@ -322,13 +320,13 @@ def test_a_key_of_another_kind_is_an_error(name: str, algorithm: TokenAlgorithm)
 URL = "https://partner.example/in"
 SIGNED: list[ProtocolSettings] = [
     OidcSettings("client", (URL,)),
-    JwtSettings(URL),
-    JwtSettings(URL, algorithm="EdDSA"),
+    SignedLinkSettings(URL),
+    SignedLinkSettings(URL, algorithm="EdDSA"),
     EncryptedTokenSettings(URL),
 ]
 UNSIGNED: list[ProtocolSettings] = [
     SamlSettings(),
-    JwtSettings(URL, algorithm="HS256", secret="shared"),
+    SignedLinkSettings(URL, algorithm="HS256", secret="shared"),
     EncryptedTokenSettings(URL, key_management="dir", secret="shared"),
     EncryptedTokenSettings(URL, format="multipass", secret="shared"),
     BackchannelSettings(URL),
@@ -376,7 +374,7 @@ def find_among(**found: str) -> Any:
 
 
 def test_a_billers_next_and_previous_key_for_tokens_are_there_and_fit_for_tokens() -> None:
-    biller = make_biller(JwtSettings(URL), next="winter", previous="autumn")
+    biller = make_biller(SignedLinkSettings(URL), next="winter", previous="autumn")
     found = list(check_biller_keys(biller, find_among(default="idp-rsa", tokens="idp-rsa3072", autumn="idp-p384")))
     assert [(one.code, one.where, one.refuses) for one in found] == [
         ("key-refused", "tokens.keys.next", True),

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.util import int_to_base64
 
-from saml_bridge.billers.file.load import check_biller, dump_biller, load_file, resolve_metadata
+from saml_bridge.billers.file.load import check_biller, dump_biller, load_file
+from saml_bridge.billers.file.resolve import resolve_metadata
 from saml_bridge.model.document import Biller
 from saml_bridge.model.errors import ConfigInvalid
 from saml_bridge.model.values import Finding

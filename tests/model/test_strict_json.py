@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from saml_bridge.demo.session_tokens import CallRefused, _read_customer
-from saml_bridge.keys.jws import TokenRefused
+from saml_bridge.keys.jws import JwsRefused, TokenRefused, parse_header
 from saml_bridge.keys.jws import _read_object as _read_own
 from saml_bridge.keys.partner_keys import KeyTextBroken, normalize_encryption_key
 from saml_bridge.mapping.fields import SessionMalformed
@@ -19,13 +19,11 @@ from saml_bridge.model.errors import (
     AuthorizationRefused,
     ClientRefused,
     PartnerUnusable,
-    SessionAbsent,
     SourceUnavailable,
 )
 from saml_bridge.model.strict_json import MOST_LEVELS, JsonRefused, parse_json
 from saml_bridge.network.key_sets import _parse_jwks
 from saml_bridge.portal.jwt_source import _read_claims as _read_token
-from saml_bridge.portal.jwt_source import _read_header
 from saml_bridge.protocols.oidc.authorization_request import _read_claims
 from saml_bridge.protocols.oidc.client_auth import _read_object
 from saml_bridge.protocols.tokens.backchannel_token import _read_text
@@ -94,7 +92,7 @@ DOORS: dict[str, tuple[Callable[[bytes], object], type[Exception]]] = {
     "client's assertion": (lambda content: _read_object(content, "payload"), ClientRefused),
     "ID token of ours": (lambda content: _read_own(content, "payload"), TokenRefused),
     "JWKS": (_parse_jwks, SourceUnavailable),
-    "header of the portal's token": (_read_header, SessionAbsent),
+    "header of a token": (parse_header, JwsRefused),
     "payload of the portal's token": (_read_token, SessionMalformed),
     "partner's key": (read_encryption_key, KeyTextBroken),
     "demo partner's call": (_read_customer, CallRefused),

@@ -22,11 +22,11 @@ import requests
 import responses
 from structlog.testing import capture_logs
 
+from saml_bridge.keys.jws import MAX_TOKEN_BYTES
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.errors import SessionAbsent, SettingsInvalid, SourceUnavailable
 from saml_bridge.model.values import Credentials
 from saml_bridge.network.breaker import FAILURES_TO_OPEN, OPEN_SECONDS
-from saml_bridge.portal.credentials import MAX_TOKEN_BYTES
 from saml_bridge.portal.introspection_client import MAX_ANSWER_BYTES, Endpoint, EndpointSettings
 from saml_bridge.portal.introspection_source import MOST_CACHED, IntrospectionSource
 from tests.network.test_breaker import Clock

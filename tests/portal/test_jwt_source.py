@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives import serialization
 from joserfc.jwk import ECKey, RSAKey
 from structlog.testing import capture_logs
 
+from saml_bridge.keys.jws import MAX_TOKEN_BYTES
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.errors import SessionAbsent, SourceUnavailable
 from saml_bridge.model.values import Credentials
 from saml_bridge.network.key_sets import Jwks
-from saml_bridge.portal.credentials import MAX_TOKEN_BYTES
 from saml_bridge.portal.jwt_source import JwtSource
 from tests.portal.conformance import NOW, make_document, to_seconds
 from tests.portal.signing_portal import (

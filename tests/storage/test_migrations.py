@@ -122,6 +122,7 @@ def test_c3_an_older_database_with_rows_comes_up_to_date_and_goes_back(own_datab
     database.dispose()
 
 
+@pytest.mark.both_databases("init")
 def test_processes_that_initialise_at_once_all_succeed(empty_database_url: str) -> None:
     script = (
         "import sys; from flask import Flask; from saml_bridge.storage.database import init_database, upgrade_database;"

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from sqlalchemy import select, text
 
-from saml_bridge.app.installation import examine, name_operator
+from saml_bridge.app.installation import examine
+from saml_bridge.app.operator import name_operator
 from saml_bridge.app.settings import Settings
 from saml_bridge.cli.secrets import partner_secrets
 from saml_bridge.model.errors import DatabaseUnavailable, PartnerUnusable

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from saml_bridge.cli.group import cli
+from saml_bridge.cli.main import cli
 from saml_bridge.storage import portal_keys
 from saml_bridge.storage.audit import Kind, Search
 from saml_bridge.storage.database import Database

@@ -10,9 +10,9 @@ import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
-from saml_bridge.app.wiring import wiring as app
+from saml_bridge.app import wiring as app
 from saml_bridge.demo.payers import load_payers
-from saml_bridge.mapping.rules import fields
+from saml_bridge.mapping import fields
 from saml_bridge.model import errors
 
 ROOT = Path(errors.__file__).parents[1]

@@ -1,7 +1,8 @@
 """A template of the catalog put into a biller's configuration file.
 
-Owns: what is added for a template, the comments that go with it, and that nothing of the file is lost or overwritten.
-Does not own: templates (`__init__.py`), where text goes (`config/insertion.py`), files (`cli/`). Pure.
+Owns: the parts that a template adds, the comments that go with them, and that nothing of the file is lost or
+overwritten. Does not own: templates (`templates`), where text goes (`billers.file.insertion`), files (`cli`).
+Called by: `saml-bridge catalog`. Pure.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ _SLUG: Final = re.compile(r"[a-z0-9-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """A file with a template in it. `blanks` are those that are still to be filled; `made_biller` says that the biller
-    was not in the file before.
+class AppliedTemplate:
+    """A file with a template in it.
+
+    `blanks` are those that are still to be filled. `made_biller` says that the biller was not in the file before.
     """
 
     content: bytes
@@ -59,20 +61,23 @@ class _Addition:
     comment: tuple[str, ...]
 
 
-def use_template(
+def apply_template(
     content: bytes | None,
     template: Template,
     *,
     biller: str,
     slug: str | None = None,
     values: Mapping[str, str] | None = None,
-) -> Used:
-    """The content of a configuration file, or of a new one (None), with the template for this biller (a slug).
+) -> AppliedTemplate:
+    """The content of a configuration file, with the template for this biller (a slug).
 
-    The biller is made where the file has none of this slug. Everything that stands in the file stays, to the byte,
-    except a list that is empty. Raises ConfigInvalid for a file that cannot be read, CatalogRefused for a slug that is
-    taken (slug-taken) or none (slug-unfit), values that do not fit (blank-unknown, blank-unfit), and a file that
-    nothing can be added to as text (file-unfit, with `by_hand`).
+    A content of None starts a new file. A biller that the file does not have is made. Everything that stands in the
+    file stays, to the byte, except a list that is empty.
+
+    Raises:
+        ConfigInvalid: The file cannot be read.
+        CatalogRefused: The slug is taken (slug-taken) or malformed (slug-unfit), values do not fit (blank-unknown,
+            blank-unfit), or nothing can be added to the file as text (file-unfit, with `by_hand`).
     """
     name, values = slug or template.slug, values or {}
     _check_slugs(biller, name)
@@ -92,7 +97,7 @@ def use_template(
     additions += _list_additions(template, parts, ("billers", position))
     left = {found for one in additions for _, found in find_blanks(one.item)}
     added = _add(text, data, additions)
-    return Used(bom + added.encode(), parts, tuple(one for one in blanks if one.name in left), is_new)
+    return AppliedTemplate(bom + added.encode(), parts, tuple(one for one in blanks if one.name in left), is_new)
 
 
 def _check_slugs(*slugs: str) -> None:

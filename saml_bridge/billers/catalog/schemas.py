@@ -1,7 +1,7 @@
 """The schema of a template of the catalog.
 
-Owns: its shape. Does not own: what its parts of a configuration may be (`config/schemas.py`, once they are filled), and
-what several of its values must be together (`__init__.py`).
+Owns: its shape. Does not own: its parts of a configuration once they are filled (`billers.file.schemas`), and rules
+over several of its values (`templates`). Called by: `templates`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 
 from marshmallow import ValidationError, fields
 
-from saml_bridge.billers.file.schemas import Choice, Label, ListOf, Matching, Part, Problem, StrictSchema, Text, Url
+from saml_bridge.billers.file.fields import Choice, Label, Matching, Problem, Text, Url
+from saml_bridge.billers.file.strict_schema import ListOf, Part, StrictSchema
 
 Evidence = Literal["documented", "observed", "unverified"]
 """The vendor's own page says so; somebody saw it on the wire; or neither."""
@@ -21,7 +22,10 @@ Evidence = Literal["documented", "observed", "unverified"]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that is known, or not known, of the partner. `as_of` is a year and month."""
+    """One thing that is known, or not known, of the partner.
+
+    `as_of` is a year and month.
+    """
 
     says: str
     evidence: Evidence
@@ -31,8 +35,8 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One attribute: why it is sent, and how sure it is that the partner wants it."""
+class AttributeFact:
+    """One attribute: why it is sent, and how sure the partner's wish is."""
 
     attribute: str
     why: str
@@ -41,7 +45,10 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A value that only the biller or the vendor knows. `pattern` is a regular expression for the whole of it."""
+    """A value that only the biller or the vendor knows.
+
+    `pattern` is a regular expression for the whole of it.
+    """
 
     name: str
     about: str
@@ -92,7 +99,7 @@ class FactSchema(StrictSchema):
 
 
 class ToldSchema(StrictSchema):
-    makes = Told
+    makes = AttributeFact
 
     attribute = Text(required=True)
     why = Sentence(required=True)

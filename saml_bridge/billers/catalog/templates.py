@@ -1,10 +1,11 @@
-"""The partner catalog: for each known partner what it wants, how sure that is, what to ask, and a template to use.
+"""The partner catalog: the known wishes of each partner, and a template to use.
 
-Owns: the templates beside this module (`*.yaml`), reading them, filling their blanks. Does not own: adding one to a
-configuration file (`using.py`), what a configuration may be (`config/`), how it is shown (`cli/`). Pure but for reading
-its own files. Called by `saml-bridge catalog`.
+Owns: the templates beside this module (`*.yaml`) with their facts and questions, reading them, filling their blanks.
+Does not own: adding one to a configuration file (`apply_template`), the rules of a configuration (`billers.file`), how
+it is shown (`cli`). Pure but for reading its own files. Called by: `saml-bridge catalog`.
 
-A template says how much of it is known. What is not `documented` is a starting point and never the vendor's word.
+A template says how much of it is known. Everything that is not `documented` is a starting point and never the vendor's
+word.
 """
 
 from __future__ import annotations
@@ -16,30 +17,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from saml_bridge.billers.catalog.schemas import Blank, Evidence, Fact, Parts, TemplateSchema, Told
+from saml_bridge.billers.catalog.schemas import AttributeFact, Blank, Evidence, Fact, Parts, TemplateSchema
 from saml_bridge.billers.file.blanks import fill_blanks, find_blanks
 from saml_bridge.billers.file.load import read_document
 from saml_bridge.model.errors import BridgeError
 from saml_bridge.model.nearest import find_nearest, suggest
 from saml_bridge.model.values import Finding, Severity
-
-__all__ = [
-    "EVIDENCE_WORDS",
-    "SLUG",
-    "Blank",
-    "CatalogRefused",
-    "Evidence",
-    "Fact",
-    "Parts",
-    "Template",
-    "Told",
-    "check_values",
-    "fill_template",
-    "find_template",
-    "list_templates",
-    "read_template",
-    "refuse",
-]
 
 SLUG: Final = "slug"
 """The one blank that is always filled: the slug of partner, mapping and link."""
@@ -52,9 +35,10 @@ EVIDENCE_WORDS: Final[Mapping[Evidence, str]] = {
 
 
 class CatalogRefused(BridgeError):
-    """A template that there is not, a value that does not fit a blank, or a file that nothing can be added to.
+    """The catalog refuses a template, a value or a file.
 
-    `by_hand` is what the file would need, for a person to add.
+    The template does not exist, the value does not fit a blank, or nothing can be added to the file; `by_hand` is then
+    the text that a person may add.
     """
 
     code = "catalog-refused"
@@ -77,7 +61,7 @@ class Template:
     facts: tuple[Fact, ...]
     subject: str
     callback: str
-    attributes: tuple[Told, ...]
+    attributes: tuple[AttributeFact, ...]
     ask: tuple[str, ...]
     blanks: tuple[Blank, ...]
     parts: Parts
@@ -154,7 +138,10 @@ def _list_complaints(template: Template) -> Iterator[str]:
 
 
 def check_values(blanks: Sequence[Blank], values: Mapping[str, str]) -> None:
-    """Whether each value is for one of these blanks, and fits. Raises CatalogRefused (blank-unknown, blank-unfit)."""
+    """Checks that each value is for one of these blanks, and fits.
+
+    Raises CatalogRefused (blank-unknown, blank-unfit).
+    """
     known = {one.name: one for one in blanks}
     for name, value in values.items():
         if name not in known:
@@ -166,9 +153,9 @@ def check_values(blanks: Sequence[Blank], values: Mapping[str, str]) -> None:
 
 
 def fill_template(template: Template, values: Mapping[str, str], *, slug: str | None = None) -> Parts:
-    """Partner, mapping and link under one slug (the template's own by default), with the blanks that have a value.
+    """Partner, mapping and link under one slug, with the given blanks filled.
 
-    Raises CatalogRefused (blank-unknown, blank-unfit).
+    The slug is the template's own by default. Raises CatalogRefused (blank-unknown, blank-unfit).
     """
     check_values(template.blanks, values)
     name, parts = slug or template.slug, template.parts

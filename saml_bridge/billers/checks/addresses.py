@@ -1,18 +1,19 @@
-"""The addresses that this service itself asks for a biller, held against the rule for those.
+"""The check of the addresses that this service itself calls for a biller.
 
-Owns: which settings and which values of partners' metadata are such addresses. Does not own: the rule (`fetching.py`),
-and the portal's own servers (session source, keys), which the operator alone names. Called by `checks.py`.
+Owns: the settings and the values of partners' metadata that are such addresses. Does not own: the rule
+(`network.client`), and the portal's own servers (session source, keys), which the operator alone names.
+Called by: `publication`.
 
-Addresses that the browser takes the payer to are none of these, nor are those that metadata is fetched from: `plan` and
-the refresh ask them, and say what came of it.
+Addresses that the browser takes the payer to are left out. So are those that metadata is fetched from: `plan` and the
+refresh call them, and report the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
 
-from saml_bridge.model.document import Biller, Protocol
+from saml_bridge.billers.partners.index import find_entry
+from saml_bridge.model.document import Biller
 from saml_bridge.model.errors import FetchRefused
 from saml_bridge.model.values import Finding, Severity
 from saml_bridge.protocols.saml.bindings import SOAP_BINDING
@@ -21,15 +22,12 @@ from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 FindFault = Callable[[str], FetchRefused | None]
 """What forbids a request to a URL; None where nothing does, or nothing is known of it."""
 
-_SETTINGS: Final[Mapping[Protocol, tuple[str, ...]]] = {
-    "oidc": ("jwks_uri", "backchannel_logout_uri"),
-    "backchannel_token": ("url",),
-}
-"""The settings of each protocol that our server asks; those of metadata are said where it is fetched."""
-
 
 def check_addresses(biller: Biller, metadata: Mapping[str, SpMetadata], find_fault: FindFault) -> Iterator[Finding]:
-    """What of them could not be reached by our rules; `metadata` is that of SAML partners, by their slug."""
+    """A warning for each address that our rules forbid to call.
+
+    `metadata` is that of SAML partners, by their slug.
+    """
     for name, url, where in _list_addresses(biller, metadata):
         refused = find_fault(url)
         if refused is not None:
@@ -45,7 +43,7 @@ def _list_addresses(biller: Biller, metadata: Mapping[str, SpMetadata]) -> Itera
         yield "logout_callback", biller.portal.logout_callback, "portal.logout_callback"
     for position, partner in enumerate(biller.partners):
         where = f"partners[{position}].{partner.protocol}"
-        for name in _SETTINGS.get(partner.protocol, ()):
+        for name in find_entry(partner).called_urls:
             if (url := getattr(partner.settings, name)) is not None:
                 yield name, url, f"{where}.{name}"
         if partner.slug in metadata:

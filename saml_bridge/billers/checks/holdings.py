@@ -1,12 +1,12 @@
-"""What each biller of an installation has for itself alone: the names that it goes by, and the use of its keys.
+"""The names and the keys that each biller of an installation has for itself alone.
 
 Owns: the one check of every setting that names an issuer, in all protocols, and of every key's one use, over all
-billers together. Does not own: what a document says of them alone (`config/partner_checks.py`), and whether keys can
-be used (`checks.py`, `token_keys.py`). Called by the registry, before a publication and for `saml-bridge doctor`.
+billers together. Does not own: rules of one document (`document`, `partners`), and whether keys can be used
+(`publication`, `keys`). Called by: `billers.registry`, before a publication and for `saml-bridge doctor`.
 
-Billers share a key ring, so a name that two of them went by would let one speak as the other; and a key that signs
-XML for one and tokens for another would let what is made for one use be passed off as the other. Names are compared to
-the letter, as those who read them do. Only addresses of this service are understood however they are written.
+Billers share a key ring, so a name that two of them went by would let one speak as the other. A key that signs XML for
+one and tokens for another would let a message of one use be passed off as the other. Names are compared to the letter,
+as those who read them do. Only addresses of this service are understood however they are written.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from saml_bridge.billers.partners.index import ENTRIES
 from saml_bridge.keys.signing_key import PublishedKey
 from saml_bridge.model.document import KeyNames, TokenKeys
 from saml_bridge.model.errors import KeyRefused
@@ -30,15 +31,16 @@ from saml_bridge.protocols.interface import find_one_way_issuer, find_token_issu
 Use = Literal["XML", "tokens"]
 
 _SIGNS: Final = {"XML": "SAML messages (idp.keys)", "tokens": "tokens"}
-_KEYED_PROTOCOLS: Final = ("oidc", "jwt", "encrypted_token")
-_NAMING_PROTOCOLS: Final = ("jwt", "encrypted_token")
 _ROLES: Final = ("current", "next", "previous")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name that a biller goes by: the setting's key, its value, its place in the document."""
+    """A name that a biller goes by.
+
+    It has the setting's key, its value, and its place in the document.
+    """
 
     key: str
     value: str
@@ -47,7 +49,10 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class UsedKey:
-    """A key of the ring, by its name, with its use and the place in the document that names it."""
+    """A key of the ring, by its name, with its use.
+
+    `where` is the place in the document that names it.
+    """
 
     name: str
     use: Use
@@ -56,7 +61,7 @@ class UsedKey:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What one biller (a slug) has for itself. `issuer` is its entity ID."""
+    """The names and keys of one biller (a slug). `issuer` is its entity ID."""
 
     slug: str
     issuer: str
@@ -65,12 +70,15 @@ class Holdings:
 
 
 def find_default_issuer(slug: str, base_url: str) -> str:
-    """The entity ID of a biller that names none of its own: where its metadata is."""
+    """The entity ID of a biller that names none: the address of its metadata."""
     return f"{base_url}/saml/{slug}/metadata"
 
 
 def list_holdings(biller: Any, base_url: str) -> Holdings:
-    """What a biller has: of its document, or of the same as it is stored, without having been read as a whole."""
+    """The names and keys of a biller.
+
+    `biller` is its document, or the same as it is stored, without having been read as a whole.
+    """
     slug = get(biller, "slug")
     issuer = get(get(biller, "idp"), "entity_id") or find_default_issuer(slug, base_url)
     names = (Name("entity_id", issuer, "idp.entity_id"), *_list_names(biller, issuer))
@@ -79,13 +87,11 @@ def list_holdings(biller: Any, base_url: str) -> Holdings:
 
 def _list_names(biller: Any, issuer: str) -> Iterator[Name]:
     for position, partner in list_items(biller, "partners"):
-        alias = get(find_settings(partner, "saml"), "our_entity_id")
-        if alias is not None and alias != issuer:
-            yield Name("our_entity_id", alias, f"partners[{position}].saml.our_entity_id")
-        for protocol in _NAMING_PROTOCOLS:
-            named = get(find_settings(partner, protocol), "issuer")
-            if named is not None:
-                yield Name("issuer", named, f"partners[{position}].{protocol}.issuer")
+        for protocol, entry in ENTRIES.items():
+            named = get(find_settings(partner, protocol), entry.issuer) if entry.issuer else None
+            if entry.issuer is None or named is None or (entry.issuer == "our_entity_id" and named == issuer):
+                continue
+            yield Name(entry.issuer, named, f"partners[{position}].{protocol}.{entry.issuer}")
 
 
 def _list_keys(biller: Any) -> Iterator[UsedKey]:
@@ -100,7 +106,7 @@ def _list_keys(biller: Any) -> Iterator[UsedKey]:
             if name is not None:
                 yield UsedKey(name, use, f"{part}.keys.{role}")
     for position, partner in list_items(biller, "partners"):
-        for protocol in _KEYED_PROTOCOLS:
+        for protocol in ENTRIES:
             name = get(find_settings(partner, protocol), "key")
             if name is not None:
                 yield UsedKey(name, "tokens", f"partners[{position}].{protocol}.key")
@@ -124,7 +130,7 @@ class Installation:
                 self._keys[key.use, self._identify(key.name)].add((one.slug, key.name))
 
     def check(self, one: Holdings) -> Iterator[Finding]:
-        """What one of the billers has that is another's, or has two uses."""
+        """A finding for each name and key that is another biller's, or has two uses."""
         for name in one.names:
             yield from self._check_address(one.slug, name)
             yield from self._check_taken(one.slug, name)

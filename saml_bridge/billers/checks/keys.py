@@ -1,14 +1,15 @@
-"""The check that a biller's keys for tokens are there.
+"""The check that a biller's keys for tokens exist.
 
-Owns: that check, as far as no partner's own check asks. Does not own: which keys those are (`keys.jws`), and that a key
-signs XML or tokens and never both (`holdings`). Called by the checks before a publication.
+Owns: that check, as far as no partner's own check asks. Does not own: the list of those keys (`keys.jws`), and that a
+key signs XML or tokens and never both (`holdings`). Called by: `publication`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from saml_bridge.keys.jws import find_kid, list_needed_keys
+from saml_bridge.keys.biller_keys import list_needed_keys
+from saml_bridge.keys.jws import find_kid
 from saml_bridge.keys.signing_key import PublishedKey
 from saml_bridge.model.document import (
     Biller,
@@ -18,9 +19,9 @@ from saml_bridge.model.values import Finding, Severity
 
 
 def check_biller_keys(biller: Biller, find_published: Callable[[str], PublishedKey]) -> Iterator[Finding]:
-    """Whether the biller's keys for tokens are there, as far as no partner's own check asks.
+    """Checks that the biller's keys for tokens exist, beyond each partner's own check.
 
-    That they sign tokens alone is a matter of all billers together (`registry/holdings.py`).
+    `holdings` checks that they sign tokens alone, over all billers together.
     """
     needed = list_needed_keys(biller)
     for use in ("next", "previous"):

@@ -1,9 +1,9 @@
-"""Everything that is checked before a biller's document comes into force.
+"""The checks before a biller's document comes into force.
 
-Owns: what needs more than the document: keys, partner metadata. Does not own: the document alone (`config`), what
-billers must not share (`holdings.py`), metadata files alone (`saml/metadata.py`), one partner's settings
-(`saml/response.py`).
-Called by: the registry, for a publication and for a plan.
+Owns: the checks that need more than the document: keys, partner metadata. Does not own: the document alone
+(`billers.file.load`), names and keys that billers must not share (`holdings`), metadata files alone
+(`protocols.saml.metadata`), one SAML partner's settings (`protocols.saml.response`).
+Called by: `billers.registry`, for a publication and for a plan.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from datetime import datetime
 from saml_bridge.billers.checks.addresses import FindFault, check_addresses
 from saml_bridge.billers.checks.holdings import Holdings, find_default_issuer, list_holdings
 from saml_bridge.billers.checks.keys import check_biller_keys
-from saml_bridge.billers.file.load import HASH_PREFIX, check_biller
+from saml_bridge.billers.file.load import check_biller
+from saml_bridge.billers.file.resolve import HASH_PREFIX
 from saml_bridge.keys.signing_key import PublishedKey, SigningKey
 from saml_bridge.model.document import Biller, Partner, SamlSettings
 from saml_bridge.model.errors import KeyRefused, MetadataRefused
@@ -28,7 +29,7 @@ from saml_bridge.protocols.saml.metadata.judge import check_metadata, parse_meta
 from saml_bridge.protocols.saml.metadata.requested_attributes import check_wishes
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.response import check_partner
-from saml_bridge.storage.revisions import LONGEST_ENTITY_ID
+from saml_bridge.storage.revisions import LONGEST_ENTITY_ID, IndexedPartner
 
 FindKey = Callable[[str], SigningKey]
 FindPublished = Callable[[str], PublishedKey]
@@ -36,8 +37,10 @@ FindPublished = Callable[[str], PublishedKey]
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A biller's new configuration, the number of the revision that it was made from (0: the biller is new), and
-    metadata that is not stored yet, by its SHA-256.
+    """A biller's new configuration.
+
+    `based_on` is the number of the revision that it was made from (0: the biller is new). `metadata` is metadata that
+    is not stored yet, by its SHA-256.
     """
 
     biller: Biller
@@ -45,23 +48,9 @@ class Publication:
     metadata: Mapping[Sha256Hex, bytes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedPartner:
-    """A partner of a revision in force. `certificate_expires_at` is when a use (signing, encryption) loses its last
-    certificate, None when the metadata has none.
-    """
-
-    biller: str
-    partner: str
-    protocol: str
-    entity_id: str
-    certificate_expires_at: datetime | None
-    metadata_expires_at: datetime | None
-
-
 @dataclass(slots=True)
 class Checked:
-    """What the check of one publication found.
+    """The result of the check of one publication.
 
     `holdings` are its names and the uses of its keys, which all billers are compared by.
     """
@@ -98,9 +87,10 @@ def find_digest(settings: SamlSettings) -> Sha256Hex:
 
 @dataclass(slots=True)
 class Checks:
-    """The checks of one publication or plan, as of `now`. Metadata that several billers share is judged once.
+    """The checks of one publication or plan, as of `now`.
 
-    `read_stored` gives stored metadata, or None when there is none of that hash.
+    Metadata that several billers share is judged once. `read_stored` gives stored metadata, or None for an unknown
+    hash.
     """
 
     find_key: FindKey

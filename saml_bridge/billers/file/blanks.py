@@ -1,7 +1,7 @@
-"""Blanks: what stands in a configuration in place of a value that nobody has filled in yet, such as {{district}}.
+"""Blanks, which stand for values that nobody has filled in yet, such as {{district}}.
 
-Owns: what a blank is, where one can stand, filling it, and the finding that refuses it. Does not own: which blanks
-there are (`catalog/`). Pure.
+Owns: the form of a blank, where one can stand, filling it, and the finding that refuses it. Does not own: the list of
+blanks (`billers.catalog.templates`). Called by: `load`, `billers.catalog`. Pure.
 
 In a rule's template and after the origin of a callback URI, double braces stand for braces; no blank can stand there.
 """
@@ -22,7 +22,7 @@ _ORIGIN = re.compile(r"[a-z]+://[^/?#]*", re.IGNORECASE)
 
 
 def find_blanks(data: Any) -> Iterator[tuple[Path, str]]:
-    """Each blank of plain data: the path of the text that it is in, and its name."""
+    """Each blank of plain data: the path of its text, and its name."""
     for path, text in _walk(data, ()):
         for name in dict.fromkeys(_BLANK.findall(_cut(path, text))):
             yield path, name

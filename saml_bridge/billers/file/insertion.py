@@ -1,10 +1,10 @@
-"""Adding to a configuration file as text, so that everything that stands there stays as it is, comments included.
+"""Adding to a configuration file as text, which keeps everything else in it, comments included.
 
-Owns: where in the text a new item goes. Does not own: what it is (`catalog/`), reading and writing YAML
-(`yaml_text.py`). Pure. Called by `catalog/`, which reads the result again and compares.
+Owns: the place of a new item in the text. Does not own: the item (`billers.catalog`), reading and writing YAML
+(`model.yaml_lines`). Called by: `billers.catalog.apply_template`, which reads the result again and compares. Pure.
 
-Nothing is moved or written anew: an item is put after the last one of its list, in the list's own style and
-indentation; only a list that is empty (`[]`, `null`) gives way. Where that is not enough, ValueError.
+Nothing is moved or rewritten. An item is put after the last one of its list, in the list's own style and indentation;
+only a list that is empty (`[]`, `null`) gives way. Where that is not enough, ValueError is raised.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ INDENT: Final = 2
 
 
 def insert_item(text: str, path: Path, item: Any, *, comment: Sequence[str] = ()) -> str:
-    """The text with `item` as the last one of the list at `path`, which is made where there is none.
+    """The text with `item` as the last one of the list at `path`.
 
-    `text` is YAML that `read_yaml` reads; `comment` are lines above the item, left out where the file has none (JSON).
-    Raises ValueError.
+    A missing list is made. `text` is YAML that `read_yaml` reads. `comment` are lines above the item; they are left out
+    of a file that has no comments (JSON). Raises ValueError.
     """
     *above, key = path
     try:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Protocol
 from urllib.parse import quote
 
-from saml_bridge.billers.file.load import read_signer
+from saml_bridge.billers.file.resolve import read_signer
 from saml_bridge.model.document import SamlSettings
 from saml_bridge.model.errors import FetchRefused, MetadataRefused, XmlRefused
 from saml_bridge.model.values import Finding, Severity

@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from saml_bridge.billers.checks.publication import Publication
-from saml_bridge.billers.file.load import HASH_PREFIX
+from saml_bridge.billers.file.resolve import HASH_PREFIX
 from saml_bridge.billers.partner_metadata.fetch import (
     FetchedMetadata,
     Fetches,
@@ -28,6 +28,7 @@ from saml_bridge.billers.partner_metadata.fetch import (
     fetch_metadata,
     find_address,
 )
+from saml_bridge.billers.publisher import Publisher
 from saml_bridge.billers.registry import Registry
 from saml_bridge.model.document import Biller, Partner, SamlSettings
 from saml_bridge.model.error_logging import trace_fault
@@ -106,11 +107,15 @@ class _Ended:
 class Refresher:
     """What every refresh needs, wired once. `clock` gives aware UTC times."""
 
-    registry: Registry
+    publisher: Publisher
     refreshes: Refreshes
     fetcher: Fetches
     clock: Callable[[], datetime]
     make_trace_id: Callable[[], TraceId]
+
+    @property
+    def registry(self) -> Registry:
+        return self.publisher.registry
 
     # Which partners
 
@@ -250,7 +255,7 @@ class Refresher:
     ) -> tuple[str, str]:
         """Let a risky change wait, in place of an earlier one; not again what waits or was rejected already."""
         biller, partner, detail = asked.biller.slug, asked.partner.slug, _join(changes.words)
-        digest = self.registry.store_metadata(fetched.content, now=now)
+        digest = self.publisher.save_metadata(fetched.content, now=now)
         known = self.refreshes.find_held(biller, partner, digest)
         if known is not None and known.state == "rejected":
             self.refreshes.drop_held(biller, partner)
@@ -265,7 +270,7 @@ class Refresher:
         """Raise ConfigInvalid for what the registry would refuse, without a record of it every hour."""
         digest = _hash(fetched.content)
         publication = Publication(asked.with_metadata(digest), asked.revision, {digest: fetched.content})
-        findings = self.registry.check([publication], now=now)
+        findings = self.publisher.check([publication], now=now)
         if any(finding.refuses for finding in findings):
             raise ConfigInvalid("the metadata does not fit the biller's configuration", findings=findings)
 
@@ -279,7 +284,7 @@ class Refresher:
         for _ in range(_ATTEMPTS):
             publication = Publication(base.with_metadata(digest), base.revision, {digest: fetched.content})
             try:
-                published = self.registry.publish(
+                published = self.publisher.publish(
                     [publication], author=AUTHOR, comment=_join(changes.words), now=now, trace_id=self.make_trace_id()
                 )
                 return published.revisions[slug]
@@ -319,7 +324,7 @@ class Refresher:
         content = self.registry.find_metadata(held.sha256)
         publication = Publication(asked.with_metadata(held.sha256), asked.revision, {held.sha256: content})
         comment, trace_id = f"accepted: {_join(held.words)}", self.make_trace_id()
-        published = self.registry.publish([publication], author=author, comment=comment, now=now, trace_id=trace_id)
+        published = self.publisher.publish([publication], author=author, comment=comment, now=now, trace_id=trace_id)
         self.refreshes.decide(held, "accepted", by=author, at=now)
         self._record(Kind.METADATA_ACCEPTED, biller, partner, detail=_join(held.words), actor=author)
         return published.revisions[biller]
@@ -362,7 +367,7 @@ class Refresher:
     def _record(self, kind: Kind, biller: str, partner: str, *, detail: str, actor: str, code: str = "") -> None:
         trace_id = self.make_trace_id()
         entry = Entry(kind, self.clock(), trace_id, biller, partner=partner, code=code, detail=detail, actor=actor)
-        self.registry.audit.record(entry)
+        self.publisher.audit.record(entry)
 
 
 def _find_partner(biller: Biller, slug: str) -> Partner:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -399,7 +398,7 @@ class _Attempt:
             biller=snapshot.biller,
             route=route,
             reply=built.reply,
-            origins=find_origins(find_location(built.reply), route.partner.origins, _find_origin(callback)),
+            origins=route.find_origins(find_location(built.reply), callback),
             revision=snapshot.revision,
             remember=self._remember(session, account),
             document=built.document,
@@ -496,17 +495,6 @@ def make_sign_in_url(portal: Portal, back: str, **more: str) -> str:
     return f"{portal.sign_in_url}{separator}{urlencode({portal.return_parameter: back, **more})}"
 
 
-@lru_cache(maxsize=4096)
-def find_origins(action: str, declared: tuple[str, ...], callback: str | None = None) -> tuple[str, ...]:
-    """Where the browser may go: the form's target, and what the partner declared to redirect to after it."""
-    origins = [origin_of(action), *declared, *([] if callback is None else [callback])]
-    return tuple(dict.fromkeys(origins))
-
-
 def find_location(reply: Reply) -> str:
     """Where a reply takes the browser: of a URL, which may carry a token, its origin alone."""
     return reply.action if isinstance(reply, FormPost) else origin_of(reply.url)
-
-
-def _find_origin(callback: str | None) -> str | None:
-    return origin_of(callback) if callback is not None and urlsplit(callback).scheme in ("http", "https") else None

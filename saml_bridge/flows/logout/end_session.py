@@ -1,12 +1,13 @@
-"""A logout that a relying party asks for by way of the browser: `/oidc/{biller}/logout`.
+"""A logout that a relying party asks for through the browser: `/oidc/{biller}/logout`.
 
-Owns: whether its request is acted on at once, after a question to the payer, or has nothing to end; the token of that
-question. Does not own: the rules of the request (`oidc/logout.py`), and how a logout goes on (`sign_out.py`).
+Owns: the decision that a request is acted on at once, after a question to the payer, or has nothing to end; the token
+of that question. Does not own: the rules of the request (`protocols.oidc.logout_request`), and how a logout goes on
+(`sign_out`). Called by `web.partner.oidc_logout`.
 
-At once is signed out who is named by an ID token of ours, if its session is the one that this browser has at the
-portal, or the browser shows none: only the relying party and its payer have that token. Everything else is asked
-first, on a page of ours (section 2): no token, one that cannot be accepted, or one of another session than the
-browser's. A session that is over already needs no question; there is nothing to end.
+A payer is signed out at once if an ID token of ours names a session that this browser has at the portal, or if the
+browser shows no session: only the relying party and its payer have that token. The payer is asked first, on a page of
+ours (section 2), without a token, with one that cannot be accepted, and with one of another session than the browser's.
+A session that is over already needs no question; there is nothing to end.
 
 Specification: OpenID Connect RP-Initiated Logout 1.0.
 """
@@ -19,8 +20,10 @@ from datetime import timedelta
 from typing import Final
 
 from saml_bridge.billers.snapshot import Snapshot
-from saml_bridge.flows.logout.progress import Asker
-from saml_bridge.flows.logout.sign_out import Outcome, SignedOut, SignOut
+from saml_bridge.flows.logout.channels import PartnerChannels
+from saml_bridge.flows.logout.outcomes import Outcome, SignedOut
+from saml_bridge.flows.logout.progress import PartnerRequest
+from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.keys.sealing import Seal, SealBroken
 from saml_bridge.mapping.callback_uri import origin_of
 from saml_bridge.mapping.fields import SessionMalformed
@@ -35,16 +38,16 @@ from saml_bridge.protocols.oidc.receiver import SUBJECT_FORMAT
 from saml_bridge.storage.partner_sessions import PartnerSession
 
 QUESTION_WAIT: Final = timedelta(minutes=15)
-"""How long the payer may think about the question."""
+"""The time that the payer has for the question."""
 
 _BINDING: Final = "oidc"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The payer is asked whether to sign out; `token` comes back with the yes.
+    """The question to the payer about signing out; `token` comes back with the yes.
 
-    `origins` are where the browser may come to after it: what the partner has registered.
+    `origins` are those that the browser may come to after it: what the partner has registered.
     """
 
     biller: Biller
@@ -52,8 +55,8 @@ class Question:
     origins: tuple[str, ...]
 
 
-class RpInitiated:
-    """What such a logout needs beside `SignOut`. Safe to share between threads."""
+class RpInitiatedLogout:
+    """The logouts that relying parties ask for. Safe to share between threads."""
 
     def __init__(self, sign_out: SignOut, *, secret: bytes) -> None:
         self.sign_out = sign_out
@@ -68,42 +71,44 @@ class RpInitiated:
         *,
         trace_id: TraceId,
     ) -> Outcome | Question:
-        """Take a relying party's request. `read` gets it out of the browser's.
+        """Takes a relying party's request. `read` gets it out of the browser's.
 
         A request that breaks a rule is recorded, and the payer asked. Raises a BridgeError, recorded, for one that
         cannot be read.
         """
-        with self.sign_out.recording(biller, trace_id):
-            snapshot = self.sign_out.registry.find_current(biller)
-            judged = self._judge(snapshot, read())
+        with self.sign_out.record.recording(biller, trace_id):
+            channels = self.sign_out.find_channels(biller)
+            judged = self._judge(channels.snapshot, read())
         if judged.fault is not None:
             slug = None if judged.partner is None else judged.partner.slug
-            self.sign_out.record_refusal(biller, trace_id, judged.fault.code, judged.fault.detail, partner=slug)
+            self.sign_out.record.record_refusal(biller, trace_id, judged.fault.code, judged.fault.detail, partner=slug)
         if judged.sid is None:
-            return self._ask(snapshot, judged)
+            return self._ask(channels.snapshot, judged)
         found = self._find_sessions(biller, judged)
         current = self._find_current(biller, credentials, source)
         if found and (current is None or current.sid in {one.sid for one in found}):
-            return self.sign_out.sign_out_asked(snapshot, found, asker=_name_asker(judged), trace_id=trace_id)
+            return self.sign_out.sign_out_requested(channels, found, _describe_request(judged), trace_id=trace_id)
         if found or current is not None or judged.return_to is None:
-            return self._ask(snapshot, judged)
-        return self._go_back(snapshot, _name_asker(judged))
+            return self._ask(channels.snapshot, judged)
+        return self._go_back(channels, _describe_request(judged))
 
     def confirm(
         self, biller: str, token: str, credentials: Credentials, source: SessionSource, *, trace_id: TraceId
     ) -> Outcome:
-        """Sign out of the portal session of the payer who said yes. `token` is a question's.
+        """Signs out of the portal session of the payer who said yes.
 
-        The relying party is told like the others, since nothing proves that it asked. Raises LogoutRefused
-        (`logout-question`), recorded, for another token or one that is over; SourceUnavailable, SessionMalformed.
+        `token` is a question's. The relying party is notified like the others, since nothing proves that it asked.
+        Raises LogoutRefused (`logout-question`), recorded, for another token or one that is over; SourceUnavailable,
+        SessionMalformed.
         """
-        with self.sign_out.recording(biller, trace_id):
-            snapshot = self.sign_out.registry.find_current(biller)
-            asker = self._open(biller, token)
+        with self.sign_out.record.recording(biller, trace_id):
+            channels = self.sign_out.find_channels(biller)
+            partner_request = self._open(biller, token)
         session = self._find_session(biller, credentials, source)
         if session is None:
-            return SignedOut(snapshot.biller, None) if asker is None else self._go_back(snapshot, asker)
-        return self.sign_out.sign_out_session(snapshot, session, asker=asker, trace_id=trace_id)
+            over = SignedOut(channels.snapshot.biller, None)
+            return over if partner_request is None else self._go_back(channels, partner_request)
+        return self.sign_out.sign_out_session(channels, session, partner_request, trace_id=trace_id)
 
     def _judge(self, snapshot: Snapshot, request: EndSession) -> Judged:
         issuer = find_token_issuer(self.sign_out.base_url, snapshot.biller.slug)
@@ -139,9 +144,10 @@ class RpInitiated:
             return None
         return None if session.biller != biller or self.sign_out.ended_sessions.has(session, now=now) else session
 
-    def _go_back(self, snapshot: Snapshot, asker: Asker) -> Outcome:
-        """Nothing is left to end."""
-        return self.sign_out.answer_asker(snapshot, asker) or SignedOut(snapshot.biller, None)
+    def _go_back(self, channels: PartnerChannels, partner_request: PartnerRequest) -> Outcome:
+        """The answer when nothing is left to end."""
+        over = SignedOut(channels.snapshot.biller, None)
+        return self.sign_out.answers.answer_partner(channels, partner_request) or over
 
     # The question
 
@@ -154,7 +160,7 @@ class RpInitiated:
         origins = () if partner is None or not own else tuple(dict.fromkeys((*own, *partner.origins)))
         return Question(snapshot.biller, token, origins)
 
-    def _open(self, biller: str, token: str) -> Asker | None:
+    def _open(self, biller: str, token: str) -> PartnerRequest | None:
         try:
             of, slug, return_to, state, until = self._seal.open(token)
         except SealBroken as error:
@@ -169,10 +175,10 @@ class RpInitiated:
                 f"the yes is {late:.0f} seconds too late: a question waits {QUESTION_WAIT.total_seconds():.0f} seconds"
             )
             raise LogoutRefused(detail, code="logout-question")
-        return None if slug is None else Asker(slug, "", _BINDING, state, return_to)
+        return None if slug is None else PartnerRequest(slug, "", _BINDING, state, return_to)
 
 
-def _name_asker(judged: Judged) -> Asker:
+def _describe_request(judged: Judged) -> PartnerRequest:
     if judged.partner is None:
         raise PartnerUnusable("nobody asked")
-    return Asker(judged.partner.slug, "", _BINDING, judged.state, judged.return_to)
+    return PartnerRequest(judged.partner.slug, "", _BINDING, judged.state, judged.return_to)

@@ -1,7 +1,7 @@
-"""The logout token: what tells another server that a payer's session has ended.
+"""The logout token, which tells another server that a payer's session has ended.
 
-Owns: its claims and the form that carries it. Does not own: who signs it - for the portal `callback.py`, for relying
-parties `oidc_voice.py`, the callers - and the connection.
+Owns: its claims and the form that carries it. Does not own: the signature (`portal_callback` for the portal,
+`oidc_channel` for relying parties, which are the callers), and the connection (`network.client`).
 
 Specification: OpenID Connect Back-Channel Logout 1.0, sections 2.4 and 2.5.
 """
@@ -23,7 +23,10 @@ MOST_ANSWER_BYTES: Final = 64 * 1024
 def build_logout_claims(
     *, issuer: str, audience: str, subject: str, sid: str, token_id: str, now: datetime
 ) -> dict[str, Any]:
-    """The claims of a token that is good for two minutes: no `nonce`, so that none is taken for an ID token (2.4)."""
+    """The claims of a token that is good for two minutes.
+
+    They have no `nonce`, so that a logout token is never taken for an ID token (2.4).
+    """
     issued = int(now.timestamp())
     return {
         "iss": issuer,

@@ -1,10 +1,10 @@
-"""The way to a relying party: a logout token to its server, else its logout page in a frame.
+"""The logout channel to a relying party: a call to its server, or its page.
 
 Owns: which of the two, the signed token, the address of the frame, the way back to a relying party that asked. Does not
-own: the token's claims (`logout_token.py`), and when a partner is told (`sign_out.py`). Called through `voices.py`.
+own: the token's claims (`logout_token`), and when a partner is notified (`sign_out`). Called through `channels`.
 
 The back channel comes first, because its answer says whether the session ended. The front channel is for relying
-parties without one, and for those whose server failed: a page there says nothing to us, so what it came to stays
+parties without one, and for those whose server failed: a page there says nothing to us, so that its outcome stays
 unconfirmed.
 
 Specification: OpenID Connect Back-Channel Logout 1.0, 2.4 to 2.8; Front-Channel Logout 1.0, 2; RP-Initiated Logout 1.0,
@@ -25,7 +25,7 @@ from saml_bridge.flows.logout.logout_token import (
     build_logout_claims,
     build_logout_form,
 )
-from saml_bridge.flows.logout.progress import ANSWER_REFUSED, NO_LOGOUT, NOTHING, Asker, Heard, Leg
+from saml_bridge.flows.logout.progress import ANSWER_REFUSED, NO_LOGOUT, NOTIFIED, Leg, NotifyOutcome, PartnerRequest
 from saml_bridge.keys.jws import sign_jwt
 from saml_bridge.mapping.callback_uri import origin_of
 from saml_bridge.model.document import OidcSettings, Partner
@@ -41,8 +41,11 @@ _ENDED = (200, 204)
 
 
 @dataclass(frozen=True, slots=True)
-class OidcVoice:
-    """The issuer, as one relying party knows it. A leg is one session: `sub` is its name ID, `sid` its one index."""
+class OidcChannel:
+    """How a logout reaches one relying party.
+
+    A leg is one session: `sub` is its name ID, `sid` its one index.
+    """
 
     settings: OidcSettings
     context: PartnerContext
@@ -52,28 +55,24 @@ class OidcVoice:
         return self.context.partner
 
     @property
-    def asks_server(self) -> bool:
+    def has_back_channel(self) -> bool:
         return self.settings.backchannel_logout_uri is not None
 
     @property
-    def asks_browser(self) -> bool:
+    def has_front_channel(self) -> bool:
         return self.settings.frontchannel_logout_uri is not None
 
     @property
-    def tries_browser_next(self) -> bool:
-        return self.asks_browser
+    def tries_front_channel_next(self) -> bool:
+        return self.has_front_channel
 
     @property
-    def browser_answers(self) -> bool:
+    def reports_partial(self) -> bool:
         return False
 
     @property
-    def hears_partial(self) -> bool:
-        return False
-
-    @property
-    def is_told(self) -> bool:
-        return self.asks_server or self.asks_browser
+    def is_notified(self) -> bool:
+        return self.has_back_channel or self.has_front_channel
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -84,23 +83,25 @@ class OidcVoice:
     def knows(self, name_id_format: str) -> bool:
         return name_id_format == SUBJECT_FORMAT
 
-    def ask(self, leg: Leg, *, now: datetime) -> GoTo:  # noqa: ARG002 nothing there ends
+    def build_request(self, leg: Leg, *, now: datetime) -> GoTo:  # noqa: ARG002 nothing there ends
         """The relying party's logout page, with `iss` and `sid` (Front-Channel Logout 2)."""
         uri = self.settings.frontchannel_logout_uri
         if uri is None:
             raise PartnerUnusable(f"{self.partner.slug} has no frontchannel_logout_uri", code=NO_LOGOUT)
         return GoTo(add_query(uri, (("iss", self.context.issuer), ("sid", leg.session_indexes[0]))))
 
-    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> Heard:
-        """Post a logout token (Back-Channel Logout 2.5). Raises PartnerUnusable, KeyRefused, FetchRefused."""
+    def notify_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> NotifyOutcome:
+        """Posts a logout token (Back-Channel Logout 2.5). Raises PartnerUnusable, KeyRefused, FetchRefused."""
         uri = self.settings.backchannel_logout_uri
         if uri is None:
             raise PartnerUnusable(f"{self.partner.slug} has no backchannel_logout_uri", code=NO_LOGOUT)
         body = build_logout_form(self._sign_token(leg, now))
         answer, _ = fetcher.post(uri, body, content_type=CONTENT_TYPE, max_bytes=MOST_ANSWER_BYTES)
         if answer.status in _ENDED:
-            return NOTHING
-        return Heard(ANSWER_REFUSED, f"its status is {answer.status}, and 200 or 204 say that the session has ended")
+            return NOTIFIED
+        return NotifyOutcome(
+            ANSWER_REFUSED, f"its status is {answer.status}, and 200 or 204 say that the session has ended"
+        )
 
     def _sign_token(self, leg: Leg, now: datetime) -> str:
         claims = build_logout_claims(
@@ -114,22 +115,25 @@ class OidcVoice:
         key = self.context.find_token_key(self.settings.key)
         return sign_jwt(key, claims, algorithm=self.settings.id_token_algorithm, typ=TYPE)
 
-    def answer_end(
+    def build_final_answer(
         self,
-        asker: Asker,
+        partner_request: PartnerRequest,
         *,
         answer_id: str,  # noqa: ARG002 it is not named
         is_complete: bool,  # noqa: ARG002 it cannot be told
         now: datetime,  # noqa: ARG002 nor when
     ) -> GoTo:
-        """Back to the relying party, if it may still be come back to there (RP-Initiated Logout 3)."""
-        url = build_return_url(self.settings, asker.return_to, asker.relay_state)
+        """The way back to the relying party (RP-Initiated Logout 3).
+
+        Raises PartnerUnusable (no-logout) when the address is registered no longer.
+        """
+        url = build_return_url(self.settings, partner_request.return_to, partner_request.relay_state)
         if url is None:
             raise PartnerUnusable(f"{self.partner.slug} has no such place to come back to", code=NO_LOGOUT)
         return GoTo(url)
 
 
-def find_oidc_voice(snapshot: Snapshot, partner: Partner) -> OidcVoice | None:
-    """The voice for a relying party; None for a partner of another protocol."""
+def find_oidc_channel(snapshot: Snapshot, partner: Partner) -> OidcChannel | None:
+    """The channel for a relying party; None for a partner of another protocol."""
     settings = partner.settings
-    return OidcVoice(settings, snapshot.find_context(partner)) if isinstance(settings, OidcSettings) else None
+    return OidcChannel(settings, snapshot.find_context(partner)) if isinstance(settings, OidcSettings) else None

@@ -1,8 +1,8 @@
-"""The way to a SAML partner: as whom, with which key, to which of its endpoints.
+"""The logout channel to a SAML partner: our name there, the key, the endpoints.
 
 Owns: the choice of endpoints, signed messages in the form of their binding, the judgement of a partner's answer.
-Does not own: what stands in a message (`saml/logout.py`), and when one is sent (`sign_out.py`). Called through
-`voice.py`, and by `sign_out.py` for messages that a SAML partner sends.
+Does not own: what stands in a message (`protocols.saml.logout_messages`), and when one is sent (`sign_out`). Called
+through `channels`, and by `saml_requests` and `browser_steps` for messages that a SAML partner sends.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from saml_bridge.flows.logout.progress import (
     ANSWER_UNSIGNED,
     PARTNER_PARTIAL,
     PARTNER_REFUSED,
-    Asker,
-    Heard,
     Leg,
+    NotifyOutcome,
+    PartnerRequest,
 )
 from saml_bridge.keys.signing_key import SigningKey, fit_algorithm
 from saml_bridge.mapping.callback_uri import origin_of
@@ -61,8 +61,8 @@ _SOAP_TYPE = "text/xml; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class SamlVoice:
-    """We, as one SAML partner knows us."""
+class SamlChannel:
+    """How a logout reaches one SAML partner."""
 
     partner: Partner
     metadata: SpMetadata
@@ -71,29 +71,31 @@ class SamlVoice:
     algorithm: SignatureAlgorithm
 
     @property
-    def asks_server(self) -> bool:
+    def has_back_channel(self) -> bool:
         return self.soap is not None
 
     @property
-    def asks_browser(self) -> bool:
+    def has_front_channel(self) -> bool:
         return self.front is not None
 
     @property
-    def tries_browser_next(self) -> bool:
-        """Some products find only one of a payer's sessions over SOAP, and the browser's own by the browser."""
-        return self.asks_browser
+    def tries_front_channel_next(self) -> bool:
+        """Tells if a browser reaches the partner, too.
+
+        Some products find only one of a payer's sessions over SOAP, and the browser's own by the browser.
+        """
+        return self.has_front_channel
 
     @property
-    def browser_answers(self) -> bool:
+    def reports_partial(self) -> bool:
         return True
 
     @property
-    def hears_partial(self) -> bool:
-        return True
+    def is_notified(self) -> bool:
+        """Always true: only sessions of partners that offer single logout are remembered.
 
-    @property
-    def is_told(self) -> bool:
-        """Only sessions of partners that offer single logout are remembered: one that stopped offering it fails."""
+        A partner that has stopped offering it fails.
+        """
         return True
 
     def knows(self, name_id_format: str) -> bool:
@@ -101,11 +103,11 @@ class SamlVoice:
 
     @property
     def is_remembered(self) -> bool:
-        """Whether launches remember the partner's sessions: it offers single logout, in whatever binding."""
+        """Tells if launches remember the partner's sessions: it offers single logout, in any binding."""
         return bool(self.metadata.slo)
 
     def find_foreign_name(self, name_id: NameIdValue) -> str:
-        """Why a name ID is in the name of another service provider or identity provider; empty when it is not."""
+        """The reason why a name ID is another provider's, of either side; else empty."""
         sides = (
             ("SPNameQualifier", name_id.sp_name_qualifier, self.metadata.entity_id),
             ("NameQualifier", name_id.name_qualifier, self.issuer),
@@ -115,17 +117,20 @@ class SamlVoice:
 
     @property
     def soap(self) -> Endpoint | None:
-        """Where the partner's server can be asked directly."""
+        """The endpoint of the partner's server, for a direct call."""
         return next((one for one in self.metadata.slo if one.binding == SOAP_BINDING), None)
 
     @property
     def front(self) -> Endpoint | None:
-        """Where the browser takes a request: by redirect if the partner takes that, since all are known to."""
+        """The endpoint for the browser.
+
+        By redirect where the partner takes that, since all are known to.
+        """
         return self._find_front(REDIRECT_BINDING)
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Where a browser may come to while the partner answers a request."""
+        """The origins that a browser may come to while the partner answers a request."""
         front = self.front
         own = () if front is None else (origin_of(front.location),)
         return tuple(dict.fromkeys((*own, *self.partner.origins)))
@@ -140,16 +145,16 @@ class SamlVoice:
             return NameIdValue(leg.name_id, leg.name_id_format, None, None)
         return NameIdValue(leg.name_id, leg.name_id_format, self.issuer, self.metadata.entity_id)
 
-    def ask(self, leg: Leg, *, now: datetime) -> GoTo | PostTo:
-        """The request by way of the browser. Raises PartnerUnusable (no-logout) when there is no such way."""
+    def build_request(self, leg: Leg, *, now: datetime) -> GoTo | PostTo:
+        """The request that the browser takes. Raises PartnerUnusable (no-logout) without a front channel."""
         front = self.front
         if front is None:
             raise PartnerUnusable(f"{self.partner.slug} offers no sign-out by way of the browser", code="no-logout")
         xml = self._build_request(leg, front, now=now)
         return self._send(front.binding, front.location, "SAMLRequest", xml, None)
 
-    def ask_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> Heard:
-        """Ask over SOAP. Raises PartnerUnusable (no-logout), FetchRefused, KeyRefused.
+    def notify_server(self, leg: Leg, fetcher: Fetcher, *, now: datetime) -> NotifyOutcome:
+        """Sends the request over SOAP. Raises PartnerUnusable (no-logout), FetchRefused, KeyRefused.
 
         Over https, TLS says whose the answer is (Bindings 3.2.2.2), so that it needs no signature.
         """
@@ -173,12 +178,13 @@ class SamlVoice:
                 )
             return self._judge(response, is_known=endpoint.location.startswith("https:"))
         except BridgeError as error:
-            return Heard(ANSWER_REFUSED, error.diagnosis())
+            return NotifyOutcome(ANSWER_REFUSED, error.diagnosis())
 
-    def judge(self, response: LogoutResponse, *, now: datetime, endpoint: str) -> Heard:
-        """What an answer that came by the browser comes to, and whether it was meant for us and is fresh.
+    def judge(self, response: LogoutResponse, *, now: datetime, endpoint: str) -> NotifyOutcome:
+        """Judges an answer that came by the browser, which must be fresh and ours.
 
-        Raises SignatureRefused, RequestRefused (`request-issuer` when it does not say whose it is).
+        `endpoint` is our URL that it must name. Raises SignatureRefused, RequestRefused (`request-issuer` when it names
+        another issuer, or none).
         """
         return self._judge(
             response, check=lambda signed: check_message(response, now=now, endpoint=endpoint, signed=signed)
@@ -186,7 +192,7 @@ class SamlVoice:
 
     def _judge(
         self, response: LogoutResponse, *, is_known: bool = False, check: Callable[[bool], None] | None = None
-    ) -> Heard:
+    ) -> NotifyOutcome:
         """`is_known`: the connection says whose the answer is. `check` is told whether a signature proves it."""
         if response.head.issuer != self.metadata.entity_id:
             sides = compare(response.head.issuer, self.metadata.entity_id)
@@ -198,32 +204,37 @@ class SamlVoice:
         if check is not None:
             check(signed)
         if response.is_complete:
-            return Heard("", "" if signed else _note_unsigned(response))
+            return NotifyOutcome("", "" if signed else _note_unsigned(response))
         code = PARTNER_PARTIAL if response.status == SUCCESS else PARTNER_REFUSED
-        return Heard(code, f"its status is {_describe_status(response)}")
+        return NotifyOutcome(code, f"its status is {_describe_status(response)}")
 
     def answer(
-        self, asker: Asker, *, response_id: str, status: str, sub_status: str | None, now: datetime
+        self, partner_request: PartnerRequest, *, response_id: str, status: str, sub_status: str | None, now: datetime
     ) -> GoTo | PostTo | bytes:
-        """Our answer to the partner's request: the bytes of a SOAP envelope, or what the browser takes there.
+        """Our answer to the partner's request.
 
-        It goes to the registered ResponseLocation, else Location, of the request's binding, else of the other one that
-        browsers use (Bindings 3.4.5, Metadata 2.2.2). Raises PartnerUnusable (no-logout) without any.
+        The bytes are a SOAP envelope; the others are what the browser takes there. It goes to the registered
+        ResponseLocation, else Location, of the request's binding, else of the other one that browsers use (Bindings
+        3.4.5, Metadata 2.2.2). Raises PartnerUnusable (no-logout) without any.
         """
-        if asker.binding == SOAP_BINDING:
-            return build_soap(self._build_response(asker, None, response_id, status, sub_status, now, signed=True))
-        endpoint = self._find_front(asker.binding)
+        if partner_request.binding == SOAP_BINDING:
+            return build_soap(
+                self._build_response(partner_request, None, response_id, status, sub_status, now, signed=True)
+            )
+        endpoint = self._find_front(partner_request.binding)
         if endpoint is None:
             raise PartnerUnusable(f"{self.partner.slug} has no place to send an answer to", code="no-logout")
         location = endpoint.response_location or endpoint.location
         signed = endpoint.binding == POST_BINDING
-        xml = self._build_response(asker, location, response_id, status, sub_status, now, signed=signed)
-        return self._send(endpoint.binding, location, "SAMLResponse", xml, asker.relay_state)
+        xml = self._build_response(partner_request, location, response_id, status, sub_status, now, signed=signed)
+        return self._send(endpoint.binding, location, "SAMLResponse", xml, partner_request.relay_state)
 
-    def answer_end(self, asker: Asker, *, answer_id: str, is_complete: bool, now: datetime) -> GoTo | PostTo | bytes:
-        """As `answer`, at the end of a logout (Core 3.7.3.2)."""
+    def build_final_answer(
+        self, partner_request: PartnerRequest, *, answer_id: str, is_complete: bool, now: datetime
+    ) -> GoTo | PostTo | bytes:
+        """Our answer at the end of a logout (Core 3.7.3.2), in the form of `answer`."""
         sub_status = None if is_complete else PARTIAL_LOGOUT
-        return self.answer(asker, response_id=answer_id, status=SUCCESS, sub_status=sub_status, now=now)
+        return self.answer(partner_request, response_id=answer_id, status=SUCCESS, sub_status=sub_status, now=now)
 
     def _build_request(self, leg: Leg, endpoint: Endpoint, *, now: datetime) -> bytes:
         signed = endpoint.binding != REDIRECT_BINDING
@@ -239,7 +250,7 @@ class SamlVoice:
 
     def _build_response(
         self,
-        asker: Asker,
+        partner_request: PartnerRequest,
         destination: str | None,
         response_id: str,
         status: str,
@@ -253,7 +264,7 @@ class SamlVoice:
             issued_at=now,
             issuer=self.issuer,
             destination=destination,
-            in_response_to=asker.request_id,
+            in_response_to=partner_request.request_id,
             status=status,
             sub_status=sub_status,
             signer=prepare_signer(self.key, self.algorithm) if signed else None,
@@ -283,10 +294,11 @@ def _describe_status(response: LogoutResponse) -> str:
     return ", ".join(quote_value(one.removeprefix(STATUS_PREFIX)) for one in uris)
 
 
-def find_saml_voice(snapshot: Snapshot, slug: str) -> SamlVoice | None:
-    """The voice for a SAML partner of this biller; None when it or its metadata is not there any more.
+def find_saml_channel(snapshot: Snapshot, slug: str) -> SamlChannel | None:
+    """The channel to a SAML partner of this biller.
 
-    Raises KeyRefused, and PartnerUnusable without the next key that is to sign for it.
+    None when the partner or its metadata is gone. Raises KeyRefused, and PartnerUnusable without the next key that is
+    to sign for it.
     """
     found = snapshot.find_partner(slug)
     if found is None:
@@ -294,4 +306,4 @@ def find_saml_voice(snapshot: Snapshot, slug: str) -> SamlVoice | None:
     partner, metadata = found
     key = snapshot.find_key(partner)
     algorithm = fit_algorithm(partner.saml.signature_algorithm, key.kind)
-    return SamlVoice(partner, metadata, snapshot.find_issuer(partner), key, algorithm)
+    return SamlChannel(partner, metadata, snapshot.find_issuer(partner), key, algorithm)

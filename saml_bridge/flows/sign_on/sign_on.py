@@ -15,23 +15,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
-from saml_bridge.billers.snapshot import Snapshot
-from saml_bridge.flows.launch.launch import (
-    ChooseAccount,
-    Launcher,
-    LaunchRequest,
-    Outcome,
-    SignIn,
-    find_location,
-    find_origins,
-)
+from saml_bridge.billers.snapshot import Snapshot, find_origins
+from saml_bridge.flows.launch.launch import ChooseAccount, Launcher, LaunchRequest, Outcome, SignIn, find_location
 from saml_bridge.flows.launch.visit import IN_BACKGROUND, NOT_A_PAGE, Visit
 from saml_bridge.model.document import Biller, Link, Partner
 from saml_bridge.model.errors import (
+    DATABASE_FAILURES,
     BridgeError,
-    DatabaseUnavailable,
     LaunchRefused,
-    NotRecorded,
     PartnerUnusable,
     RequestRefused,
     SignOnOver,
@@ -44,8 +35,6 @@ from saml_bridge.storage.exchanges import Exchanges, PendingSignOn, Purpose
 
 WAIT = timedelta(minutes=10)
 """How long a request waits for the payer's sign-in."""
-
-_LOCAL = (NotRecorded, DatabaseUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +165,7 @@ class SignOn:
             outcome = self.launcher.launch(ask, source)
         except self.dialect.refusal as error:
             return self.decline(taken, visit, error)
-        except _LOCAL as error:
+        except DATABASE_FAILURES as error:
             return self._hold(taken, visit, ask, error, token=token)
         except BridgeError as error:
             if taken.partner_request.is_passive:
@@ -249,7 +238,7 @@ class SignOn:
         known: dict[str, str] = {}
         try:
             yield known
-        except _LOCAL:
+        except DATABASE_FAILURES:
             raise
         except BridgeError as error:
             if isinstance(error, SignOnOver):
@@ -276,7 +265,7 @@ class SignOn:
         """Let the payer try again: nothing has left. Raises `error` itself when the request cannot be kept either."""
         try:
             return Answer(Held(error), ask, self._keep(taken.partner, taken.partner_request, token, visit))
-        except _LOCAL:
+        except DATABASE_FAILURES:
             raise error from None
 
     def _make_request(self, taken: Taken, visit: Visit, token: str) -> LaunchRequest:

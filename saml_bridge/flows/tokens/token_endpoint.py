@@ -25,7 +25,7 @@ from saml_bridge.keys.jws import sign_jwt
 from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.document import TokenAlgorithm
-from saml_bridge.model.errors import BridgeError, ClientRefused, DatabaseUnavailable, NotRecorded
+from saml_bridge.model.errors import DATABASE_FAILURES, BridgeError, ClientRefused
 from saml_bridge.model.values import TraceId
 from saml_bridge.protocols.oidc.client_auth import read_client
 from saml_bridge.protocols.oidc.code_exchange import CodeExchange
@@ -38,7 +38,6 @@ from saml_bridge.storage.grants import Granted, Grants
 
 CODE_GRANT: Final = "authorization_code"
 LONGEST_TOKEN: Final = 256
-_NOT_OURS_TO_RECORD: Final = (DatabaseUnavailable, NotRecorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,7 @@ class TokenExchange:
         known: dict[str, str] = {}
         try:
             yield known
-        except _NOT_OURS_TO_RECORD:
+        except DATABASE_FAILURES:
             raise
         except BridgeError as error:
             refused = replace(refused, code=error.code, detail=error.diagnosis(), **known)  # type: ignore[arg-type]

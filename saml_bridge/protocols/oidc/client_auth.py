@@ -22,17 +22,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-from joserfc.jwk import ECKey, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
-from joserfc.util import urlsafe_b64decode
-
+from saml_bridge.keys.jws import READ_OTHERWISE, CompactJws, JwsRefused, VerifyKey, read_header, split_compact, verify
 from saml_bridge.model.comparisons import compare, show
 from saml_bridge.model.document import ClientAuth
 from saml_bridge.model.errors import ClientRefused
 from saml_bridge.model.strict_json import JsonRefused, parse_json
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-MAX_ASSERTION_BYTES: Final = 16 * 1024
 MAX_ASSERTION_SECONDS: Final = 300
 """How far ahead an assertion may end."""
 
@@ -41,21 +37,14 @@ CLOCK_SECONDS: Final = 30
 
 LONGEST_ID: Final = 256
 METHODS: Final[tuple[ClientAuth, ...]] = ("client_secret_basic", "client_secret_post", "private_key_jwt", "none")
-ALGORITHMS: Final = {
-    "RS256": JWSRegistry.algorithms["RS256"],
-    "ES256": JWSRegistry.algorithms["ES256"],
-    "PS256": JWSRegistry.algorithms["PS256"],
-    "EdDSA": JWSRegistry.algorithms["Ed25519"],
-    "Ed25519": JWSRegistry.algorithms["Ed25519"],
-}
+ALGORITHMS: Final = ("RS256", "ES256", "PS256", "EdDSA", "Ed25519")
 """The closed list for assertions. RFC 9864 renames EdDSA to Ed25519; clients use either name."""
 
-_TYPES: Final = frozenset({"JWT", "CLIENT-AUTHENTICATION+JWT"})
-_REFUSED_HEADERS: Final = frozenset({"crit", "b64", "zip", "enc"})
+_TYPES: Final = ("JWT", "client-authentication+jwt", None)
 _ENCODE: Final = "form-encode client ID and secret, each, before they are joined by a colon (RFC 6749, 2.3.1)"
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
-ClientKey = RSAKey | ECKey | OKPKey
+ClientKey = VerifyKey
 FindKey = Callable[[str | None, str], ClientKey]
 """From a header's `kid` and `alg` to the client's key for exactly these; raises ClientRefused."""
 
@@ -66,8 +55,7 @@ class Assertion:
 
     algorithm: str
     kid: str | None
-    signed: bytes
-    signature: bytes
+    jws: CompactJws
     claims: Mapping[str, Any]
 
 
@@ -165,7 +153,7 @@ def check_assertion(presented: Presented, *, find_key: FindKey, audiences: Colle
     if assertion is None:
         raise presented.refuse("client-assertion", "there is no assertion")
     key = find_key(assertion.kid, assertion.algorithm)
-    if not ALGORITHMS[assertion.algorithm].verify(assertion.signed, assertion.signature, key):
+    if not verify(assertion.jws, assertion.algorithm, key):
         raise _refuse_assertion("the signature does not verify")
     return _check_claims(assertion.claims, presented.client_id, audiences, now.timestamp())
 
@@ -210,32 +198,24 @@ def _read_assertion_form(form: Mapping[str, str]) -> Presented:
 
 
 def _read_assertion(token: str) -> Assertion:
-    """The parts of a JWS in compact form; base64url exactly as RFC 7515 2 has it."""
-    if len(token) > MAX_ASSERTION_BYTES:
-        raise _refuse_assertion(f"the assertion is longer than {MAX_ASSERTION_BYTES} bytes")
+    """The parts of an assertion. Keys that its header brings (`jwk`, `jku`, `x5c`, `x5u`) are not looked at."""
     try:
-        signed, _, signature = token.encode("ascii").rpartition(b".")
-        first, second = signed.split(b".")
-        parts = urlsafe_b64decode(first), urlsafe_b64decode(second), urlsafe_b64decode(signature)
-    except (UnicodeError, binascii.Error, ValueError):
-        raise _refuse_assertion("the assertion is not three base64url parts") from None
-    algorithm, kid = _read_header(_read_object(parts[0], "header"))
-    return Assertion(algorithm, kid, signed, parts[2], _read_object(parts[1], "payload"))
+        jws = split_compact(token)
+        algorithm, kid = read_header(jws.header, algorithms=ALGORITHMS, types=_TYPES, forbidden=READ_OTHERWISE)
+    except JwsRefused as refused:
+        raise _refuse_form(refused) from None
+    return Assertion(algorithm, kid, jws, _read_object(jws.payload, "payload"))
 
 
-def _read_header(header: Mapping[str, Any]) -> tuple[str, str | None]:
-    """RFC 8725 3.1 and 3.11. What the header brings of keys (`jwk`, `jku`, `x5c`, `x5u`) is not looked at."""
-    refused = sorted(_REFUSED_HEADERS.intersection(header))
-    if refused:
-        raise _refuse_assertion(f"the header holds {', '.join(refused)}, which is never accepted")
-    typ, algorithm, kid = header.get("typ", "JWT"), header.get("alg"), header.get("kid")
-    if not isinstance(typ, str) or typ.upper() not in _TYPES:
-        raise _refuse_assertion(f"typ: received {show(typ)}, expected 'JWT' or 'client-authentication+jwt'")
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise _refuse_assertion(f"alg: received {show(algorithm)}, expected one of {', '.join(ALGORITHMS)}")
-    if kid is not None and not isinstance(kid, str):
-        raise _refuse_assertion("kid: is not text")
-    return algorithm, kid
+def _refuse_form(refused: JwsRefused) -> ClientRefused:
+    match refused.code:
+        case "size" | "parts":
+            return _refuse_assertion(f"the assertion {refused.words}")
+        case "object":
+            return _refuse_assertion("the header is no JSON object with names that are there once")
+        case "forbidden":
+            return _refuse_assertion(f"the header holds {refused.words}, which is never accepted")
+    return _refuse_assertion(refused.words)
 
 
 def _read_object(content: bytes, what: str) -> dict[str, Any]:

@@ -175,8 +175,15 @@ def dump_hint(hint: Hint) -> dict[str, Any]:
 
 
 def load_hint(stored: Mapping[str, Any]) -> Hint:
-    """What `dump_hint` gave."""
-    return Hint(**{**stored, "session": parse_session(stored["session"])})
+    """The hint that `dump_hint` wrote."""
+    return Hint(
+        biller=stored["biller"],
+        link=stored["link"],
+        session=parse_session(stored["session"]),
+        account=stored["account"],
+        callback=stored["callback"],
+        sent_by_portal=stored["vouched"],
+    )
 
 
 def _load_request(stored: Mapping[str, Any]) -> AuthorizationRequest:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
-from saml_bridge.model.document import EncryptedTokenSettings, JwtSettings
+from saml_bridge.model.document import EncryptedTokenSettings, SignedLinkSettings
 from saml_bridge.model.values import Attribute, Finding, FormPost, JsonObject, PortalSession, Redirect, Severity
 from saml_bridge.protocols.claims import (
     RESERVED_CLAIMS,
@@ -30,7 +30,7 @@ TYPE: Final = "one-way+jwt"
 
 _TOKEN_ID_BYTES: Final = 20
 
-OneWaySettings = JwtSettings | EncryptedTokenSettings
+OneWaySettings = SignedLinkSettings | EncryptedTokenSettings
 
 
 @dataclass(frozen=True, slots=True)

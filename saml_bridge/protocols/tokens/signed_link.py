@@ -20,7 +20,7 @@ from joserfc.util import urlsafe_b64encode
 
 from saml_bridge.keys.jws import sign_jwt
 from saml_bridge.keys.signing_key import SigningKey
-from saml_bridge.model.document import JwtSettings
+from saml_bridge.model.document import SignedLinkSettings
 from saml_bridge.model.errors import PartnerUnusable
 from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSession
 from saml_bridge.protocols.interface import BuiltReply, LaunchContext, PartnerContext, check_secret
@@ -37,7 +37,7 @@ _HS256_HEADER: Final = urlsafe_b64encode(json.dumps({"alg": "HS256", "typ": TYPE
 class SignedLinkReceiver:
     """One partner, compiled. `key` is None where the partner shares a secret with us."""
 
-    settings: JwtSettings
+    settings: SignedLinkSettings
     claims: TokenClaims
     key: SigningKey | None
 
@@ -87,7 +87,7 @@ def _sign_shared(claims: Mapping[str, Any], secret: str) -> str:
 def compile_receiver(context: PartnerContext) -> SignedLinkReceiver:
     """Raises KeyRefused."""
     settings = context.partner.settings
-    if not isinstance(settings, JwtSettings):
+    if not isinstance(settings, SignedLinkSettings):
         raise TypeError(f"{context.partner.slug} speaks {context.partner.protocol}")
     key = None if settings.algorithm == "HS256" else context.find_token_key(settings.key)
     return SignedLinkReceiver(settings, compile_claims(context, settings), key)
@@ -96,7 +96,7 @@ def compile_receiver(context: PartnerContext) -> SignedLinkReceiver:
 def check_partner(context: PartnerContext) -> Iterator[Finding]:
     """What the document alone cannot tell: keys and secrets that are not there, claims that cannot be made."""
     settings = context.partner.settings
-    if not isinstance(settings, JwtSettings):
+    if not isinstance(settings, SignedLinkSettings):
         raise TypeError(f"{context.partner.slug} speaks {context.partner.protocol}")
     if settings.algorithm == "HS256":
         yield from check_secret(context, settings.secret, "jwt.secret")

@@ -1,4 +1,7 @@
-"""Counters and times for Prometheus. Owns their names; called by the views.
+"""Counters and times for Prometheus.
+
+Owns: their names. Does not own: outcomes and codes, which come from closed sets of the callers.
+Called by: the views of `web`, `app.wiring`.
 
 Where a service has several workers, each writes its numbers to files in the folder that `FOLDER_VARIABLE` names, and
 any of them answers with the sum. The library looks at the variable once, when it is imported, so it must be set before.

@@ -21,14 +21,16 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import structlog
 from flask import Blueprint, Response, request
 from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
+from saml_bridge.billers.registry import Registry
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.sign_on.oidc import Authorization, Pushed
 from saml_bridge.flows.tokens.clients import Provider
@@ -51,14 +53,21 @@ JSON: Final = "application/json"
 JWK_SET: Final = "application/jwk-set+json"
 
 _NOT_IN_A_DESCRIPTION: Final = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
-"""What no error_description holds (RFC 6749 5.2, RFC 6750 3)."""
+"""The characters that no error_description holds (RFC 6749 5.2, RFC 6750 3)."""
+
+_Given = TypeVar("_Given", Pushed, Tokens, UserInfo)
 
 
 def create_oidc_views(exchange: TokenExchange, authorization: Authorization, launcher: Launcher) -> Blueprint:
     """The blueprint of those addresses. The log must be set up before."""
     views = Blueprint("oidc", __name__)
-    log = structlog.get_logger().bind()
-    provider = exchange.provider
+    _add_public_views(views, exchange.provider)
+    _add_call_views(views, _Calls(launcher, structlog.get_logger().bind()), exchange, authorization)
+    return views
+
+
+def _add_public_views(views: Blueprint, provider: Provider) -> None:
+    """The addresses at which everybody reads the same."""
 
     @views.route("/oidc/<biller>/.well-known/openid-configuration", methods=["GET", "OPTIONS"])
     def discovery(biller: str) -> Response:
@@ -72,61 +81,69 @@ def create_oidc_views(exchange: TokenExchange, authorization: Authorization, lau
             return preflight
         return _answer_public(provider.list_keys(biller), JWK_SET)
 
+
+def _add_call_views(views: Blueprint, calls: _Calls, exchange: TokenExchange, authorization: Authorization) -> None:
+    """The addresses at which a relying party, or the bearer of a token, gets something of its own."""
+
     @views.route("/oidc/<biller>/par", methods=["POST", "OPTIONS"])
     def push(biller: str) -> Response:
-        origin = _find_origin(provider, biller)
-        if (preflight := _answer_preflight("POST", origin=origin)) is not None:
-            return preflight
-        request.max_content_length = MAX_FORM_BYTES
-        started, trace_id = time.perf_counter(), make_trace_id(launcher.random_bytes)
-        end: Pushed | BridgeError
-        try:
-            end = authorization.push(_read_call(biller, trace_id))
-        except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
-            end = error = answer_as_refusal(launcher, raised, biller=biller, trace_id=trace_id)
-            response = answer_error(error)
-        else:
-            response = _answer_json({"request_uri": end.request_uri, "expires_in": end.seconds}, status=201)
-        _note(log, "par", trace_id=trace_id, biller=biller, end=end, started=started)
-        return _finish(response, trace_id, origin)
+        def serve(trace_id: TraceId) -> Pushed:
+            return authorization.push(_read_call(biller, trace_id))
+
+        return calls.answer("par", biller, serve, _render_pushed)
 
     @views.route("/oidc/<biller>/token", methods=["POST", "OPTIONS"])
     def token(biller: str) -> Response:
-        origin = _find_origin(provider, biller)
-        if (preflight := _answer_preflight("POST", origin=origin)) is not None:
-            return preflight
-        request.max_content_length = MAX_FORM_BYTES
-        started, trace_id = time.perf_counter(), make_trace_id(launcher.random_bytes)
-        end: Tokens | BridgeError
-        try:
-            end = exchange.exchange(_read_call(biller, trace_id))
-        except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
-            end = error = answer_as_refusal(launcher, raised, biller=biller, trace_id=trace_id)
-            response = answer_error(error)
-        else:
-            response = _answer_json(_describe_tokens(end))
-        _note(log, "token", trace_id=trace_id, biller=biller, end=end, started=started)
-        return _finish(response, trace_id, origin)
+        def serve(trace_id: TraceId) -> Tokens:
+            return exchange.exchange(_read_call(biller, trace_id))
+
+        return calls.answer("token", biller, serve, _render_tokens)
 
     @views.route("/oidc/<biller>/userinfo", methods=["GET", "POST", "OPTIONS"])
     def userinfo(biller: str) -> Response:
-        origin = _find_origin(provider, biller)
-        if (preflight := _answer_preflight("GET, POST", origin=origin)) is not None:
+        def serve(_: TraceId) -> UserInfo:
+            return exchange.find_userinfo(biller, _read_bearer())
+
+        return calls.answer("userinfo", biller, serve, _render_userinfo, methods="GET, POST", scheme="Bearer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """Answers the calls of relying parties alike: a preflight, a trace ID, one line of the log and one count."""
+
+    launcher: Launcher
+    log: FilteringBoundLogger
+
+    def answer(
+        self,
+        event: str,
+        biller: str,
+        serve: Callable[[TraceId], _Given],
+        render: Callable[[_Given], Response],
+        *,
+        methods: str = "POST",
+        scheme: str = "Basic",
+    ) -> Response:
+        """The answer to the current request: what `serve` gives, as `render` shows it, or the refusal.
+
+        `event` names the call in the log and the count. `methods` are those that a page of another origin may use,
+        `scheme` is that of the challenge (`answer_error`).
+        """
+        origin = _find_origin(self.launcher.registry, biller)
+        if (preflight := _answer_preflight(methods, origin=origin)) is not None:
             return preflight
         request.max_content_length = MAX_FORM_BYTES
-        started, trace_id = time.perf_counter(), make_trace_id(launcher.random_bytes)
-        end: UserInfo | BridgeError
+        started, trace_id = time.perf_counter(), make_trace_id(self.launcher.random_bytes)
+        end: _Given | BridgeError
         try:
-            end = exchange.find_userinfo(biller, _read_bearer())
+            end = given = serve(trace_id)
         except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
-            end = error = answer_as_refusal(launcher, raised, biller=biller, trace_id=trace_id)
-            response = answer_error(error, scheme="Bearer")
+            end = error = answer_as_refusal(self.launcher, raised, biller=biller, trace_id=trace_id)
+            response = answer_error(error, scheme=scheme)
         else:
-            response = _answer_userinfo(end)
-        _note(log, "userinfo", trace_id=trace_id, biller=biller, end=end, started=started)
+            response = render(given)
+        _log_call(self.log, event, trace_id=trace_id, biller=biller, end=end, started=started)
         return _finish(response, trace_id, origin)
-
-    return views
 
 
 def answer_error(error: BridgeError, *, scheme: str = "Basic") -> Response:
@@ -209,18 +226,26 @@ def _read_bearer() -> str:
     return found[0]
 
 
-def _describe_tokens(tokens: Tokens) -> dict[str, Any]:
-    """RFC 6749 5.1, OpenID Connect Core 3.1.3.3."""
-    return {
-        "access_token": tokens.access_token,
-        "token_type": "Bearer",
-        "expires_in": tokens.seconds,
-        "id_token": tokens.id_token,
-        "scope": " ".join(tokens.scope),
-    }
+def _render_pushed(pushed: Pushed) -> Response:
+    """RFC 9126, 2.2."""
+    return _answer_json({"request_uri": pushed.request_uri, "expires_in": pushed.seconds}, status=201)
 
 
-def _answer_userinfo(found: UserInfo) -> Response:
+def _render_tokens(tokens: Tokens) -> Response:
+    """RFC 6749, 5.1; OpenID Connect Core 1.0, 3.1.3.3."""
+    return _answer_json(
+        {
+            "access_token": tokens.access_token,
+            "token_type": "Bearer",
+            "expires_in": tokens.seconds,
+            "id_token": tokens.id_token,
+            "scope": " ".join(tokens.scope),
+        }
+    )
+
+
+def _render_userinfo(found: UserInfo) -> Response:
+    """OpenID Connect Core 1.0, 5.3.2."""
     if found.claims is not None:
         return _answer_json(found.claims)
     return Response(found.token, content_type="application/jwt")
@@ -240,13 +265,13 @@ def _answer_public(content: Mapping[str, Any], content_type: str) -> Response:
     return response.make_conditional(request)  # type: ignore[return-value]  # werkzeug's class is Flask's base
 
 
-def _find_origin(provider: Provider, biller: str) -> str | None:
+def _find_origin(registry: Registry, biller: str) -> str | None:
     """The origin of the page that asks, if it is one of the biller's public clients; a server names none."""
     origin = request.headers.get("Origin")
     if origin is None:
         return None
     try:
-        allowed = list_public_origins(provider.registry.find_snapshot(biller).biller)
+        allowed = list_public_origins(registry.find_snapshot(biller).biller)
     except BridgeError:
         return None  # the answer itself tells what is wrong
     return origin if origin in allowed else None
@@ -282,7 +307,7 @@ def _finish(response: Response, trace_id: TraceId, origin: str | None) -> Respon
     return _let_read(response, origin)
 
 
-def _note(
+def _log_call(
     log: FilteringBoundLogger,
     event: str,
     *,

@@ -1,8 +1,8 @@
-"""Where a relying party sends the browser to sign out: `/oidc/{biller}/logout`, and the question asked there.
+"""The addresses that a relying party sends the browser to for a sign-out.
 
-Owns: reading the request's parameters, and that a person has the browser make it. Does not own: any decision
-(`logout/rp_initiated.py`), what an outcome becomes (`web/logout_answers.py`), and the pages of a logout that goes on
-(`web/logout.py`).
+Owns: reading the request's parameters. Does not own: any decision (`flows.logout.end_session`), which requests may end
+a session (`web.payer.logout_guards`), the answer that an outcome becomes (`web.payer.logout_pages`), and the pages of a
+logout that goes on (`web.payer.logout`).
 
 | address | who comes | what it does |
 | --- | --- | --- |
@@ -19,20 +19,19 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from saml_bridge.flows.launch.launch import Launcher
-from saml_bridge.flows.logout.end_session import Question, RpInitiated
-from saml_bridge.model.errors import ClientRefused, LogoutRefused, LogoutUnasked
-from saml_bridge.model.values import TraceId
+from saml_bridge.flows.logout.end_session import Question, RpInitiatedLogout
+from saml_bridge.model.errors import ClientRefused, LogoutRefused
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.oidc.logout_request import EndSession, read_end_session
 from saml_bridge.protocols.oidc.parameters import MAX_FORM_BYTES, check_form
+from saml_bridge.web.payer.logout_guards import read_credentials, refuse_background, refuse_foreign_post
 from saml_bridge.web.payer.logout_pages import LogoutAnswers, render_question
-from saml_bridge.web.payer.pages import is_from_here, prefer_languages
-from saml_bridge.web.visit import is_background, read_visit
+from saml_bridge.web.payer.pages import prefer_languages
 
 _METHODS: Final = ("GET", "POST")
 
 
-def create_oidc_logout_views(rp_initiated: RpInitiated, launcher: Launcher, sources: SourceBook) -> Blueprint:
+def create_oidc_logout_views(rp_initiated: RpInitiatedLogout, launcher: Launcher, sources: SourceBook) -> Blueprint:
     """The blueprint of those addresses. The log must be set up before."""
     views = Blueprint("oidc_logout", __name__)
     answers = LogoutAnswers(rp_initiated.sign_out, launcher)
@@ -40,48 +39,34 @@ def create_oidc_logout_views(rp_initiated: RpInitiated, launcher: Launcher, sour
     @views.route("/oidc/<biller>/logout", methods=_METHODS)
     def end_session(biller: str) -> Response:
         request.max_content_length = MAX_FORM_BYTES
-
-        def take(trace_id: TraceId) -> Response:
-            _refuse_unseen()
-            outcome = rp_initiated.receive(
-                biller,
-                _read_request,
-                read_visit(biller, trace_id).credentials,
-                sources.find(biller),
-                trace_id=trace_id,
-            )
+        with answers.answering("logout-asked", biller) as reply:
+            refuse_background(*_METHODS)
+            credentials, source = read_credentials(biller, reply.trace_id), sources.find(biller)
+            outcome = rp_initiated.receive(biller, _read_request, credentials, source, trace_id=reply.trace_id)
             if isinstance(outcome, Question):
-                action = f"/oidc/{outcome.biller.slug}/logout/confirm"
-                return render_question(outcome.biller, action, token=outcome.token, origins=outcome.origins)
-            return answers.answer(biller, outcome)
-
-        return answers.run("logout-asked", biller, take)
+                reply.response = _render_question(outcome)
+            else:
+                reply.response = answers.answer(biller, outcome)
+        return reply.response
 
     @views.route("/oidc/<biller>/logout/confirm", methods=["POST"])
     def confirm(biller: str) -> Response:
         request.max_content_length = MAX_FORM_BYTES
-
-        def take(trace_id: TraceId) -> Response:
-            _refuse_unseen()
-            if not is_from_here(rp_initiated.sign_out.base_url):
-                raise LogoutUnasked("posted by a page that is not ours", code="logout-foreign")
-            outcome = rp_initiated.confirm(
-                biller,
-                request.form.get("token", ""),
-                read_visit(biller, trace_id).credentials,
-                sources.find(biller),
-                trace_id=trace_id,
-            )
-            return answers.answer(biller, outcome)
-
-        return answers.run("logout-confirmed", biller, take)
+        with answers.answering("logout-confirmed", biller) as reply:
+            refuse_background(*_METHODS)
+            refuse_foreign_post(rp_initiated.sign_out.base_url)
+            token, credentials = request.form.get("token", ""), read_credentials(biller, reply.trace_id)
+            source = sources.find(biller)
+            outcome = rp_initiated.confirm(biller, token, credentials, source, trace_id=reply.trace_id)
+            reply.response = answers.answer(biller, outcome)
+        return reply.response
 
     return views
 
 
-def _refuse_unseen() -> None:
-    if is_background(request, methods=_METHODS):
-        raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
+def _render_question(question: Question) -> Response:
+    action = f"/oidc/{question.biller.slug}/logout/confirm"
+    return render_question(question.biller, action, token=question.token, origins=question.origins)
 
 
 def _read_request() -> EndSession:

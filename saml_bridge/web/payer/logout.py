@@ -1,8 +1,8 @@
-"""Sign-out as partners, payers and the portal meet it: `/saml/{biller}/slo`, `/logout/{biller}` and the portal's API.
+"""The addresses of sign-out, for SAML partners, payers and the portal's server.
 
-Owns: turning a request into a call of the use case, and which requests are a person's. Does not own: any decision about
-a logout (`logout/`), what an outcome becomes (`web/logout_answers.py`), and what relying parties ask
-(`web/oidc_logout.py`).
+Owns: turning a request into a call of the use case. Does not own: which requests may end a session (`logout_guards`),
+any decision about a logout (`flows.logout`), the answer that an outcome becomes (`logout_pages`), and what relying
+parties ask (`web.partner.oidc_logout`).
 
 | address | who comes | what it does |
 | --- | --- | --- |
@@ -22,19 +22,25 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from saml_bridge.flows.launch.launch import Launcher
+from saml_bridge.flows.logout.outcomes import SignedOut, Watch
 from saml_bridge.flows.logout.progress import Leg, Step
-from saml_bridge.flows.logout.sign_out import SignedOut, SignOut, Visitor, Watch
+from saml_bridge.flows.logout.saml_requests import Visitor
+from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.model.comparisons import compare
-from saml_bridge.model.errors import BridgeError, LogoutRefused, LogoutUnasked
+from saml_bridge.model.errors import BridgeError, LogoutRefused
 from saml_bridge.model.strict_json import JsonRefused, parse_json
 from saml_bridge.model.values import TraceId
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.oidc.parameters import FORM
 from saml_bridge.protocols.saml.bindings import Received, build_soap, receive_post, receive_redirect, receive_soap
-from saml_bridge.web.payer.logout_pages import LogoutAnswers, is_prefetch, render_progress, render_question
-from saml_bridge.web.payer.pages import is_from_here
+from saml_bridge.web.payer.logout_guards import (
+    read_credentials,
+    refuse_background,
+    refuse_foreign_post,
+    refuse_prefetch,
+)
+from saml_bridge.web.payer.logout_pages import LogoutAnswers, render_progress, render_question
 from saml_bridge.web.portal.api import BodyRefused, PortalGate, answer_problem
-from saml_bridge.web.visit import is_background, read_visit
 
 MAX_MESSAGE_BODY = 256 * 1024
 """A message of 64 KiB in base64, percent-encoded at worst."""
@@ -51,7 +57,7 @@ _FAULT = (
 def create_logout_views(sign_out: SignOut, launcher: Launcher, sources: SourceBook, gate: PortalGate) -> Blueprint:
     """The blueprint of everything about sign-out. The log must be set up before."""
     views = Blueprint("logout", __name__)
-    edge = _Edge(sign_out, launcher, sources, gate)
+    edge = _LogoutViews(sign_out, launcher, sources, gate)
     views.add_url_rule("/saml/<biller>/slo", view_func=edge.take_message, methods=["GET", "POST"])
     views.add_url_rule("/logout/<biller>", view_func=edge.begin, methods=["GET", "POST"])
     views.add_url_rule("/logout/<biller>/<token>", view_func=edge.watch)
@@ -62,8 +68,8 @@ def create_logout_views(sign_out: SignOut, launcher: Launcher, sources: SourceBo
     return views
 
 
-class _Edge:
-    """The views; what they share."""
+class _LogoutViews:
+    """The views, with what they share."""
 
     def __init__(self, sign_out: SignOut, launcher: Launcher, sources: SourceBook, gate: PortalGate) -> None:
         self._sign_out = sign_out
@@ -74,75 +80,64 @@ class _Edge:
     def take_message(self, biller: str) -> Response:
         request.max_content_length = MAX_MESSAGE_BODY
         by_soap = request.method == "POST" and request.mimetype in _SOAP_TYPES
-
-        def take(trace_id: TraceId) -> Response:
-            if is_prefetch():
-                raise LogoutUnasked("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
-            visitor = Visitor(read_visit(biller, trace_id).credentials, self._sources.find(biller))
-            outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), visitor, trace_id=trace_id)
-            return self._answers.answer(biller, outcome)
-
-        return self._answers.run("logout-message", biller, take, fail=_answer_fault if by_soap else None)
+        with self._answers.answering("logout-message", biller, fail=_answer_fault if by_soap else None) as reply:
+            refuse_prefetch()
+            visitor = Visitor(read_credentials(biller, reply.trace_id), self._sources.find(biller))
+            outcome = self._sign_out.receive(biller, lambda: _receive(by_soap), visitor, trace_id=reply.trace_id)
+            reply.response = self._answers.answer(biller, outcome)
+        return reply.response
 
     def begin(self, biller: str) -> Response:
-        """A payer's own sign-out; an address that another site leads to, or may, ends nothing by itself."""
-
-        def take(trace_id: TraceId) -> Response:
-            if is_background(request, methods=("GET", "POST")):
-                raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
-            if request.method == "POST" and not is_from_here(self._sign_out.base_url):
-                raise LogoutUnasked("posted by a page that is not ours", code="logout-foreign")
-            if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
-                return self._confirm(biller)
-            credentials = read_visit(biller, trace_id).credentials
-            outcome = self._sign_out.sign_out_browser(
-                biller, credentials, self._sources.find(biller), trace_id=trace_id
-            )
-            return self._answers.answer(biller, outcome)
-
-        return self._answers.run("logout", biller, take)
+        """A payer's own sign-out, which asks first where another site leads to it."""
+        with self._answers.answering("logout", biller) as reply:
+            refuse_background("GET", "POST")
+            refuse_foreign_post(self._sign_out.base_url)
+            reply.response = self._confirm(biller) if _is_led_here() else self._begin(biller, reply.trace_id)
+        return reply.response
 
     def watch(self, biller: str, token: str) -> Response:
-        def take(_: TraceId) -> Response:
+        with self._answers.answering("logout-page", biller) as reply:
             outcome = self._sign_out.watch(biller, token)
-            return render_progress(outcome) if isinstance(outcome, Watch) else self._answers.answer(biller, outcome)
-
-        return self._answers.run("logout-page", biller, take)
+            if isinstance(outcome, Watch):
+                reply.response = render_progress(outcome)
+            else:
+                reply.response = self._answers.answer(biller, outcome)
+        return reply.response
 
     def tell_state(self, biller: str, token: str) -> Response:
-        def take(_: TraceId) -> Response:
+        with self._answers.answering("logout-state", biller) as reply:
             progress = self._sign_out.watch(biller, token).progress
             legs = () if progress is None else progress.legs
-            return jsonify(partners=[leg.step for leg in legs], ended=progress is None or progress.ended)
-
-        return self._answers.run("logout-state", biller, take)
+            reply.response = jsonify(partners=[leg.step for leg in legs], ended=progress is None or progress.ended)
+        return reply.response
 
     def ask_partner(self, biller: str, token: str, number: int) -> Response:
-        def take(_: TraceId) -> Response:
-            if is_prefetch():
-                raise LogoutUnasked("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
-            return self._answers.answer(biller, self._sign_out.ask_partner(biller, token, number), framed=True)
-
-        return self._answers.run("logout-step", biller, take)
+        with self._answers.answering("logout-step", biller) as reply:
+            refuse_prefetch()
+            outcome = self._sign_out.ask_partner(biller, token, number)
+            reply.response = self._answers.answer(biller, outcome, framed=True)
+        return reply.response
 
     def end(self, biller: str, token: str) -> Response:
-        def take(_: TraceId) -> Response:
-            if is_background(request):
-                raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
-            return self._answers.answer(biller, self._sign_out.finish(biller, token))
-
-        return self._answers.run("logout-end", biller, take)
+        with self._answers.answering("logout-end", biller) as reply:
+            refuse_background("GET")
+            reply.response = self._answers.answer(biller, self._sign_out.finish(biller, token))
+        return reply.response
 
     def begin_by_api(self, biller: str) -> Response:
-        def take(trace_id: TraceId) -> Response:
-            self._gate.admit(biller, "logouts", trace_id)
-            asked = _read_api_body()
+        with self._answers.answering("logout-api", biller, fail=_answer_problem) as reply:
+            self._gate.admit(biller, "logouts", reply.trace_id)
+            body = _read_api_body()
             outcome = self._sign_out.sign_out_server(
-                biller, sid=asked.get("sid"), payer_id=asked.get("payer"), trace_id=trace_id
+                biller, sid=body.get("sid"), payer_id=body.get("payer"), trace_id=reply.trace_id
             )
-            return jsonify(self._describe(biller, outcome))
+            reply.response = jsonify(self._describe(biller, outcome))
+        return reply.response
 
-        return self._answers.run("logout-api", biller, take, fail=_answer_problem)
+    def _begin(self, biller: str, trace_id: TraceId) -> Response:
+        credentials, source = read_credentials(biller, trace_id), self._sources.find(biller)
+        outcome = self._sign_out.sign_out_browser(biller, credentials, source, trace_id=trace_id)
+        return self._answers.answer(biller, outcome)
 
     def _confirm(self, biller: str) -> Response:
         found = self._sign_out.registry.find_current(biller).biller
@@ -161,6 +156,11 @@ class _Edge:
             "still_open": [{"partner": one.partner, "name": one.name} for one in still_open],
             "continue_url": continue_url,
         }
+
+
+def _is_led_here() -> bool:
+    """Tells if another site led the browser here, which the payer may not have wanted."""
+    return request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site"
 
 
 def _receive(by_soap: bool) -> Received:
@@ -201,7 +201,7 @@ def _answer_problem(error: BridgeError, trace_id: TraceId) -> Response:
 
 
 def _answer_fault(error: BridgeError, _: TraceId) -> Response:
-    """A SOAP fault (SOAP 1.1, section 4.4), which tells no more than whose fault it is."""
+    """A SOAP fault (SOAP 1.1, section 4.4), which tells only the side at fault."""
     whose = b"Client" if error.http_status < 500 else b"Server"
     again = {"Retry-After": "30"} if error.passes else {}
     body = build_soap(_FAULT % whose)

@@ -1,22 +1,26 @@
-"""What the outcome of a logout becomes: a page, a redirect, a form that posts itself, a SOAP answer.
+"""The answers of sign-out: pages, redirects, forms that post themselves, SOAP.
 
-Owns: those answers, who may frame what, the line of the log. Does not own: which request asks for what: the callers
-(`web/logout.py`, `web/oidc_logout.py`).
+Owns: those answers, which page may be framed by which, the line of the log. Does not own: what each address does (the
+callers, `web.payer.logout` and `web.partner.oidc_logout`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from flask import Response, redirect, request
 
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.logout.channel import GoTo, PostTo
+from saml_bridge.flows.logout.outcomes import LegRecorded, Outcome, SignedOut, Soap, UnknownPayer, Watch
 from saml_bridge.flows.logout.progress import Progress, Step
-from saml_bridge.flows.logout.sign_out import Noted, Outcome, SignedOut, SignOut, Soap, Unsure, Watch
+from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.document import Biller
 from saml_bridge.model.error_logging import find_level
@@ -40,37 +44,44 @@ FRAME_SECONDS = 6
 _REFUSALS = (RequestRefused, SignatureRefused, XmlRefused)
 
 
+@dataclass(slots=True)
+class Reply:
+    """The answer to one request, which a view fills in."""
+
+    trace_id: TraceId
+    response: Response = field(default_factory=Response)
+
+
 class LogoutAnswers:
-    """What views of sign-out share. The log must be set up before."""
+    """The answers of all views of sign-out. The log must be set up before."""
 
     def __init__(self, sign_out: SignOut, launcher: Launcher) -> None:
         self._sign_out = sign_out
         self._launcher = launcher
         self._log = structlog.get_logger().bind()
 
-    def run(
-        self,
-        event: str,
-        biller: str,
-        take: Callable[[TraceId], Response],
-        *,
-        fail: Callable[[BridgeError, TraceId], Response] | None = None,
-    ) -> Response:
-        """Answer what `take` gives, with one line of the log and the trace ID on it, however it ended."""
-        started, trace_id = time.perf_counter(), make_trace_id(self._launcher.random_bytes)
+    @contextmanager
+    def answering(
+        self, event: str, biller: str, *, fail: Callable[[BridgeError, TraceId], Response] | None = None
+    ) -> Iterator[Reply]:
+        """Gives the reply that the block fills in, and logs it.
+
+        A refusal that the block raises becomes the reply by `fail`, or the payer's page. There is one line of the log,
+        named `event`, in any case, and the trace ID stands on the reply. Raises an HTTPException of the block.
+        """
+        started, reply = time.perf_counter(), Reply(make_trace_id(self._launcher.random_bytes))
         code, detail, level = "", "", logging.INFO
         try:
-            response = take(trace_id)
+            yield reply
         except Exception as raised:  # noqa: BLE001 a fault ends as a refusal does
-            error = answer_as_refusal(self._launcher, raised, biller=biller, trace_id=trace_id)
+            error = answer_as_refusal(self._launcher, raised, biller=biller, trace_id=reply.trace_id)
             code, detail, level = error.code, error.diagnosis(), find_level(error)
-            response = fail(error, trace_id) if fail else self._render_error(error, trace_id, biller)
+            reply.response = (fail or partial(self._render_error, biller=biller))(error, reply.trace_id)
         ms = round((time.perf_counter() - started) * 1000, 2)
-        self._log.log(level, event, trace_id=trace_id, biller=biller, code=code, detail=detail, ms=ms)
-        response.headers["X-Trace-Id"] = trace_id
-        return response
+        self._log.log(level, event, trace_id=reply.trace_id, biller=biller, code=code, detail=detail, ms=ms)
+        reply.response.headers["X-Trace-Id"] = reply.trace_id
 
-    def _render_error(self, error: BridgeError, trace_id: TraceId, biller: str) -> Response:
+    def _render_error(self, error: BridgeError, trace_id: TraceId, *, biller: str) -> Response:
         """The payer's page; refusals that speak of a sign-in elsewhere speak of a sign-out here."""
         if isinstance(error, _REFUSALS) and not isinstance(error, LogoutRefused):
             error = LogoutRefused(error.detail, code=error.code)
@@ -81,7 +92,10 @@ class LogoutAnswers:
         return _let_us_frame(page) if request.headers.get("Sec-Fetch-Dest") == "iframe" else page
 
     def answer(self, biller: str, outcome: Outcome, *, framed: bool = False) -> Response:
-        """A page, a redirect, a form that posts itself or a SOAP answer; `framed`: in a frame of ours."""
+        """The answer that an outcome becomes.
+
+        `framed`: it is shown in a frame of ours.
+        """
         if isinstance(outcome, Soap):
             return Response(outcome.body, content_type="text/xml; charset=utf-8")
         if isinstance(outcome, GoTo):
@@ -90,9 +104,9 @@ class LogoutAnswers:
             return self._post(biller, outcome, framed=framed)
         if isinstance(outcome, Watch):
             return _redirect(f"/logout/{biller}/{outcome.token}")
-        if isinstance(outcome, Noted):
-            return self._note(biller, outcome)
-        if isinstance(outcome, Unsure):
+        if isinstance(outcome, LegRecorded):
+            return self._render_leg(biller, outcome)
+        if isinstance(outcome, UnknownPayer):
             return render_question(outcome.biller, f"/logout/{outcome.biller.slug}")
         return _render_signed_out(outcome)
 
@@ -108,20 +122,21 @@ class LogoutAnswers:
             framed=framed,
         )
 
-    def _note(self, biller: str, noted: Noted) -> Response:
-        """What a frame shows; a partner that broke out of it brings the whole page back."""
-        if request.headers.get("Sec-Fetch-Dest") == "document" and _reads_cookie(biller) == noted.token:
-            return _redirect(f"/logout/{biller}/{noted.token}")
-        page = render_page("logout_answered.html", biller=None, leg=noted.leg, done=noted.leg.step is Step.DONE)
+    def _render_leg(self, biller: str, recorded: LegRecorded) -> Response:
+        """The content of a frame; a partner that broke out of it brings the whole page back."""
+        if request.headers.get("Sec-Fetch-Dest") == "document" and _reads_cookie(biller) == recorded.token:
+            return _redirect(f"/logout/{biller}/{recorded.token}")
+        page = render_page("logout_answered.html", biller=None, leg=recorded.leg, done=recorded.leg.step is Step.DONE)
         return _let_us_frame(page)
 
 
 def render_question(
     biller: Biller, action: str, *, token: str | None = None, origins: tuple[str, ...] = ()
 ) -> Response:
-    """The page that asks whether to sign out. The yes is posted to `action`, with `token`.
+    """The page that asks the payer about signing out.
 
-    `origins` are where the browser may be led to by that: form-action counts for redirects as well.
+    The yes is posted to `action`, with `token`. `origins` are those that the browser may be led to by that: form-action
+    counts for redirects as well.
     """
     page = render_page("logout_confirm.html", biller=biller, action=action, token=token)
     targets = " ".join(("'self'", *origins))
@@ -129,18 +144,15 @@ def render_question(
     return page
 
 
-def is_prefetch() -> bool:
-    """A message is taken once: what a browser fetches in advance, or asks about alone, must not use it up."""
-    headers = request.headers
-    return request.method == "HEAD" or "Sec-Purpose" in headers or headers.get("Purpose") == "prefetch"
-
-
 def _redirect(url: str) -> Response:
     return redirect(url, code=303)  # type: ignore[return-value]  # werkzeug's class is Flask's base
 
 
 def render_progress(outcome: Watch) -> Response:
-    """The page that drives a frame from partner to partner. Its frames may go where partners' metadata says, alone."""
+    """The page that drives a frame from partner to partner.
+
+    Its frames may go where partners' metadata says, and nowhere else.
+    """
     path = f"/logout/{outcome.biller.slug}/{outcome.token}"
     page = render_page(
         "logout_progress.html",

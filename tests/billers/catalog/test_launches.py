@@ -26,7 +26,7 @@ from werkzeug.serving import make_server
 import saml_bridge.billers.catalog.templates
 from saml_bridge.app.settings import Settings
 from saml_bridge.app.wiring import Bridge, create_app, open_bridge
-from saml_bridge.billers.catalog.apply_template import BILLER_BLANKS, use_template
+from saml_bridge.billers.catalog.apply_template import BILLER_BLANKS, apply_template
 from saml_bridge.billers.catalog.templates import Template, find_template
 from saml_bridge.billers.own_metadata import IdentityProvider
 from saml_bridge.billers.publishing import apply_plan, plan_file
@@ -88,13 +88,13 @@ class Scene:
 
     def publish(self, bridge: Bridge, template: Template) -> None:
         """Use the template on a new file, and apply that."""
-        used = use_template(None, template, biller=BILLER, values=self.find_sample_values(template))
+        used = apply_template(None, template, biller=BILLER, values=self.find_sample_values(template))
         assert used.blanks == ()
         (self.folder / "catalog.yaml").write_bytes(used.content)
         now = datetime.now(UTC)
-        planned = plan_file(bridge.registry, self.folder / "catalog.yaml", now=now)
+        planned = plan_file(bridge.publisher, self.folder / "catalog.yaml", now=now)
         assert [one for one in planned.findings if one.severity is not Severity.NOTE] == []
-        apply_plan(bridge.registry, planned, author="test", comment="", now=now, trace_id=TraceId("catalog"))
+        apply_plan(bridge.publisher, planned, author="test", comment="", now=now, trace_id=TraceId("catalog"))
 
     def launch(self, template: Template) -> requests.Response:
         """Click the link; redirects are followed, to the partner and between it and the service."""
@@ -206,7 +206,7 @@ def check_saml(scene: Scene, template: Template) -> None:
     provider, values = make_provider(scene, template), scene.find_sample_values(template)
     action, fields = read_form(scene.launch(template))
     assert action == provider.acs_url
-    link = use_template(None, template, biller=BILLER, values=values).parts.link
+    link = apply_template(None, template, biller=BILLER, values=values).parts.link
     assert fields["RelayState"] == link["callback_uri"]
     check_received(provider.accept(fields["SAMLResponse"]), template, values)
 
@@ -250,6 +250,7 @@ def check_page(landed: requests.Response, expected: dict[str, str]) -> None:
 CHECKS = {"saml": check_saml, "oidc": check_oidc, "backchannel_token": check_backchannel}
 
 
+@pytest.mark.both_databases("launch")
 @pytest.mark.parametrize("template", TEMPLATES, indirect=True)
 def test_every_template_is_published_with_sample_values_and_signs_in_at_a_partner(
     scene: Scene, template: Template

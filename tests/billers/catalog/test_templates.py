@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import saml_bridge.billers.catalog.templates
-from saml_bridge.billers.catalog.apply_template import BILLER_BLANKS, use_template
+from saml_bridge.billers.catalog.apply_template import BILLER_BLANKS, apply_template
 from saml_bridge.billers.catalog.templates import (
     CatalogRefused,
     Template,
@@ -82,7 +82,7 @@ def list_examples(template: Template) -> dict[str, str]:
 def use(content: str | bytes | None, name: str = "aquahawk", biller: str = "riverton-water", **more: Any) -> str:
     """The text of a file with a template in it."""
     raw = content.encode() if isinstance(content, str) else content
-    return use_template(raw, find_template(name), biller=biller, **more).content.decode()
+    return apply_template(raw, find_template(name), biller=biller, **more).content.decode()
 
 
 def refuse(code: str, act: Callable[[], object]) -> CatalogRefused:
@@ -136,7 +136,7 @@ def test_what_is_not_verified_is_never_called_the_vendors(name: str) -> None:
 def test_a_template_with_its_examples_is_a_configuration_without_findings(name: str) -> None:
     template = find_template(name)
     values = {one.name: one.example for one in BILLER_BLANKS} | list_examples(template)
-    used = use_template(None, template, biller="riverton-water", values=values)
+    used = apply_template(None, template, biller="riverton-water", values=values)
     document = load_file(used.content)
     assert (used.blanks, document.findings) == ((), ())
     [filed] = document.billers
@@ -150,7 +150,7 @@ def test_each_blank_left_open_is_refused_alone_and_by_its_name(name: str) -> Non
     values = {one.name: one.example for one in BILLER_BLANKS} | list_examples(template)
     for blank in template.blanks:
         rest = {key: value for key, value in values.items() if key != blank.name}
-        used = use_template(None, template, biller="riverton-water", values=rest)
+        used = apply_template(None, template, biller="riverton-water", values=rest)
         assert used.blanks == (blank,)
         assert f"# {{{{{blank.name}}}}}: " in used.content.decode()
         with pytest.raises(ConfigInvalid) as caught:
@@ -295,7 +295,7 @@ def test_a_blank_is_refused_however_a_document_is_made(keys_dir: Path) -> None:
 
 
 def test_a_new_file_has_the_biller_and_names_every_blank() -> None:
-    used = use_template(None, find_template("aquahawk"), biller="riverton-water")
+    used = apply_template(None, find_template("aquahawk"), biller="riverton-water")
     assert [one.name for one in used.blanks] == ["biller_name", "sign_in_url", "home_url", "metadata", "district"]
     assert used.made_biller
     comments = " ".join(re.findall(r"# (.*)", used.content.decode()))
@@ -336,7 +336,7 @@ def test_a_biller_without_lists_gets_them_and_another_biller_is_left_alone() -> 
 
 
 def test_a_biller_that_is_not_in_the_file_is_added_to_it() -> None:
-    used = use_template(
+    used = apply_template(
         COMMENTED.encode(), find_template("iedr"), biller="hillside-gas", values={"biller_name": "Hill"}
     )
     new = yaml.safe_load(used.content)

@@ -14,10 +14,10 @@ from saml_bridge.model.document import (
     Biller,
     EncryptedTokenSettings,
     Idp,
-    JwtSettings,
     KeyNames,
     OidcSettings,
     Partner,
+    SignedLinkSettings,
     TokenKeys,
     Tokens,
 )
@@ -60,7 +60,7 @@ def name_by(setting: str, slug: str, name: str) -> Biller:
     if setting == "our_entity_id":
         (partner,) = biller.partners
         return replace(biller, partners=(replace(partner, settings=replace(partner.saml, our_entity_id=name)),))
-    kind = JwtSettings if setting == "jwt" else EncryptedTokenSettings
+    kind = SignedLinkSettings if setting == "jwt" else EncryptedTokenSettings
     settings = kind("https://shop.example/in", issuer=name)
     return replace(biller, partners=(*biller.partners, Partner("shop", "Shop", setting, settings)))  # type: ignore[arg-type]
 
@@ -135,7 +135,7 @@ USES = {
     "tokens.keys.next": lambda one, key: replace(one, tokens=Tokens(TokenKeys(next=key))),
     "tokens.keys.previous": lambda one, key: replace(one, tokens=Tokens(TokenKeys(previous=key))),
     "partners[1].oidc.key": lambda one, key: add(one, "oidc", OidcSettings("c", ("https://rp.example/cb",), key=key)),
-    "partners[1].jwt.key": lambda one, key: add(one, "jwt", JwtSettings("https://rp.example/in", key=key)),
+    "partners[1].jwt.key": lambda one, key: add(one, "jwt", SignedLinkSettings("https://rp.example/in", key=key)),
     "partners[1].encrypted_token.key": lambda one, key: add(
         one, "encrypted_token", EncryptedTokenSettings("https://rp.example/in", key=key)
     ),

@@ -19,7 +19,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saml_bridge.billers.file.load import check_biller, dump_biller, from_json, load_file, resolve_metadata, to_json
+from saml_bridge.billers.file.load import check_biller, dump_biller, from_json, load_file, to_json
+from saml_bridge.billers.file.resolve import resolve_metadata
 from saml_bridge.model.document import Biller, Condition, Rule, TransformCall
 from saml_bridge.model.errors import ConfigInvalid
 from saml_bridge.model.values import Finding, Severity

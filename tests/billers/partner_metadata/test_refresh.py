@@ -167,6 +167,7 @@ def test_what_has_not_changed_is_asked_with_its_etag_and_published_never(scene: 
     assert scene.in_force() == sp_metadata()
 
 
+@pytest.mark.both_databases("refresh")
 def test_a_safe_change_is_a_revision_by_refresh_and_nothing_else_changes(scene: Scene) -> None:
     before = scene.settings()
     done = scene.refresh(SAFE)
@@ -209,6 +210,7 @@ class Interrupted(Fetcher):
         return answer
 
 
+@pytest.mark.both_databases
 def test_g7_what_another_publishes_during_a_refresh_stays(scene: Scene) -> None:
     def relabel() -> None:
         scene.world.link["label"] = "Published meanwhile"
@@ -223,6 +225,7 @@ def test_g7_what_another_publishes_during_a_refresh_stays(scene: Scene) -> None:
     assert scene.revision() == 4
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("change", [{"acs": SP_ACS}, {"metadata_url": "https://other.example/metadata"}])
 def test_g7_a_partner_that_was_changed_during_a_refresh_is_not_written_over(
     scene: Scene, change: dict[str, Any]
@@ -237,6 +240,7 @@ def test_g7_a_partner_that_was_changed_during_a_refresh_is_not_written_over(
     assert scene.revision() == 3
 
 
+@pytest.mark.both_databases
 def test_two_refreshes_at_once_are_one_publication(scene: Scene, second_bridge: Bridge) -> None:
     scene.server.serve("/sp.xml", SAFE)
     other = scene.refresher(second_bridge)
@@ -247,6 +251,7 @@ def test_two_refreshes_at_once_are_one_publication(scene: Scene, second_bridge: 
 # What waits for a person
 
 
+@pytest.mark.both_databases("refresh")
 def test_m10_a_risky_change_waits_and_what_is_in_force_works_on(scene: Scene) -> None:
     done = scene.refresh(RISKY)
     assert done.outcome == "held"
@@ -291,6 +296,7 @@ def test_what_came_into_force_otherwise_waits_no_more(scene: Scene) -> None:
     assert scene.world.bridge.refreshes.list_held() == ()
 
 
+@pytest.mark.both_databases
 def test_what_was_rejected_is_not_held_again(scene: Scene) -> None:
     scene.refresh(RISKY)
     scene.refresher().reject(BILLER, "aquahawk", author="ada")
@@ -309,6 +315,7 @@ def test_what_was_rejected_is_not_held_again(scene: Scene) -> None:
         scene.refresher().accept(BILLER, "aquahawk", author="ada")
 
 
+@pytest.mark.both_databases("refresh")
 def test_accepting_brings_exactly_what_was_held_into_force(scene: Scene) -> None:
     scene.refresh(RISKY)
     scene.server.serve("/sp.xml", sp_metadata(acs="https://sp.evil.example/yet-another"))
@@ -579,6 +586,7 @@ def second_bridge(scene: Scene) -> Iterator[Bridge]:
     find_database(bridge.app).dispose()
 
 
+@pytest.mark.both_databases
 def test_one_process_at_a_time_does_the_work(scene: Scene, second_bridge: Bridge) -> None:
     started, go_on = threading.Event(), threading.Event()
 
@@ -600,6 +608,7 @@ def test_one_process_at_a_time_does_the_work(scene: Scene, second_bridge: Bridge
     assert second.run_due("second") == ()  # the lease was given back, and nothing is due
 
 
+@pytest.mark.both_databases
 def test_a_dead_holder_is_replaced(scene: Scene, second_bridge: Bridge) -> None:
     second_bridge.refreshes.take_lease(LEASE, "dead", now=scene.now(), length=LEASE_LENGTH)
     assert scene.refresher().run_due("alive") is None
@@ -609,6 +618,7 @@ def test_a_dead_holder_is_replaced(scene: Scene, second_bridge: Bridge) -> None:
     assert [one.outcome for one in done] == ["unchanged"]
 
 
+@pytest.mark.both_databases
 def test_a_run_that_lost_its_lease_stops(scene: Scene, second_bridge: Bridge) -> None:
     entity = sp_metadata().replace(SP_ENTITY_ID.encode(), b"https://second.example")
     (scene.world.folder / "second.xml").write_bytes(entity)
@@ -655,7 +665,7 @@ def test_the_schedule_runs_again_and_again_in_a_thread(scene: Scene) -> None:
             raise BridgeError("nothing works today")
 
     made = scene.refresher()
-    counted = Counted(made.registry, made.refreshes, made.fetcher, made.clock, made.make_trace_id)
+    counted = Counted(made.publisher, made.refreshes, made.fetcher, made.clock, made.make_trace_id)
     schedule = RefreshSchedule(counted, every=timedelta(milliseconds=1), first=timedelta(0))
     schedule.start()
     for _ in range(3):
@@ -729,6 +739,7 @@ def test_m7_the_doctor_lists_the_end_of_fetched_metadata(scene: Scene) -> None:
 # The store
 
 
+@pytest.mark.both_databases
 def test_metadata_that_two_billers_share_is_stored_once(scene: Scene) -> None:
     other = {**scene.world.biller, "slug": "lakeside-power"}
     scene.world.document["billers"].append(other)
@@ -737,7 +748,7 @@ def test_metadata_that_two_billers_share_is_stored_once(scene: Scene) -> None:
     done = scene.refresher().run_due("here")
     assert done is not None
     assert [(one.biller, one.outcome) for one in done] == [("lakeside-power", "published"), (BILLER, "published")]
-    scene.world.bridge.registry.store_metadata(SAFE, now=scene.now())
+    scene.world.bridge.publisher.save_metadata(SAFE, now=scene.now())
     with find_database(scene.world.bridge.app).begin() as connection:
         count = connection.execute(text("SELECT count(*) FROM partner_metadata")).scalar_one()
     assert count == 2

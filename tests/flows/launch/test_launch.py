@@ -50,6 +50,7 @@ def refuse(world: World, code: str, session: dict[str, object] | None = None, **
     return record
 
 
+@pytest.mark.both_databases("launch")
 def test_a_payer_is_sent_to_the_partner(world: World) -> None:
     launched = world.launch(world.session())
     assert isinstance(launched, Launched)
@@ -95,6 +96,7 @@ def test_a_launch_is_recorded_without_any_value_of_the_payer(world: World) -> No
     assert world.bridge.audit.search(Search(biller=BILLER, payer="P-1001")) == (record,)
 
 
+@pytest.mark.both_databases
 def test_c4_a_partner_s_complaint_is_matched_by_the_ids_that_it_names(world: World) -> None:
     launched, other = world.launch(world.session()), world.launch(world.session())
     assert isinstance(launched, Launched)
@@ -107,6 +109,7 @@ def test_c4_a_partner_s_complaint_is_matched_by_the_ids_that_it_names(world: Wor
     assert len(list_records(world)) == 2
 
 
+@pytest.mark.both_databases
 def test_c4_the_id_inside_an_encrypted_assertion_is_recorded_too(world: World) -> None:
     world.partner["saml"]["encrypt"] = "always"
     world.publish()
@@ -289,7 +292,7 @@ def test_an_expired_session_goes_to_the_sign_in(world: World) -> None:
 
 
 def test_another_site_started_it(world: World) -> None:
-    assert isinstance(world.launch(world.session(), foreign=True), Confirm)
+    assert isinstance(world.launch(world.session(), is_cross_site=True), Confirm)
     assert not list_records(world)
 
 
@@ -365,6 +368,7 @@ def test_what_is_no_launch_is_never_stale_either(world: World) -> None:
     find_database(other.app).dispose()
 
 
+@pytest.mark.both_databases
 def test_c5_what_cannot_be_recorded_does_not_leave(world: World) -> None:
     with find_database(world.bridge.app).begin() as connection:
         connection.execute(text("ALTER TABLE audit RENAME TO audit_gone"))
@@ -413,6 +417,7 @@ def test_a_launch_is_remembered_for_the_logout_of_partners_that_offer_one(world:
     assert kept.name_id == root.findtext(".//saml:NameID", namespaces=NAMES)
 
 
+@pytest.mark.both_databases
 def test_c5_what_a_logout_could_not_end_does_not_begin(world: World) -> None:
     (world.folder / "sp.xml").write_bytes(sp_metadata(services=SLO))
     world.publish()
@@ -441,7 +446,7 @@ class _EndedMeanwhile:
         ({}, {}),
         ({"account": "999"}, {}),
         ({}, {"accounts": [{"number": "1"}, {"number": "2"}], "selected_account": None}),
-        ({"foreign": True}, {}),
+        ({"is_cross_site": True}, {}),
     ],
     ids=["issued", "refused", "to be chosen", "to be confirmed"],
 )

@@ -65,6 +65,7 @@ def issue(tickets: Tickets, world: World, **changes: Any) -> str:
     return tickets.issue(ask(world, **changes)).path.removeprefix("/t/")
 
 
+@pytest.mark.both_databases("ticket")
 def test_a_ticket_launches_with_the_session_that_it_was_made_for(tickets: Tickets, world: World) -> None:
     waiting = tickets.redeem(issue(tickets, world, session={"sid": "S-77"}))
     assert (waiting.biller, waiting.link, waiting.session.sid) == (BILLER, "usage", "S-77")
@@ -82,6 +83,7 @@ def test_the_session_comes_back_whole(tickets: Tickets, world: World) -> None:
     assert (waiting.account, waiting.callback) == (asked.account, asked.callback)
 
 
+@pytest.mark.both_databases
 def test_a16_a_ticket_is_used_once(tickets: Tickets, world: World) -> None:
     token = issue(tickets, world)
     tickets.redeem(token)
@@ -102,6 +104,7 @@ def test_a16_a_ticket_is_good_for_a_minute(
             tickets.redeem(token)
 
 
+@pytest.mark.both_databases
 def test_a_ticket_ends_with_its_session(tickets: Tickets, world: World, clock: Clock) -> None:
     ends = int(clock.now.timestamp()) + 20
     asked = ask(world, session={"exp": ends})
@@ -111,6 +114,7 @@ def test_a_ticket_ends_with_its_session(tickets: Tickets, world: World, clock: C
         waiting.find_session(Credentials(), now=clock.now + timedelta(seconds=20))
 
 
+@pytest.mark.both_databases
 def test_a16_of_fifty_redemptions_at_once_one_wins(tickets: Tickets, world: World) -> None:
     token = issue(tickets, world)
 
@@ -140,6 +144,7 @@ print(sum(one is not None for one in taken))
 """
 
 
+@pytest.mark.both_databases
 def test_a16_of_several_processes_at_once_one_wins_each_ticket(tickets: Tickets, world: World) -> None:
     tokens = [issue(tickets, world) for _ in range(20)]
     settings = world.settings
@@ -216,6 +221,7 @@ def hold(tickets: Tickets, world: World) -> tuple[str, str]:
     return tickets.hold(request, parse_session(world.session()), browser=None)
 
 
+@pytest.mark.both_databases
 def test_a16_a_session_waits_for_one_browser_and_once(tickets: Tickets, world: World) -> None:
     token, browser = hold(tickets, world)
     for other in ("x" * 43, "", None):
@@ -236,6 +242,7 @@ def test_g1_a_session_waits_for_one_link(tickets: Tickets, world: World, biller:
     tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
 
 
+@pytest.mark.both_databases
 def test_what_is_past_its_end_is_removed(tickets: Tickets, world: World, clock: Clock) -> None:
     issue(tickets, world)
     hold(tickets, world)
@@ -254,6 +261,7 @@ def test_a_ticket_of_a_session_that_was_signed_out_of_launches_nothing(
         tickets.redeem(token)
 
 
+@pytest.mark.both_databases
 def test_a_choice_that_waits_ends_with_the_sign_out(tickets: Tickets, world: World, clock: Clock) -> None:
     session = parse_session(world.session())
     ask_for = make_request()
@@ -272,6 +280,7 @@ def test_b19_a_session_that_was_signed_out_of_gets_no_ticket(tickets: Tickets, w
     assert record.entry.code == "session-ended"
 
 
+@pytest.mark.both_databases
 def test_b20_a_choice_ends_when_it_was_to_end_however_often_it_is_held_again(
     tickets: Tickets, world: World, clock: Clock
 ) -> None:
@@ -287,7 +296,7 @@ def test_b20_a_choice_ends_when_it_was_to_end_however_often_it_is_held_again(
         tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
 
 
-@pytest.mark.parametrize("vouched", [True, False])
+@pytest.mark.parametrize("sent_by_portal", [True, False])
 def test_b18_what_was_not_sent_by_the_portal_is_not_held_as_if_it_had_been(
     tickets: Tickets, world: World, sent_by_portal: bool
 ) -> None:

@@ -27,8 +27,8 @@ from saml2.xmldsig import DIGEST_SHA1, DIGEST_SHA256, SIG_RSA_SHA1, SIG_RSA_SHA2
 from saml_bridge.billers.own_metadata import IdentityProvider
 from saml_bridge.flows.launch.launch import Launched
 from saml_bridge.flows.logout.channel import GoTo, PostTo
+from saml_bridge.flows.logout.outcomes import LegRecorded, SignedOut, Soap, Watch
 from saml_bridge.flows.logout.progress import Step
-from saml_bridge.flows.logout.sign_out import Noted, SignedOut, Soap, Watch
 from saml_bridge.model.errors import SignatureRefused
 from saml_bridge.protocols.saml.bindings import receive_post, receive_redirect, receive_soap
 from tests.sign_outs import (
@@ -121,7 +121,7 @@ def make_pysaml2(town: Town, *, location: str = FRONT) -> Saml2Client:
 
 
 def bring(town: Town, binding: str, sent: dict[str, Any]) -> Any:
-    """What pysaml2 sends, as the bridge gets it."""
+    """A message of pysaml2's in the form that the bridge gets."""
     if binding == BINDING_HTTP_REDIRECT:
         url = urlsplit(dict(sent["headers"])["Location"])
         assert f"{url.scheme}://{url.netloc}{url.path}" == SLO
@@ -181,6 +181,7 @@ def read_message(outcome: Any) -> tuple[str, dict[str, str]]:
 SERVICES = [(REDIRECT, FRONT), (POST, FRONT)]
 
 
+@pytest.mark.both_databases("logout")
 @pytest.mark.parametrize("binding", BINDINGS)
 def test_pysaml2_signs_out_and_takes_our_answer(open_town: OpenTown, binding: str) -> None:
     town = open_town(aquahawk=SERVICES)
@@ -211,7 +212,7 @@ def test_l1_pysaml2_unsigned_is_refused_unless_it_may(open_town: OpenTown, bindi
 
 @pytest.mark.parametrize("binding", BINDINGS)
 def test_s6_pysaml2_signs_with_sha1_which_counts_as_unsigned(open_town: OpenTown, binding: str) -> None:
-    """What it does unless it is set otherwise."""
+    """Its default, unless it is set otherwise."""
     town = open_town(aquahawk=SERVICES)
     client = make_pysaml2(town)
     sha1 = {"sign_alg": SIG_RSA_SHA1, "digest_alg": DIGEST_SHA1}
@@ -241,9 +242,9 @@ def test_pysaml2_is_signed_out_by_the_browser(open_town: OpenTown, binding: str)
         signature=fields.get("Signature"),
         **SIGN,
     )
-    noted = bring(town, binding, sent)
-    assert isinstance(noted, Noted)
-    assert noted.leg.step is Step.DONE
+    recorded = bring(town, binding, sent)
+    assert isinstance(recorded, LegRecorded)
+    assert recorded.leg.step is Step.DONE
     assert not town.list_open()
     assert not client.users.subjects()
 
@@ -385,9 +386,9 @@ def test_python3_saml_is_signed_out(open_town: OpenTown) -> None:
     there = make_python3_saml(town, dict(parse_qsl(urlsplit(outcome.url).query)))
     url = there.process_slo(keep_local_session=True)
     assert (there.get_errors(), there.get_last_error_reason()) == ([], None)
-    noted = follow(town, url)
-    assert isinstance(noted, Noted)
-    assert noted.leg.step is Step.DONE
+    recorded = follow(town, url)
+    assert isinstance(recorded, LegRecorded)
+    assert recorded.leg.step is Step.DONE
     assert not town.list_open()
 
 

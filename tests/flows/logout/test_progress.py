@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saml_bridge.flows.logout import progress as states
-from saml_bridge.flows.logout.progress import Asker, Heard, Leg, Portal, Progress, Step, StillOpen
+from saml_bridge.flows.logout.progress import Leg, NotifyOutcome, PartnerRequest, Portal, Progress, Step, StillOpen
 
 
 def make_leg(number: int, step: Step = Step.WAITING, code: str = "") -> Leg:
@@ -22,17 +22,17 @@ def make(*legs: Leg, **changes: object) -> Progress:
     return Progress("trace", "payer", None, legs, **changes)  # type: ignore[arg-type]  # a test's own changes
 
 
-STATUS = Heard("fetch-status", "500")
-EVENTS = ["asked", "answered", "failed", "handed_on", "end"]
+STATUS = NotifyOutcome("fetch-status", "500")
+EVENTS = ["sent", "confirmed", "failed", "handed_on", "end"]
 TABLE = [
-    (Step.WAITING, "asked", Step.ASKED, ""),
-    (Step.WAITING, "answered", Step.WAITING, ""),
+    (Step.WAITING, "sent", Step.ASKED, ""),
+    (Step.WAITING, "confirmed", Step.WAITING, ""),
     (Step.WAITING, "failed", Step.FAILED, "code"),
     (Step.WAITING, "handed_on", Step.WAITING, ""),
     (Step.ASKED, "handed_on", Step.ASKED, ""),
     (Step.WAITING, "end", Step.FAILED, "not-asked"),
-    (Step.ASKED, "asked", Step.ASKED, ""),
-    (Step.ASKED, "answered", Step.DONE, ""),
+    (Step.ASKED, "sent", Step.ASKED, ""),
+    (Step.ASKED, "confirmed", Step.DONE, ""),
     (Step.ASKED, "failed", Step.FAILED, "code"),
     (Step.ASKED, "end", Step.FAILED, "no-answer"),
     *((Step.DONE, event, Step.DONE, "") for event in EVENTS),
@@ -44,9 +44,9 @@ def apply(progress: Progress, event: str, request_id: str = "_1") -> Progress:
     if event == "end":
         return progress.end()
     if event == "failed":
-        return progress.failed(request_id, Heard("code"))
+        return progress.failed(request_id, NotifyOutcome("code"))
     if event == "handed_on":
-        return progress.handed_on(request_id, Heard("code"), next_id=request_id)
+        return progress.handed_on(request_id, NotifyOutcome("code"), next_id=request_id)
     changed: Progress = getattr(progress, event)(request_id)
     return changed
 
@@ -61,7 +61,7 @@ def test_every_event_in_every_state(before: Step, event: str, after: Step, code:
     assert end.ended == (event == "end")
 
 
-SAME = {("waiting", "handed_on"), ("asked", "asked")}
+SAME = {("waiting", "handed_on"), ("asked", "sent")}
 """Events that are something although the state stays what it is."""
 
 
@@ -107,7 +107,7 @@ def test_l8_complete_is_only_what_was_done_everywhere(
 
 def test_l8_who_cannot_answer_is_never_done() -> None:
     silent = replace(make_leg(1), silent=True)
-    seen = make(silent).asked("_1").end()
+    seen = make(silent).sent("_1").end()
     assert (seen.legs[0].step, seen.legs[0].code) == (Step.FAILED, "unconfirmed")
     assert (seen.is_complete, seen.has_failures) == (False, False)
     unseen = make(silent).end()
@@ -115,10 +115,10 @@ def test_l8_who_cannot_answer_is_never_done() -> None:
 
 
 def test_both_failures_of_one_partner_are_told() -> None:
-    progress = make(replace(make_leg(1), silent=True)).handed_on("_1", STATUS, next_id="_2").asked("_2")
+    progress = make(replace(make_leg(1), silent=True)).handed_on("_1", STATUS, next_id="_2").sent("_2")
     assert progress.describe() == "p1: asked (fetch-status); p1: 500"
     assert progress.end().describe() == "p1: failed (fetch-status, unconfirmed); p1: 500"
-    assert make(make_leg(1)).handed_on("_1", STATUS, next_id="_2").asked("_2").answered("_2").legs[0].step is Step.DONE
+    assert make(make_leg(1)).handed_on("_1", STATUS, next_id="_2").sent("_2").confirmed("_2").legs[0].step is Step.DONE
 
 
 @pytest.mark.parametrize(
@@ -138,19 +138,26 @@ def test_l8_failures_are_what_could_have_been_confirmed(
 
 
 def test_it_comes_back_from_json_as_it_went() -> None:
-    asker = Asker("aquahawk", "_asked", "binding", "relay state", "https://aquahawk.example/out")
+    partner_request = PartnerRequest("aquahawk", "_asked", "binding", "relay state", "https://aquahawk.example/out")
     for progress in (
         make(replace(make_leg(1), silent=True)).handed_on("_1", STATUS, next_id="_2"),
         make(make_leg(1, Step.FAILED, "code"), make_leg(2, Step.DONE), portal=Portal.TOLD, ended=True),
-        Progress("trace", None, asker, (), still_open=(StillOpen("itron", "Itron"),)),
+        Progress("trace", None, partner_request, (), still_open=(StillOpen("itron", "Itron"),)),
     ):
         assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
+
+
+def test_what_another_version_has_kept_is_still_read() -> None:
+    request = PartnerRequest("aquahawk", "_asked", "binding", None)
+    assert Progress("trace", None, request, ()).to_json()["asker"]["request_id"] == "_asked"
 
 
 def test_reasons_are_told_whole_behind_the_outline_and_each_once() -> None:
     why = "The signature method rsa-md5 is not accepted; rsa-sha256 or better is." * 5
     progress = make(make_leg(1), replace(make_leg(2), partner="p1"), portal=Portal.FAILED, portal_reason="410")
-    failed = progress.failed("_1", Heard("answer-refused", why)).failed("_2", Heard("answer-refused", why))
+    failed = progress.failed("_1", NotifyOutcome("answer-refused", why)).failed(
+        "_2", NotifyOutcome("answer-refused", why)
+    )
     outline = "portal: failed, p1: failed (answer-refused), p1: failed (answer-refused)"
     assert failed.describe() == f"{outline}; portal: 410; p1: {why}"
 

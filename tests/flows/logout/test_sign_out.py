@@ -1,4 +1,4 @@
-"""Logouts from one end to the other: partners' requests, their answers, servers that fail, and one record of each."""
+"""Logouts from end to end: requests, answers, servers that fail, one record of each."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from sqlalchemy import text
 
 from saml_bridge.app.wiring import open_bridge
 from saml_bridge.flows.logout.channel import GoTo, PostTo
+from saml_bridge.flows.logout.kept_logouts import WAIT
 from saml_bridge.flows.logout.logout_token import EVENT
+from saml_bridge.flows.logout.outcomes import LegRecorded, SignedOut, Soap, Watch
+from saml_bridge.flows.logout.plan import MOST_LEGS
 from saml_bridge.flows.logout.portal_callback import build_callback_token
 from saml_bridge.flows.logout.progress import Step
-from saml_bridge.flows.logout.sign_out import MOST_LEGS, WAIT, Noted, SignedOut, Soap, Watch
 from saml_bridge.model.errors import (
     BridgeError,
     DatabaseUnavailable,
@@ -99,7 +101,10 @@ def town(open_town: OpenTown) -> Town:
 
 
 def read(outcome: Any) -> Sent:
-    """What a partner gets by an outcome; valid, and signed in the form of its binding."""
+    """The message that a partner gets by an outcome.
+
+    It is valid, and signed in the form of its binding.
+    """
     if isinstance(outcome, Soap):
         sent = Sent("", read_soap(outcome.body), {})
     elif isinstance(outcome, PostTo):
@@ -142,6 +147,7 @@ def answer(town: Town, watch: Watch, number: int, slug: str, **options: Any) -> 
 # A partner asks
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("binding", [REDIRECT, POST])
 def test_a_partner_that_is_alone_is_answered_at_once(open_town: OpenTown, binding: str) -> None:
     town = open_town(aquahawk=[*front("aquahawk"), *front("aquahawk", POST)])
@@ -222,6 +228,7 @@ def test_l1_a_request_for_another_place_ends_nothing(town: Town, destination: st
     refuse(town, "request-destination", "SAMLRequest", make_request(destination=destination))
 
 
+@pytest.mark.both_databases
 def test_l2_a_request_counts_once(town: Town) -> None:
     asked = make_request(request_id="_once", name_id="somebody")
     assert read(town.receive("SAMLRequest", asked)).status == ("Requester", "UnknownPrincipal")
@@ -273,6 +280,7 @@ def test_l3_a_name_id_may_be_less_precise_than_ours(open_town: OpenTown, attribu
     assert read(town.receive("SAMLRequest", make_request(name_attributes=attributes))).status == ("Success",)
 
 
+@pytest.mark.both_databases
 def test_l4_an_index_ends_its_portal_session_and_no_other(town: Town) -> None:
     town.remember("aquahawk", sid="S-2", session_index="_two")
     town.remember("neptune", sid="S-2", session_index="_two")
@@ -284,6 +292,7 @@ def test_l4_an_index_ends_its_portal_session_and_no_other(town: Town) -> None:
     assert leg.session_indexes == ("_two",)
 
 
+@pytest.mark.both_databases
 def test_l4_without_an_index_all_sessions_of_the_name_end(town: Town) -> None:
     town.remember("aquahawk", sid="S-2", session_index="_two")
     town.remember("neptune", sid="S-2", session_index="_two")
@@ -294,6 +303,7 @@ def test_l4_without_an_index_all_sessions_of_the_name_end(town: Town) -> None:
     assert leg.session_indexes == ("_one", "_two")
 
 
+@pytest.mark.both_databases
 def test_g1_another_biller_s_sessions_are_not_touched(town: Town) -> None:
     for slug in ("aquahawk", "neptune"):
         town.remember(slug, biller="other-biller")
@@ -312,9 +322,10 @@ def test_g1_another_biller_s_sessions_are_not_touched(town: Town) -> None:
         town.sign_out.ask_partner("other-biller", watch.token, 0)
 
 
-# By way of the browser
+# Through the browser
 
 
+@pytest.mark.both_databases("logout")
 def test_the_whole_way_by_browser(town: Town) -> None:
     watch = town.receive("SAMLRequest", make_request(request_id="_asked"), relay_state="state")
     assert isinstance(watch, Watch)
@@ -327,9 +338,9 @@ def test_the_whole_way_by_browser(town: Town) -> None:
     assert (name_id.text, name_id.get("Format")) == (name_id_of("neptune"), PERSISTENT)
     assert name_id.get("SPNameQualifier") == entity_of("neptune")
     assert [one.text for one in sent.root.findall(f"{{{SAMLP}}}SessionIndex")] == ["_one"]
-    noted = town.receive("SAMLResponse", make_response("neptune", sent.id))
-    assert isinstance(noted, Noted)
-    assert (noted.leg.step, noted.token) == (Step.DONE, watch.token)
+    recorded = town.receive("SAMLResponse", make_response("neptune", sent.id))
+    assert isinstance(recorded, LegRecorded)
+    assert (recorded.leg.step, recorded.token) == (Step.DONE, watch.token)
     assert not town.list_open()
     end = read(town.sign_out.finish(BILLER, watch.token))
     assert (end.location, end.status) == ("https://aquahawk.example.com/slo", ("Success",))
@@ -350,8 +361,8 @@ def test_the_whole_way_by_browser(town: Town) -> None:
 )
 def test_l8_a_partner_that_refuses_makes_the_logout_partial(town: Town, status: Any, code: str) -> None:
     watch = town.receive("SAMLRequest", make_request())
-    noted = answer(town, watch, 0, "neptune", **status)
-    assert (noted.leg.step, noted.leg.code) == (Step.FAILED, code)
+    recorded = answer(town, watch, 0, "neptune", **status)
+    assert (recorded.leg.step, recorded.leg.code) == (Step.FAILED, code)
     assert town.list_open() == ["neptune"]
     assert read(town.sign_out.finish(BILLER, watch.token)).status == ("Success", "PartialLogout")
     [record] = list_records(town)
@@ -371,9 +382,9 @@ def test_l8_a_partner_that_never_answers_makes_the_logout_partial(town: Town) ->
 def test_l8_who_was_never_asked_makes_the_logout_partial(town: Town) -> None:
     watch = town.receive("SAMLRequest", make_request())
     assert read(town.sign_out.finish(BILLER, watch.token)).status == ("Success", "PartialLogout")
-    noted = town.sign_out.ask_partner(BILLER, watch.token, 0)
-    assert isinstance(noted, Noted)
-    assert noted.leg.code == "not-asked"
+    recorded = town.sign_out.ask_partner(BILLER, watch.token, 0)
+    assert isinstance(recorded, LegRecorded)
+    assert recorded.leg.code == "not-asked"
 
 
 def test_one_failing_partner_does_not_break_the_chain(open_town: OpenTown) -> None:
@@ -392,6 +403,7 @@ def test_one_failing_partner_does_not_break_the_chain(open_town: OpenTown) -> No
     assert outline(record) == "neptune: done, sensus: failed (partner-refused), itron: done"
 
 
+@pytest.mark.both_databases
 def test_what_could_not_be_ended_is_tried_again_by_the_next_sign_out(town: Town) -> None:
     watch = town.receive("SAMLRequest", make_request())
     town.sign_out.finish(BILLER, watch.token)
@@ -401,6 +413,7 @@ def test_what_could_not_be_ended_is_tried_again_by_the_next_sign_out(town: Town)
     assert not town.list_open()
 
 
+@pytest.mark.both_databases
 def test_l5_an_answer_that_nobody_asked_for_is_refused(town: Town) -> None:
     refuse(town, "request-in-response-to", "SAMLResponse", make_response("neptune", "_made-up"))
     watch = town.receive("SAMLRequest", make_request())
@@ -473,6 +486,7 @@ def test_a_token_is_no_request_and_a_request_is_no_token(town: Town) -> None:
             town.sign_out.ask_partner(BILLER, watch.token, number)
 
 
+@pytest.mark.both_databases
 def test_answers_that_come_at_once_are_all_counted(open_town: OpenTown) -> None:
     slugs = [f"partner-{number}" for number in range(8)]
     town = open_town(**{slug: front(slug) for slug in slugs})
@@ -490,6 +504,7 @@ def test_answers_that_come_at_once_are_all_counted(open_town: OpenTown) -> None:
     assert not town.list_open()
 
 
+@pytest.mark.both_databases
 def test_a_logout_that_is_ended_twice_at_once_is_recorded_once(town: Town) -> None:
     watch = town.receive("SAMLRequest", make_request())
     with ThreadPoolExecutor(8) as pool:
@@ -498,6 +513,7 @@ def test_a_logout_that_is_ended_twice_at_once_is_recorded_once(town: Town) -> No
     assert len(list_records(town)) == 1
 
 
+@pytest.mark.both_databases
 def test_c4_a_logout_whose_page_was_closed_is_recorded_by_the_next(town: Town) -> None:
     watch = town.receive("SAMLRequest", make_request())
     town.sign_out.ask_partner(BILLER, watch.token, 0)
@@ -514,6 +530,7 @@ def test_c4_a_logout_whose_page_was_closed_is_recorded_by_the_next(town: Town) -
     assert len(list_records(town)) == 3
 
 
+@pytest.mark.both_databases
 def test_a_logout_that_another_version_left_stops_no_other(town: Town) -> None:
     now = datetime.now(UTC)
     town.world.bridge.exchanges.open_logout(
@@ -524,6 +541,7 @@ def test_a_logout_that_another_version_left_stops_no_other(town: Town) -> None:
     assert len(list_records(town)) == 1
 
 
+@pytest.mark.both_databases
 def test_c9_abandoned_logouts_do_not_pile_up(open_town: OpenTown) -> None:
     town = open_town(aquahawk=front("aquahawk"))
     for number in range(MOST_LEGS):
@@ -535,6 +553,7 @@ def test_c9_abandoned_logouts_do_not_pile_up(open_town: OpenTown) -> None:
         assert connection.execute(text("SELECT count(*) FROM logout")).scalar_one() == 1
 
 
+@pytest.mark.both_databases
 def test_a_request_that_failed_on_the_way_can_be_repeated(open_town: OpenTown) -> None:
     with serve(lambda _, __: (200, "text/plain", b"")) as portal:
         town = open_town(callback=f"{portal.url}/callback", aquahawk=front("aquahawk"))
@@ -553,6 +572,7 @@ def test_a_request_that_failed_on_the_way_can_be_repeated(open_town: OpenTown) -
     assert not town.list_open()
 
 
+@pytest.mark.both_databases
 def test_c5_a_logout_that_cannot_be_recorded_says_so_and_answers_nobody(open_town: OpenTown, tmp_path: Path) -> None:
     town = open_town(aquahawk=front("aquahawk"))
     town.remember("aquahawk")
@@ -570,6 +590,7 @@ def test_c5_a_logout_that_cannot_be_recorded_says_so_and_answers_nobody(open_tow
 # From server to server
 
 
+@pytest.mark.both_databases
 def test_over_soap_the_answer_comes_at_once(open_town: OpenTown) -> None:
     town = open_town(aquahawk=[(SOAP, "https://aquahawk.example.com/soap")])
     town.remember("aquahawk")
@@ -587,6 +608,7 @@ def test_l8_over_soap_partners_of_the_browser_cannot_be_reached(town: Town) -> N
     assert outline(record) == "neptune: failed (needs-browser)"
 
 
+@pytest.mark.both_databases
 def test_partners_with_soap_are_asked_at_once(open_town: OpenTown) -> None:
     with serve(answering("neptune")) as neptune, serve(answering("sensus")) as sensus:
         town = open_town(
@@ -849,7 +871,7 @@ def test_a_partner_that_cannot_be_answered_at_the_end_leaves_the_payer_signed_ou
     bridge = open_bridge(town.world.settings)
     other = bridge.sign_out
     assert isinstance(other.watch(BILLER, watch.token), Watch)
-    assert isinstance(other.ask_partner(BILLER, watch.token, 0), Noted)
+    assert isinstance(other.ask_partner(BILLER, watch.token, 0), LegRecorded)
     assert isinstance(other.finish(BILLER, watch.token), SignedOut)
     find_database(bridge.app).dispose()
     lines = [one for one in "".join(capfd.readouterr()).splitlines() if "logout-" in one]
@@ -911,6 +933,7 @@ def test_l8_a_portal_that_cannot_be_told_makes_the_logout_partial(open_town: Ope
     assert (record.code, outline(record)) == ("partial-logout", "portal: failed")
 
 
+@pytest.mark.both_databases
 def test_the_portal_s_server_signs_out_a_session_or_a_payer(open_town: OpenTown) -> None:
     with serve(answering("neptune")) as neptune, serve(lambda *_: (200, "text/plain", b"")) as portal:
         town = open_town(callback=portal.url, aquahawk=front("aquahawk"), neptune=[(SOAP, neptune.url)])

@@ -66,6 +66,7 @@ def attempt(service: Service, assertion: str, **changes: str) -> str:
     return service.list_audit()[0].entry.code
 
 
+@pytest.mark.both_databases
 def test_rfc7523_2_2_an_assertion_of_each_algorithm_is_taken(service: Service) -> None:
     for algorithm in ["RS256", "PS256", "ES256", "EdDSA"]:
         assert attempt(service, make_assertion(algorithm)) == "ok"

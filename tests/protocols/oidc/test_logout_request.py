@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saml_bridge.flows.logout.channel import GoTo
-from saml_bridge.flows.logout.end_session import Question, RpInitiated
-from saml_bridge.flows.logout.sign_out import SignedOut, Watch
+from saml_bridge.flows.logout.end_session import Question, RpInitiatedLogout
+from saml_bridge.flows.logout.outcomes import SignedOut, Watch
 from saml_bridge.model.document import OidcSettings
 from saml_bridge.model.errors import ClientRefused, LogoutRefused, SourceUnavailable
 from saml_bridge.model.values import Credentials, PortalSession
@@ -104,13 +104,13 @@ def sign_in(town: Town, sid: str = "S-1", **changes: Any) -> FileSource:
 def ask(town: Town, source: Any = None, *, biller: str = BILLER, **parameters: str) -> Any:
     """A relying party's request, as the browser brings it."""
     encoded = urlencode(parameters).encode()
-    return RpInitiated(town.sign_out, secret=SECRET).receive(
+    return RpInitiatedLogout(town.sign_out, secret=SECRET).receive(
         biller, lambda: read_end_session(encoded), Credentials(), source or ABSENT, trace_id=TRACE
     )
 
 
 def confirm(town: Town, question: Question, source: Any = None, *, biller: str = BILLER) -> Any:
-    return RpInitiated(town.sign_out, secret=SECRET).confirm(
+    return RpInitiatedLogout(town.sign_out, secret=SECRET).confirm(
         biller, question.token, Credentials(), source or ABSENT, trace_id=TRACE
     )
 
@@ -140,6 +140,7 @@ def refuse_hint(town: Town, hint: str, code: str) -> None:
 # With an ID token of ours
 
 
+@pytest.mark.both_databases("logout")
 def test_p17_rp_initiated_2_and_3_a_hint_signs_out_and_the_state_goes_back(town: Town) -> None:
     outcome = ask(town, sign_in(town), id_token_hint=make_hint(town, "iedr"), post_logout_redirect_uri=OUT, state="a&b")
     assert outcome == GoTo(f"{OUT}?state=a%26b")

@@ -62,11 +62,13 @@ class Service:
         raise AssertionError(f"no answer within {START_SECONDS} seconds")
 
 
+@pytest.mark.both_databases
 def test_ready_while_the_database_answers(browser: Browser) -> None:
     answer = browser.get("/readyz")
     assert (answer.status_code, answer.json) == (200, {"status": "ok", "problems": []})
 
 
+@pytest.mark.both_databases
 def test_not_ready_while_the_database_is_broken(
     tmp_path: Path, own_database_url: str, request: pytest.FixtureRequest
 ) -> None:
@@ -86,6 +88,7 @@ def test_not_ready_while_the_database_is_broken(
     find_database(app).dispose()
 
 
+@pytest.mark.both_databases
 def test_metrics_are_there_for_the_bearer_of_the_token_alone(browser: Browser) -> None:
     for authorization in ("", "Bearer ", "Bearer None", f"Bearer {TOKEN}x", TOKEN):
         assert browser.get("/metrics", Authorization=authorization).status_code == 404
@@ -145,6 +148,7 @@ def test_a_service_starts_with_one_line_and_leaves_nothing_behind(service: Servi
     assert not list((service.folder / "instance").glob("metrics-*"))
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("path", ["/launch//riverton-water/usage", "//launch/riverton-water/usage", "/logout//x"])
 def test_h15_no_address_redirects_to_the_host_that_the_browser_named(browser: Browser, path: str) -> None:
     answer = browser.client.get(path, base_url="https://evil.example")

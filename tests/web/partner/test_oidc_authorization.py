@@ -21,6 +21,7 @@ from lxml import html
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
+import saml_bridge.flows.sign_on.hints
 import saml_bridge.flows.sign_on.oidc
 from saml_bridge.keys.jws import sign_jwt
 from saml_bridge.model.document import OidcSettings
@@ -187,6 +188,7 @@ def publish(service: Service) -> None:
 # What works
 
 
+@pytest.mark.both_databases("oidc sign-on")
 def test_core_3_1_2_5_a_signed_in_payer_goes_back_with_a_code(payer: Payer) -> None:
     payer.sign_in(amr=["pwd", "otp"])
     answer = payer.ask()
@@ -253,6 +255,7 @@ def test_p25_a16_another_browser_cannot_go_on_with_a_request(payer: Payer) -> No
     assert granted(payer.get(back))
 
 
+@pytest.mark.both_databases
 def test_b10_two_tabs_sign_in_once_and_each_comes_back_to_its_own_request(payer: Payer) -> None:
     backs = [sent_to_sign_in(payer.ask({"state": f"tab-{number}"})) for number in range(3)]
     payer.sign_in()
@@ -261,6 +264,7 @@ def test_b10_two_tabs_sign_in_once_and_each_comes_back_to_its_own_request(payer:
         assert parse_qs(url.query)["state"] == [f"tab-{number}"]
 
 
+@pytest.mark.both_databases
 def test_b10_one_request_that_waits_is_answered_once_however_many_tabs_come_back(payer: Payer) -> None:
     back = sent_to_sign_in(payer.ask())
     payer.sign_in()
@@ -286,6 +290,7 @@ def test_a_payer_with_several_accounts_chooses_and_goes_back(payer: Payer) -> No
     assert granted(payer.get(choices[1]))
 
 
+@pytest.mark.both_databases
 def test_c5_what_cannot_be_recorded_may_be_tried_again(payer: Payer) -> None:
     payer.sign_in()
     database = find_database(payer.service.bridge.app)
@@ -553,6 +558,7 @@ def test_p13_core_3_1_2_1_a_posted_request_is_in_the_body_alone(
     refused(payer, answer, "authorization-unreadable")
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("name", ["client_id", "redirect_uri", "state", "scope"])
 def test_p13_a_parameter_twice_is_told_where_it_can_be(payer: Payer, name: str) -> None:
     payer.sign_in()
@@ -633,6 +639,7 @@ def push(payer: Payer, changes: dict[str, Any] | None = None, **headers: str) ->
     return payer.service.post(request({"client_id": None, **(changes or {})}), endpoint="par", **named)
 
 
+@pytest.mark.both_databases
 def test_rfc9126_2_2_a_pushed_request_is_good_once(payer: Payer) -> None:
     payer.sign_in()
     answer = push(payer)
@@ -646,12 +653,14 @@ def test_rfc9126_2_2_a_pushed_request_is_good_once(payer: Payer) -> None:
     refused(payer, payer.get(f"{PATH}?{query}"), "request-uri-unknown")
 
 
+@pytest.mark.both_databases
 def test_rfc9126_4_what_stands_beside_a_request_uri_says_nothing(payer: Payer) -> None:
     payer.sign_in()
     beside = request({"request_uri": read_json(push(payer))["request_uri"], "redirect_uri": "https://evil.example/cb"})
     assert granted(payer.get(f"{PATH}?{urlencode(beside | {'state': 'other', 'scope': 'openid meters'})}"))
 
 
+@pytest.mark.both_databases
 def test_rfc9126_2_2_another_client_cannot_use_a_request_uri(payer: Payer) -> None:
     payer.sign_in()
     uri = read_json(push(payer))["request_uri"]
@@ -667,6 +676,7 @@ def test_b1_a_prefetch_uses_no_pushed_request_up(payer: Payer) -> None:
     assert granted(payer.get(path))
 
 
+@pytest.mark.both_databases
 def test_rfc9126_5_a_client_that_must_push_does(payer: Payer) -> None:
     payer.service.settings("iedr")["require_pushed_requests"] = True
     publish(payer.service)
@@ -676,6 +686,7 @@ def test_rfc9126_5_a_client_that_must_push_does(payer: Payer) -> None:
     assert granted(payer.get(f"{PATH}?{query}"))
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -695,6 +706,7 @@ def test_rfc9126_2_3_a_pushed_request_is_judged_at_once(payer: Payer, changes: d
     assert (answer.status_code, read_json(answer)["error"]) == (400, error)
 
 
+@pytest.mark.both_databases
 def test_rfc9126_2_1_a_client_that_pushes_is_authenticated(payer: Payer) -> None:
     assert push(payer, Authorization=basic("iedr:1", "wrong")).status_code == 401
     assert read_json(payer.service.post(request(), endpoint="par"))["error"] == "invalid_client"
@@ -766,6 +778,7 @@ def test_core_4_a_launch_has_the_partner_start_with_an_opaque_hint(payer: Payer)
     assert payer.last_record().entry.link == "iedr"
 
 
+@pytest.mark.both_databases
 def test_core_4_a_hint_is_good_once(payer: Payer) -> None:
     payer.sign_in()
     hint, _ = launched(payer.launch())
@@ -794,7 +807,7 @@ def test_p25_a_hint_of_ours_that_never_was_is_refused(payer: Payer) -> None:
 
 
 def test_core_4_a_hint_ends(payer: Payer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saml_bridge.flows.sign_on.oidc, "HINT_WAIT", timedelta(0))
+    monkeypatch.setattr(saml_bridge.flows.sign_on.hints, "HINT_WAIT", timedelta(0))
     payer.sign_in()
     hint, _ = launched(payer.launch())
     refused(payer, payer.ask({"login_hint": hint}), "login-hint-unknown")
@@ -881,6 +894,7 @@ def test_core_4_two_launches_in_two_tabs_do_not_take_each_others_hint(payer: Pay
         assert granted(payer.ask({"login_hint": hint}))
 
 
+@pytest.mark.both_databases
 def test_core_4_one_hint_is_taken_once_however_many_come_at_once(payer: Payer) -> None:
     payer.sign_in()
     hint, _ = launched(payer.launch())

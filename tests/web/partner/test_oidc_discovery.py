@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from authlib.oidc.discovery import OpenIDProviderMetadata
 
@@ -17,6 +18,7 @@ DOCUMENT = ".well-known/openid-configuration"
 PAGE = "https://page.example"
 
 
+@pytest.mark.both_databases
 def test_oidc_discovery_3_the_document_is_valid(service: Service) -> None:
     response = service.get(DOCUMENT)
     assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")

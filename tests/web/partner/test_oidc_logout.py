@@ -1,4 +1,4 @@
-"""Logouts that relying parties ask for, as a browser meets them: addresses, the question, headers, languages."""
+"""Logouts that relying parties ask for: addresses, the question, headers, languages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Visitor(Browser):
     town: Town
 
     def ask(self, *, method: str = "GET", headers: dict[str, str] | None = None, **parameters: str) -> TestResponse:
-        """What a relying party sends the browser to."""
+        """The answer to a request that a relying party sends the browser with."""
         named = {name.replace("_", "-"): value for name, value in (headers or FROM_THE_PARTY).items()}
         if method == "GET":
             return self.client.get(f"{END_SESSION}?{urlencode(parameters)}", base_url=BASE_URL, headers=named)
@@ -96,6 +96,7 @@ def read_question(answer: TestResponse) -> Any:
     return form
 
 
+@pytest.mark.both_databases("logout")
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_rp_initiated_2_a_relying_party_signs_out_by_get_and_post(visitor: Visitor, method: str) -> None:
     answer = visitor.ask(method=method, id_token_hint=visitor.hint, post_logout_redirect_uri=OUT, state="x y")
@@ -275,6 +276,7 @@ def test_rp_initiated_2_ui_locales_come_before_the_browser_s(
     assert "<script>" not in answer.text
 
 
+@pytest.mark.both_databases
 def test_c5_without_a_record_the_payer_does_not_go_back(visitor: Visitor) -> None:
     with find_database(visitor.world.bridge.app).begin() as connection:
         connection.execute(text("ALTER TABLE audit RENAME TO audit_gone"))

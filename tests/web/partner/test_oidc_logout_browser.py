@@ -1,4 +1,4 @@
-"""Relying parties' sign-outs in a real browser: frames that give no answer, and the way back across sites.
+"""Relying parties' sign-outs in a real browser: silent frames, the way back across sites.
 
 The relying parties are servers of their own on `localhost`, and so other sites than the bridge on `127.0.0.1`.
 """
@@ -62,7 +62,7 @@ def make_party(slug: str, port: int) -> Party:
 
 @dataclass
 class Scene:
-    """The bridge and three relying parties: `iedr` asks, `first` and `second` have a page for frames."""
+    """The bridge and three relying parties: `iedr` asks, two have a page for frames."""
 
     url: str
     town: Town
@@ -150,7 +150,10 @@ def test_frontchannel_frames_go_from_one_relying_party_to_the_next_as_each_has_l
 
 @pytest.mark.e2e
 def test_l7_rp_initiated_2_the_way_back_works_after_a_question(scene: Scene) -> None:
-    """The relying parties are not there any more: the answer to the posted yes is the redirect to another site."""
+    """The relying parties' sessions are gone.
+
+    So the answer to the posted yes is the redirect to another site.
+    """
     scene.town.sign_out.sessions.end(
         one.id
         for one in scene.town.sign_out.sessions.find_by_session(

@@ -1,4 +1,4 @@
-"""Relying parties in a logout that somebody else began: back channel, front channel, and what they were granted."""
+"""Relying parties in a logout of somebody else's: back channel, front channel, grants."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from saml_bridge.app.wiring import open_bridge
 from saml_bridge.flows.logout.channel import GoTo
+from saml_bridge.flows.logout.outcomes import LegRecorded, SignedOut, Watch
 from saml_bridge.flows.logout.progress import Step
-from saml_bridge.flows.logout.sign_out import Noted, SignedOut, Watch
 from saml_bridge.model.errors import ClientRefused, LogoutRefused
 from saml_bridge.network.client import Fetcher
 from saml_bridge.storage.audit import Kind
@@ -60,7 +60,7 @@ def say(status: int, body: bytes = b"") -> Callable[[str, bytes], Answer]:
 
 @pytest.fixture
 def open_town(tmp_path: Path, database_url: str) -> Iterator[OpenTown]:
-    """Makes an installation with a SAML partner, `aquahawk`, and the relying parties that are asked for."""
+    """Makes an installation with a SAML partner, `aquahawk`, and the given relying parties."""
     towns: list[Town] = []
 
     def open_one(callback: str | None = None, **parties: dict[str, Any]) -> Town:
@@ -88,6 +88,7 @@ def read_frame(outcome: Any) -> tuple[str, dict[str, str]]:
 # Back-Channel Logout 1.0
 
 
+@pytest.mark.both_databases("logout")
 @pytest.mark.parametrize("status", [200, 204])
 def test_backchannel_2_8_a_session_has_ended_by_200_and_204(open_town: OpenTown, status: int) -> None:
     with serve(say(status)) as server:
@@ -358,9 +359,9 @@ def test_a_relying_party_that_is_gone_is_said_not_to_be_reached(open_town: OpenT
     assert isinstance(watch, Watch)
     town.world.biller["partners"].pop()
     town.world.publish()
-    noted = town.sign_out.ask_partner(BILLER, watch.token, 0)
-    assert isinstance(noted, Noted)
-    assert noted.leg.code == "no-logout"
+    recorded = town.sign_out.ask_partner(BILLER, watch.token, 0)
+    assert isinstance(recorded, LegRecorded)
+    assert recorded.leg.code == "no-logout"
 
 
 def test_g1_another_biller_s_relying_parties_are_not_told(open_town: OpenTown) -> None:

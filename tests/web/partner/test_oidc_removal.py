@@ -47,6 +47,7 @@ def remove(service: Service, *partners: str) -> None:
     service.world.publish()
 
 
+@pytest.mark.both_databases
 def test_g10_what_was_handed_out_for_a_removed_partner_opens_nothing(service: Service, payer: FlaskClient) -> None:
     key = make_portal_key(service.bridge)
     access_token = service.exchange().json["access_token"]

@@ -148,6 +148,7 @@ class Client:
         return dict(claims), found
 
 
+@pytest.mark.both_databases("oidc sign-on")
 def test_core_3_1_authlib_signs_a_payer_in_who_is_signed_in(scene: Scene) -> None:
     scene.sign_in()
     client = Client(scene)
@@ -158,6 +159,7 @@ def test_core_3_1_authlib_signs_a_payer_in_who_is_signed_in(scene: Scene) -> Non
     assert abs(claims["auth_time"] - time.time()) < 120
 
 
+@pytest.mark.both_databases("oidc sign-on")
 def test_core_3_1_authlib_signs_a_payer_in_who_signs_in_on_the_way(scene: Scene) -> None:
     client = Client(scene)
     sign_in = urlsplit(scene.go(client.start(max_age="600")))
@@ -166,6 +168,7 @@ def test_core_3_1_authlib_signs_a_payer_in_who_signs_in_on_the_way(scene: Scene)
     assert client.finish(scene.go(back))[0]["sub"]
 
 
+@pytest.mark.both_databases("oidc sign-on")
 def test_core_4_a_launch_has_authlib_start_and_signs_the_payer_in(scene: Scene) -> None:
     scene.sign_in()
     started = urlsplit(scene.go(f"{scene.base_url}/launch/{BILLER}/iedr"))
@@ -176,6 +179,7 @@ def test_core_4_a_launch_has_authlib_start_and_signs_the_payer_in(scene: Scene) 
     assert client.finish(scene.go(client.start(login_hint=asked["login_hint"])))[1]["email"]
 
 
+@pytest.mark.both_databases("oidc sign-on")
 def test_rfc9126_2_a_request_that_is_pushed_first(scene: Scene) -> None:
     scene.sign_in()
     client = Client(scene)
@@ -192,6 +196,7 @@ def test_rfc9126_2_a_request_that_is_pushed_first(scene: Scene) -> None:
     assert client.finish(landed)[1]["email"]
 
 
+@pytest.mark.both_databases("oidc sign-on")
 def test_rp_initiated_2_authlib_signs_the_payer_out(scene: Scene) -> None:
     scene.sign_in()
     client = Client(scene)

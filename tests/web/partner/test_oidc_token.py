@@ -53,6 +53,7 @@ def read_id_token(service: Service, response: Answer, *, client_id: str = "iedr:
 # What a code gives
 
 
+@pytest.mark.both_databases("token endpoint")
 def test_rfc6749_5_1_a_code_gives_tokens_that_nobody_keeps(service: Service) -> None:
     response = service.exchange()
     tokens = read_tokens(response)
@@ -135,6 +136,7 @@ def test_p21_there_are_no_refresh_tokens(service: Service) -> None:
 # Codes
 
 
+@pytest.mark.both_databases
 def test_p4_a_code_is_good_once_and_what_it_gave_ends_when_it_comes_again(service: Service) -> None:
     code = service.grant()
     token = read_tokens(service.exchange(code))["access_token"]
@@ -143,6 +145,7 @@ def test_p4_a_code_is_good_once_and_what_it_gave_ends_when_it_comes_again(servic
     assert service.get("userinfo", Authorization=f"Bearer {token}").status_code == 401
 
 
+@pytest.mark.both_databases
 def test_p4_of_fifty_exchanges_at_once_one_gives_tokens(service: Service) -> None:
     form = service.form(service.grant())
     ready = threading.Barrier(50)
@@ -238,6 +241,7 @@ def test_p6_rfc7636_4_2_a_plain_challenge_is_none(service: Service) -> None:
 # The form
 
 
+@pytest.mark.both_databases
 def test_p13_rfc6749_3_2_a_parameter_that_is_there_twice_is_refused(service: Service) -> None:
     code = service.grant("page")
     form = service.form(code, "page", client_id="page")
@@ -325,6 +329,7 @@ def test_p14_rfc6749_5_2_a_broken_authorization_header_is_challenged(service: Se
         refuse_client(service.post(service.form(service.grant()), Authorization=header), challenged=True)
 
 
+@pytest.mark.both_databases
 def test_p14_rfc6749_2_3_1_two_methods_at_once_are_refused(service: Service) -> None:
     code = service.grant()
     form = service.form(code, client_id="iedr:1", client_secret=SECRET)
@@ -387,6 +392,7 @@ def test_p14_another_biller_s_secret_of_the_same_name_is_not_taken(service: Serv
 # Audit
 
 
+@pytest.mark.both_databases
 def test_c4_every_exchange_and_refusal_is_recorded(service: Service) -> None:
     done = service.exchange()
     refused = service.exchange("unknown")
@@ -411,6 +417,7 @@ def test_c4_every_exchange_and_refusal_is_recorded(service: Service) -> None:
     assert (last.entry.partner, last.entry.code) == (None, "client-unknown")
 
 
+@pytest.mark.both_databases
 def test_c4_a_code_and_its_id_token_name_every_record_of_them(service: Service) -> None:
     code = service.grant()
     token_id = read_id_token(service, service.exchange(code))["jti"]
@@ -423,6 +430,7 @@ def test_c4_a_code_and_its_id_token_name_every_record_of_them(service: Service) 
     assert service.bridge.audit.search(Search(message_id=f"{code}x")) == ()
 
 
+@pytest.mark.both_databases
 def test_c5_what_is_not_recorded_is_not_given(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     from saml_bridge.model.errors import NotRecorded
     from saml_bridge.storage.audit import AuditTrail
@@ -450,6 +458,7 @@ def test_c1_nothing_of_codes_tokens_and_payers_is_logged_or_recorded(
         assert secret not in told
 
 
+@pytest.mark.both_databases
 def test_a_key_that_is_gone_is_our_fault_and_keeps_the_code(service: Service) -> None:
     code = service.grant("post")
     path = service.world.folder / "certs" / "tokens-ec.key.pem"

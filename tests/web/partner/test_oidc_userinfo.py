@@ -38,6 +38,7 @@ def check_refused(response: Answer, error: str, status: int) -> None:
     assert response.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.both_databases("token endpoint")
 def test_oidc_core_5_3_2_the_token_gives_what_was_granted_and_the_subject(service: Service, token: str) -> None:
     for response in (ask(service, token), ask(service, token, method="POST")):
         assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")
@@ -113,11 +114,13 @@ def test_p19_a_code_and_an_id_token_are_no_access_tokens(service: Service) -> No
     check_refused(ask(service, service.exchange(code).json["id_token"]), "invalid_token", 401)
 
 
+@pytest.mark.both_databases("token endpoint")
 def test_a_token_ends_at_sign_out(service: Service, token: str) -> None:
     service.bridge.grants.revoke_session(BILLER, "portal-1", now=datetime.now(UTC))
     check_refused(ask(service, token), "invalid_token", 401)
 
 
+@pytest.mark.both_databases("token endpoint")
 def test_a_token_ends_in_time(service: Service, token: str) -> None:
     found = service.bridge.grants.find_by_token
     at = datetime.now(UTC) + timedelta(seconds=601)

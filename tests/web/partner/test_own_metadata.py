@@ -17,6 +17,7 @@ NAMES = {"md": "urn:oasis:names:tc:SAML:2.0:metadata", "ds": "http://www.w3.org/
 ENTITY_ID = "https://sso.example.com/saml/riverton-water/metadata"
 
 
+@pytest.mark.both_databases
 def test_our_metadata_may_be_kept_for_an_hour_and_is_not_sent_twice(browser: Browser) -> None:
     first = browser.get("/saml/riverton-water/metadata")
     assert first.headers["Cache-Control"] == "public, max-age=3600"
@@ -49,7 +50,7 @@ def test_a_request_for_our_metadata_costs_no_signature(browser: Browser, monkeyp
     def refuse(*_: object) -> bytes:
         raise AssertionError("signed again")
 
-    monkeypatch.setattr("saml_bridge.keys.signing_key.make_signature", refuse)
+    monkeypatch.setattr("saml_bridge.protocols.saml.xml.sign.make_signature", refuse)
     assert browser.get("/saml/riverton-water/metadata").data == first.data
     assert browser.get("/saml/riverton-water/metadata/aquahawk").status_code == 500, "this one is not signed yet"
 

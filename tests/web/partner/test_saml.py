@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 from lxml import etree
 from onelogin.saml2.idp_metadata_parser import OneLogin_Saml2_IdPMetadataParser
 from saml2.client import Saml2Client
@@ -19,6 +20,7 @@ NAMES = {"md": "urn:oasis:names:tc:SAML:2.0:metadata", "ds": "http://www.w3.org/
 ENTITY_ID = "https://sso.example.com/saml/riverton-water/metadata"
 
 
+@pytest.mark.both_databases
 def test_our_metadata_is_one_entity_and_valid(browser: Browser) -> None:
     answer = browser.get("/saml/riverton-water/metadata")
     assert answer.content_type == "application/samlmetadata+xml"

@@ -113,6 +113,7 @@ def declined(browser: Browser, answer: TestResponse, *status: str, code: str, ac
 # What works
 
 
+@pytest.mark.both_databases("saml sign-on")
 @pytest.mark.parametrize("key", ["sp-signing", None])
 def test_o10_a_request_is_answered_with_its_id_and_its_relay_state(browser: Browser, key: str | None) -> None:
     browser.sign_in()
@@ -162,6 +163,7 @@ def test_two_tabs_by_post_do_not_take_each_others_request(browser: Browser) -> N
         assert read_reply(browser.get(path)).root.get("InResponseTo") == request_id
 
 
+@pytest.mark.both_databases
 def test_c5_what_cannot_be_recorded_may_be_tried_again(browser: Browser) -> None:
     browser.sign_in()
     with find_database(browser.world.bridge.app).begin() as connection:
@@ -239,6 +241,7 @@ def test_b1_a_prefetch_uses_no_waiting_request_up(browser: Browser, headers: dic
     assert read_reply(browser.get(path)).root.get("InResponseTo") == "_w1"
 
 
+@pytest.mark.both_databases
 def test_c9_a_flood_of_waiting_requests_is_refused_and_recorded(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +308,7 @@ def test_a1_a2_a3_a5_never_anywhere_else(browser: Browser, attributes: str, code
         assert ALT_ACS in detail
 
 
+@pytest.mark.both_databases
 def test_an_index_that_stands_twice_means_neither(browser: Browser) -> None:
     more = "".join(
         f'<md:AssertionConsumerService Binding="{POST}" Location="{place}" index="1"/>'
@@ -820,6 +824,7 @@ def test_a_partner_with_several_links_needs_a_default(browser: Browser) -> None:
     assert last_record(browser).entry.link == "other"
 
 
+@pytest.mark.both_databases
 def test_s23_a_removed_key_stops_at_once(browser: Browser) -> None:
     browser.sign_in()
     assert read_reply(ask(browser)).status == ("Success",)

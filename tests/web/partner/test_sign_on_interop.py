@@ -323,6 +323,7 @@ def read_query(answer: TestResponse) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
 
 
+@pytest.mark.both_databases("saml sign-on")
 @pytest.mark.parametrize("signs", [True, False], ids=["signed", "unsigned"])
 @SENDING
 def test_the_response_is_taken_as_the_answer_to_the_request(

@@ -75,6 +75,7 @@ def list_records(world: World) -> list[Record]:
     return list(world.bridge.audit.search(Search(kind="payer:launch")))
 
 
+@pytest.mark.both_databases("launch")
 def test_the_browser_carries_what_the_server_gave(payer: Browser, server: Server) -> None:
     answer = payer.get(PATH)
     assert answer.status_code == 200

@@ -64,6 +64,7 @@ def read_signed(token: str) -> dict[str, Any]:
     return dict(jwt.decode(token, key, algorithms=["RS256"]).claims)
 
 
+@pytest.mark.both_databases("launch")
 def test_a_payer_is_sent_to_the_partner(world: World) -> None:
     speak(world, *KINDS["RS256"])
     outcome = world.launch(world.session())

@@ -98,6 +98,7 @@ def read_metric(app: Flask, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
+@pytest.mark.both_databases
 def test_b13_a_session_revoked_between_the_page_and_the_click_launches_no_more(
     app: Flask, server: Introspector, world: World
 ) -> None:

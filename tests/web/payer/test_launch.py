@@ -29,6 +29,7 @@ def read_policy(header: str) -> dict[str, list[str]]:
     return {name: sources for name, *sources in (part.split() for part in header.split(";"))}
 
 
+@pytest.mark.both_databases("launch")
 def test_the_page_posts_itself_to_the_partner(browser: Browser) -> None:
     browser.sign_in()
     answer = browser.get()
@@ -172,6 +173,7 @@ def test_b12_a_session_in_the_address_is_nobodys(browser: Browser) -> None:
     assert answer.status_code == 303
 
 
+@pytest.mark.both_databases
 def test_the_account_chooser_and_its_memory(browser: Browser) -> None:
     session = browser.world.session()
     [first] = session["accounts"]
@@ -192,6 +194,7 @@ def test_the_account_chooser_and_its_memory(browser: Browser) -> None:
     assert "SAMLResponse" not in browser.get().text
 
 
+@pytest.mark.both_databases
 def test_a_refusal_says_nothing_technical_and_the_trail_says_all(browser: Browser) -> None:
     rules = browser.world.biller["mappings"][0]["rules"]
     rules.append({"attribute": "meterKey", "from": "account.custom.missing", "required": True})
@@ -247,6 +250,7 @@ def test_h15_addresses_come_from_the_settings_alone(browser: Browser) -> None:
     assert b"evil" not in metadata.data
 
 
+@pytest.mark.both_databases
 def test_c5_without_a_record_the_payer_is_asked_to_try_again(browser: Browser) -> None:
     browser.sign_in()
     with find_database(browser.world.bridge.app).begin() as connection:
@@ -286,6 +290,7 @@ def test_the_metrics_need_their_token(browser: Browser) -> None:
     assert "riverton" not in answer.text
 
 
+@pytest.mark.both_databases
 def test_a_database_that_is_gone_is_a_page_to_try_again(browser: Browser) -> None:
     browser.sign_in()
     browser.get()
@@ -298,11 +303,13 @@ def test_a_database_that_is_gone_is_a_page_to_try_again(browser: Browser) -> Non
         assert "Try again" in answer.text or path.startswith("/saml/")
 
 
+@pytest.mark.both_databases
 def test_alive_and_ready(browser: Browser) -> None:
     assert browser.get("/healthz").json == {"status": "ok"}
     assert browser.get("/readyz").json == {"status": "ok", "problems": []}
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("path", "headers", "code"),
     [

@@ -1,4 +1,4 @@
-"""Sign-out as a browser, a partner's server and the portal's server meet it: pages, headers, SOAP and JSON."""
+"""Sign-out for browsers, partners' servers and the portal's: pages, headers, SOAP and JSON."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from saml_bridge.app.wiring import create_app
-from saml_bridge.flows.logout.sign_out import SignOut, Unsure
-from saml_bridge.flows.logout.sign_out import Visitor as BringingBrowser
+from saml_bridge.flows.logout.outcomes import UnknownPayer
+from saml_bridge.flows.logout.saml_requests import Visitor as BringingBrowser
+from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.mapping.fields import parse_session
 from saml_bridge.model.errors import LogoutRefused, SourceUnavailable
 from saml_bridge.model.values import Credentials, PortalSession
@@ -86,7 +87,10 @@ class Visitor(Browser):
 
 @pytest.fixture
 def visitor(world: World, keys_dir: Path, tmp_path: Path) -> Iterator[Visitor]:
-    """The world of the other web tests, with more partners and a portal's token; signed in as S-1."""
+    """The world of the other web tests, signed in as S-1.
+
+    It has more partners, and a portal's token.
+    """
     world.document["billers"] = make_document(world.folder, None, dict(PARTNERS))["billers"]
     world.publish()
     pem = (keys_dir / "portal-rsa.key.pem").read_text()
@@ -122,6 +126,7 @@ def read_form(answer: TestResponse) -> Sent:
 # The portal's sign-out
 
 
+@pytest.mark.both_databases("logout")
 def test_the_payer_signs_out_everywhere(visitor: Visitor) -> None:
     visitor.remember("aquahawk", "neptune", "sensus")
     path = visitor.begin()
@@ -458,7 +463,10 @@ def ask_silent(visitor: Visitor, slug: str, binding: str = REDIRECT, **changes: 
 
 
 def test_a_partner_without_single_logout_signs_its_payer_out(silent: Visitor) -> None:
-    """Its sessions are not remembered: the payer is the one whom this browser shows, by the name that it had."""
+    """Its sessions are not remembered: the browser's session says who is meant.
+
+    The request names the payer by the name that the partner had for it.
+    """
     name_id, index = launch(silent, "badger")
     silent.remember("aquahawk")
     answer = ask_silent(silent, "badger", name_id=name_id, indexes=(index,))
@@ -510,6 +518,7 @@ def test_nobody_signed_in_is_signed_out_already_for_such_a_partner(silent: Visit
     assert (answer.status_code, "You are signed out" in answer.text) == (200, True)
 
 
+@pytest.mark.both_databases
 def test_b19_a_token_of_a_session_that_was_ended_shows_nobody(silent: Visitor) -> None:
     silent.remember("aquahawk")
     answer = silent.sign_out.sign_out_server(BILLER, sid="S-1", trace_id=TRACE)
@@ -532,7 +541,7 @@ def test_a_payer_is_asked_while_nobody_can_tell_who_is_signed_in(silent: Visitor
     request = receive("SAMLRequest", make_request("badger"))
     brought_by = BringingBrowser(Credentials(), SilentSource())
     outcome = silent.sign_out.receive(BILLER, lambda: request, brought_by, trace_id=TRACE)
-    assert isinstance(outcome, Unsure)
+    assert isinstance(outcome, UnknownPayer)
 
 
 def test_such_a_partner_s_server_is_answered_over_soap(silent: Visitor) -> None:
@@ -568,6 +577,7 @@ def read_own_session(visitor: Visitor) -> PortalSession:
     return parse_session(visitor.world.session(sid="S-1"))
 
 
+@pytest.mark.both_databases
 def test_a_partner_signs_out_by_the_browser(visitor: Visitor) -> None:
     visitor.remember("aquahawk", "sensus")
     query = encode_redirect(make_request("sensus", request_id="_asked"), name="SAMLRequest", relay_state="r")
@@ -605,6 +615,7 @@ def test_b16_a_refusal_says_nothing_technical_and_the_trail_says_all(visitor: Vi
     assert (record.entry.kind, record.entry.code) == (Kind.LOGOUT_REFUSED, "request-encoding")
 
 
+@pytest.mark.both_databases
 def test_c4_what_cannot_be_read_is_recorded_too(visitor: Visitor) -> None:
     visitor.get(SLO)
     visitor.post(SLO, b"x" * 100, type_="application/json")
@@ -613,6 +624,7 @@ def test_c4_what_cannot_be_read_is_recorded_too(visitor: Visitor) -> None:
     assert codes == ["xml-not-xml", "request-content-type", "request-message-missing"]
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("content_type", ["text/xml", "text/xml; charset=utf-8", "application/soap+xml"])
 def test_a_partner_s_server_signs_out_over_soap(visitor: Visitor, content_type: str) -> None:
     visitor.world.biller["partners"][0]["saml"]["allow_unsigned_logout"] = False
@@ -642,6 +654,7 @@ def test_x11_bodies_are_bounded(visitor: Visitor) -> None:
     assert visitor.post(SLO, {"SAMLRequest": "x" * 300_000}).status_code == 413
 
 
+@pytest.mark.both_databases
 def test_c5_without_a_record_the_payer_is_told_and_nobody_answered(visitor: Visitor) -> None:
     visitor.remember("aquahawk")
     path = visitor.begin()
@@ -680,6 +693,8 @@ def test_c1_the_log_has_the_trace_id_and_no_value_of_the_payer(
     assert [event["code"] for event in events] == ["", "", "", "signature-missing", ""]
     assert events[-1]["trace_id"] == trace_id
     shown = "\n".join(lines)
+    for event in events:
+        shown = shown.replace(event["trace_id"], "")  # random, so that any of these short values may stand in it
     for value in ("P-1001", "S-1", "name-at", "ada@example.net", "Ada", path.rpartition("/")[2], "PHNhbW", "eyJ"):
         assert value not in shown
 
@@ -720,7 +735,7 @@ def add_partners(visitor: Visitor) -> None:
 
 @pytest.fixture
 def opened(visitor: Visitor) -> Visitor:
-    """A visitor who opened Itron, Badger and Itron once more, and Sensus, which can be told."""
+    """A visitor who opened Itron, Badger, Itron again, and Sensus, which can be told."""
     add_partners(visitor)
     for slug in ("itron", "badger", "itron", "sensus"):
         page = visitor.get(f"/launch/{BILLER}/{slug}", Sec_Fetch_Site="same-site", Sec_Fetch_Dest="document")
@@ -754,6 +769,7 @@ def test_l11_what_stays_open_makes_no_logout_partial(opened: Visitor) -> None:
     assert "You can close this page now" not in answer.text
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("body", [{"sid": "S-1"}, {"payer": "P-1001"}])
 def test_l11_the_api_names_what_stays_open(opened: Visitor, body: dict[str, str]) -> None:
     answer = call(opened, body).json
@@ -796,6 +812,7 @@ def call(visitor: Visitor, body: Any, *, calls: tuple[str, ...] = ("logouts",), 
     return visitor.post(f"/api/v1/portal/{biller}/logouts", json.dumps(body), type_="application/json", **headers)
 
 
+@pytest.mark.both_databases
 def test_the_portal_s_server_signs_a_session_out(visitor: Visitor) -> None:
     visitor.remember("aquahawk")
     answer = call(visitor, {"sid": "S-1"})

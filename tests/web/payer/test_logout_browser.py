@@ -1,4 +1,4 @@
-"""The sign-out page in a real browser, with partners that answer, refuse, hang and are not there at all.
+"""The sign-out page in a real browser; partners answer, refuse, hang or are down.
 
 The partners are servers of their own on `localhost`, so that they are other sites than the bridge on `127.0.0.1`.
 """

@@ -69,6 +69,7 @@ def assert_refused(browser: Browser, answer: TestResponse, code: str) -> None:
     assert (newest.entry.kind, newest.entry.code) == (Kind.LAUNCH_REFUSED, code)
 
 
+@pytest.mark.both_databases("launch")
 def test_a_portal_on_another_site_posts_its_payer_in(browser: Browser) -> None:
     assert_launched(post(browser, make_token(browser)))
     assert browser.world.bridge.audit.search(Search(biller="riverton-water"))[0].entry.kind == Kind.LAUNCH_ISSUED
@@ -125,12 +126,14 @@ def test_origins_are_compared_as_browsers_write_them() -> None:
     }
 
 
+@pytest.mark.both_databases
 def test_p15_a_posted_token_is_taken_once(browser: Browser) -> None:
     token = make_token(browser)
     assert_launched(post(browser, token))
     assert_refused(browser, post(browser, token), "post-replayed")
 
 
+@pytest.mark.both_databases
 def test_p15_of_many_posts_of_one_token_at_once_one_launches(browser: Browser) -> None:
     token = make_token(browser)
 

@@ -63,6 +63,7 @@ def test_the_page_says_what_is_rehearsed(stage: Stage) -> None:
     assert (says.method, says.action) == ("POST", f"{stage.path}/outcome")
 
 
+@pytest.mark.both_databases("rehearsal")
 def test_the_launch_is_real_and_signed_with_the_next_key(stage: Stage) -> None:
     stage.browser.sign_in()
     answer = stage.post("launch")
@@ -78,6 +79,7 @@ def test_the_launch_is_real_and_signed_with_the_next_key(stage: Stage) -> None:
     assert (record.entry.key, record.entry.trace_id) == ("winter", answer.headers["X-Trace-Id"])
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(("button", "said"), [("accepted", "It worked."), ("refused", "It did not work.")])
 def test_what_was_seen_is_kept_once(stage: Stage, button: str, said: str) -> None:
     stage.browser.sign_in()

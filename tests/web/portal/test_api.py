@@ -82,6 +82,7 @@ def read_error(answer: TestResponse, status: int) -> dict[str, Any]:
 # Links, for the portal's server
 
 
+@pytest.mark.both_databases("portal API")
 def test_links_come_in_order_with_what_would_refuse_them(portal: Browser) -> None:
     told = read(call(portal, LINKS, {"session": portal.world.session()}))
     assert told["biller"] == BILLER
@@ -192,6 +193,7 @@ def test_a_call_needs_a_key(portal: Browser, path: str, authorization: str | Non
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(("calls", "path"), [(("tickets", "logouts"), LINKS), (("links", "logouts"), TICKETS)])
 def test_a_key_for_other_calls_is_refused_and_recorded(portal: Browser, calls: tuple[str, ...], path: str) -> None:
     key = make_portal_key(portal.world.bridge, calls=calls)
@@ -398,6 +400,7 @@ UNSEEN = (
 )
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("headers", UNSEEN, ids=str)
 def test_what_nobody_sees_does_not_use_a_ticket_up(portal: Browser, headers: dict[str, str]) -> None:
     path = issue(portal)
@@ -430,6 +433,7 @@ def choose(portal: Browser, path: str) -> list[str]:
     return [str(one) for one in html.fromstring(page.text).xpath("//a[@class='choice']/@href")]
 
 
+@pytest.mark.both_databases
 def test_the_session_of_a_ticket_survives_the_choice_of_an_account_once(portal: Browser) -> None:
     session = portal.world.session(accounts=TWO_ACCOUNTS, selected_account=None)
     first, second = choose(portal, issue(portal, session=session))

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from lxml import etree
 
-from saml_bridge.keys.ring import signing_key as sign
+from saml_bridge.keys import signing_key as sign
 from saml_bridge.keys.signing_key import SignatureFault, find_algorithm_uri, fit_algorithm, load_signing_key
 from saml_bridge.model.errors import KeyRefused
 from saml_bridge.protocols.saml.xml.sign import canonicalize, prepare_signer
