@@ -25,7 +25,7 @@ from saml_bridge.model.document import Biller
 from saml_bridge.model.errors import KeyRefused
 from saml_bridge.model.values import Finding
 from saml_bridge.protocols.index import PROTOCOLS
-from saml_bridge.protocols.interface import NO_SERVICES, Ask, Built, PartnerCall, PartnerContext
+from saml_bridge.protocols.interface import NO_SERVICES, BuiltReply, LaunchContext, PartnerCall, PartnerContext
 
 KEYS = Path(__file__).parent / "keys"
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,12 +95,12 @@ def launch(
     call: Callable[[PartnerCall], bytes] = NO_SERVICES.call,
     callback: str | None = "https://partner.example/usage",
     random_bytes: Callable[[int], bytes] = lambda count: b"r" * count,
-) -> Built:
+) -> BuiltReply:
     """One launch, without the launch's own checks."""
     receiver = PROTOCOLS[biller.partners[0].protocol].compile(make_context(biller))
     account = SESSION.accounts[0]
     attributes = compile_mapping(biller.mappings[0]).evaluate(SESSION, account)
-    ask = Ask(
+    ask = LaunchContext(
         biller=biller.slug,
         partner="partner",
         link="usage",

@@ -21,8 +21,9 @@ from saml_bridge.app.wiring import Bridge, open_bridge
 from saml_bridge.billers.publisher import Published
 from saml_bridge.billers.publishing import apply_plan, plan_file
 from saml_bridge.flows.launch.launch import LaunchRequest, Outcome
+from saml_bridge.flows.launch.visit import Visit
 from saml_bridge.mapping.fields import build_example
-from saml_bridge.model.values import Credentials, TraceId
+from saml_bridge.model.values import TraceId
 from saml_bridge.portal.file_source import FileSource
 from saml_bridge.storage.database import find_database
 from saml_bridge.storage.portal_keys import CALLS
@@ -127,6 +128,16 @@ def make_portal_key(
     return made[1]
 
 
+_OF_REQUEST = ("link", "account", "callback", "partner_request", "token", "rehearsal")
+
+
+def make_request(**changes: Any) -> LaunchRequest:
+    """A launch that a visit asks for; changes are of the request or of its visit."""
+    asked = {"link": "usage"} | {name: changes.pop(name) for name in _OF_REQUEST if name in changes}
+    visit = Visit(**{"biller": BILLER, "trace_id": TraceId("TEST-TRAC-E234"), **changes})
+    return LaunchRequest(visit, **asked)
+
+
 @dataclass
 class World:
     """An installation and the document that is in force in it; tests change the document and publish it again."""
@@ -178,8 +189,7 @@ class World:
         path.unlink(missing_ok=True)
         if session is not None:
             path.write_text(json.dumps(session))
-        ask = {"biller": BILLER, "link": "usage", "trace_id": TraceId("TEST-TRAC-E234"), **changes}
-        return self.bridge.launcher.launch(LaunchRequest(credentials=Credentials(), **ask), FileSource(path))
+        return self.bridge.launcher.launch(make_request(**changes), FileSource(path))
 
 
 class PublishedFiles:

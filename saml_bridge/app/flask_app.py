@@ -21,7 +21,7 @@ from saml_bridge.model.values import TraceId
 from saml_bridge.web.faults import answer_as_refusal
 from saml_bridge.web.header_bounds import bound_headers
 from saml_bridge.web.partner.oidc import answer_error, answer_no_endpoint
-from saml_bridge.web.payer.launch import find_biller
+from saml_bridge.web.payer.answers import find_biller
 from saml_bridge.web.payer.pages import STATIC, init_pages, render_error
 from saml_bridge.web.portal.api import answer_no_call, answer_problem
 

@@ -13,6 +13,7 @@ import gc
 import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from flask import Flask
@@ -33,7 +34,8 @@ from saml_bridge.flows.launch.tickets import Tickets
 from saml_bridge.flows.logout.end_session import RpInitiatedLogout
 from saml_bridge.flows.logout.server_calls import DEADLINE_SECONDS
 from saml_bridge.flows.logout.sign_out import SignOut
-from saml_bridge.flows.sign_on.oidc import Authorization, Hints, open_authorization
+from saml_bridge.flows.sign_on.hints import Hints
+from saml_bridge.flows.sign_on.oidc import Authorization, open_authorization
 from saml_bridge.flows.sign_on.saml import open_saml_sign_on
 from saml_bridge.flows.tokens.clients import Provider
 from saml_bridge.flows.tokens.token_endpoint import TokenExchange
@@ -278,14 +280,14 @@ def _open_launcher(
         partner_sessions=storage.partner_sessions,
         base_url=settings.base_url,
         secret=settings.secret_key.encode(),
-        clock=lambda: datetime.now(UTC),
+        clock=partial(datetime.now, UTC),
         random_bytes=os.urandom,
         services=replace(
             NO_SERVICES,
             find_secret=storage.partner_secrets.find,
             call=network.partner_calls.call,
-            hold_hint=hints.hold,
-            keep_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
+            save_hint=hints.save,
+            save_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
         ),
     )
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import RLock
+from urllib.parse import urlsplit
 
 from saml_bridge.billers.checks.publication import FindKey, FindPublished
 from saml_bridge.keys.biller_keys import list_needed_keys, list_token_keys
 from saml_bridge.keys.jws import find_kid
 from saml_bridge.keys.signing_key import PublishedKey, SigningKey
-from saml_bridge.mapping.callback_uri import CallbackTemplate, compile_callback
+from saml_bridge.mapping.callback_uri import CallbackTemplate, compile_callback, describe_refusal, is_allowed, origin_of
 from saml_bridge.mapping.conditions import Test, compile_condition
 from saml_bridge.mapping.rules import CompiledMapping, compile_mapping
 from saml_bridge.model.comparisons import compare
@@ -23,15 +25,28 @@ from saml_bridge.model.document import Biller, Link, Partner, SamlSettings
 from saml_bridge.model.errors import (
     ConfigInvalid,
     KeyRefused,
+    LaunchRefused,
     LinkDisabled,
+    LinkHidden,
     LinkUnknown,
     MetadataRefused,
     PartnerUnusable,
 )
 from saml_bridge.model.fixes import find_fix
-from saml_bridge.model.values import Finding, Severity
+from saml_bridge.model.values import (
+    Attribute,
+    Finding,
+    JsonObject,
+    PortalSession,
+    Severity,
+)
 from saml_bridge.protocols.index import PROTOCOLS
-from saml_bridge.protocols.interface import AS_CONFIGURED, PartnerContext, Receiver, Variant
+from saml_bridge.protocols.interface import (
+    NO_OVERRIDES,
+    Overrides,
+    PartnerContext,
+    Receiver,
+)
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.receiver import SamlReceiver
 from saml_bridge.protocols.saml.response import CompiledPartner
@@ -75,6 +90,29 @@ class Route:
             raise TypeError(f"{self.partner.slug} speaks {self.partner.protocol}, not SAML")
         return self.receiver.response
 
+    def evaluate(
+        self, session: PortalSession, account: JsonObject | None, *, callback: str | None
+    ) -> tuple[str | None, tuple[Attribute, ...]]:
+        """The callback URI and the attributes of a launch for this account.
+
+        `callback` is one that the request names, which then must be allowed. Raises LinkHidden, LaunchRefused
+        (callback-not-allowed), and what the mapping raises.
+        """
+        if self.is_visible is not None and not self.is_visible(session, account):
+            raise LinkHidden("visible_when does not hold for this account")
+        if not callback:  # a portal's template with an empty value names none either
+            callback = None if self.callback is None else self.callback.build(session, account)
+        elif not is_allowed(callback, self.link.callback_allow):
+            why = describe_refusal(callback, self.link.callback_allow)
+            detail = f"the callback of the address is not below one of the link's callback_allow: {why}"
+            raise LaunchRefused(detail, code="callback-not-allowed")
+        return callback, self.mapping.evaluate(session, account)
+
+    def find_origins(self, location: str, callback: str | None) -> tuple[str, ...]:
+        """The origins that the browser may go to from `location` on: the partner's, and the callback's on the web."""
+        is_web = callback is not None and urlsplit(callback).scheme in ("http", "https")
+        return find_origins(location, self.partner.origins, origin_of(callback) if is_web and callback else None)
+
 
 class Snapshot:
     """One biller's revision. Safe to share between threads: each part is compiled by the first that asks for it."""
@@ -105,8 +143,8 @@ class Snapshot:
         self.issuer = issuer
         self._service = service
         self._read_metadata = read_metadata
-        self._routes: dict[tuple[str, Variant], Route] = {}
-        self._receivers: dict[tuple[str, Variant], Receiver] = {}
+        self._routes: dict[tuple[str, Overrides], Route] = {}
+        self._receivers: dict[tuple[str, Overrides], Receiver] = {}
         self._entities: dict[str, tuple[Partner, SpMetadata]] | None = None
         self._lock = RLock()
 
@@ -144,13 +182,13 @@ class Snapshot:
 
         Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
         """
-        return self.find_context(partner, Variant(rehearsal=rehearsal)).find_saml_key()
+        return self.find_context(partner, Overrides(rehearsal=rehearsal)).find_saml_key()
 
     def find_issuer(self, partner: Partner) -> str:
         """The entity ID that this partner knows the biller by."""
         return (partner.saml.our_entity_id if partner.speaks_saml else None) or self.issuer
 
-    def find_context(self, partner: Partner, variant: Variant = AS_CONFIGURED) -> PartnerContext:
+    def find_context(self, partner: Partner, overrides: Overrides = NO_OVERRIDES) -> PartnerContext:
         """Everything that a partner of this biller is compiled from."""
         return PartnerContext(
             biller=self.biller,
@@ -161,27 +199,27 @@ class Snapshot:
             read_metadata=self._read_metadata,
             has_secret=lambda name: self._service.has_secret(self.biller.slug, name),
             pairwise_secret=self._service.pairwise_secret,
-            variant=variant,
+            overrides=overrides,
         )
 
-    def find_receiver(self, partner: Partner, variant: Variant = AS_CONFIGURED) -> Receiver:
+    def find_receiver(self, partner: Partner, overrides: Overrides = NO_OVERRIDES) -> Receiver:
         """The partner, compiled; links to one partner share it. Raises as the protocol's `compile` does."""
-        place = partner.slug, variant
+        place = partner.slug, overrides
         with self._lock:
             if place not in self._receivers:
-                self._receivers[place] = PROTOCOLS[partner.protocol].compile(self.find_context(partner, variant))
+                self._receivers[place] = PROTOCOLS[partner.protocol].compile(self.find_context(partner, overrides))
             return self._receivers[place]
 
-    def find_route(self, link: str, variant: Variant = AS_CONFIGURED) -> Route:
+    def find_route(self, link: str, overrides: Overrides = NO_OVERRIDES) -> Route:
         """The link, its partner and its mapping, compiled for a launch.
 
         Raises LinkUnknown, LinkDisabled; PartnerUnusable with findings when something of it cannot be compiled.
         """
-        route = self._routes.get((link, variant))
+        route = self._routes.get((link, overrides))
         if route is None:
             with self._lock:
-                route = self._routes.get((link, variant)) or self._compile(link, variant)
-                self._routes[link, variant] = route
+                route = self._routes.get((link, overrides)) or self._compile(link, overrides)
+                self._routes[link, overrides] = route
         return route
 
     def find_partner_by_entity_id(self, entity_id: str) -> tuple[Partner, SpMetadata] | None:
@@ -213,7 +251,7 @@ class Snapshot:
                 continue  # this partner can be neither answered nor sent to; the others can
             yield metadata.entity_id, (partner, metadata)
 
-    def _compile(self, slug: str, variant: Variant) -> Route:
+    def _compile(self, slug: str, overrides: Overrides) -> Route:
         link = self.biller.find_link(slug)
         if link is None:
             raise LinkUnknown(f"{self.biller.slug} has no such link")
@@ -227,7 +265,7 @@ class Snapshot:
                 link=link,
                 partner=partner,
                 mapping=compile_mapping(mapping),
-                receiver=self.find_receiver(partner, variant),
+                receiver=self.find_receiver(partner, overrides),
                 is_visible=compile_condition(link.visible_when) if link.visible_when else None,
                 callback=compile_callback(link.callback_uri) if link.callback_uri is not None else None,
             )
@@ -240,3 +278,10 @@ class Snapshot:
 def _fold(entity_id: str) -> str:
     """What is left of a name when case, white space around it, its scheme and a slash at the end do not matter."""
     return entity_id.strip().casefold().removeprefix("https://").removeprefix("http://").rstrip("/")
+
+
+@lru_cache(maxsize=4096)
+def find_origins(action: str, declared: tuple[str, ...], callback: str | None = None) -> tuple[str, ...]:
+    """The origins that the browser may go to: of the form's target, and those that the partner declared."""
+    origins = [origin_of(action), *declared, *([] if callback is None else [callback])]
+    return tuple(dict.fromkeys(origins))

@@ -16,7 +16,7 @@ from saml_bridge.cli.parameters import FILE
 from saml_bridge.mapping.fields import build_example
 from saml_bridge.model.errors import BridgeError, LaunchRefused, LinkUnknown, SignInFailed
 from saml_bridge.model.trace_id import make_trace_id
-from saml_bridge.model.values import Credentials, Redirect
+from saml_bridge.model.values import Redirect
 
 if TYPE_CHECKING:
     from saml_bridge.app.wiring import Bridge
@@ -42,18 +42,12 @@ def launch(biller: str, link: str, session: Path, account: str | None, callback:
     signed), 'json' the form's action and fields, or the URL.
     """
     from saml_bridge.flows.launch.launch import Launched, LaunchRequest
+    from saml_bridge.flows.launch.visit import Visit
     from saml_bridge.portal.file_source import FileSource
 
     with opened() as bridge:
-        ask = LaunchRequest(
-            biller=biller,
-            link=link,
-            credentials=Credentials(),
-            trace_id=make_trace_id(bridge.launcher.random_bytes),
-            account=account,
-            callback=callback,
-            returned=True,
-        )
+        visit = Visit(biller, make_trace_id(bridge.launcher.random_bytes), returned=True)
+        ask = LaunchRequest(visit, link, account=account, callback=callback)
         try:
             outcome = bridge.launcher.launch(ask, FileSource(session))
         except BridgeError as error:

@@ -29,7 +29,7 @@ from saml_bridge.model.errors import BridgeError, ConfigConflict, KeyRefused
 from saml_bridge.model.nearest import suggest
 from saml_bridge.model.values import Finding, Severity, TraceId
 from saml_bridge.portal.session_source import SessionSource
-from saml_bridge.protocols.interface import Variant
+from saml_bridge.protocols.interface import Overrides
 from saml_bridge.protocols.saml.metadata.identity_provider import CACHE_DURATION
 from saml_bridge.protocols.saml.xml.instants import parse_duration
 from saml_bridge.storage.audit import Entry, Kind
@@ -283,7 +283,7 @@ class Rollover:
         key = self._find_next(snapshot.biller)
         [found] = _choose(snapshot.biller, [partner])
         chosen = _choose_link(snapshot.biller, found, link)
-        snapshot.find_route(chosen.slug, Variant(rehearsal=True))
+        snapshot.find_route(chosen.slug, Overrides(rehearsal=True))
         rehearsal = self._make(slug, partner, chosen.slug, key, "invited", actor)
         return self._keep(rehearsal, Kind.KEY_INVITED, trace_id), rehearsal
 
@@ -295,7 +295,7 @@ class Rollover:
         partner, link = biller.find_partner(rehearsal.partner), biller.find_link(rehearsal.link)
         if partner is None or link is None or link.partner != partner.slug or not self._is_next(biller, rehearsal):
             raise RehearsalUnknown("the rehearsed key, the partner or the link is not what it was at the invitation")
-        acs = snapshot.find_route(link.slug, Variant(rehearsal=True)).response.acs
+        acs = snapshot.find_route(link.slug, Overrides(rehearsal=True)).response.acs
         return Staged(rehearsal, biller, partner, link, urlsplit(acs.location).hostname or "")
 
     def launch(self, token: str, request: LaunchRequest, source: SessionSource) -> Outcome:
@@ -307,7 +307,8 @@ class Rollover:
         rehearsal = self.find(token).rehearsal
         if rehearsal.is_judged:
             raise RehearsalUnknown("the rehearsal is judged already")
-        ask = replace(request, biller=rehearsal.biller, link=rehearsal.link, rehearsal=True)
+        ask = replace(request, link=rehearsal.link, rehearsal=True)
+        ask = replace(ask, visit=replace(request.visit, biller=rehearsal.biller))
         outcome = self.launcher.launch(ask, source)
         if isinstance(outcome, Launched):
             entry = self._describe(rehearsal, Kind.KEY_REHEARSED, ask.trace_id, revision=outcome.revision)

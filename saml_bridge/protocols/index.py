@@ -19,7 +19,7 @@ from saml_bridge.protocols.tokens import backchannel_token, encrypted_token, sig
 
 
 @dataclass(frozen=True, slots=True)
-class Speaks:
+class ProtocolEntry:
     """How a protocol is spoken.
 
     `compile` raises KeyRefused, MetadataRefused, PartnerUnusable or ConfigInvalid. `check` says everything that the
@@ -35,10 +35,10 @@ def _check_nothing(_: PartnerContext) -> Iterator[Finding]:
     yield from ()
 
 
-PROTOCOLS: Final[Mapping[Protocol, Speaks]] = {
-    "saml": Speaks(saml.compile_receiver, _check_nothing),
-    "oidc": Speaks(oidc.compile_receiver, oidc.check_partner),
-    "jwt": Speaks(signed_link.compile_receiver, signed_link.check_partner),
-    "backchannel_token": Speaks(backchannel_token.compile_receiver, backchannel_token.check_partner),
-    "encrypted_token": Speaks(encrypted_token.compile_receiver, encrypted_token.check_partner),
+PROTOCOLS: Final[Mapping[Protocol, ProtocolEntry]] = {
+    "saml": ProtocolEntry(saml.compile_receiver, _check_nothing),
+    "oidc": ProtocolEntry(oidc.compile_receiver, oidc.check_partner),
+    "jwt": ProtocolEntry(signed_link.compile_receiver, signed_link.check_partner),
+    "backchannel_token": ProtocolEntry(backchannel_token.compile_receiver, backchannel_token.check_partner),
+    "encrypted_token": ProtocolEntry(encrypted_token.compile_receiver, encrypted_token.check_partner),
 }

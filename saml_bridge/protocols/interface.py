@@ -1,9 +1,9 @@
 """The one seam between a launch and the protocols that partners speak.
 
-Owns: what a protocol is given (`Ask`), what it must give (`Built`), what a partner compiled for launches can do
-(`Receiver`), what a request that the partner started must answer (`PartnerRequest`), and which services of the outside
-a protocol may use (`Services`). Does not own: any protocol (one module each, listed in `protocols.py`), and the order
-of a launch (`launch.py`), which is the caller.
+Owns: the context that a protocol gets of a launch (`LaunchContext`), the reply that it gives (`BuiltReply`), a partner
+that was compiled for launches (`Receiver`), a request that the partner started (`PartnerRequest`), and the services of
+the outside that a protocol may use (`Services`). Does not own: any protocol (one module each, listed in `index`), and
+the order of a launch (`flows.launch.launch`), which is the caller.
 
 Pure: what reaches outside is passed in.
 """
@@ -11,7 +11,7 @@ Pure: what reaches outside is passed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -28,7 +28,7 @@ Needs = Literal["sign_in", "choice"]
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class Overrides:
     """How one launch differs from its partner's settings, because a request asked for it.
 
     `acs` is a location that the metadata lists, `transient` asks for a name ID that is good for one session (SAML);
@@ -40,7 +40,7 @@ class Variant:
     rehearsal: bool = False
 
 
-AS_CONFIGURED = Variant()
+NO_OVERRIDES = Overrides()
 
 
 class PartnerRequest(Protocol):
@@ -63,7 +63,7 @@ class PartnerRequest(Protocol):
         """Whether the payer was sent to the portal's sign-in for this request already."""
 
     @property
-    def variant(self) -> Variant:
+    def overrides(self) -> Overrides:
         """How the launch that answers it differs from the partner's settings."""
 
     def to_json(self) -> str:
@@ -73,7 +73,7 @@ class PartnerRequest(Protocol):
     def session_length(self) -> int:
         """How many characters of that text are a portal session, whose length no partner chooses."""
 
-    def note_sign_in(self, auth_time: datetime | None) -> PartnerRequest:
+    def record_sign_in(self, auth_time: datetime | None) -> PartnerRequest:
         """The request of a payer who is sent to the portal's sign-in, and had signed in last at `auth_time`."""
 
     def find_resume_path(self, biller: str) -> str:
@@ -111,7 +111,7 @@ class PartnerCall:
 class Hint:
     """A payer on the way to an OpenID Connect partner, until its request comes: through which link, as whom.
 
-    `vouched` as in `Ask`.
+    `sent_by_portal` as in `LaunchContext`.
     """
 
     biller: str
@@ -119,11 +119,11 @@ class Hint:
     session: PortalSession
     account: str | None
     callback: str | None
-    vouched: bool = False
+    sent_by_portal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class BrowserBinding:
     """Something waits here under `token` for the one browser that has the cookie `browser`."""
 
     token: str
@@ -135,45 +135,14 @@ class Services:
     """What a protocol may ask of the outside, wired once (`app.py`). Each raises BridgeError.
 
     `find_secret` gives the partner's secret of this name to use now (biller, name, now); `call` the body of a partner's
-    answer of status 2xx; `hold_hint` keeps a hint for one browser; `keep_grant` keeps what an authorization code stands
+    answer of status 2xx; `save_hint` keeps a hint for one browser; `save_grant` keeps what an authorization code stands
     for (JSON) and gives the code (biller, partner, portal session's ID, grant, now).
     """
 
     find_secret: Callable[[str, str, datetime], str]
     call: Callable[[PartnerCall], bytes]
-    hold_hint: Callable[[Hint, datetime], Waits]
-    keep_grant: Callable[[str, str, str, Mapping[str, Any], datetime], str]
-
-    def for_one_launch(self) -> Services:
-        """The same, where the very same call of a partner is made once and then answered as it was.
-
-        A launch is decided anew when the configuration changes meanwhile. What the partner is asked may be the same
-        then, and asking may have changed something there; a call that differs is made.
-        """
-        return replace(self, call=_CallOnce(self.call))
-
-
-class _CallOnce:
-    """The calls of one launch, and what became of each. For one thread."""
-
-    def __init__(self, call: Callable[[PartnerCall], bytes]) -> None:
-        self._call = call
-        self._made: list[tuple[PartnerCall, bytes | PartnerUnusable]] = []
-
-    def __call__(self, call: PartnerCall) -> bytes:
-        answer = next((answer for made, answer in self._made if made == call), None)
-        if answer is None:
-            answer = self._ask(call)
-            self._made.append((call, answer))
-        if isinstance(answer, PartnerUnusable):
-            raise answer
-        return answer
-
-    def _ask(self, call: PartnerCall) -> bytes | PartnerUnusable:
-        try:
-            return self._call(call)
-        except PartnerUnusable as refusal:
-            return refusal
+    save_hint: Callable[[Hint, datetime], BrowserBinding]
+    save_grant: Callable[[str, str, str, Mapping[str, Any], datetime], str]
 
 
 def _refuse_service(*_: Any) -> Any:
@@ -185,11 +154,12 @@ NO_SERVICES = Services(_refuse_service, _refuse_service, _refuse_service, _refus
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What a protocol makes its reply from. `request` is the partner's, None for a launch that the payer started.
+class LaunchContext:
+    """A launch as a protocol gets it to make its reply.
 
-    `biller`, `partner` and `link` are slugs. `revision` is the configuration that decides. `vouched` says that the
-    portal sent the session with this launch, so that nobody can be asked for it again.
+    `biller`, `partner` and `link` are slugs. `request` is the partner's, None for a launch that the payer started.
+    `revision` is the configuration that decides. `sent_by_portal` says that the portal sent the session with this
+    launch, so that nobody can be asked for it again.
     """
 
     biller: str
@@ -204,11 +174,11 @@ class Ask:
     services: Services
     request: Any = None
     revision: int = 0
-    vouched: bool = False
+    sent_by_portal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedSession:
     """A session that begins at the partner, as a logout will name it there (SAML: name ID; OpenID Connect: sub)."""
 
     name_id: str
@@ -217,16 +187,18 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A reply. `begun` is None where no session begins that a logout has to know of; `document` is what was signed, for
-    the command line; `waits` is what the browser needs a cookie for. `response_id` and `assertion_id` name what is sent
-    in the audit trail (`audit.Entry`), as far as the protocol names it.
+class BuiltReply:
+    """The reply of one launch.
+
+    `started` is None where no session begins that a logout has to know of. `document` is the signed text, for the
+    command line. `binding` says which cookie the browser needs. `response_id` and `assertion_id` name the message in
+    the audit trail (`storage.audit.Entry`), as far as the protocol names it.
     """
 
     reply: Reply
-    begun: Begun | None = None
+    started: StartedSession | None = None
     document: bytes = b""
-    waits: Waits | None = None
+    binding: BrowserBinding | None = None
     response_id: str | None = None
     assertion_id: str | None = None
 
@@ -242,7 +214,7 @@ class Receiver(Protocol):
     def location(self) -> str:
         """Where the browser goes, as far as it is known before."""
 
-    def build(self, ask: Ask) -> Built:
+    def build(self, ask: LaunchContext) -> BuiltReply:
         """The reply of one launch. Raises BridgeError, and then nothing leaves."""
 
     def check(
@@ -275,7 +247,7 @@ class PartnerContext:
     has_secret: Callable[[str], bool]
     pairwise_secret: bytes
     allow_http: bool = False
-    variant: Variant = AS_CONFIGURED
+    overrides: Overrides = NO_OVERRIDES
 
     @property
     def issuer(self) -> str:
@@ -293,7 +265,7 @@ class PartnerContext:
         Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
         """
         names = self.biller.idp.keys
-        if not self.variant.rehearsal and self.partner.saml.signing_key == "current":
+        if not self.overrides.rehearsal and self.partner.saml.signing_key == "current":
             return self.find_key(names.current)
         if names.next is None:
             detail = f"{self.biller.slug} has no next key to sign for {self.partner.slug}"

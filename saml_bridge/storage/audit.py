@@ -39,7 +39,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.model.errors import NotRecorded
-from saml_bridge.model.values import TraceId
+from saml_bridge.model.values import PortalSession, TraceId
 from saml_bridge.protocols.oidc.grant import find_grant_id
 from saml_bridge.storage.database import (
     Base,
@@ -51,7 +51,7 @@ from saml_bridge.storage.database import (
     explaining,
     make_instant_writer,
 )
-from saml_bridge.storage.ended_sessions import NO_SESSION, Marks, has_ended, name_parameters
+from saml_bridge.storage.ended_sessions import NO_SESSION, Marks, has_ended, mark_session, name_parameters
 
 LONGEST_NAME = 64
 LONGEST_ACTOR = 255
@@ -201,6 +201,16 @@ def pseudonym(secret: bytes, *, biller: str, kind: str, value: str) -> str:
     return hmac.digest(secret, message, "sha256").hex()[:PSEUDONYM_DIGITS]
 
 
+@dataclass(frozen=True, slots=True)
+class SessionTraces:
+    """A portal session as pseudonyms, and the marks by which its end is found. `actor` is an agent, if one acts."""
+
+    payer: str
+    session: str
+    actor: str | None
+    marks: Marks
+
+
 class AuditTrail:
     """The trail of one database. Safe to share between threads."""
 
@@ -222,6 +232,16 @@ class AuditTrail:
     def hide_session(self, biller: str, sid: str) -> str:
         """The pseudonym of a portal session."""
         return pseudonym(self._secret, biller=biller, kind="session", value=sid)
+
+    def trace_session(self, biller: str, session: PortalSession) -> SessionTraces:
+        """The traces that a portal session leaves in the record of a launch at this biller."""
+        agent = session.impersonator
+        return SessionTraces(
+            payer=self.hide_payer(biller, session.payer["id"]),
+            session=self.hide_session(biller, session.sid),
+            actor=None if agent is None else self.hide_payer(biller, agent),
+            marks=mark_session(self._secret, session),
+        )
 
     def record_launch(self, entry: Entry, *, fence: tuple[str, int], session: Marks = NO_SESSION) -> bool:
         """Record a launch if `fence` (biller, revision) is in force, and `session` is of no session that has ended.

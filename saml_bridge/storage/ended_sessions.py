@@ -75,8 +75,7 @@ class EndedSessions:
 
     def mark(self, session: PortalSession) -> Marks:
         """By what the session would be found here."""
-        payer = self._hide("payer", session.biller, session.payer["id"])
-        return Marks(self._hide("session", session.biller, session.sid), payer, session.auth_time)
+        return mark_session(self._secret, session)
 
     def has(self, session: PortalSession, *, now: datetime) -> bool:
         """Whether a sign-out has ended this session."""
@@ -90,11 +89,11 @@ class EndedSessions:
     def note_session(self, biller: str, sid: str, *, ends_at: datetime | None, now: datetime) -> None:
         """A portal session has ended. `ends_at` is its own end (`exp`), as far as that is known."""
         until = now + KEPT_WITHOUT_END if ends_at is None else max(ends_at, now + KEPT_AT_LEAST)
-        self._note(self._hide("session", biller, sid), now, until)
+        self._note(_hide(self._secret, "session", biller, sid), now, until)
 
     def note_payer(self, biller: str, payer_id: str, *, now: datetime) -> None:
         """Each portal session of a payer that began until now has ended."""
-        self._note(self._hide("payer", biller, payer_id), now, now + KEPT_WITHOUT_END)
+        self._note(_hide(self._secret, "payer", biller, payer_id), now, now + KEPT_WITHOUT_END)
 
     def purge(self, now: datetime) -> None:
         """Remove what is past its end."""
@@ -115,16 +114,23 @@ class EndedSessions:
                 )
             )
 
-    def _hide(self, kind: str, biller: str, value: str) -> str:
-        """A keyed hash; the parts are framed, so that no two lists of them give the same."""
-        framed = [part.encode("utf-8", "surrogatepass") for part in ("ended-session", kind, biller, value)]
-        message = b"".join(len(part).to_bytes(4, "big") + part for part in framed)
-        return hmac.digest(self._secret, message, "sha256").hex()
-
     @contextmanager
     def _using(self) -> Iterator[Connection]:
         with explaining("ended sessions cannot be read or kept"), self._engine.connect() as connection:
             yield connection
+
+
+def mark_session(secret: bytes, session: PortalSession) -> Marks:
+    """The marks by which a portal session is looked up."""
+    payer = _hide(secret, "payer", session.biller, session.payer["id"])
+    return Marks(_hide(secret, "session", session.biller, session.sid), payer, session.auth_time)
+
+
+def _hide(secret: bytes, kind: str, biller: str, value: str) -> str:
+    """A keyed hash; the parts are framed, so that no two lists of them give the same."""
+    framed = [part.encode("utf-8", "surrogatepass") for part in ("ended-session", kind, biller, value)]
+    message = b"".join(len(part).to_bytes(4, "big") + part for part in framed)
+    return hmac.digest(secret, message, "sha256").hex()
 
 
 def has_ended() -> ColumnElement[bool]:

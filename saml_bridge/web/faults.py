@@ -49,11 +49,11 @@ def answer_as_refusal(
         raise raised
     error = explain_fault(raised)
     if isinstance(error, Fault):
-        note_fault(launcher, error, biller=biller, link=link, trace_id=trace_id)
+        record_fault(launcher, error, biller=biller, link=link, trace_id=trace_id)
     return error
 
 
-def note_fault(launcher: Launcher, fault: Fault, *, biller: str, link: str | None = None, trace_id: TraceId) -> None:
+def record_fault(launcher: Launcher, fault: Fault, *, biller: str, link: str | None = None, trace_id: TraceId) -> None:
     """Log, count and record a fault, unless the launch recorded it already. Raises nothing: the answer still comes."""
     log = structlog.get_logger()
     surface = request.endpoint or ""

@@ -20,7 +20,7 @@ from saml_bridge.keys.signing_key import load_signing_key
 from saml_bridge.mapping.fields import build_example, parse_session
 from saml_bridge.mapping.rules import compile_mapping
 from saml_bridge.protocols.index import PROTOCOLS
-from saml_bridge.protocols.interface import NO_SERVICES, Ask, PartnerContext
+from saml_bridge.protocols.interface import NO_SERVICES, LaunchContext, PartnerContext
 from tests.bench.__main__ import Measure, compare, in_process, over_http, raw_signature
 from tests.bench.service import run_service
 from tests.bench.world import JWT_PARTNER, NOW, write_billers
@@ -49,7 +49,7 @@ def link_in_process(folder: Path) -> Callable[[], object]:
     receiver = PROTOCOLS["jwt"].compile(context)
     mapping = compile_mapping(biller.mappings[0])
     session = parse_session(build_example(biller.slug, now=int(NOW.timestamp())))
-    ask = Ask(
+    ask = LaunchContext(
         biller=biller.slug,
         partner="partner",
         link="usage",

@@ -16,16 +16,16 @@ from lxml import etree
 from saml_bridge.app.wiring import Bridge, open_bridge
 from saml_bridge.billers.own_metadata import IdentityProvider
 from saml_bridge.flows.key_rollover import Change, Rollover, RolloverRefused
-from saml_bridge.flows.launch.launch import Launched, LaunchRequest, SignIn
+from saml_bridge.flows.launch.launch import Launched, SignIn
 from saml_bridge.model.document import KeyNames
 from saml_bridge.model.errors import ConfigConflict, KeyRefused, LaunchRefused, NotRecorded, PartnerUnusable
-from saml_bridge.model.values import Credentials, TraceId
+from saml_bridge.model.values import TraceId
 from saml_bridge.portal.file_source import FileSource
-from saml_bridge.protocols.interface import Variant
+from saml_bridge.protocols.interface import Overrides
 from saml_bridge.storage.audit import Entry, Kind, Search
 from saml_bridge.storage.database import find_database
 from saml_bridge.storage.rehearsals import RehearsalUnknown
-from tests.world import BASE_URL, BILLER, World, sp_metadata
+from tests.world import BASE_URL, BILLER, World, make_request, sp_metadata
 
 TRACE = TraceId("ROLL-OVER-TEST")
 NAMES = {"ds": "http://www.w3.org/2000/09/xmldsig#", "saml": "urn:oasis:names:tc:SAML:2.0:assertion"}
@@ -87,7 +87,7 @@ class Roll:
         path.unlink(missing_ok=True)
         if session is not None:
             path.write_text(json.dumps(session))
-        ask = LaunchRequest(biller="", link="", credentials=Credentials(), trace_id=TRACE)
+        ask = make_request(biller="", link="", trace_id=TRACE)
         return self.rollover.launch(token, ask, FileSource(path))
 
     def at(self, now: datetime) -> Rollover:
@@ -280,7 +280,7 @@ def test_a_partner_that_is_not_there_is_named(roll: Roll) -> None:
 
 def test_a_key_of_another_kind_brings_its_algorithm_there_and_back(roll: Roll) -> None:
     roll.publish_next("curve")
-    route = roll.world.bridge.registry.find_current(BILLER).find_route("usage", Variant(rehearsal=True))
+    route = roll.world.bridge.registry.find_current(BILLER).find_route("usage", Overrides(rehearsal=True))
     assert route.response.settings.signature_algorithm == "ecdsa-sha256"
     roll.publish(roll.rollover.plan_promotion(BILLER))
     assert roll.signed_with() == roll.certificate("curve")

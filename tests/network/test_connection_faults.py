@@ -32,7 +32,7 @@ __all__ = ["authority"]
 
 LOOPBACK = ("127.0.0.0/8",)
 Do = Callable[[socket.socket], None]
-Ask = Callable[[str, Path], None]
+LaunchContext = Callable[[str, Path], None]
 
 
 def hang_up(sock: socket.socket) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from saml_bridge.billers.registry import Registry
 from saml_bridge.billers.snapshot import Route, Snapshot
-from saml_bridge.mapping.callback_uri import describe_refusal, is_allowed, origin_of
+from saml_bridge.flows.launch.visit import IN_BACKGROUND, NOT_A_PAGE, Visit
+from saml_bridge.mapping.callback_uri import origin_of
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.document import Biller, Link, Portal
 from saml_bridge.model.errors import (
@@ -26,26 +26,26 @@ from saml_bridge.model.errors import (
     Fault,
     ImpersonationRefused,
     LaunchRefused,
-    LinkHidden,
     NotRecorded,
+    PartnerUnusable,
     SessionAbsent,
     SessionEnded,
     SignInFailed,
     explain_fault,
 )
-from saml_bridge.model.values import Attribute, Credentials, FormPost, JsonObject, PortalSession, TraceId
+from saml_bridge.model.values import Credentials, FormPost, JsonObject, PortalSession, TraceId
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.protocols.interface import (
-    AS_CONFIGURED,
+    NO_OVERRIDES,
     NO_SERVICES,
-    Ask,
-    Begun,
+    BrowserBinding,
+    LaunchContext,
     Needs,
     PartnerCall,
     PartnerRequest,
     Reply,
     Services,
-    Waits,
+    StartedSession,
 )
 from saml_bridge.storage.audit import AuditTrail, Entry, Kind, pseudonym
 from saml_bridge.storage.ended_sessions import NO_SESSION, EndedSessions, Marks
@@ -55,6 +55,8 @@ _ATTEMPTS = 3
 RETURNED = "returned"
 CHOSEN = "chosen"
 HELD = "held"
+RESUME = "resume"
+"""The query parameter with the token of a partner's request that waits."""
 LINK = "link"
 """The link that a request which waits is for: so that a payer who comes back too late is offered the way there."""
 SIGN_IN_ANEW = {"prompt": "login"}
@@ -63,49 +65,43 @@ SIGN_IN_ANEW = {"prompt": "login"}
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """What a payer asked for.
+    """A launch that a visit asks for.
 
-    `account` and `callback` come from the address. `remembered` is the token of an account chosen earlier in this
-    session. `chosen` says that the payer has just picked `account` on our page, `returned` that the portal's sign-in
-    sent the payer back, `foreign` that another site started the request, `unseen` that it is not for a page that a
-    person sees: a frame, a picture, a script, a prefetch. `asked` is what a partner's request wants of the response,
-    and `resume` the token of that request while it waits for the payer. `held` is the token of a portal session that
-    waits for this launch. `vouched` says that the portal sent the session with this launch, so that it is asked for
-    nowhere else. `rehearsal` has the biller's next key sign.
+    `account` and `callback` are what it is for, if anything says so. `partner_request` is the request of a partner that
+    it answers; `token` is that under which the request waits for the payer, or under which a portal session waits for
+    this launch. `rehearsal` has the biller's next key sign.
     """
 
-    biller: str
+    visit: Visit
     link: str
-    credentials: Credentials
-    trace_id: TraceId
     account: str | None = None
     callback: str | None = None
-    remembered: str | None = None
-    chosen: bool = False
-    returned: bool = False
-    foreign: bool = False
-    unseen: bool = False
-    asked: PartnerRequest | None = None
-    resume: str | None = None
-    held: str | None = None
-    vouched: bool = False
+    partner_request: PartnerRequest | None = None
+    token: str | None = None
     rehearsal: bool = False
+
+    @property
+    def biller(self) -> str:
+        return self.visit.biller
+
+    @property
+    def trace_id(self) -> TraceId:
+        return self.visit.trace_id
 
     def find_path(self, *, choose: str | None = None, returned: bool = False) -> str:
         """Path and query at which this very launch is asked for again; `choose` is the account that is picked there."""
-        path = f"/launch/{self.biller}/{self.link}"
-        if self.asked is not None and self.resume is not None:
-            path = self.asked.find_resume_path(self.biller)
+        answers, chosen = self.partner_request, self.visit.chosen
         query = {
-            "resume": self.resume,
-            LINK: self.link if self.resume is not None else None,
-            "account": choose or (self.account if self.resume is None or self.chosen else None),
+            RESUME: self.token if answers else None,
+            LINK: self.link if answers else None,
+            "account": choose or (self.account if answers is None or chosen else None),
             "callback": self.callback,
-            HELD: self.held,
-            CHOSEN: "1" if choose or self.chosen else None,
+            HELD: None if answers else self.token,
+            CHOSEN: "1" if choose or chosen else None,
             RETURNED: "1" if returned else None,
         }
         given = {name: value for name, value in query.items() if value is not None}
+        path = answers.find_resume_path(self.biller) if answers else f"/launch/{self.biller}/{self.link}"
         return path + (f"?{urlencode(given)}" if given else "")
 
 
@@ -113,7 +109,7 @@ class LaunchRequest:
 class Launched:
     """The reply may leave: it is recorded. `remember` is the token of an account that the payer chose, or None.
 
-    `waits` is what the browser needs a cookie for, if anything.
+    `binding` is what the browser needs a cookie for, if anything.
     """
 
     biller: Biller
@@ -123,7 +119,7 @@ class Launched:
     revision: int
     remember: str | None = None
     document: bytes = b""
-    waits: Waits | None = None
+    binding: BrowserBinding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +175,7 @@ class Launcher:
         ended the session that the source tells of, and then nobody is signed in. Raises a BridgeError for a refusal;
         NotRecorded when the record could not be committed, and then nothing leaves.
         """
-        services = self.services.for_one_launch()
+        services = replace(self.services, call=_CallOnce(self.services.call))
         for _ in range(_ATTEMPTS):
             attempt = _Attempt(self, request, source, services, self.clock())
             try:
@@ -252,6 +248,33 @@ class _Nobody:
         raise self.ended
 
 
+class _CallOnce:
+    """The calls of one launch, and what became of each. For one thread.
+
+    A launch is decided again when the configuration changes meanwhile. The very same call of a partner is then answered
+    as it was, since asking may have changed something there; a call that differs is made.
+    """
+
+    def __init__(self, call: Callable[[PartnerCall], bytes]) -> None:
+        self._call = call
+        self._made: list[tuple[PartnerCall, bytes | PartnerUnusable]] = []
+
+    def __call__(self, call: PartnerCall) -> bytes:
+        answer = next((answer for made, answer in self._made if made == call), None)
+        if answer is None:
+            answer = self._ask(call)
+            self._made.append((call, answer))
+        if isinstance(answer, PartnerUnusable):
+            raise answer
+        return answer
+
+    def _ask(self, call: PartnerCall) -> bytes | PartnerUnusable:
+        try:
+            return self._call(call)
+        except PartnerUnusable as refusal:
+            return refusal
+
+
 class _Attempt:
     """One evaluation of a launch under one snapshot; gathers what its record will say."""
 
@@ -267,11 +290,11 @@ class _Attempt:
         self.marks = NO_SESSION
 
     def refusal(self, error: BridgeError) -> Entry:
-        kind = Kind.LAUNCH_REFUSED if self._request.asked is None else Kind.SIGN_ON_REFUSED
+        kind = Kind.LAUNCH_REFUSED if self._request.partner_request is None else Kind.SIGN_ON_REFUSED
         return self._record(kind, code=error.code, detail=error.diagnosis())
 
     def issue(self) -> Entry:
-        kind = Kind.LAUNCH_ISSUED if self._request.asked is None else Kind.SIGN_ON_ISSUED
+        kind = Kind.LAUNCH_ISSUED if self._request.partner_request is None else Kind.SIGN_ON_ISSUED
         return self._record(kind, code="", detail="")
 
     def _record(self, kind: Kind, *, code: str, detail: str) -> Entry:
@@ -299,26 +322,27 @@ class _Attempt:
     def _decide(self, snapshot: Snapshot) -> Outcome:
         request = self._request
         self._known["revision"] = snapshot.revision
-        if request.unseen:
-            raise LaunchRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
-        asked = request.asked
-        variant = asked.variant if asked else AS_CONFIGURED
+        if request.visit.is_background:
+            raise LaunchRefused(IN_BACKGROUND, code=NOT_A_PAGE)
+        partner_request = request.partner_request
+        overrides = partner_request.overrides if partner_request else NO_OVERRIDES
         if request.rehearsal:
-            variant = replace(variant, rehearsal=True)
-        route = snapshot.find_route(request.link, variant)
+            overrides = replace(overrides, rehearsal=True)
+        route = snapshot.find_route(request.link, overrides)
         self._known.update(partner=route.partner.slug, key=route.receiver.key_name)
         try:
-            session = self._source.find_session(request.credentials, now=self._now)
+            session = self._source.find_session(request.visit.credentials, now=self._now)
         except SessionAbsent as error:
             return self._sign_in(snapshot, error)
-        self.marks = self._launcher.ended_sessions.mark(session)
-        self._hide(session)
+        traces = self._launcher.audit.trace_session(request.biller, session)
+        self.marks = traces.marks
+        self._known.update(payer=traces.payer, session=traces.session, actor=traces.actor)
         check_session(session, snapshot, route.link)
-        if asked is not None:
-            if asked.needs_sign_in(session):
+        if partner_request is not None:
+            if partner_request.needs_sign_in(session):
                 return self._sign_in(snapshot, session.auth_time)
-            asked.check_session(session)
-        if request.foreign:
+            partner_request.check_session(session)
+        if request.visit.is_cross_site:
             return Confirm(snapshot.biller, route)
         account = self._find_account(session)
         if account is None and len(session.accounts) > 1:
@@ -332,26 +356,26 @@ class _Attempt:
         self._check_may_ask("nobody is signed in, or the payer would have to sign in anew", "sign_in")
         back = f"{self._launcher.base_url}{request.find_path(returned=True)}"
         if isinstance(why, SessionAbsent):
-            if request.returned:
+            if request.visit.returned:
                 raise SignInFailed(f"after the portal's sign-in: {why.code}: {why.detail}") from why
-            asked_anew = request.asked is not None and request.asked.force_authn
-            forced = asked_anew or isinstance(why, SessionEnded)  # the portal may know the payer still
+            must_ask = request.partner_request is not None and request.partner_request.force_authn
+            forced = must_ask or isinstance(why, SessionEnded)  # the portal may know the payer still
             return SignIn(make_sign_in_url(portal, back, **(SIGN_IN_ANEW if forced else {})))
-        if request.returned and request.asked is not None:
-            raise request.asked.refuse_old_sign_in()
+        if request.visit.returned and request.partner_request is not None:
+            raise request.partner_request.refuse_old_sign_in()
         return SignIn(make_sign_in_url(portal, back, **SIGN_IN_ANEW), why)
 
     def _check_may_ask(self, why: str, needs: Needs) -> None:
         """A passive request must not show the payer anything (SAML Core 3.4.1; OpenID Connect Core 3.1.2.1)."""
-        if self._request.asked is not None and self._request.asked.is_passive:
-            raise self._request.asked.refuse_passive(why, needs)
+        if self._request.partner_request is not None and self._request.partner_request.is_passive:
+            raise self._request.partner_request.refuse_passive(why, needs)
 
     def _build(self, snapshot: Snapshot, route: Route, session: PortalSession, account: JsonObject | None) -> Launched:
         if account is not None:
             self._known["account"] = self._launcher.audit.hide_account(session.biller, account["number"])
-        callback, attributes = _prepare(route, session, account, asked=self._request.callback)
+        callback, attributes = route.evaluate(session, account, callback=self._request.callback)
         launcher = self._launcher
-        ask = Ask(
+        ask = LaunchContext(
             biller=session.biller,
             partner=route.partner.slug,
             link=route.link.slug,
@@ -362,23 +386,23 @@ class _Attempt:
             now=self._now,
             random_bytes=launcher.random_bytes,
             services=replace(self._services, call=self._call),
-            request=self._request.asked,
+            request=self._request.partner_request,
             revision=snapshot.revision,
-            vouched=self._request.vouched,
+            sent_by_portal=self._request.visit.sent_by_portal,
         )
         built = route.receiver.build(ask)
         self._known.update(response_id=built.response_id, assertion_id=built.assertion_id)
-        if built.begun is not None:
-            self._remember_session(route, session, built.begun)
+        if built.started is not None:
+            self._remember_session(route, session, built.started)
         return Launched(
             biller=snapshot.biller,
             route=route,
             reply=built.reply,
-            origins=find_origins(find_location(built.reply), route.partner.origins, _find_origin(callback)),
+            origins=route.find_origins(find_location(built.reply), callback),
             revision=snapshot.revision,
             remember=self._remember(session, account),
             document=built.document,
-            waits=built.waits,
+            binding=built.binding,
         )
 
     def _call(self, call: PartnerCall) -> bytes:
@@ -386,36 +410,29 @@ class _Attempt:
         self._launcher.check_marks(self.marks)
         return self._services.call(call)
 
-    def _remember_session(self, route: Route, session: PortalSession, begun: Begun) -> None:
+    def _remember_session(self, route: Route, session: PortalSession, started: StartedSession) -> None:
         """What a logout will need, kept before the reply can leave; for partners that can be logged out at."""
         self._launcher.partner_sessions.remember(
             biller=session.biller,
             partner=route.partner.slug,
             sid=session.sid,
             payer_id=session.payer["id"],
-            name_id=begun.name_id,
-            name_id_format=begun.name_id_format,
-            session_index=begun.session_index,
+            name_id=started.name_id,
+            name_id_format=started.name_id_format,
+            session_index=started.session_index,
             expires_at=session.expires_at,
         )
-
-    def _hide(self, session: PortalSession) -> None:
-        audit, biller = self._launcher.audit, self._request.biller
-        self._known["payer"] = audit.hide_payer(biller, session.payer["id"])
-        self._known["session"] = audit.hide_session(biller, session.sid)
-        if session.impersonator is not None:
-            self._known["actor"] = audit.hide_payer(biller, session.impersonator)
 
     def _find_account(self, session: PortalSession) -> JsonObject | None:
         """The account asked for, selected in the portal or chosen before, or the only one; never a guess."""
         account = find_account(session, self._request.account)
-        if account is not None or self._request.remembered is None:
+        if account is not None or self._request.visit.remembered is None:
             return account
         tokens = {self._token(session, account): account for account in session.accounts}
-        return tokens.get(self._request.remembered)
+        return tokens.get(self._request.visit.remembered)
 
     def _remember(self, session: PortalSession, account: JsonObject | None) -> str | None:
-        return self._token(session, account) if self._request.chosen and account is not None else None
+        return self._token(session, account) if self._request.visit.chosen and account is not None else None
 
     def _token(self, session: PortalSession, account: JsonObject) -> str:
         """Stands for an account within one portal session; says nothing about its number."""
@@ -438,17 +455,17 @@ def check_launch(
     """
     route = snapshot.find_route(link)
     check_session(session, snapshot, route.link)
-    found, attributes = _prepare(route, session, account, asked=callback)
+    found, attributes = route.evaluate(session, account, callback=callback)
     route.receiver.check(session=session, account=account, attributes=attributes, callback=found, now=now)
 
 
-def find_account(session: PortalSession, asked: str | None) -> JsonObject | None:
+def find_account(session: PortalSession, account_number: str | None) -> JsonObject | None:
     """The account asked for, or selected in the portal, or the only one; None when there is none of these.
 
     Raises AccountRefused for one that the session does not have.
     """
-    if asked is not None:
-        account = session.find_account(asked)
+    if account_number is not None:
+        account = session.find_account(account_number)
         if account is None:
             had = f"the session has {len(session.accounts):,}"
             raise AccountRefused(f"the address asks for an account that the session does not have; {had}")
@@ -456,25 +473,6 @@ def find_account(session: PortalSession, asked: str | None) -> JsonObject | None
     if session.selected_account is not None:
         return session.find_account(session.selected_account)
     return session.accounts[0] if len(session.accounts) == 1 else None
-
-
-def _prepare(
-    route: Route, session: PortalSession, account: JsonObject | None, *, asked: str | None
-) -> tuple[str | None, tuple[Attribute, ...]]:
-    """The callback and the attributes of a launch for this account. `asked` is a callback that the request names."""
-    if route.is_visible is not None and not route.is_visible(session, account):
-        raise LinkHidden("visible_when does not hold for this account")
-    return _find_callback(route, session, account, asked), route.mapping.evaluate(session, account)
-
-
-def _find_callback(route: Route, session: PortalSession, account: JsonObject | None, asked: str | None) -> str | None:
-    if not asked:  # a portal's template with an empty value names none either
-        return None if route.callback is None else route.callback.build(session, account)
-    if not is_allowed(asked, route.link.callback_allow):
-        why = describe_refusal(asked, route.link.callback_allow)
-        detail = f"the callback of the address is not below one of the link's callback_allow: {why}"
-        raise LaunchRefused(detail, code="callback-not-allowed")
-    return asked
 
 
 def check_session(session: PortalSession, snapshot: Snapshot, link: Link) -> None:
@@ -497,17 +495,6 @@ def make_sign_in_url(portal: Portal, back: str, **more: str) -> str:
     return f"{portal.sign_in_url}{separator}{urlencode({portal.return_parameter: back, **more})}"
 
 
-@lru_cache(maxsize=4096)
-def find_origins(action: str, declared: tuple[str, ...], callback: str | None = None) -> tuple[str, ...]:
-    """Where the browser may go: the form's target, and what the partner declared to redirect to after it."""
-    origins = [origin_of(action), *declared, *([] if callback is None else [callback])]
-    return tuple(dict.fromkeys(origins))
-
-
 def find_location(reply: Reply) -> str:
     """Where a reply takes the browser: of a URL, which may carry a token, its origin alone."""
     return reply.action if isinstance(reply, FormPost) else origin_of(reply.url)
-
-
-def _find_origin(callback: str | None) -> str | None:
-    return origin_of(callback) if callback is not None and urlsplit(callback).scheme in ("http", "https") else None

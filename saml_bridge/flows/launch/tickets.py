@@ -64,13 +64,13 @@ class Ticket:
 class Waiting:
     """A launch that waited, now taken: answers as a session source for this one launch.
 
-    `vouched` as in `LaunchRequest`. `ends_at` is when a choice of an account ends that has begun, None for a ticket.
+    `sent_by_portal` is as in `Visit`. `ends_at` is when a choice of an account ends that has begun, None for a ticket.
     """
 
     biller: str
     link: str
     session: PortalSession
-    vouched: bool
+    sent_by_portal: bool
     ends_at: datetime | None = None
     account: str | None = None
     callback: str | None = None
@@ -89,27 +89,27 @@ class Tickets:
         self.launcher = launcher
         self._exchanges = exchanges
 
-    def issue(self, asked: TicketRequest) -> Ticket:
+    def issue(self, ticket_request: TicketRequest) -> Ticket:
         """A ticket for one launch, recorded. Raises a BridgeError, recorded too, where that launch would be refused.
 
         Where the payer is to choose an account first, the launch itself says whether it can be answered.
         """
         launcher, now = self.launcher, self.launcher.clock()
         try:
-            self._check(asked, now)
+            self._check(ticket_request, now)
         except BridgeError as error:
-            launcher.audit.record(self._entry(asked, Kind.TICKET_REFUSED, now, error))
+            launcher.audit.record(self._entry(ticket_request, Kind.TICKET_REFUSED, now, error))
             raise
-        token, until = self._make_token(), min(now + LIFETIME, asked.session.expires_at)
+        token, until = self._make_token(), min(now + LIFETIME, ticket_request.session.expires_at)
         state = {
-            "session": build_document(asked.session),
-            "account": asked.account,
-            "callback": asked.callback,
+            "session": build_document(ticket_request.session),
+            "account": ticket_request.account,
+            "callback": ticket_request.callback,
             "vouched": True,
         }
-        held = HeldSession(asked.biller, asked.link, state, until)
+        held = HeldSession(ticket_request.biller, ticket_request.link, state, until)
         self._exchanges.hold_session(Purpose.TICKET, token=token, browser=None, held=held, now=now)
-        launcher.audit.record(self._entry(asked, Kind.TICKET_ISSUED, now, None))
+        launcher.audit.record(self._entry(ticket_request, Kind.TICKET_ISSUED, now, None))
         return Ticket(f"/t/{token}", until)
 
     def redeem(self, token: str) -> Waiting:
@@ -129,13 +129,13 @@ class Tickets:
             "session": build_document(session),
             "account": ask.account,
             "callback": ask.callback,
-            "vouched": ask.vouched,
+            "vouched": ask.visit.sent_by_portal,
         }
         held = HeldSession(ask.biller, ask.link, state, min(ends_at or now + CHOICE, session.expires_at))
         self._exchanges.hold_session(Purpose.CHOICE, token=token, browser=browser, held=held, now=now)
         return token, browser
 
-    def take_held(self, token: str, *, browser: str | None, biller: str, link: str) -> Waiting:
+    def consume_held(self, token: str, *, browser: str | None, biller: str, link: str) -> Waiting:
         """A session that was kept for this browser and launch, once. Raises TicketRefused."""
         if not browser:
             raise TicketRefused("the browser has not the cookie that the session is kept for")
@@ -158,30 +158,37 @@ class Tickets:
             biller=held.biller,
             link=held.link,
             session=session,
-            vouched=held.state["vouched"],
+            sent_by_portal=held.state["vouched"],
             ends_at=held.expires_at if purpose is Purpose.CHOICE else None,
             account=held.state["account"],
             callback=held.state["callback"],
         )
 
-    def _check(self, asked: TicketRequest, now: datetime) -> None:
-        snapshot = self.launcher.registry.find_current(asked.biller)
-        self.launcher.check_not_ended(asked.session)
-        account = find_account(asked.session, asked.account)
-        if account is None and len(asked.session.accounts) > 1:
-            check_session(asked.session, snapshot, snapshot.find_route(asked.link).link)
+    def _check(self, ticket_request: TicketRequest, now: datetime) -> None:
+        snapshot = self.launcher.registry.find_current(ticket_request.biller)
+        self.launcher.check_not_ended(ticket_request.session)
+        account = find_account(ticket_request.session, ticket_request.account)
+        if account is None and len(ticket_request.session.accounts) > 1:
+            check_session(ticket_request.session, snapshot, snapshot.find_route(ticket_request.link).link)
             return
-        check_launch(snapshot, asked.link, asked.session, account=account, now=now, callback=asked.callback)
+        check_launch(
+            snapshot,
+            ticket_request.link,
+            ticket_request.session,
+            account=account,
+            now=now,
+            callback=ticket_request.callback,
+        )
 
-    def _entry(self, asked: TicketRequest, kind: Kind, now: datetime, error: BridgeError | None) -> Entry:
+    def _entry(self, ticket_request: TicketRequest, kind: Kind, now: datetime, error: BridgeError | None) -> Entry:
         return Entry(
             kind=kind,
             at=now,
-            trace_id=asked.trace_id,
-            biller=asked.biller,
-            link=asked.link,
-            payer=self.launcher.audit.hide_payer(asked.biller, asked.session.payer["id"]),
-            actor=f"portal key {asked.key}",
+            trace_id=ticket_request.trace_id,
+            biller=ticket_request.biller,
+            link=ticket_request.link,
+            payer=self.launcher.audit.hide_payer(ticket_request.biller, ticket_request.session.payer["id"]),
+            actor=f"portal key {ticket_request.key}",
             code="" if error is None else error.code,
             detail="" if error is None else error.diagnosis(),
         )

@@ -12,16 +12,16 @@ Specification: RFC 6749, 4.1; OpenID Connect Core 1.0, 3.1.2 and 4; RFC 9126.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from saml_bridge.billers.snapshot import Snapshot
 from saml_bridge.flows.launch.launch import Launcher
-from saml_bridge.flows.sign_on.hints import _HINT_BYTES
-from saml_bridge.flows.sign_on.sign_on import Answer, SignOn, Taken, Visit, check_seen
+from saml_bridge.flows.launch.visit import Visit
+from saml_bridge.flows.sign_on.hints import HINT_PREFIX, HintedSource, Hints
+from saml_bridge.flows.sign_on.sign_on import Answer, SignOn, Taken, check_foreground
 from saml_bridge.flows.tokens.clients import Provider
 from saml_bridge.flows.tokens.token_endpoint import Call
 from saml_bridge.keys.jws import TokenRefused, verify_own_jwt
@@ -29,9 +29,8 @@ from saml_bridge.mapping.callback_uri import is_allowed
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.document import OidcSettings, Partner
 from saml_bridge.model.errors import AuthorizationRefused, BridgeError, ClientRefused, RequestRefused, SignOnOver
-from saml_bridge.model.values import Credentials, PortalSession
-from saml_bridge.portal.session_source import SessionSource, check_current
-from saml_bridge.protocols.interface import Hint, Reply, Waits, find_token_issuer
+from saml_bridge.portal.session_source import SessionSource
+from saml_bridge.protocols.interface import Hint, Reply, find_token_issuer
 from saml_bridge.protocols.oidc.authorization_request import (
     KEPT,
     PUSHED_PREFIX,
@@ -46,15 +45,11 @@ from saml_bridge.protocols.oidc.authorization_request import (
 )
 from saml_bridge.protocols.oidc.id_token import TYPE, is_id_token
 from saml_bridge.protocols.oidc.parameters import read_form
-from saml_bridge.protocols.oidc.pending_request import OidcAsked, dump_hint, load_hint
-from saml_bridge.storage.exchanges import Exchanges, HeldSession, Purpose
+from saml_bridge.protocols.oidc.pending_request import OidcAsked
+from saml_bridge.storage.exchanges import Exchanges, Purpose
 from saml_bridge.storage.grants import PUSHED_SECONDS, Grants
 
-HINT_WAIT: Final = timedelta(minutes=2)
-"""How long a payer may be on the way from a launch to the partner and back with its request."""
-
-HINT_PREFIX: Final = "launch."
-"""What tells a hint of ours from any other `login_hint`."""
+_HINT_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,66 +64,6 @@ class Pushed:
 
 FindCookie = Callable[[str], str | None]
 """From a hint of ours to the cookie that this browser has for it."""
-
-
-class Hints:
-    """Payers on the way to a partner, each under a one-time hint, for one browser. Safe to share."""
-
-    def __init__(self, exchanges: Exchanges, random_bytes: Callable[[int], bytes]) -> None:
-        self._exchanges = exchanges
-        self._random_bytes = random_bytes
-
-    def hold(self, hint: Hint, now: datetime) -> Waits:
-        """Keep a hint, for the one browser that is given the cookie. Raises DatabaseUnavailable."""
-        waits = Waits(HINT_PREFIX + self._make_token(), self._make_token())
-        held = HeldSession(hint.biller, hint.link, dump_hint(hint), min(now + HINT_WAIT, hint.session.expires_at))
-        self._exchanges.hold_session(Purpose.HINT, token=waits.token, browser=waits.browser, held=held, now=now)
-        return waits
-
-    def take(self, token: str, *, browser: str | None, biller: str, now: datetime) -> Hint | None:
-        """The hint, once; None, and nothing is used up, for another browser or biller.
-
-        Raises SealBroken, DatabaseUnavailable.
-        """
-        if browser is None:
-            return None
-        held = self._exchanges.take_session(Purpose.HINT, token=token, browser=browser, now=now, biller=biller)
-        return None if held is None else load_hint(held.state)
-
-    def _make_token(self) -> str:
-        return base64.urlsafe_b64encode(self._random_bytes(_HINT_BYTES)).rstrip(b"=").decode()
-
-
-@dataclass(frozen=True, slots=True)
-class HintedSource:
-    """Who is signed in, asked for the payer of a hint and for nobody else.
-
-    A session that the portal sent with the launch is asked for nowhere else; any other is asked for again, since it may
-    have ended since.
-    """
-
-    hint: Hint
-    source: SessionSource
-    sent_to_sign_in: bool
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:
-        """Raises AuthorizationRefused for another payer, and what every source raises."""
-        if self.hint.vouched and not self.sent_to_sign_in:
-            check_current(self.hint.session, now=now)
-            return self.hint.session
-        session = self.source.find_session(credentials, now=now)
-        if session.payer["id"] != self.hint.session.payer["id"]:
-            raise AuthorizationRefused(
-                "another payer is signed in than the one who launched",
-                error="login_required",
-                code="login-hint-payer",
-                description="another end-user is signed in",
-            )
-        return session
 
 
 class OidcDialect:
@@ -196,25 +131,27 @@ class Authorization:
         """
         visit, sign_on, now = visit.without_choices(), self.sign_on, self.launcher.clock()
         with sign_on.recording(visit) as known:
-            check_seen(visit)
+            check_foreground(visit)
             snapshot = self.launcher.registry.find_current(visit.biller)
             parameters = read()
             partner, settings = find_client(parameters, snapshot.biller)
             known["partner"] = partner.slug
             parameters, is_pushed = self._open_pushed(parameters, visit.biller, partner, now)
             place = find_place(parameters, settings)
-        asked = OidcAsked(AuthorizationRequest(settings.client_id, place, ()), now)
+        partner_request = OidcAsked(AuthorizationRequest(settings.client_id, place, ()), now)
         try:
             with sign_on.recording(visit) as known:
                 known["partner"] = partner.slug
                 if settings.require_pushed_requests and not is_pushed:
                     raise _refuse("request-not-pushed", "this client must push its requests (RFC 9126)")
-                asked = self._read_asked(parameters, settings, place, snapshot, now)
+                partner_request = self._read_asked(parameters, settings, place, snapshot, now)
                 taken = (
-                    Taken(partner, "", asked) if posted else self._settle(partner, asked, snapshot, visit, find_cookie)
+                    Taken(partner, "", partner_request)
+                    if posted
+                    else self._settle(partner, partner_request, snapshot, visit, find_cookie)
                 )
         except AuthorizationRefused as error:
-            return sign_on.decline(Taken(partner, "", asked), visit, error)
+            return sign_on.decline(Taken(partner, "", partner_request), visit, error)
         return sign_on.go_on(taken, visit, _find_source(taken, source), park=posted)
 
     def resume(self, token: str, visit: Visit, source: SessionSource, *, find_cookie: FindCookie) -> Answer:
@@ -222,8 +159,8 @@ class Authorization:
         waited: Taken | None = None
         try:
             with self.sign_on.recording(visit) as known:
-                snapshot, partner, asked = self.sign_on.take(token, visit, known)
-                waited = Taken(partner, "", asked)
+                snapshot, partner, partner_request = self.sign_on.take(token, visit, known)
+                waited = Taken(partner, "", partner_request)
                 taken = self._settle(partner, _find_asked(waited), snapshot, visit, find_cookie)
         except AuthorizationRefused as error:
             if waited is None:
@@ -306,28 +243,32 @@ class Authorization:
         return str(claims["sub"])
 
     def _settle(
-        self, partner: Partner, asked: OidcAsked, snapshot: Snapshot, visit: Visit, find_cookie: FindCookie
+        self, partner: Partner, partner_request: OidcAsked, snapshot: Snapshot, visit: Visit, find_cookie: FindCookie
     ) -> Taken:
         """The launch that answers a request: the one that it was started by, or that of the link that is set."""
-        asked = replace(asked, hint=asked.hint or self._take_hint(asked, visit, find_cookie))
-        hint = asked.hint
+        partner_request = replace(
+            partner_request, hint=partner_request.hint or self._take_hint(partner_request, visit, find_cookie)
+        )
+        hint = partner_request.hint
         if hint is None:
-            return Taken(partner, self.sign_on.find_link(snapshot.biller, partner), asked)
+            return Taken(partner, self.sign_on.find_link(snapshot.biller, partner), partner_request)
         link = snapshot.biller.find_link(hint.link)
         if link is None or link.partner != partner.slug:
             sides = compare(partner.slug, *(() if link is None else (link.partner,)))
-            raise _refuse_hint(asked, f"the login_hint is for another partner than the one that sends it: {sides}")
+            raise _refuse_hint(
+                partner_request, f"the login_hint is for another partner than the one that sends it: {sides}"
+            )
         callback = hint.callback if hint.callback and is_allowed(hint.callback, link.callback_allow) else None
-        return Taken(partner, link.slug, asked, hint.account, callback)
+        return Taken(partner, link.slug, partner_request, hint.account, callback)
 
-    def _take_hint(self, asked: OidcAsked, visit: Visit, find_cookie: FindCookie) -> Hint | None:
+    def _take_hint(self, partner_request: OidcAsked, visit: Visit, find_cookie: FindCookie) -> Hint | None:
         """The launch that the request's login_hint names; any other login_hint says nothing here."""
-        token = asked.request.login_hint
+        token = partner_request.request.login_hint
         if token is None or not token.startswith(HINT_PREFIX):
             return None
-        hint = self.hints.take(token, browser=find_cookie(token), biller=visit.biller, now=self.launcher.clock())
+        hint = self.hints.consume(token, browser=find_cookie(token), biller=visit.biller, now=self.launcher.clock())
         if hint is None:
-            raise _refuse_hint(asked, "the login_hint is used, older than 2 minutes, or another browser's")
+            raise _refuse_hint(partner_request, "the login_hint is used, older than 2 minutes, or another browser's")
         return hint
 
 
@@ -339,14 +280,18 @@ def open_authorization(
 
 
 def _find_source(taken: Taken, source: SessionSource) -> SessionSource:
-    asked = _find_asked(taken)
-    return source if asked.hint is None else HintedSource(asked.hint, source, asked.sent_to_sign_in)
+    partner_request = _find_asked(taken)
+    return (
+        source
+        if partner_request.hint is None
+        else HintedSource(partner_request.hint, source, partner_request.sent_to_sign_in)
+    )
 
 
 def _find_asked(taken: Taken) -> OidcAsked:
-    if not isinstance(taken.asked, OidcAsked):
-        raise TypeError(f"{type(taken.asked).__name__} is no request of OpenID Connect")
-    return taken.asked
+    if not isinstance(taken.partner_request, OidcAsked):
+        raise TypeError(f"{type(taken.partner_request).__name__} is no request of OpenID Connect")
+    return taken.partner_request
 
 
 def _find_settings(partner: Partner) -> OidcSettings:
@@ -359,9 +304,9 @@ def _refuse(code: str, description: str) -> AuthorizationRefused:
     return AuthorizationRefused(description, error="invalid_request", code=code, description=description)
 
 
-def _refuse_hint(asked: OidcAsked, detail: str) -> BridgeError:
+def _refuse_hint(partner_request: OidcAsked, detail: str) -> BridgeError:
     """To the payer, who can start again; only a partner that lets nothing be shown is told itself."""
-    if not asked.is_passive:
+    if not partner_request.is_passive:
         return SignOnOver(detail, code="login-hint-unknown")
     return AuthorizationRefused(
         detail, error="login_required", code="login-hint-unknown", description="login_hint: is not to be used any more"

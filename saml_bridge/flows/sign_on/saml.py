@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from saml_bridge.billers.snapshot import Snapshot
 from saml_bridge.flows.launch.launch import Launcher
-from saml_bridge.flows.sign_on.sign_on import Answer, SignOn, Taken, Visit, check_seen
+from saml_bridge.flows.launch.visit import Visit
+from saml_bridge.flows.sign_on.sign_on import Answer, SignOn, Taken, check_foreground
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.document import Partner
 from saml_bridge.model.errors import (
@@ -29,7 +30,7 @@ from saml_bridge.model.errors import (
 )
 from saml_bridge.model.values import FormPost
 from saml_bridge.portal.session_source import SessionSource
-from saml_bridge.protocols.interface import Reply, Variant
+from saml_bridge.protocols.interface import Overrides, Reply
 from saml_bridge.protocols.saml.authn_request import (
     MAX_AGE,
     SKEW,
@@ -74,15 +75,15 @@ class SamlDialect:
 
     def build_refusal(self, taken: Taken, error: BridgeError, snapshot: Snapshot, launcher: Launcher) -> Reply:
         """A signed response without an assertion, at the place that the request asks for (Core 3.2.2)."""
-        asked, now = taken.asked, launcher.clock()
-        if not isinstance(asked, Asked):
-            raise TypeError(f"{type(asked).__name__} is no request of SAML")
-        route = snapshot.find_route(taken.link, Variant(asked.acs))
+        partner_request, now = taken.partner_request, launcher.clock()
+        if not isinstance(partner_request, Asked):
+            raise TypeError(f"{type(partner_request).__name__} is no request of SAML")
+        route = snapshot.find_route(taken.link, Overrides(partner_request.acs))
         refused = error if isinstance(error, StatusRefused) else None
         document = build_status_response(
             issuer=route.response.issuer,
-            destination=asked.acs,
-            in_response_to=asked.request_id,
+            destination=partner_request.acs,
+            in_response_to=partner_request.request_id,
             status=refused.status if refused else RESPONDER,
             sub_status=refused.sub_status if refused else REQUEST_DENIED,
             message=None,
@@ -91,9 +92,9 @@ class SamlDialect:
             signer=prepare_signer(route.response.key, route.partner.saml.signature_algorithm),
         )
         fields = [("SAMLResponse", base64.b64encode(document).decode("ascii"))]
-        if asked.relay_state is not None:
-            fields.append(("RelayState", asked.relay_state))
-        return FormPost(asked.acs, tuple(fields))
+        if partner_request.relay_state is not None:
+            fields.append(("RelayState", partner_request.relay_state))
+        return FormPost(partner_request.acs, tuple(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +115,13 @@ class SamlSignOn:
         """
         visit, sign_on = visit.without_choices(), self.sign_on
         with _as_request_refused(), sign_on.recording(visit) as known:
-            check_seen(visit)
+            check_foreground(visit)
             snapshot = self.launcher.registry.find_current(visit.biller)
             received = read()
             request, partner, metadata = self._verify(received, snapshot, visit, known)
             acs = choose_requested_acs(request, metadata, configured=partner.saml.acs)
             link = sign_on.find_link(snapshot.biller, partner)
-        asked = Asked(
+        partner_request = Asked(
             request_id=request.head.id,
             acs=acs.location,
             received_at=self.launcher.clock(),
@@ -132,18 +133,20 @@ class SamlSignOn:
         )
         try:
             _check_subject(request)
-            asked = replace(asked, transient=_wants_transient(request, partner, metadata))
+            partner_request = replace(partner_request, transient=_wants_transient(request, partner, metadata))
         except StatusRefused as error:
             sign_on.record(visit, error, link=link, partner=partner.slug)
-            return sign_on.decline(Taken(partner, link, asked), visit, error)
-        return sign_on.go_on(Taken(partner, link, asked), visit, source, park=received.binding == POST_BINDING)
+            return sign_on.decline(Taken(partner, link, partner_request), visit, error)
+        return sign_on.go_on(
+            Taken(partner, link, partner_request), visit, source, park=received.binding == POST_BINDING
+        )
 
     def resume(self, token: str, visit: Visit, source: SessionSource) -> Answer:
         """Go on with a request that waited for this browser. Raises as `receive`."""
         with self.sign_on.recording(visit) as known:
-            snapshot, partner, asked = self.sign_on.take(token, visit, known)
+            snapshot, partner, partner_request = self.sign_on.take(token, visit, known)
             link = self.sign_on.find_link(snapshot.biller, partner)
-        return self.sign_on.go_on(Taken(partner, link, asked), visit, source, token=token)
+        return self.sign_on.go_on(Taken(partner, link, partner_request), visit, source, token=token)
 
     def _verify(
         self, received: Received, snapshot: Snapshot, visit: Visit, known: dict[str, str]

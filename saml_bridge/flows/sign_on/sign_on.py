@@ -15,16 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
 
-from saml_bridge.billers.snapshot import Snapshot
-from saml_bridge.flows.launch.launch import (
-    ChooseAccount,
-    Launcher,
-    LaunchRequest,
-    Outcome,
-    SignIn,
-    find_location,
-    find_origins,
-)
+from saml_bridge.billers.snapshot import Snapshot, find_origins
+from saml_bridge.flows.launch.launch import ChooseAccount, Launcher, LaunchRequest, Outcome, SignIn, find_location
+from saml_bridge.flows.launch.visit import IN_BACKGROUND, NOT_A_PAGE, Visit
 from saml_bridge.model.document import Biller, Link, Partner
 from saml_bridge.model.errors import (
     DATABASE_FAILURES,
@@ -35,7 +28,6 @@ from saml_bridge.model.errors import (
     SignOnOver,
     SourceUnavailable,
 )
-from saml_bridge.model.values import Credentials, TraceId
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.protocols.interface import PartnerRequest, Reply
 from saml_bridge.storage.audit import Entry, Kind
@@ -43,35 +35,6 @@ from saml_bridge.storage.exchanges import Exchanges, PendingSignOn, Purpose
 
 WAIT = timedelta(minutes=10)
 """How long a request waits for the payer's sign-in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One request of a browser to a sign-on address of ours.
-
-    `browser` is the value of the cookie that binds waiting requests to it, None when it has none. `link` is what the
-    address says that a waiting request is for: good for an offer, never for a decision. The rest is as in
-    `LaunchRequest`.
-    """
-
-    biller: str
-    credentials: Credentials
-    trace_id: TraceId
-    browser: str | None = None
-    account: str | None = None
-    remembered: str | None = None
-    chosen: bool = False
-    returned: bool = False
-    unseen: bool = False
-    link: str | None = None
-
-    def without_choices(self) -> Visit:
-        """The visit that brings a new request.
-
-        What its address says beside the message counts for nothing: only pages of ours lead to an address that says
-        more.
-        """
-        return replace(self, account=None, chosen=False, returned=False, link=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +73,10 @@ class WayOn:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the browser gets. `ask` is the launch that was tried; `browser` is set as a cookie when it is not None."""
+    """The answer to the browser: the launch that was tried, its outcome, and a cookie to set, if any."""
 
     outcome: Outcome | Declined | Resume | Held
-    ask: LaunchRequest
+    request: LaunchRequest
     browser: str | None = None
 
 
@@ -126,7 +89,7 @@ class Taken:
 
     partner: Partner
     link: str
-    asked: PartnerRequest
+    partner_request: PartnerRequest
     account: str | None = None
     callback: str | None = None
 
@@ -168,7 +131,7 @@ class SignOn:
 
         `known` is what `recording` gave.
         """
-        check_seen(visit)  # before it is taken: a prefetch must not use it up
+        check_foreground(visit)  # before it is taken: a prefetch must not use it up
         pending = None
         if visit.browser is not None:
             pending = self.exchanges.take_sign_on(
@@ -194,9 +157,9 @@ class SignOn:
         the partner.
         """
         token = token or secrets.token_urlsafe(32)
-        ask = self._ask(taken, visit, token)
+        ask = self._make_request(taken, visit, token)
         if park:
-            browser = self._keep(taken.partner, taken.asked, token, visit)
+            browser = self._keep(taken.partner, taken.partner_request, token, visit)
             return Answer(Resume(ask.find_path()), ask, browser)
         try:
             outcome = self.launcher.launch(ask, source)
@@ -205,16 +168,16 @@ class SignOn:
         except DATABASE_FAILURES as error:
             return self._hold(taken, visit, ask, error, token=token)
         except BridgeError as error:
-            if taken.asked.is_passive:
+            if taken.partner_request.is_passive:
                 return self.decline(taken, visit, error)
             if isinstance(error, SourceUnavailable):
                 return self._hold(taken, visit, ask, error, token=token)
             raise
         if isinstance(outcome, SignIn):
-            waiting = taken.asked.note_sign_in(outcome.auth_time)
+            waiting = taken.partner_request.record_sign_in(outcome.auth_time)
             return Answer(outcome, ask, self._keep(taken.partner, waiting, token, visit))
         if isinstance(outcome, ChooseAccount):
-            return Answer(outcome, ask, self._keep(taken.partner, taken.asked, token, visit))
+            return Answer(outcome, ask, self._keep(taken.partner, taken.partner_request, token, visit))
         return Answer(outcome, ask)
 
     def decline(self, taken: Taken, visit: Visit, error: BridgeError) -> Answer:
@@ -222,7 +185,9 @@ class SignOn:
         snapshot = self.launcher.registry.find_current(visit.biller)
         reply = self.dialect.build_refusal(taken, error, snapshot, self.launcher)
         origins = find_origins(find_location(reply), taken.partner.origins)
-        return Answer(Declined(snapshot.biller, taken.partner, reply, origins, error), self._ask(taken, visit, ""))
+        return Answer(
+            Declined(snapshot.biller, taken.partner, reply, origins, error), self._make_request(taken, visit, "")
+        )
 
     def find_link(self, biller: Biller, partner: Partner) -> str:
         """The link that serves a sign-on which the partner starts: the one that is set, or its only one. Never a guess.
@@ -299,27 +264,18 @@ class SignOn:
     def _hold(self, taken: Taken, visit: Visit, ask: LaunchRequest, error: BridgeError, *, token: str) -> Answer:
         """Let the payer try again: nothing has left. Raises `error` itself when the request cannot be kept either."""
         try:
-            return Answer(Held(error), ask, self._keep(taken.partner, taken.asked, token, visit))
+            return Answer(Held(error), ask, self._keep(taken.partner, taken.partner_request, token, visit))
         except DATABASE_FAILURES:
             raise error from None
 
-    def _ask(self, taken: Taken, visit: Visit, token: str) -> LaunchRequest:
-        return LaunchRequest(
-            biller=visit.biller,
-            link=taken.link,
-            credentials=visit.credentials,
-            trace_id=visit.trace_id,
-            account=visit.account or taken.account,
-            callback=taken.callback,
-            remembered=visit.remembered,
-            chosen=visit.chosen,
-            returned=visit.returned and taken.asked.sent_to_sign_in,
-            unseen=visit.unseen,
-            asked=taken.asked,
-            resume=token,
-        )
+    def _make_request(self, taken: Taken, visit: Visit, token: str) -> LaunchRequest:
+        """The launch that answers a partner's request."""
+        returned = visit.returned and taken.partner_request.sent_to_sign_in
+        visit = replace(visit, returned=returned, is_cross_site=False)  # a partner's request comes from another site
+        account = visit.account or taken.account
+        return LaunchRequest(visit, taken.link, account, taken.callback, taken.partner_request, token)
 
-    def _keep(self, partner: Partner, asked: PartnerRequest, token: str, visit: Visit) -> str:
+    def _keep(self, partner: Partner, partner_request: PartnerRequest, token: str, visit: Visit) -> str:
         """Let a request wait for this browser; gives the cookie that it is bound to."""
         browser, now = visit.browser or secrets.token_urlsafe(32), self.launcher.clock()
         try:
@@ -328,9 +284,9 @@ class SignOn:
                 token=token,
                 browser=browser,
                 biller=visit.biller,
-                pending=PendingSignOn(partner.slug, asked.to_json(), asked.session_length),
+                pending=PendingSignOn(partner.slug, partner_request.to_json(), partner_request.session_length),
                 now=now,
-                until=min(now, asked.received_at) + WAIT,
+                until=min(now, partner_request.received_at) + WAIT,
             )
         except RequestRefused as error:
             self.record(visit, error, partner=partner.slug)
@@ -338,7 +294,7 @@ class SignOn:
         return browser
 
 
-def check_seen(visit: Visit) -> None:
-    """Whether a person sees the answer. Raises RequestRefused."""
-    if visit.unseen:
-        raise RequestRefused("asked for by a frame, a picture, a script or a prefetch", code="launch-not-a-page")
+def check_foreground(visit: Visit) -> None:
+    """Checks that a person sees the answer. Raises RequestRefused (launch-not-a-page)."""
+    if visit.is_background:
+        raise RequestRefused(IN_BACKGROUND, code=NOT_A_PAGE)

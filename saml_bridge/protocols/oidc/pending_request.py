@@ -20,7 +20,7 @@ from saml_bridge.model.comparisons import show
 from saml_bridge.model.errors import AuthorizationRefused
 from saml_bridge.model.values import PortalSession
 from saml_bridge.protocols.auth_contexts import UNSPECIFIED, list_contexts
-from saml_bridge.protocols.interface import AS_CONFIGURED, Hint, Needs, Variant
+from saml_bridge.protocols.interface import NO_OVERRIDES, Hint, Needs, Overrides
 from saml_bridge.protocols.oidc.authorization_request import AuthorizationRequest, RequestedClaims, ReturnPlace
 from saml_bridge.protocols.saml.pending_request import CLOCKS_APART
 
@@ -68,9 +68,9 @@ class OidcAsked:
         return cls(**stored)
 
     @property
-    def variant(self) -> Variant:
+    def overrides(self) -> Overrides:
         """Nothing of a request changes how the partner is compiled."""
-        return AS_CONFIGURED
+        return NO_OVERRIDES
 
     @property
     def is_passive(self) -> bool:
@@ -94,7 +94,7 @@ class OidcAsked:
         """The path of the authorization endpoint."""
         return f"/oidc/{biller}/authorize"
 
-    def note_sign_in(self, auth_time: datetime | None) -> OidcAsked:
+    def record_sign_in(self, auth_time: datetime | None) -> OidcAsked:
         """The request of a payer who is sent to the portal's sign-in; `auth_time` as `auth_time_before`."""
         return replace(self, sent_to_sign_in=True, auth_time_before=auth_time)
 
@@ -170,13 +170,20 @@ def dump_hint(hint: Hint) -> dict[str, Any]:
         "session": build_document(hint.session),
         "account": hint.account,
         "callback": hint.callback,
-        "vouched": hint.vouched,
+        "vouched": hint.sent_by_portal,
     }
 
 
 def load_hint(stored: Mapping[str, Any]) -> Hint:
-    """What `dump_hint` gave."""
-    return Hint(**{**stored, "session": parse_session(stored["session"])})
+    """The hint that `dump_hint` wrote."""
+    return Hint(
+        biller=stored["biller"],
+        link=stored["link"],
+        session=parse_session(stored["session"]),
+        account=stored["account"],
+        callback=stored["callback"],
+        sent_by_portal=stored["vouched"],
+    )
 
 
 def _load_request(stored: Mapping[str, Any]) -> AuthorizationRequest:

@@ -29,7 +29,14 @@ from saml_bridge.protocols.claims import (
     check_subject,
     compile_subject,
 )
-from saml_bridge.protocols.interface import Ask, Begun, Built, Hint, PartnerContext, check_secret
+from saml_bridge.protocols.interface import (
+    BuiltReply,
+    Hint,
+    LaunchContext,
+    PartnerContext,
+    StartedSession,
+    check_secret,
+)
 from saml_bridge.protocols.oidc.authorization_request import add_query, check_still_registered
 from saml_bridge.protocols.oidc.discovery import STANDARD_SCOPES
 from saml_bridge.protocols.oidc.grant import Grant, find_grant_id
@@ -82,7 +89,7 @@ class OidcReceiver:
     def location(self) -> str:
         return self.settings.initiate_login_uri or self.settings.redirect_uris[0]
 
-    def build(self, ask: Ask) -> Built:
+    def build(self, ask: LaunchContext) -> BuiltReply:
         """Raises PartnerUnusable, LaunchRefused, ValueRefused, AuthorizationRefused, RequestRefused."""
         asked: OidcAsked | None = ask.request
         return self._initiate(ask) if asked is None else self._authorize(ask, asked)
@@ -101,17 +108,17 @@ class OidcReceiver:
         self.find_subject(session, account)
         build_claims(attributes)
 
-    def _initiate(self, ask: Ask) -> Built:
+    def _initiate(self, ask: LaunchContext) -> BuiltReply:
         """Have the partner start (Core 4): the payer waits here under a hint that only this browser can use."""
         uri = self._find_initiate_uri()
         self.find_subject(ask.session, ask.account)
         build_claims(ask.attributes)
         account = None if ask.account is None else ask.account["number"]
-        hint = Hint(ask.biller, ask.link, ask.session, account, ask.callback, ask.vouched)
-        waits = ask.services.hold_hint(hint, ask.now)
-        told = {"iss": self.issuer, "login_hint": waits.token, "target_link_uri": ask.callback}
+        hint = Hint(ask.biller, ask.link, ask.session, account, ask.callback, ask.sent_by_portal)
+        binding = ask.services.save_hint(hint, ask.now)
+        told = {"iss": self.issuer, "login_hint": binding.token, "target_link_uri": ask.callback}
         fields = tuple((name, value) for name, value in told.items() if value is not None)
-        return Built(Redirect(add_query(uri, fields)), waits=waits)
+        return BuiltReply(Redirect(add_query(uri, fields)), binding=binding)
 
     def _find_initiate_uri(self) -> str:
         uri = self.settings.initiate_login_uri
@@ -120,7 +127,7 @@ class OidcReceiver:
             raise PartnerUnusable(detail, code="initiate-login-missing")
         return uri
 
-    def _authorize(self, ask: Ask, asked: OidcAsked) -> Built:
+    def _authorize(self, ask: LaunchContext, asked: OidcAsked) -> BuiltReply:
         """Give the partner a code (Core 3.1.2.5)."""
         request, subject = asked.request, self.find_subject(ask.session, ask.account)
         check_still_registered(request, self.settings)
@@ -143,10 +150,10 @@ class OidcReceiver:
             revision=ask.revision,
             session_ends_at=int(ask.session.expires_at.timestamp()),
         )
-        code = ask.services.keep_grant(ask.biller, ask.partner, ask.session.sid, grant.to_json(), ask.now)
+        code = ask.services.save_grant(ask.biller, ask.partner, ask.session.sid, grant.to_json(), ask.now)
         reply = request.place.build_reply(self.issuer, {"code": code})
-        begun = Begun(subject, SUBJECT_FORMAT, grant.sid)
-        return Built(reply, begun, assertion_id=find_grant_id(code))
+        started = StartedSession(subject, SUBJECT_FORMAT, grant.sid)
+        return BuiltReply(reply, started, assertion_id=find_grant_id(code))
 
     def _find_sid(self, sid: str) -> str:
         """The session's ID at this partner: nobody finds the portal's by it, nor another partner's."""

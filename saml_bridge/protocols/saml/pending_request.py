@@ -21,7 +21,7 @@ from saml_bridge.protocols.auth_contexts import (
     describe_wish,
     find_context,
 )
-from saml_bridge.protocols.interface import Needs, Variant
+from saml_bridge.protocols.interface import Needs, Overrides
 from saml_bridge.protocols.saml.authn_request import NameIdValue
 from saml_bridge.protocols.saml.response import BuiltResponse, read_format
 from saml_bridge.protocols.saml.status import (
@@ -82,14 +82,14 @@ class Asked:
         stored["subject"] = subject and NameIdValue(**subject)
         return cls(**stored)
 
-    def note_sign_in(self, auth_time: datetime | None) -> Asked:
+    def record_sign_in(self, auth_time: datetime | None) -> Asked:
         """The request of a payer who is sent to the portal's sign-in; `auth_time` as `auth_time_before`."""
         return replace(self, sent_to_sign_in=True, auth_time_before=auth_time)
 
     @property
-    def variant(self) -> Variant:
+    def overrides(self) -> Overrides:
         """Where the response goes, and with which kind of name ID."""
-        return Variant(self.acs, self.transient)
+        return Overrides(self.acs, self.transient)
 
     def find_resume_path(self, biller: str) -> str:
         """The path of the single sign-on address."""

@@ -17,7 +17,7 @@ from saml_bridge.keys.signing_key import SigningKey, fit_algorithm
 from saml_bridge.model.document import SamlSettings
 from saml_bridge.model.errors import PartnerUnusable
 from saml_bridge.model.values import Attribute, FormPost, JsonObject, PortalSession
-from saml_bridge.protocols.interface import Ask, Begun, Built, PartnerContext, Variant
+from saml_bridge.protocols.interface import BuiltReply, LaunchContext, Overrides, PartnerContext, StartedSession
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.pending_request import Asked
 from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, CompiledPartner, compile_partner, stamp_from
@@ -38,7 +38,7 @@ class SamlReceiver:
     def location(self) -> str:
         return self.response.acs.location
 
-    def build(self, ask: Ask) -> Built:
+    def build(self, ask: LaunchContext) -> BuiltReply:
         """Raises PartnerUnusable, LaunchRefused, ValueRefused, StatusRefused, SignatureFault."""
         asked: Asked | None = ask.request
         check_not_expired(self.settings, self.response.metadata, now=ask.now)
@@ -58,10 +58,14 @@ class SamlReceiver:
             relay_state = asked.relay_state
         if relay_state is not None:
             fields.append(("RelayState", relay_state))
-        begun = Begun(built.name_id, built.name_id_format, built.session_index) if self.response.metadata.slo else None
-        return Built(
+        started = (
+            StartedSession(built.name_id, built.name_id_format, built.session_index)
+            if self.response.metadata.slo
+            else None
+        )
+        return BuiltReply(
             FormPost(self.location, tuple(fields)),
-            begun,
+            started,
             built.xml,
             response_id=built.response_id,
             assertion_id=built.assertion_id,
@@ -96,7 +100,7 @@ def compile_receiver(context: PartnerContext) -> SamlReceiver:
     """Raises KeyRefused, MetadataRefused, PartnerUnusable, ConfigInvalid."""
     settings, key = context.partner.saml, context.find_saml_key()
     response = compile_partner(
-        settings=_apply(context.variant, settings, key),
+        settings=_apply(context.overrides, settings, key),
         metadata=context.read_metadata(settings),
         biller=context.biller.slug,
         partner=context.partner.slug,
@@ -115,13 +119,13 @@ def check_not_expired(settings: SamlSettings, metadata: SpMetadata, *, now: date
         raise PartnerUnusable(detail, code="metadata-expired")
 
 
-def _apply(variant: Variant, settings: SamlSettings, key: SigningKey) -> SamlSettings:
+def _apply(overrides: Overrides, settings: SamlSettings, key: SigningKey) -> SamlSettings:
     """The settings of such a launch. A next key of another kind signs by the algorithm that fits it."""
-    if variant.rehearsal:
+    if overrides.rehearsal:
         settings = replace(settings, signature_algorithm=fit_algorithm(settings.signature_algorithm, key.kind))
-    if variant.acs is not None:
-        settings = replace(settings, acs=variant.acs)
-    if variant.transient:
+    if overrides.acs is not None:
+        settings = replace(settings, acs=overrides.acs)
+    if overrides.transient:
         settings = replace(settings, name_id=replace(settings.name_id, format="transient"))
     return settings
 

@@ -25,7 +25,7 @@ from saml_bridge.model.strict_json import JsonRefused, parse_json
 from saml_bridge.model.urls import find_fault
 from saml_bridge.model.values import Attribute, Finding, FormPost, JsonObject, PortalSession, Redirect
 from saml_bridge.protocols.claims import build_claims, check_mappings
-from saml_bridge.protocols.interface import Ask, Built, PartnerCall, PartnerContext, Reply, check_secret
+from saml_bridge.protocols.interface import BuiltReply, LaunchContext, PartnerCall, PartnerContext, Reply, check_secret
 from saml_bridge.protocols.tokens.browser_token import add_to_query
 
 LONGEST_TOKEN: Final = 4096
@@ -51,7 +51,7 @@ class BackchannelReceiver:
     def location(self) -> str:
         return self.settings.landing_url or self.settings.url
 
-    def build(self, ask: Ask) -> Built:
+    def build(self, ask: LaunchContext) -> BuiltReply:
         """Ask the partner's server. Raises PartnerUnusable, ValueRefused."""
         settings = self.settings
         secret = None
@@ -60,7 +60,7 @@ class BackchannelReceiver:
         request = build_request(settings, ask.attributes, callback=ask.callback, secret=secret)
         url, headers, body = request
         call = PartnerCall((ask.biller, ask.partner), settings.method, url, headers, body, settings.total_seconds)
-        return Built(self._read_reply(ask.services.call(call), ask.callback))
+        return BuiltReply(self._read_reply(ask.services.call(call), ask.callback))
 
     def check(
         self,

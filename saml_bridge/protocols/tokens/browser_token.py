@@ -23,7 +23,7 @@ from saml_bridge.protocols.claims import (
     check_subject,
     compile_subject,
 )
-from saml_bridge.protocols.interface import Ask, PartnerContext, Reply
+from saml_bridge.protocols.interface import LaunchContext, PartnerContext, Reply
 
 TYPE: Final = "one-way+jwt"
 """The header's type of such a JWT: no reader that looks at it takes one for an ID token (RFC 8725, 3.11)."""
@@ -41,7 +41,7 @@ class TokenClaims:
     issuer: str
     find_subject: FindSubject | None
 
-    def build(self, ask: Ask) -> dict[str, Any]:
+    def build(self, ask: LaunchContext) -> dict[str, Any]:
         """The claims of one token; the mapping's never stand in for the token's own. Raises what `check` raises."""
         issued = int(ask.now.timestamp())
         content = self.build_content(ask)
@@ -56,7 +56,7 @@ class TokenClaims:
         claims["jti"] = ask.random_bytes(_TOKEN_ID_BYTES).hex()
         return claims
 
-    def build_content(self, ask: Ask) -> dict[str, Any]:
+    def build_content(self, ask: LaunchContext) -> dict[str, Any]:
         """The mapping's claims, the subject and the callback, without what makes one token differ from the next."""
         return self._fill(ask.session, ask.account, ask.attributes, ask.callback)
 

@@ -36,7 +36,7 @@ from saml_bridge.model.document import EncryptedTokenSettings
 from saml_bridge.model.errors import ConfigInvalid, PartnerUnusable
 from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSession, Severity
 from saml_bridge.protocols.claims import RESERVED_CLAIMS
-from saml_bridge.protocols.interface import Ask, Built, PartnerContext, check_secret
+from saml_bridge.protocols.interface import BuiltReply, LaunchContext, PartnerContext, check_secret
 from saml_bridge.protocols.token_key import check_token_key
 from saml_bridge.protocols.tokens.browser_token import TYPE, TokenClaims, carry, check_content, compile_claims
 
@@ -70,7 +70,7 @@ class EncryptedTokenReceiver:
     def location(self) -> str:
         return self.settings.url
 
-    def build(self, ask: Ask) -> Built:
+    def build(self, ask: LaunchContext) -> BuiltReply:
         """Raises LaunchRefused, ValueRefused, PartnerUnusable, SignatureFault."""
         if self.settings.format == "multipass":
             token, token_id = self._build_multipass(ask), None
@@ -78,7 +78,7 @@ class EncryptedTokenReceiver:
             claims = self.claims.build(ask)
             token, token_id = self._build_jwe(claims, ask), claims["jti"]
         reply = carry(self.settings, token, ask.callback)
-        return Built(reply, document=token.encode("ascii"), assertion_id=token_id)
+        return BuiltReply(reply, document=token.encode("ascii"), assertion_id=token_id)
 
     def check(
         self,
@@ -92,12 +92,12 @@ class EncryptedTokenReceiver:
         """Raises LaunchRefused, ValueRefused."""
         self.claims.check(session, account, attributes, callback)
 
-    def _build_multipass(self, ask: Ask) -> str:
+    def _build_multipass(self, ask: LaunchContext) -> str:
         content = {**self.claims.build_content(ask), "created_at": _write_instant(ask.now)}
         secret = ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now)
         return build_multipass(secret, content, initialization_vector=ask.random_bytes(_BLOCK_BYTES))
 
-    def _build_jwe(self, claims: Mapping[str, Any], ask: Ask) -> str:
+    def _build_jwe(self, claims: Mapping[str, Any], ask: LaunchContext) -> str:
         if self.recipient is None or self.key is None:
             secret = ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now)
             return _encrypt(json.dumps(claims, separators=(",", ":")), "dir", _read_direct_key(secret), "JSON")

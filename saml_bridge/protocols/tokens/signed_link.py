@@ -23,7 +23,7 @@ from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.document import SignedLinkSettings
 from saml_bridge.model.errors import PartnerUnusable
 from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSession
-from saml_bridge.protocols.interface import Ask, Built, PartnerContext, check_secret
+from saml_bridge.protocols.interface import BuiltReply, LaunchContext, PartnerContext, check_secret
 from saml_bridge.protocols.token_key import check_token_key
 from saml_bridge.protocols.tokens.browser_token import TYPE, TokenClaims, carry, check_content, compile_claims
 
@@ -49,12 +49,12 @@ class SignedLinkReceiver:
     def location(self) -> str:
         return self.settings.url
 
-    def build(self, ask: Ask) -> Built:
+    def build(self, ask: LaunchContext) -> BuiltReply:
         """Raises LaunchRefused, ValueRefused, PartnerUnusable, SignatureFault."""
         claims = self.claims.build(ask)
         token = self._sign(claims, ask)
         reply = carry(self.settings, token, ask.callback)
-        return Built(reply, document=token.encode("ascii"), assertion_id=claims["jti"])
+        return BuiltReply(reply, document=token.encode("ascii"), assertion_id=claims["jti"])
 
     def check(
         self,
@@ -68,7 +68,7 @@ class SignedLinkReceiver:
         """Raises LaunchRefused, ValueRefused."""
         self.claims.check(session, account, attributes, callback)
 
-    def _sign(self, claims: Mapping[str, Any], ask: Ask) -> str:
+    def _sign(self, claims: Mapping[str, Any], ask: LaunchContext) -> str:
         if self.settings.algorithm == "HS256" or self.key is None:
             return _sign_shared(claims, ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now))
         return sign_jwt(self.key, claims, algorithm=self.settings.algorithm, typ=TYPE)

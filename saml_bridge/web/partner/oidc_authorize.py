@@ -12,15 +12,17 @@ from __future__ import annotations
 import structlog
 from flask import Blueprint, Response, request
 
+from saml_bridge.flows.launch.launch import RESUME
+from saml_bridge.flows.launch.visit import Visit
 from saml_bridge.flows.sign_on.oidc import Authorization
-from saml_bridge.flows.sign_on.sign_on import Answer, Visit
+from saml_bridge.flows.sign_on.sign_on import Answer
 from saml_bridge.model.errors import ClientRefused, RequestRefused
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.oidc.authorization_request import MAX_REQUEST_BYTES, Parameters, read_request
 from saml_bridge.protocols.oidc.parameters import check_form
-from saml_bridge.web.partner.sign_on import RESUME, run_sign_on
-from saml_bridge.web.payer.launch import find_hint_cookie
+from saml_bridge.web.partner.sign_on import run_sign_on
+from saml_bridge.web.visit import name_hint_cookie
 
 
 def create_authorize_views(authorization: Authorization, sources: SourceBook) -> Blueprint:
@@ -44,7 +46,7 @@ def _receive(authorization: Authorization, visit: Visit, source: SessionSource) 
     cookies = visit.credentials.cookies
 
     def find_cookie(token: str) -> str | None:
-        return find_hint_cookie(cookies, token)
+        return cookies.get(name_hint_cookie(token))
 
     if request.method == "POST":
         return authorization.receive(_read_posted, visit, source, find_cookie=find_cookie, posted=True)

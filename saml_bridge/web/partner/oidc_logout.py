@@ -24,7 +24,7 @@ from saml_bridge.model.errors import ClientRefused, LogoutRefused
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.oidc.logout_request import EndSession, read_end_session
 from saml_bridge.protocols.oidc.parameters import MAX_FORM_BYTES, check_form
-from saml_bridge.web.payer.logout_guards import read_credentials, refuse_foreign_post, refuse_unseen
+from saml_bridge.web.payer.logout_guards import read_credentials, refuse_background, refuse_foreign_post
 from saml_bridge.web.payer.logout_pages import LogoutAnswers, render_question
 from saml_bridge.web.payer.pages import prefer_languages
 
@@ -40,7 +40,7 @@ def create_oidc_logout_views(rp_initiated: RpInitiatedLogout, launcher: Launcher
     def end_session(biller: str) -> Response:
         request.max_content_length = MAX_FORM_BYTES
         with answers.answering("logout-asked", biller) as reply:
-            refuse_unseen(*_METHODS)
+            refuse_background(*_METHODS)
             credentials, source = read_credentials(biller, reply.trace_id), sources.find(biller)
             outcome = rp_initiated.receive(biller, _read_request, credentials, source, trace_id=reply.trace_id)
             if isinstance(outcome, Question):
@@ -53,7 +53,7 @@ def create_oidc_logout_views(rp_initiated: RpInitiatedLogout, launcher: Launcher
     def confirm(biller: str) -> Response:
         request.max_content_length = MAX_FORM_BYTES
         with answers.answering("logout-confirmed", biller) as reply:
-            refuse_unseen(*_METHODS)
+            refuse_background(*_METHODS)
             refuse_foreign_post(rp_initiated.sign_out.base_url)
             token, credentials = request.form.get("token", ""), read_credentials(biller, reply.trace_id)
             source = sources.find(biller)

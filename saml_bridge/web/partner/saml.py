@@ -14,12 +14,14 @@ from structlog.typing import FilteringBoundLogger
 
 from saml_bridge.billers.own_metadata import IdentityProvider, OwnMetadata
 from saml_bridge.billers.registry import Registry
+from saml_bridge.flows.launch.launch import RESUME
+from saml_bridge.flows.launch.visit import Visit
 from saml_bridge.flows.sign_on.saml import SamlSignOn
-from saml_bridge.flows.sign_on.sign_on import Answer, Visit
+from saml_bridge.flows.sign_on.sign_on import Answer
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.saml.bindings import SHORT_RELAY_STATE_BYTES, Received, receive_post, receive_redirect
-from saml_bridge.web.partner.sign_on import RESUME, run_sign_on
+from saml_bridge.web.partner.sign_on import run_sign_on
 
 MAX_MESSAGE_BODY = 256 * 1024
 """A message of 64 KiB in base64, percent-encoded at worst."""

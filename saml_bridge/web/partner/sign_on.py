@@ -8,33 +8,24 @@ and the protocol's module). Called by: `web/saml.py`, `web/authorize.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from flask import Response, redirect, request
 from flask_babel import gettext
 from structlog.typing import FilteringBoundLogger
 
-from saml_bridge.flows.launch.launch import LINK, Launcher
-from saml_bridge.flows.sign_on.sign_on import WAIT, Answer, Declined, Held, Resume, SignOn, Visit, WayOn
+from saml_bridge.flows.launch.launch import Launcher
+from saml_bridge.flows.launch.visit import Visit
+from saml_bridge.flows.sign_on.sign_on import WAIT, Answer, Declined, Held, Resume, SignOn, WayOn
 from saml_bridge.model.document import Biller
 from saml_bridge.model.errors import Fault, SignOnOver
 from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import Redirect, TraceId
 from saml_bridge.portal.session_source import SessionSource
-from saml_bridge.storage.exchanges import hash_token
-from saml_bridge.web.faults import answer_as_refusal, note_fault
-from saml_bridge.web.payer.launch import (
-    answer_outcome,
-    bind_browser,
-    find_biller,
-    is_unseen,
-    note_end,
-    read_launch_request,
-)
-from saml_bridge.web.payer.pages import answer_post, answer_redirect, is_https, render_error, render_page
-
-RESUME = "resume"
-"""The query parameter with the token of a request that waits."""
+from saml_bridge.web.faults import answer_as_refusal, record_fault
+from saml_bridge.web.payer.answers import answer_outcome, find_biller, record_end
+from saml_bridge.web.payer.pages import answer_post, answer_redirect, render_error, render_page
+from saml_bridge.web.visit import bind_browser, name_sign_on_cookie, read_visit
 
 
 def run_sign_on(
@@ -47,7 +38,7 @@ def run_sign_on(
     """Take the request at hand through `receive`, which may raise BridgeError, and answer it, however it ends."""
     started, launcher = time.perf_counter(), sign_on.launcher
     trace_id = make_trace_id(launcher.random_bytes)
-    visit = _read_visit(biller, trace_id)
+    visit = read_visit(biller, trace_id, methods=("GET", "POST"))
     try:
         answer = receive(visit)
         response = _answer(launcher, answer)
@@ -58,12 +49,12 @@ def run_sign_on(
             response = _show_way_on(error, sign_on.find_way_on(error, visit, source), known, trace_id)
         else:
             response = render_error(error, trace_id=trace_id, biller=known)
-        note_end(log, "sign-on", trace_id=trace_id, biller=biller, link="", end=error, started=started)
+        record_end(log, "sign-on", trace_id=trace_id, biller=biller, link="", end=error, started=started)
     else:
         end = answer.outcome.error if isinstance(answer.outcome, Declined | Held) else answer.outcome
         if isinstance(end, Fault):
-            note_fault(launcher, end, biller=biller, link=answer.ask.link, trace_id=trace_id)
-        note_end(log, "sign-on", trace_id=trace_id, biller=biller, link=answer.ask.link, end=end, started=started)
+            record_fault(launcher, end, biller=biller, link=answer.request.link, trace_id=trace_id)
+        record_end(log, "sign-on", trace_id=trace_id, biller=biller, link=answer.request.link, end=end, started=started)
     response.headers["X-Trace-Id"] = trace_id
     return response
 
@@ -85,37 +76,21 @@ def _show_way_on(error: SignOnOver, way: WayOn, biller: Biller | None, trace_id:
     )
 
 
-def _read_visit(biller: str, trace_id: TraceId) -> Visit:
-    launch = read_launch_request(biller, "", trace_id)
-    return Visit(
-        biller=biller,
-        credentials=launch.credentials,
-        trace_id=trace_id,
-        browser=_find_browser(launch.credentials.cookies),
-        account=launch.account,
-        remembered=launch.remembered,
-        chosen=launch.chosen,
-        returned=launch.returned,
-        unseen=is_unseen(request, methods=("GET", "POST")),
-        link=request.args.get(LINK),
-    )
-
-
 def _answer(launcher: Launcher, answer: Answer) -> Response:
     outcome = answer.outcome
     if isinstance(outcome, Declined):
         response = _decline(outcome)
     elif isinstance(outcome, Held):
-        biller = find_biller(launcher.registry, answer.ask.biller)
+        biller = find_biller(launcher.registry, answer.request.biller)
         response = render_error(
-            outcome.error, trace_id=answer.ask.trace_id, biller=biller, retry_url=answer.ask.find_path()
+            outcome.error, trace_id=answer.request.trace_id, biller=biller, retry_url=answer.request.find_path()
         )
     elif isinstance(outcome, Resume):
         response = redirect(outcome.path, code=303)  # type: ignore[assignment]  # werkzeug's class is Flask's base
     else:
-        response = answer_outcome(launcher, answer.ask, outcome)
+        response = answer_outcome(launcher, answer.request, outcome)
     if answer.browser is not None:
-        name = _cookie_name(answer.ask.resume if request.method == "POST" else None)
+        name = name_sign_on_cookie(answer.request.token if request.method == "POST" else None)
         bind_browser(response, name, answer.browser, seconds=int(WAIT.total_seconds()))
     return response
 
@@ -129,20 +104,3 @@ def _decline(declined: Declined) -> Response:
         biller_name=declined.biller.name,
         partner_name=declined.partner.name,
     )
-
-
-def _find_browser(cookies: Mapping[str, str]) -> str | None:
-    """The cookie that the request which is resumed is bound to; else the one that this browser has for any."""
-    token = request.args.get(RESUME)
-    own = None if token is None else cookies.get(_cookie_name(token))
-    return own or cookies.get(_cookie_name())
-
-
-def _cookie_name(token: str | None = None) -> str:
-    """The cookie that a waiting request is bound to; with the prefix that keeps other hosts of the site from it.
-
-    With a post of another site a browser does not send the cookie that it has, so each posted request has its own, and
-    two tabs do not take each other's.
-    """
-    name = "__Host-sign-on" if is_https() else "sign-on"
-    return name if token is None else f"{name}-{hash_token(token)[:16]}"

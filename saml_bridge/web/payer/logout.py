@@ -33,7 +33,12 @@ from saml_bridge.model.values import TraceId
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.oidc.parameters import FORM
 from saml_bridge.protocols.saml.bindings import Received, build_soap, receive_post, receive_redirect, receive_soap
-from saml_bridge.web.payer.logout_guards import read_credentials, refuse_foreign_post, refuse_prefetch, refuse_unseen
+from saml_bridge.web.payer.logout_guards import (
+    read_credentials,
+    refuse_background,
+    refuse_foreign_post,
+    refuse_prefetch,
+)
 from saml_bridge.web.payer.logout_pages import LogoutAnswers, render_progress, render_question
 from saml_bridge.web.portal.api import BodyRefused, PortalGate, answer_problem
 
@@ -85,7 +90,7 @@ class _LogoutViews:
     def begin(self, biller: str) -> Response:
         """A payer's own sign-out, which asks first where another site leads to it."""
         with self._answers.answering("logout", biller) as reply:
-            refuse_unseen("GET", "POST")
+            refuse_background("GET", "POST")
             refuse_foreign_post(self._sign_out.base_url)
             reply.response = self._confirm(biller) if _is_led_here() else self._begin(biller, reply.trace_id)
         return reply.response
@@ -115,7 +120,7 @@ class _LogoutViews:
 
     def end(self, biller: str, token: str) -> Response:
         with self._answers.answering("logout-end", biller) as reply:
-            refuse_unseen("GET")
+            refuse_background("GET")
             reply.response = self._answers.answer(biller, self._sign_out.finish(biller, token))
         return reply.response
 

@@ -10,13 +10,13 @@ from flask import request
 
 from saml_bridge.model.errors import LogoutUnasked
 from saml_bridge.model.values import Credentials, TraceId
-from saml_bridge.web.payer.launch import is_unseen, read_launch_request
 from saml_bridge.web.payer.pages import is_from_here
+from saml_bridge.web.visit import is_background, read_visit
 
 
 def read_credentials(biller: str, trace_id: TraceId) -> Credentials:
     """The credentials that the current request shows."""
-    return read_launch_request(biller, "", trace_id).credentials
+    return read_visit(biller, trace_id).credentials
 
 
 def refuse_prefetch() -> None:
@@ -26,12 +26,12 @@ def refuse_prefetch() -> None:
         raise LogoutUnasked("asked for by a prefetch, or by HEAD", code="logout-not-a-page")
 
 
-def refuse_unseen(*methods: str) -> None:
+def refuse_background(*methods: str) -> None:
     """Raises LogoutUnasked for an answer that no person is to see.
 
     Also for a request by another method than `methods`.
     """
-    if is_unseen(request, methods=methods):
+    if is_background(request, methods=methods):
         raise LogoutUnasked("asked for by a frame, a picture, a script or a prefetch", code="logout-not-a-page")
 
 

@@ -35,7 +35,7 @@ from saml_bridge.model.errors import (
 from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.model.values import TraceId
 from saml_bridge.web.faults import answer_as_refusal
-from saml_bridge.web.payer.launch import find_biller
+from saml_bridge.web.payer.answers import find_biller
 from saml_bridge.web.payer.pages import answer_post, is_https, render_error, render_page
 
 FRAME_SECONDS = 6

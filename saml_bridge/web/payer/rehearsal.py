@@ -18,7 +18,7 @@ from saml_bridge.model.errors import LaunchRefused
 from saml_bridge.model.trace_id import make_trace_id
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.storage.rehearsals import VERDICTS, RehearsalUnknown, Verdict
-from saml_bridge.web.payer.launch import describe_account, is_unseen, read_launch_request, run_launch
+from saml_bridge.web.payer.answers import LaunchAnswers, describe_account
 from saml_bridge.web.payer.pages import STATIC, allow_forms, answer_launch, is_from_here
 
 _VERDICTS: dict[str, Verdict] = {verdict: verdict for verdict in VERDICTS}
@@ -28,7 +28,7 @@ _NOT_SENT = "Nothing was sent yet: open the partner first, then say what you saw
 def create_rehearsal_views(rollover: Rollover, sources: SourceBook) -> Blueprint:
     """The blueprint of `/rehearse/{token}`. The log must be set up before."""
     views = Blueprint("rehearsal", __name__, url_prefix="/rehearse/<token>")
-    log = structlog.get_logger().bind()
+    log, answers = structlog.get_logger().bind(), LaunchAnswers(rollover.launcher)
 
     @views.errorhandler(RehearsalUnknown)
     def answer_unknown(error: RehearsalUnknown) -> Response:
@@ -42,22 +42,13 @@ def create_rehearsal_views(rollover: Rollover, sources: SourceBook) -> Blueprint
     @views.post("/launch")
     def launch(token: str) -> Response:
         _refuse_other_sites(rollover)
-        staged = rollover.find(token)
-        trace_id = make_trace_id(rollover.launcher.random_bytes)
-        ask = replace(
-            read_launch_request(staged.biller.slug, staged.link.slug, trace_id),
-            account=request.form.get("account"),
-            callback=None,
-            unseen=is_unseen(request, methods=("POST",)),
-        )
-        return run_launch(
-            rollover.launcher,
-            log,
-            ask,
-            launch=lambda: rollover.launch(token, ask, sources.find(ask.biller)),
-            answer=lambda outcome: _answer(staged, token, outcome),
-            path_again=url_for("rehearsal.show", token=token),
-        )
+        staged, here = rollover.find(token), url_for("rehearsal.show", token=token)
+        with answers.answering(staged.biller.slug, staged.link.slug, methods=("POST",), retry_url=here) as answer:
+            account = request.form.get("account")
+            answer.request = replace(answer.request, account=account, callback=None, rehearsal=True)
+            outcome = rollover.launch(token, answer.request, sources.find(staged.biller.slug))
+            answer.give(outcome, _answer(staged, token, outcome))
+        return answer.response
 
     @views.post("/outcome")
     def judge(token: str) -> Response:

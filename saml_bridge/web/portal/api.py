@@ -58,7 +58,7 @@ from saml_bridge.storage.portal_keys import (
     looks_like_key,
 )
 from saml_bridge.web.faults import answer_as_refusal
-from saml_bridge.web.payer.launch import read_launch_request
+from saml_bridge.web.visit import read_visit
 
 MAX_BODY: Final = 256 * 1024
 SESSION_HEADER: Final = "X-Portal-Session"
@@ -259,7 +259,7 @@ class _Edge:
             sides = compare(origin, *listed)
             raise OriginRefused(f"the page's origin is not one of the biller's portal.origins, nor ours: {sides}")
         g.is_listed = origin is not None
-        credentials = read_launch_request(biller, "", trace_id).credentials
+        credentials = read_visit(biller, trace_id).credentials
         session = self._sources.find(biller).find_session(credentials, now=self._launcher.clock())
         return self._answer_links(snapshot, session, explain=False)
 

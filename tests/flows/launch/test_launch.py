@@ -14,14 +14,14 @@ from sqlalchemy import event, text
 
 from saml_bridge.app.wiring import open_bridge
 from saml_bridge.billers.own_metadata import IdentityProvider
-from saml_bridge.flows.launch.launch import ChooseAccount, Confirm, Launched, LaunchRequest, SignIn
+from saml_bridge.flows.launch.launch import ChooseAccount, Confirm, Launched, SignIn
 from saml_bridge.mapping.fields import parse_session
 from saml_bridge.model.errors import BridgeError, ConfigInvalid, NotRecorded
-from saml_bridge.model.values import Credentials, PortalSession, TraceId
+from saml_bridge.model.values import Credentials, PortalSession
 from saml_bridge.protocols.saml.xml.parse import schema_errors
 from saml_bridge.storage.audit import Kind, Record, Search
 from saml_bridge.storage.database import find_database
-from tests.world import BILLER, SP_ACS, SP_ENTITY_ID, World, sp_metadata
+from tests.world import BILLER, SP_ACS, SP_ENTITY_ID, World, make_request, sp_metadata
 
 NAMES = {"saml": "urn:oasis:names:tc:SAML:2.0:assertion", "samlp": "urn:oasis:names:tc:SAML:2.0:protocol"}
 
@@ -292,7 +292,7 @@ def test_an_expired_session_goes_to_the_sign_in(world: World) -> None:
 
 
 def test_another_site_started_it(world: World) -> None:
-    assert isinstance(world.launch(world.session(), foreign=True), Confirm)
+    assert isinstance(world.launch(world.session(), is_cross_site=True), Confirm)
     assert not list_records(world)
 
 
@@ -446,14 +446,14 @@ class _EndedMeanwhile:
         ({}, {}),
         ({"account": "999"}, {}),
         ({}, {"accounts": [{"number": "1"}, {"number": "2"}], "selected_account": None}),
-        ({"foreign": True}, {}),
+        ({"is_cross_site": True}, {}),
     ],
     ids=["issued", "refused", "to be chosen", "to be confirmed"],
 )
 def test_b19_a_session_that_ends_while_its_launch_is_decided_launches_nothing(
     world: World, ask: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    request = LaunchRequest(BILLER, "usage", Credentials(), TraceId("TEST-TRAC-E234"), **ask)
+    request = make_request(**ask)
     outcome = world.bridge.launcher.launch(request, _EndedMeanwhile(world, **changes))
     assert isinstance(outcome, SignIn)
     assert parse_qs(urlsplit(outcome.url).query)["prompt"] == ["login"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from saml_bridge.flows.launch.launch import Launched, Launcher, LaunchRequest
+from saml_bridge.flows.launch.launch import Launched, Launcher
 from saml_bridge.flows.launch.tickets import CHOICE, TicketRefused, TicketRequest, Tickets
 from saml_bridge.mapping.fields import parse_session
 from saml_bridge.model.errors import (
@@ -30,7 +30,7 @@ from saml_bridge.model.values import Credentials, PortalSession, TraceId
 from saml_bridge.storage.audit import Kind, Search
 from saml_bridge.storage.database import find_database
 from saml_bridge.storage.exchanges import HeldSessionRow
-from tests.world import BILLER, World
+from tests.world import BILLER, World, make_request
 
 TRACE = TraceId("TEST-TRAC-E234")
 
@@ -69,7 +69,7 @@ def issue(tickets: Tickets, world: World, **changes: Any) -> str:
 def test_a_ticket_launches_with_the_session_that_it_was_made_for(tickets: Tickets, world: World) -> None:
     waiting = tickets.redeem(issue(tickets, world, session={"sid": "S-77"}))
     assert (waiting.biller, waiting.link, waiting.session.sid) == (BILLER, "usage", "S-77")
-    request = LaunchRequest(biller=BILLER, link="usage", credentials=Credentials(), trace_id=TRACE)
+    request = make_request(trace_id=TRACE)
     launched = tickets.launcher.launch(request, waiting)
     assert isinstance(launched, Launched)
     assert b"123456" in launched.document
@@ -217,7 +217,7 @@ def test_each_ticket_is_recorded(tickets: Tickets, world: World) -> None:
 
 
 def hold(tickets: Tickets, world: World) -> tuple[str, str]:
-    request = LaunchRequest(biller=BILLER, link="usage", credentials=Credentials(), trace_id=TRACE)
+    request = make_request(trace_id=TRACE)
     return tickets.hold(request, parse_session(world.session()), browser=None)
 
 
@@ -226,20 +226,20 @@ def test_a16_a_session_waits_for_one_browser_and_once(tickets: Tickets, world: W
     token, browser = hold(tickets, world)
     for other in ("x" * 43, "", None):
         with pytest.raises(TicketRefused):
-            tickets.take_held(token, browser=other, biller=BILLER, link="usage")
+            tickets.consume_held(token, browser=other, biller=BILLER, link="usage")
     with pytest.raises(TicketRefused):
         tickets.redeem(token)
-    tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
+    tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
     with pytest.raises(TicketRefused):
-        tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
+        tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
 
 
 @pytest.mark.parametrize(("biller", "link"), [("lakeside-energy", "usage"), (BILLER, "other")])
 def test_g1_a_session_waits_for_one_link(tickets: Tickets, world: World, biller: str, link: str) -> None:
     token, browser = hold(tickets, world)
     with pytest.raises(TicketRefused):
-        tickets.take_held(token, browser=browser, biller=biller, link=link)
-    tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
+        tickets.consume_held(token, browser=browser, biller=biller, link=link)
+    tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
 
 
 @pytest.mark.both_databases
@@ -264,11 +264,11 @@ def test_a_ticket_of_a_session_that_was_signed_out_of_launches_nothing(
 @pytest.mark.both_databases
 def test_a_choice_that_waits_ends_with_the_sign_out(tickets: Tickets, world: World, clock: Clock) -> None:
     session = parse_session(world.session())
-    ask_for = LaunchRequest(BILLER, "usage", Credentials(), TraceId("TEST-TRAC-E234"))
+    ask_for = make_request()
     token, browser = tickets.hold(ask_for, session, browser=None)
     world.bridge.launcher.ended_sessions.note_payer(BILLER, session.payer["id"], now=clock())
     with pytest.raises(TicketRefused):
-        tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
+        tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
 
 
 def test_b19_a_session_that_was_signed_out_of_gets_no_ticket(tickets: Tickets, world: World, clock: Clock) -> None:
@@ -284,22 +284,22 @@ def test_b19_a_session_that_was_signed_out_of_gets_no_ticket(tickets: Tickets, w
 def test_b20_a_choice_ends_when_it_was_to_end_however_often_it_is_held_again(
     tickets: Tickets, world: World, clock: Clock
 ) -> None:
-    ask_for = LaunchRequest(BILLER, "usage", Credentials(), TRACE)
+    ask_for = make_request(trace_id=TRACE)
     began, (token, browser) = clock.now, tickets.hold(ask_for, parse_session(world.session()), browser=None)
     for minute in range(1, 10):
         clock.now = began + timedelta(minutes=minute)
-        waiting = tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
+        waiting = tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
         assert waiting.ends_at == began + CHOICE
         token, _ = tickets.hold(ask_for, waiting.session, browser=browser, ends_at=waiting.ends_at)
     clock.now = began + CHOICE
     with pytest.raises(TicketRefused):
-        tickets.take_held(token, browser=browser, biller=BILLER, link="usage")
+        tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
 
 
-@pytest.mark.parametrize("vouched", [True, False])
+@pytest.mark.parametrize("sent_by_portal", [True, False])
 def test_b18_what_was_not_sent_by_the_portal_is_not_held_as_if_it_had_been(
-    tickets: Tickets, world: World, vouched: bool
+    tickets: Tickets, world: World, sent_by_portal: bool
 ) -> None:
-    ask_for = LaunchRequest(BILLER, "usage", Credentials(), TRACE, vouched=vouched)
+    ask_for = make_request(trace_id=TRACE, sent_by_portal=sent_by_portal)
     token, browser = tickets.hold(ask_for, parse_session(world.session()), browser=None)
-    assert tickets.take_held(token, browser=browser, biller=BILLER, link="usage").vouched is vouched
+    assert tickets.consume_held(token, browser=browser, biller=BILLER, link="usage").sent_by_portal is sent_by_portal

@@ -54,7 +54,7 @@ def test_rfc7519_4_1_the_token_says_who_for_how_long_and_once(algorithm: str, ke
         "exp": int(NOW.timestamp()) + 120,
         "jti": "72" * 20,
     }
-    assert built.begun is None
+    assert built.started is None
     assert (built.response_id, built.assertion_id) == (None, "72" * 20)
 
 

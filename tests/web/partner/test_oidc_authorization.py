@@ -21,6 +21,7 @@ from lxml import html
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
+import saml_bridge.flows.sign_on.hints
 import saml_bridge.flows.sign_on.oidc
 from saml_bridge.keys.jws import sign_jwt
 from saml_bridge.model.document import OidcSettings
@@ -806,7 +807,7 @@ def test_p25_a_hint_of_ours_that_never_was_is_refused(payer: Payer) -> None:
 
 
 def test_core_4_a_hint_ends(payer: Payer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saml_bridge.flows.sign_on.oidc, "HINT_WAIT", timedelta(0))
+    monkeypatch.setattr(saml_bridge.flows.sign_on.hints, "HINT_WAIT", timedelta(0))
     payer.sign_in()
     hint, _ = launched(payer.launch())
     refused(payer, payer.ask({"login_hint": hint}), "login-hint-unknown")
