@@ -44,7 +44,7 @@ NO_OVERRIDES = Overrides()
 
 
 class PartnerRequest(Protocol):
-    """A sign-on request of a partner, verified: what the launch that answers it must know of it."""
+    """A sign-on request of a partner, verified, as the launch that answers it sees it."""
 
     @property
     def received_at(self) -> datetime:
@@ -52,15 +52,15 @@ class PartnerRequest(Protocol):
 
     @property
     def is_passive(self) -> bool:
-        """Whether the payer must not be shown anything."""
+        """The payer must not be shown anything."""
 
     @property
     def force_authn(self) -> bool:
-        """Whether the payer must sign in anew."""
+        """The payer must sign in again."""
 
     @property
     def sent_to_sign_in(self) -> bool:
-        """Whether the payer was sent to the portal's sign-in for this request already."""
+        """The payer was sent to the portal's sign-in for this request already."""
 
     @property
     def overrides(self) -> Overrides:
@@ -74,27 +74,35 @@ class PartnerRequest(Protocol):
         """How many characters of that text are a portal session, whose length no partner chooses."""
 
     def record_sign_in(self, auth_time: datetime | None) -> PartnerRequest:
-        """The request of a payer who is sent to the portal's sign-in, and had signed in last at `auth_time`."""
+        """The request of a payer who is sent to the portal's sign-in.
+
+        The payer had signed in last at `auth_time`.
+        """
 
     def find_resume_path(self, biller: str) -> str:
         """The path at which the request is gone on with, after the payer's sign-in."""
 
     def needs_sign_in(self, session: PortalSession) -> bool:
-        """Whether the payer who is signed in must sign in anew."""
+        """The payer who is signed in must sign in again."""
 
     def check_session(self, session: PortalSession) -> None:
-        """Whether the portal's sign-in is of the kind that was asked for. Raises what `refuse_passive` gives."""
+        """Checks that the portal's sign-in is of the kind that was asked for.
+
+        Raises the errors that `refuse_passive` gives.
+        """
 
     def refuse_passive(self, why: str, needs: Needs) -> BridgeError:
-        """The refusal, to be told to the partner, of a passive request that would need the payer."""
+        """The refusal for the partner of a passive request that would need the payer."""
 
     def refuse_old_sign_in(self) -> BridgeError:
-        """The refusal, to be told to the partner, when the payer came back without having signed in anew."""
+        """The refusal for the partner when the payer did not sign in again."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartnerCall:
-    """One call of a partner's server. `target` names the partner for the breaker: biller and slug.
+    """One call of a partner's server.
+
+    `target` names the partner for the breaker: biller and slug.
 
     What may hold a payer's value or a credential does not stand in its `repr`.
     """
@@ -109,7 +117,9 @@ class PartnerCall:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A payer on the way to an OpenID Connect partner, until its request comes: through which link, as whom.
+    """A payer on the way to an OpenID Connect partner, until its request comes.
+
+    It says through which link, and as which payer.
 
     `sent_by_portal` as in `LaunchContext`.
     """
@@ -132,7 +142,9 @@ class BrowserBinding:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a protocol may ask of the outside, wired once (`app.py`). Each raises BridgeError.
+    """The services of the outside that a protocol may use, wired once (`app.wiring`).
+
+    Each raises BridgeError.
 
     `find_secret` gives the partner's secret of this name to use now (biller, name, now); `call` the body of a partner's
     answer of status 2xx; `save_hint` keeps a hint for one browser; `save_grant` keeps what an authorization code stands
@@ -179,7 +191,10 @@ class LaunchContext:
 
 @dataclass(frozen=True, slots=True)
 class StartedSession:
-    """A session that begins at the partner, as a logout will name it there (SAML: name ID; OpenID Connect: sub)."""
+    """A session that begins at the partner, as a logout will name it there.
+
+    SAML names it by name ID, OpenID Connect by `sub`.
+    """
 
     name_id: str
     name_id_format: str
@@ -226,12 +241,15 @@ class Receiver(Protocol):
         callback: str | None,
         now: datetime,
     ) -> None:
-        """Whether `build` would succeed, without signing, keeping or calling anything. Raises what it would."""
+        """Checks that `build` would succeed, without signing, saving or calling anything.
+
+        Raises as `build` does.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class PartnerContext:
-    """What a partner is compiled from and checked with, beside its settings.
+    """Everything that a partner is compiled from and checked with, beside its settings.
 
     `saml_issuer` is the entity ID that the partner knows the biller by. `find_key` gives a key of the ring by its name
     and raises KeyRefused; `read_metadata` a SAML partner's metadata, and raises MetadataRefused; `has_secret` tells
@@ -262,7 +280,7 @@ class PartnerContext:
     def find_saml_key(self) -> SigningKey:
         """The key that signs XML for this partner; in a rehearsal the biller's next one.
 
-        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
+        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and the biller has no next one.
         """
         names = self.biller.idp.keys
         if not self.overrides.rehearsal and self.partner.saml.signing_key == "current":
@@ -278,7 +296,7 @@ class PartnerContext:
 
 
 def check_secret(context: PartnerContext, name: str | None, where: str) -> Iterator[Finding]:
-    """Whether the biller has the secret that a partner's settings name."""
+    """Checks that the biller has the secret that a partner's settings name."""
     if name is not None and not context.has_secret(name):
         message = f"secret: {context.biller.slug} has no secret {name!r}"
         fix = f"Run 'saml-bridge secrets set {context.biller.slug} {name}'."
@@ -291,7 +309,9 @@ def find_token_issuer(base_url: str, biller: str) -> str:
 
 
 def find_one_way_issuer(base_url: str, biller: str) -> str:
-    """The issuer of a biller's signed links and encrypted tokens, where their partner insists on no other.
+    """The issuer of a biller's signed links and encrypted tokens.
+
+    A partner's settings may insist on another.
 
     It lies among the biller's addresses, so that no other biller can have it, and issues no ID tokens.
     """

@@ -1,4 +1,4 @@
-"""What becomes of a fault that nobody foresaw: it ends as a refusal does, on every surface.
+"""A fault that nobody foresaw ends as a refusal does, on every surface.
 
 Owns: the record, the log line with the traceback and the count of a fault, once each, under the trace ID that the
 answer names. Does not own: how an answer looks (the views, which treat the `Fault` that they get like any refusal), and
@@ -41,7 +41,11 @@ _KINDS: Final = {
 def answer_as_refusal(
     launcher: Launcher, raised: Exception, *, biller: str, link: str | None = None, trace_id: TraceId
 ) -> BridgeError:
-    """What the current request is answered with: the refusal that was raised, or the fault, which is noted here.
+    """The error to answer the current request with: the refusal, or the fault.
+
+    A fault is recorded here.
+
+    A fault is recorded here.
 
     Raises `raised` itself when it is an answer of HTTP already (a body that is too large).
     """
@@ -54,7 +58,10 @@ def answer_as_refusal(
 
 
 def record_fault(launcher: Launcher, fault: Fault, *, biller: str, link: str | None = None, trace_id: TraceId) -> None:
-    """Log, count and record a fault, unless the launch recorded it already. Raises nothing: the answer still comes."""
+    """Log, count and record a fault, unless the launch recorded it already.
+
+    Raises nothing: the answer still comes.
+    """
     log = structlog.get_logger()
     surface = request.endpoint or ""
     log.error(
@@ -66,7 +73,7 @@ def record_fault(launcher: Launcher, fault: Fault, *, biller: str, link: str | N
         return
     try:
         launcher.audit.record(_describe(launcher, fault, biller=biller, link=link or None, trace_id=trace_id))
-    except Exception as error:  # noqa: BLE001 whatever it is, the payer gets an answer
+    except Exception as error:  # noqa: BLE001 the payer gets an answer in any case
         log.error("fault-not-recorded", trace_id=trace_id, detail=explain_fault(error).diagnosis())
 
 

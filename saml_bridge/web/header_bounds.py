@@ -5,7 +5,7 @@ Owns: those bounds, and what becomes of a header over its own. Does not own: wha
 request.
 
 A header that only states a wish is left out, and the request goes on as if it had not come. Any other one that is too
-large refuses the request: whoever reads a part of it reads another request than was sent.
+large refuses the request: a part of it would be another request than was sent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _CONTENT: Final = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
 def bound_headers(environ: MutableMapping[str, Any]) -> None:
-    """Take wishes that are too large out of a WSGI environment. Raises HeadersTooLarge for any other header."""
+    """Take wishes that are too large out of a WSGI environment.
+
+    Raises HeadersTooLarge for any other header that is.
+    """
     for name, most in _WISHES.items():
         if len(environ.get(name, "")) > most:
             del environ[name]

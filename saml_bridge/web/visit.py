@@ -1,4 +1,4 @@
-"""The request at hand as a `Visit`, and the cookies that tell one browser from another.
+"""The request at hand as a `Visit`, and the cookies that bind a browser.
 
 Owns: what every view reads of a browser's request, and the names and attributes of cookies that bind a browser to what
 waits for it. Does not own: any decision (`flows`), and pages. Called by the views of payers and partners.
@@ -18,7 +18,10 @@ from saml_bridge.web.payer.pages import is_https
 
 
 def read_visit(biller: str, trace_id: TraceId, *, methods: tuple[str, ...] = ("GET",)) -> Visit:
-    """The current request of Flask's. A person sees the answer to one by one of `methods` alone."""
+    """The current request of Flask's.
+
+    A person sees the answer to a request by one of `methods` alone.
+    """
     http_request: Request = request._get_current_object()  # type: ignore[attr-defined]
     arguments, headers, cookies = http_request.args, http_request.headers, read_cookies(http_request)
     return Visit(
@@ -38,13 +41,19 @@ def read_visit(biller: str, trace_id: TraceId, *, methods: tuple[str, ...] = ("G
 
 
 def read_cookies(http_request: Request) -> dict[str, str]:
-    """The request's cookies, without those that come twice with different values: one of the two may be planted."""
+    """The request's cookies, without those that come twice with different values.
+
+    One of the two may be planted.
+    """
     listed = http_request.cookies.lists()
     return {name: values[0] for name, values in listed if len(values) == 1 or len(set(values)) == 1}
 
 
 def is_background(http_request: Request, *, methods: tuple[str, ...] = ("GET",)) -> bool:
-    """Tells whether no person is to see the answer, as the browser says (Fetch Metadata, Resource Hints)."""
+    """Tells that no person is to see the answer, as the browser says.
+
+    Fetch Metadata and Resource Hints say so; a request by another method than `methods` counts, too.
+    """
     headers = http_request.headers
     if http_request.method not in methods or headers.get("Sec-Fetch-Dest", "document") != "document":
         return True
@@ -84,7 +93,10 @@ def name_sign_on_cookie(token: str | None = None) -> str:
 
 
 def name_hint_cookie(token: str) -> str:
-    """The cookie of a payer on the way to a partner; one for each launch, so that two tabs do not share it."""
+    """The cookie of a payer on the way to a partner.
+
+    Each launch has its own, so that two tabs do not share it.
+    """
     return f"{'__Host-hint' if is_https() else 'hint'}-{hash_token(token)[:16]}"
 
 

@@ -89,7 +89,10 @@ class LaunchRequest:
         return self.visit.trace_id
 
     def find_path(self, *, choose: str | None = None, returned: bool = False) -> str:
-        """Path and query at which this very launch is asked for again; `choose` is the account that is picked there."""
+        """Path and query at which this very launch is asked for again.
+
+        `choose` is the account that is picked there.
+        """
         answers, chosen = self.partner_request, self.visit.chosen
         query = {
             RESUME: self.token if answers else None,
@@ -107,7 +110,9 @@ class LaunchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """The reply may leave: it is recorded. `remember` is the token of an account that the payer chose, or None.
+    """The reply may leave: it is recorded.
+
+    `remember` is the token of an account that the payer chose, or None.
 
     `binding` is what the browser needs a cookie for, if anything.
     """
@@ -126,7 +131,7 @@ class Launched:
 class SignIn:
     """The payer goes to the portal's sign-in at `url` and comes back to this launch.
 
-    Mostly nobody is signed in; where somebody is and must sign in anew, `auth_time` says when that was last.
+    Mostly nobody is signed in. A payer who is, and must sign in again, did so last at `auth_time`.
     """
 
     url: str
@@ -155,7 +160,10 @@ Outcome = Launched | SignIn | ChooseAccount | Confirm
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
-    """What every launch needs, wired once. `clock` gives aware UTC times, `random_bytes` unpredictable ones."""
+    """Makes launches; wired once.
+
+    `clock` gives aware UTC times, `random_bytes` unpredictable ones.
+    """
 
     registry: Registry
     audit: AuditTrail
@@ -197,11 +205,17 @@ class Launcher:
         raise NotRecorded(f"the configuration changed {_ATTEMPTS} times during one launch")
 
     def check_not_ended(self, session: PortalSession) -> None:
-        """Refuse a session that a sign-out has ended, at a door that no launch follows. Raises SessionEnded."""
+        """Refuse a session that a sign-out has ended, where no launch follows.
+
+        Raises SessionEnded.
+        """
         self.check_marks(self.ended_sessions.mark(session))
 
     def check_marks(self, marks: Marks) -> None:
-        """As `check_not_ended`, of the session that has these marks."""
+        """Refuse the session that has these marks, if a sign-out has ended it.
+
+        Raises SessionEnded.
+        """
         if marks is not NO_SESSION and self.ended_sessions.has_marked(marks, now=self.clock()):
             raise SessionEnded("a sign-out has ended this session; the portal's next sign-in needs a sid of its own")
 
@@ -351,7 +365,7 @@ class _Attempt:
         return self._build(snapshot, route, session, account)
 
     def _sign_in(self, snapshot: Snapshot, why: SessionAbsent | datetime) -> SignIn:
-        """Send the payer to the portal's sign-in, once: nobody is signed in, or somebody who must sign in anew."""
+        """Send the payer to the portal's sign-in, once: nobody is signed in, or the sign-in must be a new one."""
         request, portal = self._request, snapshot.biller.portal
         self._check_may_ask("nobody is signed in, or the payer would have to sign in anew", "sign_in")
         back = f"{self._launcher.base_url}{request.find_path(returned=True)}"
@@ -449,7 +463,7 @@ def check_launch(
     now: datetime,
     callback: str | None = None,
 ) -> None:
-    """Whether a launch through this link would be answered, without signing anything or recording it.
+    """Checks that a launch would be answered, without signing or recording anything.
 
     `account` is the one that it would be for. Raises what the launch would: a BridgeError.
     """
@@ -460,7 +474,9 @@ def check_launch(
 
 
 def find_account(session: PortalSession, account_number: str | None) -> JsonObject | None:
-    """The account asked for, or selected in the portal, or the only one; None when there is none of these.
+    """The account asked for, the one selected in the portal, or the only one.
+
+    None where several are left.
 
     Raises AccountRefused for one that the session does not have.
     """
@@ -476,25 +492,34 @@ def find_account(session: PortalSession, account_number: str | None) -> JsonObje
 
 
 def check_session(session: PortalSession, snapshot: Snapshot, link: Link) -> None:
-    """Whether the session is this biller's, and may use this link. Raises LaunchRefused, ImpersonationRefused."""
+    """Checks that the session is this biller's and may use this link.
+
+    Raises LaunchRefused, ImpersonationRefused.
+    """
     check_biller(session, snapshot)
     if session.impersonator is not None and not link.allow_impersonation:
         raise ImpersonationRefused("an agent acts for the payer, and the link does not say allow_impersonation: true")
 
 
 def check_biller(session: PortalSession, snapshot: Snapshot) -> None:
-    """Whether the session is this biller's. Raises LaunchRefused (`session-of-other-biller`)."""
+    """Checks that the session is this biller's.
+
+    Raises LaunchRefused (`session-of-other-biller`).
+    """
     if session.biller != snapshot.biller.slug:
         sides = compare(session.biller, snapshot.biller.slug)
         raise LaunchRefused(f"the session is another biller's: {sides}", code="session-of-other-biller")
 
 
 def make_sign_in_url(portal: Portal, back: str, **more: str) -> str:
-    """The address of the portal's sign-in that leads back to `back`, which is one of ours."""
+    """The address of the portal's sign-in that leads back to `back`, one of ours."""
     separator = "&" if urlsplit(portal.sign_in_url).query else "?"
     return f"{portal.sign_in_url}{separator}{urlencode({portal.return_parameter: back, **more})}"
 
 
 def find_location(reply: Reply) -> str:
-    """Where a reply takes the browser: of a URL, which may carry a token, its origin alone."""
+    """The address that a reply takes the browser to.
+
+    Of a URL, which may carry a token, it is the origin alone.
+    """
     return reply.action if isinstance(reply, FormPost) else origin_of(reply.url)

@@ -26,14 +26,20 @@ _compile = lru_cache(maxsize=4096)(compile_condition)
 
 @dataclass(frozen=True, slots=True)
 class ShownLink:
-    """A link that the payer sees. `refusal` is why it would not launch now, None when it would."""
+    """A link that the payer sees.
+
+    `refusal` says why it would not launch now; None when it would.
+    """
 
     link: Link
     refusal: BridgeError | None = None
 
 
 def list_visible_links(biller: Biller, session: PortalSession) -> tuple[Link, ...]:
-    """The links that are shown, in order: enabled, and visible for the selected account, or for any while none is."""
+    """The links that are shown, in order.
+
+    They are enabled, and visible for the selected account, or for any while none is selected.
+    """
     return tuple(link for link in biller.links if link.enabled and _list_accounts(link, session))
 
 

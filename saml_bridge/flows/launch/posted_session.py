@@ -1,4 +1,6 @@
-"""A launch that the portal posts: a form with the payer's token, for portals whose cookie never arrives here.
+"""A launch that the portal posts, in a form with the payer's token.
+
+Portals on another site need it: their cookie never arrives here.
 
 Owns: which pages may post, and that a token is taken once. Does not own: what makes a token believable
 (`sessions/jwt.py`), the launch (`launch.py`), and the wait while the payer chooses an account (`tickets.py`).
@@ -29,14 +31,19 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class PostRefused(LaunchRefused):
-    """A launch was posted by a page that may not, twice, or where no token is taken from a form."""
+    """A post that starts no launch.
+
+    It came from a page that may not post, came twice, or no token is taken from a form.
+    """
 
     code = "post-refused"
     public_message = "We could not open this page for you. Please go back to your bill portal and click the link again."
 
 
 class PostedSession:
-    """The session source of one posted launch. `tokens` are what the form holds as `session`, `origin` the header.
+    """The session source of one posted launch.
+
+    `tokens` are the values of the form's field `session`, `origin` is the header.
 
     The launch may ask it again when the configuration changes under it: the token is taken the first time.
     """
@@ -112,7 +119,10 @@ class PostedSession:
 
 
 def list_portal_origins(portal: Portal) -> frozenset[str]:
-    """The origins of the portal's pages, as browsers write them: those listed, and where it signs in and is at home."""
+    """The origins of the portal's pages, as browsers write them.
+
+    Those are the listed ones, its sign-in's and its home's.
+    """
     return frozenset(_write_origin(url) for url in (*portal.origins, portal.sign_in_url, portal.home_url))
 
 

@@ -1,4 +1,6 @@
-"""Tickets: one-time addresses with which a portal on any site, or an app, sends its payer into one launch.
+"""Tickets: one-time addresses by which a portal sends a payer into one launch.
+
+The portal may be on any site, or an app.
 
 Owns: the issue of a ticket and its redemption, and the portal session that waits while the payer chooses an account.
 Does not own: who may ask for one (`portal_keys.py`), the launch (`launch.py`), where sessions wait (`exchanges.py`).
@@ -41,7 +43,10 @@ class TicketRefused(BridgeError):
 
 @dataclass(frozen=True, slots=True)
 class TicketRequest:
-    """What the portal asks for. `key` is the ID of the portal key that it asks with."""
+    """A portal's request for a ticket.
+
+    `key` is the ID of the portal key that it asks with.
+    """
 
     biller: str
     link: str
@@ -90,7 +95,9 @@ class Tickets:
         self._exchanges = exchanges
 
     def issue(self, ticket_request: TicketRequest) -> Ticket:
-        """A ticket for one launch, recorded. Raises a BridgeError, recorded too, where that launch would be refused.
+        """A ticket for one launch, recorded.
+
+        Raises a BridgeError, recorded too, where that launch would be refused.
 
         Where the payer is to choose an account first, the launch itself says whether it can be answered.
         """
@@ -113,13 +120,18 @@ class Tickets:
         return Ticket(f"/t/{token}", until)
 
     def redeem(self, token: str) -> Waiting:
-        """What a ticket is for, once. Raises TicketRefused."""
+        """The launch that a ticket is for, once.
+
+        Raises TicketRefused.
+        """
         return self._take(Purpose.TICKET, token, browser=None)
 
     def hold(
         self, ask: LaunchRequest, session: PortalSession, *, browser: str | None, ends_at: datetime | None = None
     ) -> tuple[str, str]:
-        """Keep a session for the rest of one launch; returns its token, and the cookie of the browser it is kept for.
+        """Keep a session for the rest of one launch; returns token and cookie.
+
+        The cookie is of the browser that it is kept for.
 
         `browser` is that cookie where the browser has it already. `ends_at` is the end of a choice that goes on: it is
         set once, when the choice begins.

@@ -1,4 +1,6 @@
-"""Hints of ours: a payer on the way from a launch to an OpenID Connect partner, until the partner's request comes.
+"""Hints of ours: payers on the way from a launch to an OpenID Connect partner.
+
+A hint waits until the partner's request comes.
 
 Owns: saving a hint for one browser, consuming it once, the session source of its payer. Does not own: the partner's
 request (`oidc`), and where hints are kept (`storage`). Called by `oidc`, and by a launch through its services.
@@ -29,7 +31,10 @@ HINT_PREFIX: Final = "launch."
 
 
 class Hints:
-    """Payers on the way to a partner, each under a one-time hint, for one browser. Safe to share."""
+    """Payers on the way to a partner, each under a one-time hint for one browser.
+
+    Safe to share.
+    """
 
     def __init__(self, exchanges: Exchanges, random_bytes: Callable[[int], bytes]) -> None:
         self._exchanges = exchanges

@@ -1,4 +1,4 @@
-"""Authorization at a biller as OpenID Provider: a relying party's request, and the launch that answers it.
+"""A biller as OpenID Provider: a relying party's request, and the launch that answers.
 
 Owns: the order in which a request is judged (nothing leaves before client and redirect URI are known good), pushed
 requests, whose tokens hints are, and the payers on their way to a partner under a hint of ours. Does not own: the rules
@@ -54,7 +54,10 @@ _HINT_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A request that was pushed: what names it for `seconds`, and whose it is (a slug). `link` is not known yet."""
+    """A request that was pushed, and the name that it has for `seconds`.
+
+    `link` is not known yet; the party is a slug.
+    """
 
     partner: str
     request_uri: str
@@ -82,7 +85,10 @@ class OidcDialect:
         return OidcAsked.from_json(stored)
 
     def build_refusal(self, taken: Taken, error: BridgeError, snapshot: Snapshot, launcher: Launcher) -> Reply:
-        """The error at the redirect URI (RFC 6749 4.1.2.1). Raises RequestRefused if that is registered no more."""
+        """The error at the redirect URI (RFC 6749 4.1.2.1).
+
+        Raises RequestRefused if that is registered no more.
+        """
         request = _find_asked(taken).request
         partner = snapshot.biller.find_partner(taken.partner.slug)
         if partner is None or not self.speaks(partner):
@@ -104,7 +110,7 @@ def _name_error(error: BridgeError) -> tuple[str, str | None]:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What the authorization endpoint needs, wired once (`open_authorization`)."""
+    """The authorization endpoint, wired once (`open_authorization`)."""
 
     sign_on: SignOn
     hints: Hints

@@ -1,4 +1,4 @@
-"""SAML sign-on that starts at the partner: its request, verified and judged, and the refusal that tells it so.
+"""SAML sign-on that starts at the partner: its request, judged, and the refusal.
 
 Owns: the order in which a request is judged (cheap checks first, nothing trusted before it is verified), and the
 response without an assertion. Does not own: reading and verifying messages (`saml/requests.py`), the request's wait and
@@ -74,7 +74,10 @@ class SamlDialect:
         return Asked.from_json(stored)
 
     def build_refusal(self, taken: Taken, error: BridgeError, snapshot: Snapshot, launcher: Launcher) -> Reply:
-        """A signed response without an assertion, at the place that the request asks for (Core 3.2.2)."""
+        """A signed response without an assertion, where the request asks for it.
+
+        SAML Core 3.2.2.
+        """
         partner_request, now = taken.partner_request, launcher.clock()
         if not isinstance(partner_request, Asked):
             raise TypeError(f"{type(partner_request).__name__} is no request of SAML")
@@ -99,7 +102,7 @@ class SamlDialect:
 
 @dataclass(frozen=True, slots=True)
 class SamlSignOn:
-    """What a sign-on in SAML needs, wired once (`open_saml_sign_on`)."""
+    """Sign-on in SAML, wired once (`open_saml_sign_on`)."""
 
     sign_on: SignOn
 
@@ -108,7 +111,9 @@ class SamlSignOn:
         return self.sign_on.launcher
 
     def receive(self, read: Callable[[], Received], visit: Visit, source: SessionSource) -> Answer:
-        """Judge a partner's request, then launch or let it wait for the payer. `read` takes it out of its binding.
+        """Judge a partner's request, then launch or let it wait for the payer.
+
+        `read` takes it out of its binding.
 
         A request by POST always waits first. What the address says beside the message counts for nothing: no signature
         covers it. Raises a BridgeError, which is recorded, for what cannot be answered at the partner.

@@ -1,4 +1,4 @@
-"""Sign-on that starts at the partner: what is the same in every protocol, from the verified request on.
+"""Sign-on that starts at the partner, alike in every protocol from the verified request on.
 
 Owns: which link serves a request, its wait for the payer's sign-in in the one browser that brought it, going on with it
 once, what is answered at the partner and what on a page of ours, and the records of what is refused. Does not own:
@@ -39,7 +39,7 @@ WAIT = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """The partner is told, in its own protocol, that it does not get what it asked for."""
+    """The partner is told, in its own protocol, that its request is declined."""
 
     biller: Biller
     partner: Partner
@@ -50,21 +50,27 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The request waits; the browser comes back for it by itself, with the cookies that it did not send this time."""
+    """The request waits; the browser comes back for it by itself.
+
+    It then brings the cookies that it did not send this time.
+    """
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The portal or the database does not answer now; the request waits, and the payer may try again."""
+    """Portal or database does not answer; the request waits, and the payer may try again."""
 
     error: BridgeError
 
 
 @dataclass(frozen=True, slots=True)
 class WayOn:
-    """What is left to a payer whose request is over: whether the portal has a session, and what to open instead."""
+    """The way on for a payer whose request is over.
+
+    It says if the portal has a session, and names a link to open instead.
+    """
 
     is_signed_in: bool
     link: Link | None
@@ -73,7 +79,10 @@ class WayOn:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to the browser: the launch that was tried, its outcome, and a cookie to set, if any."""
+    """The answer to the browser: the launch that was tried, and its outcome.
+
+    `browser` is the value of a cookie to set, or None.
+    """
 
     outcome: Outcome | Declined | Resume | Held
     request: LaunchRequest
@@ -82,7 +91,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A request that was verified and taken, with all that it takes to answer it. `link` is a slug.
+    """A request that was verified and consumed, with everything to answer it.
+
+    `link` is a slug.
 
     `account` and `callback` are what the launch is for, where the request itself was started by a launch.
     """
@@ -95,24 +106,24 @@ class Taken:
 
 
 class Dialect(Protocol):
-    """What one protocol does in its own way."""
+    """The part of a sign-on that each protocol does in its own way."""
 
     @property
     def refusal(self) -> type[LaunchRefused]:
-        """The error that is meant for the partner, whatever the payer sees otherwise."""
+        """The error that is meant for the partner; the payer may see another."""
 
     @property
     def purpose(self) -> Purpose:
-        """What the tokens of its waiting requests are for."""
+        """The purpose of the tokens of its waiting requests."""
 
     def speaks(self, partner: Partner) -> bool:
-        """Whether the partner speaks this protocol."""
+        """The partner speaks this protocol."""
 
     def find_default_link(self, partner: Partner) -> str | None:
         """The slug of the link that is set to serve what this partner starts."""
 
     def read_request(self, stored: str) -> PartnerRequest:
-        """What `PartnerRequest.to_json` wrote."""
+        """The request that `PartnerRequest.to_json` wrote."""
 
     def build_refusal(self, taken: Taken, error: BridgeError, snapshot: Snapshot, launcher: Launcher) -> Reply:
         """The message that tells the partner. Raises BridgeError."""
@@ -120,7 +131,7 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SignOn:
-    """What every sign-on in one protocol needs, wired once."""
+    """Every sign-on in one protocol, wired once."""
 
     launcher: Launcher
     exchanges: Exchanges
@@ -150,7 +161,9 @@ class SignOn:
     def go_on(
         self, taken: Taken, visit: Visit, source: SessionSource, *, token: str | None = None, park: bool = False
     ) -> Answer:
-        """Launch; what must wait for the payer is kept again under the same token, since it was taken.
+        """Launch; a request that must wait for the payer is kept again.
+
+        It keeps its token, since it was consumed before.
 
         With `park` it waits at once: the browser did not send the portal's cookie with a post of another site, and does
         so with the request that it makes by itself next. Raises a BridgeError, recorded, for what cannot be answered at
@@ -190,7 +203,9 @@ class SignOn:
         )
 
     def find_link(self, biller: Biller, partner: Partner) -> str:
-        """The link that serves a sign-on which the partner starts: the one that is set, or its only one. Never a guess.
+        """The link that serves a sign-on which the partner starts.
+
+        It is the one that is set, or the partner's only one. Never a guess.
 
         Raises RequestRefused, PartnerUnusable.
         """
@@ -211,7 +226,10 @@ class SignOn:
         return enabled[0]
 
     def find_way_on(self, over: SignOnOver, visit: Visit, source: SessionSource) -> WayOn:
-        """What a payer can do whose request is over. Nothing here refuses: the page does without what is not known."""
+        """The way on for a payer whose request is over.
+
+        Nothing here refuses: the page leaves out what cannot be found.
+        """
         signed_in = self._is_signed_in(visit, source)
         try:
             biller = self.launcher.registry.find_current(visit.biller).biller
@@ -234,7 +252,10 @@ class SignOn:
 
     @contextmanager
     def recording(self, visit: Visit) -> Iterator[dict[str, str]]:
-        """Record what is refused before the launch does so itself, with what is known by then (`partner`, `link`)."""
+        """Record a refusal that comes before the launch records its own.
+
+        The record says what is known by then (`partner`, `link`).
+        """
         known: dict[str, str] = {}
         try:
             yield known

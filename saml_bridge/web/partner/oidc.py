@@ -1,4 +1,4 @@
-"""What relying parties call of a biller's OpenID Provider: discovery, keys, tokens, UserInfo.
+"""The endpoints that relying parties call: discovery, keys, tokens, UserInfo.
 
 Owns: reading those requests, answers and errors in the form of the RFCs, and which pages of other origins may read an
 answer. Does not own: any decision (`provider.py`, `token_exchange.py`), and what a browser is sent through
@@ -124,7 +124,7 @@ class _Calls:
         methods: str = "POST",
         scheme: str = "Basic",
     ) -> Response:
-        """The answer to the current request: what `serve` gives, as `render` shows it, or the refusal.
+        """The answer to the current request: `serve` gives it, and `render` shows it.
 
         `event` names the call in the log and the count. `methods` are those that a page of another origin may use,
         `scheme` is that of the challenge (`answer_error`).
@@ -147,7 +147,9 @@ class _Calls:
 
 
 def answer_error(error: BridgeError, *, scheme: str = "Basic") -> Response:
-    """An error as JSON in the form of RFC 6749 5.2, with the challenge of a 401 (RFC 6750 3, RFC 9110 11.6.1).
+    """An error as JSON, with the challenge of a 401.
+
+    RFC 6749 5.2; RFC 6750 3, RFC 9110 11.6.1.
 
     What is told are the rules that the request breaks: never anything of a payer, and of our own faults only that there
     are some.
@@ -175,7 +177,10 @@ def answer_error(error: BridgeError, *, scheme: str = "Basic") -> Response:
 
 
 def answer_no_endpoint(error: HTTPException, trace_id: TraceId) -> Response:
-    """What no endpoint answers to - another address, another method, too large a body - as JSON."""
+    """The refusal where no endpoint answers, as JSON.
+
+    That is another address, another method, too large a body.
+    """
     code = error.code or 500
     name = {404: "not_found", 405: "invalid_request", 413: "invalid_request"}.get(code, "invalid_request")
     response = _answer_json({"error": name, "error_description": error.name.lower()}, status=code)

@@ -49,7 +49,7 @@ def create_saml_views(registry: Registry, base_url: str, sign_on: SamlSignOn, so
 
 
 def _answer_metadata(found: OwnMetadata, *, download: bool) -> Response:
-    """It is public and the same for everybody, so that it may be kept; 304 to whoever has it already."""
+    """It is public and the same for everybody, so that it may be kept; 304 to a client that has it."""
     response = Response(found.xml, content_type="application/samlmetadata+xml")
     disposition = "attachment" if download else "inline"
     response.headers["Content-Disposition"] = f'{disposition}; filename="{found.filename}"'

@@ -1,4 +1,4 @@
-"""What the sign-on addresses of all protocols share: a visit as it came, the answer to it, and the cookies of both.
+"""The answers and cookies that the sign-on addresses of all protocols share.
 
 Owns: reading a `Visit` from the request at hand, turning an `Answer` into a page, a redirect or a form, the cookie that
 a waiting request is bound to, one line of the log for each. Does not own: any decision about the request (`sign_on.py`
@@ -35,7 +35,10 @@ def run_sign_on(
     source: SessionSource,
     receive: Callable[[Visit], Answer],
 ) -> Response:
-    """Take the request at hand through `receive`, which may raise BridgeError, and answer it, however it ends."""
+    """Take the request at hand through `receive` and answer it, however it ends.
+
+    `receive` may raise BridgeError.
+    """
     started, launcher = time.perf_counter(), sign_on.launcher
     trace_id = make_trace_id(launcher.random_bytes)
     visit = read_visit(biller, trace_id, methods=("GET", "POST"))

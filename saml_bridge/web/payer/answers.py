@@ -1,4 +1,4 @@
-"""The answer to a launch, however it ends: a page, a redirect or a form that posts itself.
+"""The answer to a launch: a page, a redirect or a form that posts itself.
 
 Owns: which outcome becomes which response, the one line of the log and the one count of each launch, its trace ID.
  Does not own: any decision about the launch (`flows.launch.launch`), and how pages look (`pages`).
@@ -118,7 +118,10 @@ class LaunchAnswers:
     def answering(
         self, biller: str, link: str, *, methods: tuple[str, ...] = ("GET",), retry_url: str | None = None
     ) -> Iterator[LaunchAnswer]:
-        """Answer the launch that the block makes of the visit at hand; `response` is there after it in any case."""
+        """Answer the launch that the block makes of the visit at hand.
+
+        The `response` is there after the block in any case.
+        """
         started = time.perf_counter()
         visit = read_visit(biller, make_trace_id(self.launcher.random_bytes), methods=methods)
         request = LaunchRequest(visit, link, account=visit.account, callback=visit.callback)
@@ -200,7 +203,10 @@ def _offer_other_account(launcher: Launcher, request: LaunchRequest, error: Acco
 
 
 def find_biller(registry: Registry, slug: str) -> Biller | None:
-    """The biller whose name and way back an error page shows; None where it cannot be had."""
+    """The biller whose name and way back an error page shows.
+
+    None where it cannot be had.
+    """
     try:
         return registry.find_snapshot(slug).biller
     except BridgeError:

@@ -1,4 +1,6 @@
-"""The payer's surface: `/launch/{biller}/{link}`, by GET with a cookie or by POST with a token, and `/t/{ticket}`.
+"""The payer's surface: launches by link, by posted token and by ticket.
+
+The addresses are `/launch/{biller}/{link}`, by GET with a cookie or by POST with a token, and `/t/{ticket}`.
 
 Owns: which session source answers for the payer of each request, and a session's waiting while the payer chooses an
 account. Does not own: any decision about the launch (`flows.launch.launch`), where sessions wait
@@ -35,12 +37,15 @@ class _Start:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the same address may be asked for again; a session that waited is there once."""
+        """The same address may be asked for again; a session that waited is there once."""
         return not isinstance(self.source, Waiting | PostedSession)
 
 
 def create_launch_views(launcher: Launcher, sources: SourceBook, tickets: Tickets, exchanges: Exchanges) -> Blueprint:
-    """The blueprint of the launch page and of tickets. The log must be set up before."""
+    """The blueprint of the launch page and of tickets.
+
+    The log must be set up before.
+    """
     views = Blueprint("launch", __name__)
     answers = LaunchAnswers(launcher)
 

@@ -1,4 +1,4 @@
-"""What every page of ours shares: language, headers, the payer's words for an error.
+"""The common parts of our pages: language, headers, the payer's words for an error.
 
 Owns: rendering a page, its security headers, the choice of language. Does not own: what a page is about.
 Called by: the views of this package and the application's error handlers.
@@ -63,7 +63,10 @@ def init_pages(app: Flask) -> None:
 
 
 def build_pages(app: Flask) -> None:
-    """Compile every page and read every translation now, and not at the first requests, which may be many at once."""
+    """Compile every page and read every translation now.
+
+    Else the first requests would do so, which may be many at once.
+    """
     for name in app.jinja_env.list_templates(extensions=["html"]):
         app.jinja_env.get_template(name)
     for language in LANGUAGES:
@@ -78,7 +81,10 @@ def choose_language() -> str:
 
 
 def prefer_languages(tags: str) -> None:
-    """Answer this request in the first of our languages among these tags (OpenID Connect Core 3.1.2.1, ui_locales)."""
+    """Answer this request in the first of our languages among these tags.
+
+    OpenID Connect Core 3.1.2.1, `ui_locales`.
+    """
     asked = (tag.partition("-")[0].lower() for tag in tags.split())
     g.preferred_language = next((one for one in asked if one in LANGUAGES), None)
 
@@ -107,7 +113,10 @@ def _read_quality(parameter: str) -> float:
 
 
 def render_page(template: str, *, biller: Biller | None = None, status: int = 200, **values: object) -> Response:
-    """A page of ours; with a biller it shows its name and the way back to its portal."""
+    """A page of ours.
+
+    With a biller it shows its name and the way back to its portal.
+    """
     body = render_template(
         template,
         lang=choose_language(),
@@ -126,7 +135,9 @@ def allow_forms(response: Response) -> Response:
 
 
 def is_from_here(base_url: str) -> bool:
-    """Whether the request at hand was started by a page of ours, as far as the browser says (Fetch Metadata, Origin).
+    """Tells that a page of ours started the request at hand.
+
+    The browser says so (Fetch Metadata, else Origin).
 
     Our pages tell no referrer, and then `Origin` is null: it counts only for browsers that say nothing better.
     """
@@ -135,7 +146,10 @@ def is_from_here(base_url: str) -> bool:
 
 
 def answer_launch(launched: Launched) -> Response:
-    """The page that posts the reply to the partner, at once by script, else by its button; or a redirect there."""
+    """The page that posts the reply to the partner, or a redirect there.
+
+    The page posts at once by script, else by its button.
+    """
     if isinstance(launched.reply, Redirect):
         return answer_redirect(
             launched.reply, biller_name=launched.biller.name, partner_name=launched.route.partner.name
@@ -149,7 +163,9 @@ def answer_launch(launched: Launched) -> Response:
 
 
 def answer_redirect(reply: Redirect, *, biller_name: str, partner_name: str) -> Response:
-    """The browser goes to the partner; what its URL carries must not be kept by anybody on the way.
+    """The browser goes to the partner.
+
+    Nothing on the way may keep what its URL carries.
 
     Where a form may have led here (the portal's sign-in, or a launch that it posts), a page of ours stands between: the
     form's page says by its policy where it may lead, browsers apply that to redirects too, and no portal knows all
@@ -174,7 +190,9 @@ def answer_post(
     signs_out: bool = False,
     framed: bool = False,
 ) -> Response:
-    """A page that posts a form to a partner; the browser may go to `origins` from it, and nowhere else.
+    """A page that posts a form to a partner.
+
+    The browser may go to `origins` from it, and nowhere else.
 
     `signs_out` says so to the payer; `framed` lets pages of ours show it in a frame.
     """
@@ -183,7 +201,10 @@ def answer_post(
 
 
 def render_launch(launched: Launched, language: str) -> str:
-    """The page of a launch as text, or the URL that it leads to; needs an application context."""
+    """The page of a launch as text, or the URL that it leads to.
+
+    Needs an application context.
+    """
     if isinstance(launched.reply, Redirect):
         return launched.reply.url
     return _render_post(launched.reply, language, launched.biller.name, launched.route.partner.name)
@@ -235,7 +256,10 @@ def _launch_headers(origins: tuple[str, ...], is_https: bool, *, framed: bool) -
 def render_error(
     error: BridgeError, *, trace_id: TraceId | None = None, biller: Biller | None = None, retry_url: str | None = None
 ) -> Response:
-    """The payer's page for an error: what happened in plain words, the way back, the trace ID if the log has it."""
+    """The payer's page for an error: plain words, the way back, the trace ID.
+
+    The trace ID stands there if the log has it.
+    """
     response = render_page(
         "error.html",
         biller=biller,
@@ -259,7 +283,7 @@ def _heading(status: int) -> str:
 
 
 def is_https() -> bool:
-    """Whether this service is reached by https, as its settings say."""
+    """Tells that this service is reached by https, as its settings say."""
     return bool(current_app.config["PREFERRED_URL_SCHEME"] == "https")
 
 

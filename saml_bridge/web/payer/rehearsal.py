@@ -1,4 +1,4 @@
-"""The rehearsal of a key: `/rehearse/{token}`, for whoever got the address from `saml-bridge keys rehearse`.
+"""The rehearsal of a key: `/rehearse/{token}`, as `saml-bridge keys rehearse` gives the address.
 
 Owns: the page with its three buttons, and that no other site presses them. Does not own: what a rehearsal is and which
 step may follow which (`rollover.py`), how a launch is answered (`launch.py`). For operations, so it is in English.
@@ -71,7 +71,7 @@ def _refuse_other_sites(rollover: Rollover) -> None:
 
 
 def _answer(staged: Staged, token: str, outcome: Outcome) -> Response:
-    """Whoever has to sign in or to choose comes back to the rehearsal: a launch of its own would go by another key."""
+    """A payer who must sign in or choose comes back to the rehearsal: a launch of its own would go by another key."""
     if isinstance(outcome, Launched):
         return answer_launch(outcome)
     if isinstance(outcome, ChooseAccount):

@@ -1,4 +1,4 @@
-"""What portals call: a payer's links, tickets, and the script that shows the links in a portal's page.
+"""The portal's calls: a payer's links, tickets, and the script that shows links.
 
 Owns: who may call (`PortalGate`), bodies and answers as JSON, languages, which other origins a browser lets read an
 answer. Does not own: any decision about links and tickets (`links.py`, `tickets.py`); sign-out has a view of its own.
@@ -71,7 +71,10 @@ _INDENTATION = re.compile(r"^(?:\s+|//.*\n)", re.MULTILINE)
 
 
 class BodyRefused(BridgeError):
-    """A call whose body or headers are not what the call takes; the detail is for the portal's developer."""
+    """A call whose body or headers are of another form than the call takes.
+
+    The detail is for the portal's developer.
+    """
 
     code = "body-invalid"
     http_status = 400
@@ -79,7 +82,7 @@ class BodyRefused(BridgeError):
 
 
 class OriginRefused(BridgeError):
-    """A page of an origin that the biller does not list asks for a payer's links."""
+    """A page of an origin that the biller does not list asks for links."""
 
     code = "origin-not-listed"
     http_status = 403
@@ -87,7 +90,10 @@ class OriginRefused(BridgeError):
 
 
 class PortalGate:
-    """Lets a call in by its portal key. Refusals for what a key is not for are recorded."""
+    """Lets a call in by its portal key.
+
+    Refusals of calls that a key is not for are recorded.
+    """
 
     def __init__(self, keys: PortalKeys, launcher: Launcher) -> None:
         self._keys = keys
@@ -119,14 +125,20 @@ class PortalGate:
 
 
 def read_key() -> str | None:
-    """The portal key that the current request carries, or None: a bearer token may be a payer's, too."""
+    """The portal key that the current request carries, or None.
+
+    A bearer token may be a payer's, too.
+    """
     scheme, _, token = request.headers.get("Authorization", "").strip().partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and looks_like_key(token) else None
 
 
 def answer_problem(error: BridgeError, trace_id: TraceId, *, explain: bool) -> Response:
-    """An error as JSON. Its detail and findings are for the portal's log, so they are told to a portal key alone."""
+    """An error as JSON.
+
+    Its detail and findings are for the portal's log, so they are told to a portal key alone.
+    """
     told: dict[str, Any] = {"code": error.code, "message": error.public_message, "trace_id": trace_id}
     if explain:
         told |= _explain(error)
@@ -142,7 +154,10 @@ def answer_problem(error: BridgeError, trace_id: TraceId, *, explain: bool) -> R
 
 
 def answer_no_call(error: HTTPException, trace_id: TraceId) -> Response:
-    """What no call answers to - another address, another method - as JSON, like every refusal below /api/."""
+    """The refusal where no call answers, as JSON like every refusal below /api/.
+
+    That is another address, or another method.
+    """
     code = error.name.lower().replace(" ", "-")
     told: dict[str, Any] = {
         "code": code,
@@ -332,14 +347,17 @@ def _read_text(body: dict[str, Any], name: str) -> str | None:
 
 
 def choose_languages() -> LanguageAccept:
-    """What the payer reads: `?lang=` before the browser's own list."""
+    """The payer's languages: `?lang=` before the browser's own list."""
     asked = request.args.get("lang")
     header = asked[:40] if asked else request.headers.get("Accept-Language", "")[:400]
     return parse_accept_header(header, LanguageAccept)
 
 
 def choose_label(link: Link, languages: LanguageAccept) -> str:
-    """The link's label in the best of its languages; `label` itself is taken for English unless `labels` has that."""
+    """The link's label in the best of its languages.
+
+    `label` itself is taken for English unless `labels` has that.
+    """
     best = languages.best_match([*link.labels, _LABEL_LANGUAGE])
     return link.labels.get(best or "", link.label)
 
