@@ -14,7 +14,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 .PHONY: help demo check lint type test test-quick bench lock translations clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME)  ## set everything up and start the bridge with a demo portal and demo partners
 	@echo "Starting the demo; what it keeps is in instance-demo/."
@@ -22,9 +22,10 @@ demo: $(RUNTIME)  ## set everything up and start the bridge with a demo portal a
 
 check: lint type test  ## what CI runs: lint, types, all tests
 
-lint: $(DEV)  ## style and common mistakes
+lint: $(DEV)  ## style, common mistakes, and the layers of rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 type: $(DEV)  ## static types
 	$(BIN)/mypy
@@ -53,7 +54,7 @@ translations: $(DEV)  ## compile the payer's texts after a change to messages.po
 	$(BIN)/pybabel compile -d saml_bridge/demo/translations
 
 clean:  ## remove the environment and everything that was built; keys and data stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@tools/make-venv "$(PYTHON)" $(VENV)

@@ -6,6 +6,7 @@ Content-Security-Policy fails the test.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,11 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """One browser for the whole run; each test has contexts, that is profiles, of its own."""
+    """One browser for the whole run; each test has contexts, that is profiles, of its own. HEADED=1 shows its window."""
     path = which("chromium")
     assert path is not None, "chromium is not installed: run 'make test', or apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path=path, args=list(FLAGS), headless="HEADED" not in os.environ
+        )
         yield browser
         browser.close()
 

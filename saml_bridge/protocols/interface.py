@@ -280,7 +280,7 @@ class PartnerContext:
     def find_saml_key(self) -> SigningKey:
         """The key that signs XML for this partner; in a rehearsal the biller's next one.
 
-        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and the biller has no next one.
+        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and is not there.
         """
         names = self.biller.idp.keys
         if not self.overrides.rehearsal and self.partner.saml.signing_key == "current":

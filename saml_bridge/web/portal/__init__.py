@@ -2,4 +2,4 @@
 
 Owns: `/api/v1/portal/{biller}/…` but for sign-out (`web.payer.logout`), portal keys at the door, refusals as JSON.
 Does not own: any decision (`flows.launch`), the script itself (`web/portal_script`).
-Way in: `api.create_portal_views`. """
+Way in: `api.create_portal_views`."""
