@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """One browser for the whole run; each test has contexts, that is profiles, of its own. HEADED=1 shows its window."""
+    """One browser for the whole run, with a window if HEADED is set. Each test has contexts (profiles) of its own."""
     path = which("chromium")
     assert path is not None, "chromium is not installed: run 'make test', or apt-get install chromium"
     with sync_playwright() as playwright:

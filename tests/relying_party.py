@@ -162,7 +162,7 @@ class Service:
             "revision": 1,
             **changes,
         }
-        return self.bridge.grants.keep(biller, slug, "portal-1", Grant(**granted).to_json(), now=datetime.now(UTC))
+        return self.bridge.grants.save(biller, slug, "portal-1", Grant(**granted).to_json(), now=datetime.now(UTC))
 
     def post(
         self, form: dict[str, str] | str, *, endpoint: str = "token", biller: str = BILLER, **headers: str

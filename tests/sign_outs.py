@@ -287,7 +287,7 @@ class Town:
             "expires_at": datetime.now(UTC) + timedelta(hours=1),
             **changes,
         }
-        self.sign_out.sessions.remember(biller=biller, partner=slug, **values)
+        self.sign_out.sessions.save(biller=biller, partner=slug, **values)
 
     def list_open(self, *, biller: str = BILLER, sid: str = "S-1") -> list[str]:
         """The partners at which a session is still remembered, in the order in which they were opened."""

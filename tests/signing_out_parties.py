@@ -77,7 +77,7 @@ def grant_token(town: Town, slug: str, *, sid: str = "S-1", biller: str = BILLER
         auth_time=int(now.timestamp()),
     )
     grants = town.world.bridge.grants
-    code = grants.keep(biller, slug, sid, granted.to_json(), now=now)
+    code = grants.save(biller, slug, sid, granted.to_json(), now=now)
     return grants.redeem(code, biller=biller, now=now, judge=lambda *_: 600).access_token
 
 

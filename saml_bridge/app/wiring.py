@@ -51,14 +51,17 @@ from saml_bridge.protocols.saml.xml.parse import load_schemas
 from saml_bridge.storage.audit import AuditTrail
 from saml_bridge.storage.database import Database, check_schema, init_database
 from saml_bridge.storage.ended_sessions import EndedSessions
-from saml_bridge.storage.exchanges import Exchanges
 from saml_bridge.storage.grants import Grants
+from saml_bridge.storage.held_sessions import HeldSessions
+from saml_bridge.storage.logouts import Logouts
 from saml_bridge.storage.metadata_fetches import Refreshes
 from saml_bridge.storage.partner_secrets import PartnerSecrets
 from saml_bridge.storage.partner_sessions import PartnerSessions
+from saml_bridge.storage.pending_sign_ons import PendingSignOns
 from saml_bridge.storage.portal_keys import PortalKeys
 from saml_bridge.storage.rehearsals import Rehearsals
 from saml_bridge.storage.revisions import Revisions
+from saml_bridge.storage.seen_messages import SeenMessages
 from saml_bridge.web.operations.endpoints import create_operation_views
 from saml_bridge.web.operations.metrics import PartnerCallMetrics, SourceMetrics
 from saml_bridge.web.partner.oidc import create_oidc_views
@@ -92,7 +95,10 @@ class Bridge:
     registry: Registry
     publisher: Publisher
     launcher: Launcher
-    exchanges: Exchanges
+    held_sessions: HeldSessions
+    logouts: Logouts
+    pending_sign_ons: PendingSignOns
+    seen_messages: SeenMessages
     rollover: Rollover
     refreshes: Refreshes
     refresher: Refresher
@@ -112,7 +118,10 @@ class Storage:
     audit: AuditTrail
     database: Database
     ended_sessions: EndedSessions
-    exchanges: Exchanges
+    held_sessions: HeldSessions
+    logouts: Logouts
+    pending_sign_ons: PendingSignOns
+    seen_messages: SeenMessages
     grants: Grants
     partner_secrets: PartnerSecrets
     partner_sessions: PartnerSessions
@@ -174,7 +183,10 @@ def open_bridge(settings: Settings) -> Bridge:
         rollover=flows.rollover,
         refreshes=storage.refreshes,
         refresher=billers.refresher,
-        exchanges=storage.exchanges,
+        held_sessions=storage.held_sessions,
+        logouts=storage.logouts,
+        pending_sign_ons=storage.pending_sign_ons,
+        seen_messages=storage.seen_messages,
         partner_sessions=storage.partner_sessions,
         sign_out=flows.sign_out,
         partner_secrets=storage.partner_secrets,
@@ -195,7 +207,10 @@ def _open_storage(app: Flask, settings: Settings) -> Storage:
         audit=audit,
         database=database,
         ended_sessions=EndedSessions(database, secret=secret),
-        exchanges=Exchanges(database, secret=secret),
+        held_sessions=HeldSessions(database, secret=secret),
+        logouts=Logouts(database, secret=secret),
+        pending_sign_ons=PendingSignOns(database, secret=secret),
+        seen_messages=SeenMessages(database),
         grants=Grants(database, secret=secret),
         partner_secrets=PartnerSecrets(database, key=settings.partner_secrets_key.encode()),
         partner_sessions=PartnerSessions(database, secret=secret),
@@ -244,18 +259,25 @@ def _open_billers(settings: Settings, keys: KeyRing, *, storage: Storage, networ
 
 
 def _open_flows(settings: Settings, keys: KeyRing, *, storage: Storage, network: Network, billers: Billers) -> Flows:
-    registry, exchanges, grants = billers.registry, storage.exchanges, storage.grants
-    hints = Hints(exchanges, os.urandom)
+    registry = billers.registry
+    hints = Hints(storage.held_sessions, os.urandom)
     launcher = _open_launcher(settings, storage=storage, network=network, registry=registry, hints=hints)
     provider = Provider(
         registry,
-        exchanges=exchanges,
+        seen_messages=storage.seen_messages,
         list_secrets=storage.partner_secrets.list_valid,
         fetcher=network.client_keys,
         base_url=settings.base_url,
     )
     return Flows(
-        authorization=open_authorization(launcher, exchanges, hints=hints, provider=provider, grants=grants),
+        authorization=open_authorization(
+            launcher,
+            pending_sign_ons=storage.pending_sign_ons,
+            seen_messages=storage.seen_messages,
+            hints=hints,
+            provider=provider,
+            grants=storage.grants,
+        ),
         launcher=launcher,
         provider=provider,
         rollover=Rollover(
@@ -287,7 +309,7 @@ def _open_launcher(
             find_secret=storage.partner_secrets.find,
             call=network.partner_calls.call,
             save_hint=hints.save,
-            save_grant=lambda biller, partner, sid, grant, now: grants.keep(biller, partner, sid, grant, now=now),
+            save_grant=lambda biller, partner, sid, grant, now: grants.save(biller, partner, sid, grant, now=now),
         ),
     )
 
@@ -296,7 +318,8 @@ def _open_sign_out(launcher: Launcher, *, storage: Storage, network: Network, re
     return SignOut(
         registry=registry,
         audit=storage.audit,
-        exchanges=storage.exchanges,
+        logouts=storage.logouts,
+        seen_messages=storage.seen_messages,
         ended_sessions=storage.ended_sessions,
         sessions=storage.partner_sessions,
         grants=storage.grants,
@@ -340,13 +363,14 @@ def create_service(settings: Settings) -> Bridge:
 
 def _open_web(bridge: Bridge, sources: SourceBook) -> None:
     """Registers the views of every room of the web."""
-    settings, launcher, exchanges = bridge.settings, bridge.launcher, bridge.exchanges
-    sign_on, tickets = open_saml_sign_on(launcher, exchanges), Tickets(launcher, exchanges)
+    settings, launcher = bridge.settings, bridge.launcher
+    tickets = Tickets(launcher, bridge.held_sessions)
+    sign_on = open_saml_sign_on(launcher, pending_sign_ons=bridge.pending_sign_ons, seen_messages=bridge.seen_messages)
     gate = PortalGate(bridge.portal_keys, launcher)
     rp_initiated = RpInitiatedLogout(bridge.sign_out, secret=settings.secret_key.encode())
     exchange = TokenExchange(bridge.provider, grants=bridge.grants, audit=bridge.audit, clock=launcher.clock)
     for views in (
-        create_launch_views(launcher, sources, tickets, exchanges),
+        create_launch_views(launcher, sources, tickets, bridge.seen_messages),
         create_rehearsal_views(bridge.rollover, sources),
         create_saml_views(bridge.registry, settings.base_url, sign_on, sources),
         create_authorize_views(bridge.authorization, sources),

@@ -26,7 +26,10 @@ DOCUMENTS_KEPT = 1024
 
 @dataclass(frozen=True, slots=True)
 class OwnMetadata:
-    """A biller's metadata as it is given out; `tag` is the same for the same content, whichever process made it."""
+    """A biller's metadata as it is given out.
+
+    `tag` is the same for the same content, whichever process made it.
+    """
 
     xml: bytes
     tag: str

@@ -31,7 +31,10 @@ from saml_bridge.storage.revisions import NewRevision, RevisionInForce, Revision
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """`revisions` are the numbers now in force, also of billers that did not change; `findings` never refuse."""
+    """`revisions` are the numbers now in force, also of billers that did not change.
+
+    `findings` never refuse.
+    """
 
     revisions: Mapping[str, int]
     unchanged: tuple[str, ...]
@@ -102,7 +105,9 @@ class Publisher:
     def publish(
         self, changes: Sequence[Publication], *, author: str, comment: str, now: datetime, trace_id: TraceId
     ) -> Published:
-        """Bring all of `changes` into force, or none. A document that is in force already makes no revision.
+        """Bring all of `changes` into force, or none.
+
+        A document that is in force already makes no revision.
 
         Raises ConfigInvalid with every finding, ConfigConflict when a publication is not based on the revision in
         force, and NotRecorded. Refusals are recorded, too.
@@ -123,7 +128,10 @@ class Publisher:
         return Published(revisions, unchanged, findings)
 
     def save_metadata(self, content: bytes, *, now: datetime) -> Sha256Hex:
-        """Store metadata that is not in force, under the hash that names it. Stored already, it stays as it is."""
+        """Store metadata that is not in force, under the hash that names it.
+
+        Stored already, it stays as it is.
+        """
         digest = Sha256Hex(hashlib.sha256(content).hexdigest())
         with self._revisions.begin() as transaction:
             self._revisions.save_metadata(transaction, {digest: content}, now=now)

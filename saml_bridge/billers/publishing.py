@@ -42,8 +42,10 @@ _TAKE_AFTER_ALL = (
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """How metadata is fetched at a publication. `is_rejected` says whether a person has decided against this content
-    (biller, partner, hash) before, which is then not asked again.
+    """How metadata is fetched at a publication.
+
+    `is_rejected` says whether a person has decided against this content (biller, partner, hash) before, which is then
+    not asked again.
     """
 
     fetcher: Fetches
@@ -133,7 +135,10 @@ def plan_file(publisher: Publisher, path: Path, *, now: datetime, sources: Sourc
 
 
 def judge_plan(publisher: Publisher, planned: PlannedFile, *, accept: Collection[str] = ()) -> tuple[Finding, ...]:
-    """Everything for which `apply_plan` would refuse the plan now, with the same `accept`; empty: it would not."""
+    """Everything for which `apply_plan` would refuse the plan now, with the same `accept`.
+
+    Empty: it would not.
+    """
     publications = [one.publication for one in planned.billers]
     return (*_check_accepted(planned, accept), *publisher.find_conflicts(publications))
 

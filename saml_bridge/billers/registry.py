@@ -28,7 +28,9 @@ METADATA_KEPT = 512
 
 
 class Registry:
-    """The configuration of every biller of one database, as it is in force. Safe to share between threads.
+    """The configuration of every biller of one database, as it is in force.
+
+    Safe to share between threads.
 
     `cache_size` is the number of snapshots to keep. Every method but `forget` raises DatabaseUnavailable.
     """
@@ -47,14 +49,18 @@ class Registry:
     # Snapshots
 
     def find_snapshot(self, slug: str) -> Snapshot:
-        """The revision that this process knows as the one in force; read at first use, then kept until `forget`.
+        """The revision that this process knows as the one in force.
+
+        Read at first use, then kept until `forget`.
 
         Raises BillerUnknown. Raises PartnerUnusable for a stored document that this version cannot read.
         """
         return self._snapshots.find(slug, lambda: self._load_snapshot(slug))
 
     def find_current(self, slug: str) -> Snapshot:
-        """The revision in force now; asks the database whether the one that is kept still is.
+        """The revision in force now.
+
+        Asks the database whether the one that is kept still is.
 
         For answers that no record proves to be current. Raises as `find_snapshot`.
         """

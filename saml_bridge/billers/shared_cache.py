@@ -27,7 +27,10 @@ class SharedCache(Generic[Key, Value]):
         self._building = tuple(Lock() for _ in range(BUILT_AT_ONCE))
 
     def find(self, key: Key, build: Callable[[], Value]) -> Value:
-        """The value of a key, built if there is none. Raises what `build` raises, and keeps nothing then."""
+        """The value of a key, built if there is none.
+
+        Raises what `build` raises, and keeps nothing then.
+        """
         value = self._get(key)
         if value is None:
             with self._building[hash(key) % BUILT_AT_ONCE]:

@@ -85,7 +85,10 @@ class Route:
 
     @property
     def response(self) -> CompiledPartner:
-        """The maker of responses for a SAML partner. Raises TypeError for another, which is the caller's mistake."""
+        """The maker of responses for a SAML partner.
+
+        Raises TypeError for another, which is the caller's mistake.
+        """
         if not isinstance(self.receiver, SamlReceiver):
             raise TypeError(f"{self.partner.slug} speaks {self.partner.protocol}, not SAML")
         return self.receiver.response
@@ -115,7 +118,10 @@ class Route:
 
 
 class Snapshot:
-    """One biller's revision. Safe to share between threads: each part is compiled by the first that asks for it."""
+    """One biller's revision.
+
+    Safe to share between threads: each part is compiled by the first that asks for it.
+    """
 
     __slots__ = (
         "_entities",
@@ -150,7 +156,10 @@ class Snapshot:
 
     @property
     def key(self) -> SigningKey:
-        """The current key, which signs for this biller where no partner asks for another. Raises KeyRefused."""
+        """The current key, which signs for this biller where no partner asks for another.
+
+        Raises KeyRefused.
+        """
         return self._service.find_key(self.biller.idp.keys.current)
 
     def find_published_keys(self) -> tuple[PublishedKey, ...]:

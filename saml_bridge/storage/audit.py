@@ -101,7 +101,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record. `at` is aware UTC; `payer` and `account` are pseudonyms; `code` is an error's, empty when done.
+    """One record.
+
+    `at` is aware UTC; `payer` and `account` are pseudonyms; `code` is an error's, empty when done.
 
     `biller`, `link` and `partner` are slugs, as asked for when they do not exist; `key` is a name in the key ring;
     `actor` is who published, or the agent who acts for a payer, as a pseudonym; so is `session`, the portal session.
@@ -196,14 +198,20 @@ _NAMES = tuple(one.name for one in _AUDIT.columns if one.name != "id")
 
 
 def pseudonym(secret: bytes, *, biller: str, kind: str, value: str) -> str:
-    """32 hexadecimal digits that stand for a payer's or account's `value` at one biller; `kind` keeps the two apart."""
+    """32 hexadecimal digits that stand for a payer's or account's `value` at one biller.
+
+    `kind` keeps the two apart.
+    """
     message = "\0".join(("audit", biller, kind, value)).encode("utf-8", "surrogatepass")
     return hmac.digest(secret, message, "sha256").hex()[:PSEUDONYM_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionTraces:
-    """A portal session as pseudonyms, and the marks by which its end is found. `actor` is an agent, if one acts."""
+    """A portal session as pseudonyms, and the marks by which its end is found.
+
+    `actor` is an agent, if one acts.
+    """
 
     payer: str
     session: str

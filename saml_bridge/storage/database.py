@@ -56,7 +56,10 @@ UpsertInsert: TypeAlias = postgresql.Insert | sqlite.Insert
 
 
 class Base(DeclarativeBase):
-    """Base of every model. Constraints have names, so that a migration can drop them on any database."""
+    """Base of every model.
+
+    Constraints have names, so that a migration can drop them on any database.
+    """
 
     metadata = MetaData(
         naming_convention={
@@ -216,7 +219,10 @@ def find_database(app: Flask) -> Database:
 
 
 def upgrade_database(app: Flask) -> None:
-    """Create or bring up to date all tables; does nothing when they are. A SQLite file is its owner's alone."""
+    """Create or bring up to date all tables.
+
+    Does nothing when they are. A SQLite file is its owner's alone.
+    """
     from alembic import command  # here and below: what only migrations need is loaded by them
 
     url = find_database(app).engine.url

@@ -15,19 +15,17 @@ When a payer is signed out altogether, the sessions that began until then have e
 from __future__ import annotations
 
 import hmac
-import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, delete, exists, or_, select
+from sqlalchemy import ColumnElement, String, and_, bindparam, exists, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.model.values import PortalSession
-from saml_bridge.storage.database import Base, Database, UtcDateTime, explaining
+from saml_bridge.storage.database import Base, Database, UtcDateTime
+from saml_bridge.storage.expiring_rows import ExpiringRows
 
 KEPT_AT_LEAST: Final = timedelta(days=1)
 """How long a session's mark is kept whose end is known: a token that the portal renewed meanwhile may end later."""
@@ -35,11 +33,12 @@ KEPT_AT_LEAST: Final = timedelta(days=1)
 KEPT_WITHOUT_END: Final = timedelta(days=30)
 """How long a mark is kept where no end is known: nothing here bounds `exp`, and no usual session goes on for longer."""
 
-CALLS_BETWEEN_PURGES: Final = 256
-
 
 class EndedSessionRow(Base):
-    """A portal session, or all of a payer's that began until `ended_at`. `mark` is a keyed hash that says which."""
+    """A portal session, or all of a payer's that began until `ended_at`.
+
+    `mark` is a keyed hash that says which.
+    """
 
     __tablename__ = "ended_session"
 
@@ -61,17 +60,18 @@ NO_SESSION: Final = Marks("", "", datetime.fromtimestamp(0, UTC))
 """For what is recorded before anybody's session is known: nothing has these marks."""
 
 
-class EndedSessions:
+class EndedSessions(ExpiringRows):
     """The ended sessions of one database. Safe to share between threads and processes.
 
     Times are aware UTC; `now` is the caller's clock. Every method but `mark` raises DatabaseUnavailable.
     """
 
+    failed = "ended sessions cannot be read or kept"
+
     def __init__(self, database: Database, *, secret: bytes) -> None:
-        self._engine = database.autocommit
+        super().__init__(database)
         self._secret = secret
         self._has_ended = select(has_ended())
-        self._calls = itertools.count(1)
 
     def mark(self, session: PortalSession) -> Marks:
         """By what the session would be found here."""
@@ -86,24 +86,25 @@ class EndedSessions:
         with self._using() as connection:
             return bool(connection.execute(self._has_ended, name_parameters(marks, now)).scalar_one())
 
-    def note_session(self, biller: str, sid: str, *, ends_at: datetime | None, now: datetime) -> None:
-        """A portal session has ended. `ends_at` is its own end (`exp`), as far as that is known."""
-        until = now + KEPT_WITHOUT_END if ends_at is None else max(ends_at, now + KEPT_AT_LEAST)
-        self._note(_hide(self._secret, "session", biller, sid), now, until)
+    def record_session(self, biller: str, sid: str, *, ends_at: datetime | None, now: datetime) -> None:
+        """A portal session has ended.
 
-    def note_payer(self, biller: str, payer_id: str, *, now: datetime) -> None:
+        `ends_at` is its own end (`exp`), as far as that is known.
+        """
+        until = now + KEPT_WITHOUT_END if ends_at is None else max(ends_at, now + KEPT_AT_LEAST)
+        self._record(_hide(self._secret, "session", biller, sid), now, until)
+
+    def record_payer(self, biller: str, payer_id: str, *, now: datetime) -> None:
         """Each portal session of a payer that began until now has ended."""
-        self._note(_hide(self._secret, "payer", biller, payer_id), now, now + KEPT_WITHOUT_END)
+        self._record(_hide(self._secret, "payer", biller, payer_id), now, now + KEPT_WITHOUT_END)
 
     def purge(self, now: datetime) -> None:
         """Remove what is past its end."""
-        with self._using() as connection:
-            connection.execute(delete(_ENDED).where(_ENDED.c.expires_at <= now))
+        self._purge(_ENDED, now)
 
-    def _note(self, mark: str, now: datetime, until: datetime) -> None:
+    def _record(self, mark: str, now: datetime, until: datetime) -> None:
         """Of several ends of one session the mark that is kept longest counts; a payer's latest always is."""
-        if next(self._calls) % CALLS_BETWEEN_PURGES == 0:
-            self.purge(now)
+        self._tidy(now)
         make = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         noted = make(_ENDED).values(mark=mark, ended_at=now, expires_at=until)
         later = {"ended_at": noted.excluded.ended_at, "expires_at": noted.excluded.expires_at}
@@ -113,11 +114,6 @@ class EndedSessions:
                     index_elements=[_ENDED.c.mark], set_=later, where=noted.excluded.expires_at > _ENDED.c.expires_at
                 )
             )
-
-    @contextmanager
-    def _using(self) -> Iterator[Connection]:
-        with explaining("ended sessions cannot be read or kept"), self._engine.connect() as connection:
-            yield connection
 
 
 def mark_session(secret: bytes, session: PortalSession) -> Marks:

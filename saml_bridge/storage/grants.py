@@ -13,31 +13,26 @@ Whoever presents it after that, fitting or not, takes away what it gave: somebod
 from __future__ import annotations
 
 import hmac
-import itertools
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Index, String, Text, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Index, String, Text, delete, func, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.keys.sealing import Seal
 from saml_bridge.model.comparisons import compare
-from saml_bridge.model.errors import ClientRefused, DatabaseUnavailable
+from saml_bridge.model.errors import ClientRefused
 from saml_bridge.protocols.oidc.grant import Grant
 from saml_bridge.storage.database import (
     Base,
     Database,
-    DriverInsert,
-    StatementFailed,
     UtcDateTime,
-    explaining,
-    make_instant_writer,
 )
-from saml_bridge.storage.exchanges import hash_token
+from saml_bridge.storage.expiring_rows import ExpiringRows
+from saml_bridge.storage.purposes import hash_token
 
 CODE_SECONDS: Final = 60
 """How long a code waits to be exchanged; RFC 6749 4.1.2 allows ten minutes."""
@@ -52,7 +47,6 @@ MOST_PUSHED: Final = 1_000
 MOST_PUSHED_BYTES: Final = 16 * 1024
 """Of the parameters of one pushed request together, so that a partner's fill 16 MiB at most."""
 
-CALLS_BETWEEN_PURGES: Final = 256
 
 KEPT_AFTER: Final = timedelta(minutes=10)
 """How long a code is told from one that never was, after its end."""
@@ -61,7 +55,9 @@ _RANDOM_BYTES: Final = 32
 
 
 class GrantRow(Base):
-    """One authorization. `code` and `token` are hashes, `session` is a keyed one of the portal session's ID.
+    """One authorization.
+
+    `code` and `token` are hashes, `session` is a keyed one of the portal session's ID.
 
     `redeemed_at` is when the code was exchanged, `revoked_at` when everything that it gave was taken away. `expires_at`
     is the end of the code, later that of the access token, and the row is removed some time after it.
@@ -83,7 +79,10 @@ class GrantRow(Base):
 
 
 class PushedRequestRow(Base):
-    """An authorization request that a partner's server pushed (RFC 9126). `uri` is the hash of its request_uri."""
+    """An authorization request that a partner's server pushed (RFC 9126).
+
+    `uri` is the hash of its request_uri.
+    """
 
     __tablename__ = "pushed_request"
 
@@ -111,25 +110,25 @@ class Granted:
     grant: Grant
 
 
-class Grants:
+class Grants(ExpiringRows):
     """The grants of one database. Safe to share between threads and processes.
 
     Every method raises DatabaseUnavailable. Times are aware UTC; `now` is the caller's clock.
     """
 
+    failed = "the grant cannot be kept"
+
     def __init__(self, database: Database, *, secret: bytes) -> None:
-        self._engine = database.autocommit
+        super().__init__(database)
         self._secret = secret
         self._seal = Seal(secret, "oidc-grant")
         self._pushed_seal = Seal(secret, "pushed-request")
-        self._insert_grant = self._prepare(_GRANT.name, ("code", "biller", "partner", "session", "sealed"))
-        self._insert_pushed = self._prepare(_PUSHED.name, ("uri", "biller", "partner", "sealed"))
-        self._write_instant = make_instant_writer(self._engine.dialect)
-        self._calls = itertools.count(1)
+        self._grant_statement = self._prepare(_GRANT)
+        self._pushed_statement = self._prepare(_PUSHED)
 
     # Codes
 
-    def keep(self, biller: str, partner: str, sid: str, grant: Mapping[str, Any], *, now: datetime) -> str:
+    def save(self, biller: str, partner: str, sid: str, grant: Mapping[str, Any], *, now: datetime) -> str:
         """Keep what a payer grants a partner, and give the code for it: 256 random bits, good for CODE_SECONDS.
 
         `sid` is the ID of the portal session, `grant` what `Grant.to_json` gives.
@@ -142,9 +141,12 @@ class Grants:
             "partner": partner,
             "session": self._hide_session(biller, sid),
             "sealed": self._seal.seal(dict(grant)),
-            "expires_at": self._write_instant(now + timedelta(seconds=CODE_SECONDS)),
+            "token": None,
+            "redeemed_at": None,
+            "revoked_at": None,
+            "expires_at": now + timedelta(seconds=CODE_SECONDS),
         }
-        _run(self._insert_grant, values)
+        self._insert(self._grant_statement, values)
         return code
 
     def redeem(
@@ -210,7 +212,10 @@ class Grants:
         return None if row is None else Granted(row.partner, Grant.from_json(self._seal.open(row.sealed)))
 
     def revoke_session(self, biller: str, sid: str, *, now: datetime) -> int:
-        """Take away every code and token that came of a portal session, which has ended. Gives their number."""
+        """Take away every code and token that came of a portal session, which has ended.
+
+        Gives their number.
+        """
         mine = (
             _GRANT.c.biller == biller,
             _GRANT.c.session == self._hide_session(biller, sid),
@@ -241,12 +246,12 @@ class Grants:
             "biller": biller,
             "partner": partner,
             "sealed": self._pushed_seal.seal(dict(request)),
-            "expires_at": self._write_instant(now + timedelta(seconds=PUSHED_SECONDS)),
+            "expires_at": now + timedelta(seconds=PUSHED_SECONDS),
         }
-        _run(self._insert_pushed, values)
+        self._insert(self._pushed_statement, values)
         return uri
 
-    def take_pushed(self, uri: str, *, biller: str, partner: str, now: datetime) -> dict[str, Any] | None:
+    def consume_pushed(self, uri: str, *, biller: str, partner: str, now: datetime) -> dict[str, Any] | None:
         """The request of this request_uri, once: the next call gets None, as does another client or biller.
 
         Another client takes nothing. Raises SealBroken. RFC 9126 4 and 7.3.
@@ -262,31 +267,18 @@ class Grants:
         return None if sealed is None else self._pushed_seal.open(sealed)
 
     def purge(self, now: datetime) -> None:
-        """Remove what is past its end: codes and tokens KEPT_AFTER later, so that the log can tell a late exchange."""
-        with self._using() as connection:
-            connection.execute(delete(_GRANT).where(_GRANT.c.expires_at <= now - KEPT_AFTER))
-            connection.execute(delete(_PUSHED).where(_PUSHED.c.expires_at <= now))
+        """Remove rows that are past their end.
 
-    def _tidy(self, now: datetime) -> None:
-        """Purge after so many calls, so that nobody has to remember to."""
-        if next(self._calls) % CALLS_BETWEEN_PURGES == 0:
-            self.purge(now)
-
-    def _prepare(self, table: str, names: tuple[str, ...]) -> DriverInsert:
-        into = Base.metadata.tables[table]
-        statement = insert(into).values({name: bindparam(name) for name in (*names, "expires_at")})
-        return DriverInsert(statement, self._engine)
+        Codes and tokens go KEPT_AFTER later, so that the log can tell a late exchange.
+        """
+        self._purge(_GRANT, now - KEPT_AFTER)
+        self._purge(_PUSHED, now)
 
     def _hide_session(self, biller: str, sid: str) -> str:
         """A keyed hash; the biller is framed, so that no two pairs give the same."""
         framed = (part.encode("utf-8", "surrogatepass") for part in ("oidc-grant", biller, sid))
         message = b"".join(len(part).to_bytes(4, "big") + part for part in framed)
         return hmac.digest(self._secret, message, "sha256").hex()
-
-    @contextmanager
-    def _using(self) -> Iterator[Connection]:
-        with explaining("the grant cannot be kept"), self._engine.connect() as connection:
-            yield connection
 
 
 def _check_size(request: Mapping[str, Any]) -> None:
@@ -297,13 +289,6 @@ def _check_size(request: Mapping[str, Any]) -> None:
         found = f"the request has {whole:,} bytes, of which {largest} has {sizes[largest]:,}"
         detail = f"{found}; {MOST_PUSHED_BYTES:,} are the most of a pushed request"
         raise ClientRefused(detail, error="invalid_request", code="pushed-size")
-
-
-def _run(statement: DriverInsert, values: dict[str, Any]) -> None:
-    try:
-        statement.run(values)
-    except StatementFailed as error:
-        raise DatabaseUnavailable(f"the grant cannot be kept: {error}") from error
 
 
 def _refuse(code: str, detail: str, description: str | None = None) -> ClientRefused:

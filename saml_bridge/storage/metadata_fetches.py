@@ -25,7 +25,10 @@ State = Literal["held", "accepted", "rejected"]
 
 
 class MetadataSourceRow(Base):
-    """How the last attempt for one partner went. `outcome` is the code of an error, or one of `OUTCOMES`."""
+    """How the last attempt for one partner went.
+
+    `outcome` is the code of an error, or one of `OUTCOMES`.
+    """
 
     __tablename__ = "metadata_source"
 
@@ -40,7 +43,9 @@ class MetadataSourceRow(Base):
 
 
 class HeldMetadataRow(Base):
-    """A change of a partner's metadata that a person decides. `words` are the lines of its diff, as JSON.
+    """A change of a partner's metadata that a person decides.
+
+    `words` are the lines of its diff, as JSON.
 
     `state` is held, accepted or rejected; `sha256` names the stored metadata, `based_on` that which was in force.
     """
@@ -96,7 +101,10 @@ class SourceState:
 
 @dataclass(frozen=True, slots=True)
 class HeldMetadata:
-    """A change that waits, or waited, for a person. `words` are the sentences of its diff, a risky one saying so."""
+    """A change that waits, or waited, for a person.
+
+    `words` are the sentences of its diff, a risky one saying so.
+    """
 
     biller: str
     partner: str
@@ -182,7 +190,9 @@ class Refreshes:
     # The lease
 
     def take_lease(self, name: str, holder: str, *, now: datetime, length: timedelta) -> bool:
-        """Take the lease, or keep it for longer; False while another holder has one that has not run out.
+        """Take the lease, or keep it for longer.
+
+        False while another holder has one that has not run out.
 
         One statement, so that of two that try at once one gets it.
         """

@@ -47,7 +47,9 @@ class SecretUnknown(BridgeError):
 
 
 class PartnerSecretRow(Base):
-    """One secret under its name. `sealed` has the value; it is good from `starts_at` until `ends_at`, if that is set.
+    """One secret under its name.
+
+    `sealed` has the value; it is good from `starts_at` until `ends_at`, if that is set.
 
     Of several that are good at once the one that started last is used for what we send, and each is taken for what
     comes in.
@@ -71,7 +73,10 @@ _TABLE = Base.metadata.tables[PartnerSecretRow.__tablename__]
 
 @dataclass(frozen=True, slots=True)
 class SecretState:
-    """A secret as a list shows it, without its value. Times are aware UTC; `ends_at` is None while no end is set."""
+    """A secret as a list shows it, without its value.
+
+    Times are aware UTC; `ends_at` is None while no end is set.
+    """
 
     name: str
     created_at: datetime
@@ -92,7 +97,9 @@ class _Secret:
 
 
 class PartnerSecrets:
-    """The secrets of one database. Safe to share between threads and processes. `clock` counts seconds for the cache.
+    """The secrets of one database.
+
+    Safe to share between threads and processes. `clock` counts seconds for the cache.
 
     Every method raises DatabaseUnavailable; `biller` is a slug, which need not be in force yet.
     """
@@ -115,7 +122,9 @@ class PartnerSecrets:
         starts_at: datetime | None = None,
         overlap: timedelta = DEFAULT_OVERLAP,
     ) -> None:
-        """Keep a secret, good from `starts_at` (now) on; those before it end `overlap` after that, or as they would.
+        """Keep a secret, good from `starts_at` (now) on.
+
+        Those before it end `overlap` after that, or as they would.
 
         One that was to start later, and has not, is replaced. Raises SecretRefused.
         """
@@ -148,7 +157,10 @@ class PartnerSecrets:
         raise PartnerUnusable(f"{biller} has no secret {name!r}: set it with {command}", code="secret-missing")
 
     def list_valid(self, biller: str, name: str, now: datetime) -> tuple[str, ...]:
-        """The secrets to take for what comes in, the newest first; one that is to start is taken already."""
+        """The secrets to take for what comes in, the newest first.
+
+        One that is to start is taken already.
+        """
         good = [one.value for one in self._list(biller, name) if not one.is_over(now)]
         return tuple(value for value in reversed(good) if value is not None)
 
@@ -164,7 +176,10 @@ class PartnerSecrets:
             return tuple(SecretState(*row) for row in connection.execute(chosen))
 
     def revoke(self, biller: str, name: str) -> int:
-        """Remove every secret of this name; how many those were. Raises SecretUnknown when there is none."""
+        """Remove every secret of this name.
+
+        How many those were. Raises SecretUnknown when there is none.
+        """
         with self._writing() as connection:
             gone = connection.execute(delete(_TABLE).where(_TABLE.c.biller == biller, _TABLE.c.name == name)).rowcount
         self._forget(biller, name)

@@ -9,16 +9,13 @@ Nothing stands here in clear: the portal session and the name ID as keyed hashes
 from __future__ import annotations
 
 import hmac
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Connection,
     Index,
     Integer,
     RowMapping,
@@ -32,25 +29,24 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from saml_bridge.keys.sealing import Seal
-from saml_bridge.model.errors import DatabaseUnavailable
 from saml_bridge.protocols.saml.response import read_format
 from saml_bridge.storage.database import (
     Base,
     Database,
     DriverInsert,
-    StatementFailed,
     UtcDateTime,
-    explaining,
-    make_instant_writer,
 )
+from saml_bridge.storage.expiring_rows import ExpiringRows
 
 UNSPECIFIED_FORMAT = "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified"
-CALLS_BETWEEN_PURGES = 512
 _MANY = 500
 
 
 class PartnerSessionRow(Base):
-    """One assertion that was issued. `session`, `payer` and `name_id` are keyed hashes; `sealed` has the values."""
+    """One assertion that was issued.
+
+    `session`, `payer` and `name_id` are keyed hashes; `sealed` has the values.
+    """
 
     __tablename__ = "partner_session"
 
@@ -94,23 +90,23 @@ class PartnerSession:
     expires_at: datetime
 
 
-class PartnerSessions:
+class PartnerSessions(ExpiringRows):
     """The partner sessions of one database. Safe to share between threads.
 
     Every method but `end` and `purge` names its biller; every one raises DatabaseUnavailable.
     """
 
+    failed = "the partner session cannot be kept"
+
     def __init__(self, database: Database, *, secret: bytes, clock: Callable[[], datetime] = _read_clock) -> None:
+        super().__init__(database)
         self._clock = clock
-        self._calls = itertools.count(1)
-        self._engine = database.autocommit
         self._secret = secret
         self._seal = Seal(secret, "partner-session")
         statement = insert(_TABLE).values({name: bindparam(name) for name in _NAMES})
-        self._insert = DriverInsert(statement, self._engine)
-        self._write_instant = make_instant_writer(self._engine.dialect)
+        self._statement = DriverInsert(statement, self._engine)
 
-    def remember(
+    def save(
         self,
         *,
         biller: str,
@@ -122,12 +118,13 @@ class PartnerSessions:
         session_index: str,
         expires_at: datetime,
     ) -> None:
-        """Remember a session that is about to begin; committed when this returns, at the cost of one INSERT.
+        """Remember a session that is about to begin.
+
+        Committed when this returns, at the cost of one INSERT.
 
         `expires_at` is the end of the portal session, aware UTC. Once in a while what is past its end is removed.
         """
-        if next(self._calls) % CALLS_BETWEEN_PURGES == 0:
-            self.purge(self._clock())
+        self._tidy(self._clock())
         values = {
             "biller": biller,
             "partner": partner,
@@ -136,12 +133,9 @@ class PartnerSessions:
             "name_id": self._hide("name-id", biller, partner, name_id),
             "session_index": session_index,
             "sealed": self._seal.seal([sid, payer_id, name_id, name_id_format]),
-            "expires_at": self._write_instant(expires_at),
+            "expires_at": expires_at,
         }
-        try:
-            self._insert.run(values)
-        except StatementFailed as error:
-            raise DatabaseUnavailable(f"the partner session cannot be kept: {error}") from error
+        self._insert(self._statement, values)
 
     def find_by_name_id(
         self,
@@ -189,8 +183,7 @@ class PartnerSessions:
 
     def purge(self, now: datetime) -> None:
         """Remove what is past its end; it is not used before that either."""
-        with self._using() as connection:
-            connection.execute(delete(_TABLE).where(_TABLE.c.expires_at <= now))
+        self._purge(_TABLE, now)
 
     def _find(self, biller: str, now: datetime, *wanted: ColumnElement[bool]) -> tuple[PartnerSession, ...]:
         statement = select(_TABLE).where(_TABLE.c.biller == biller, _TABLE.c.expires_at > now, *wanted)
@@ -217,8 +210,3 @@ class PartnerSessions:
         framed = [part.encode("utf-8", "surrogatepass") for part in ("partner-session", kind, *parts)]
         message = b"".join(len(part).to_bytes(4, "big") + part for part in framed)
         return hmac.digest(self._secret, message, "sha256").hex()
-
-    @contextmanager
-    def _using(self) -> Iterator[Connection]:
-        with explaining("partner sessions cannot be read or ended"), self._engine.connect() as connection:
-            yield connection

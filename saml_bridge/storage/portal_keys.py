@@ -66,7 +66,10 @@ class PortalKeyOutOfScope(BridgeError):
 
 
 class PortalKeyForeign(PortalKeyOutOfScope):
-    """A good key that is not for this biller; it is told the same as of a biller that does not exist."""
+    """A good key that is not for this biller.
+
+    It is told the same as of a biller that does not exist.
+    """
 
     code = "portal-key-biller"
     http_status = 404
@@ -74,7 +77,10 @@ class PortalKeyForeign(PortalKeyOutOfScope):
 
 
 class TooManyCalls(BridgeError):
-    """The key has had its calls of this minute; `wait` is how many seconds are left of it."""
+    """The key has had its calls of this minute.
+
+    `wait` is how many seconds are left of it.
+    """
 
     code = "too-many-calls"
     http_status = 429
@@ -92,8 +98,9 @@ class PortalKeyUnknown(BridgeError):
 
 
 class PortalKeyRow(Base):
-    """A portal key. `billers` and `calls` are JSON lists; `minute` (since 1970) is that of its last use, `count` the
-    calls taken of it.
+    """A portal key.
+
+    `billers` and `calls` are JSON lists; `minute` (since 1970) is that of its last use, `count` the calls taken of it.
     """
 
     __tablename__ = "portal_key"
@@ -113,7 +120,10 @@ class PortalKeyRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class PortalKey:
-    """A key without its secret. `billers` are slugs, or `*` alone; `used_at` is the minute of its last use."""
+    """A key without its secret.
+
+    `billers` are slugs, or `*` alone; `used_at` is the minute of its last use.
+    """
 
     id: str
     name: str
@@ -165,7 +175,10 @@ class PortalKeys:
     def create(
         self, *, name: str, billers: Sequence[str], calls: Sequence[str], per_minute: int, now: datetime
     ) -> tuple[PortalKey, str]:
-        """A new key and its token, which is shown once and kept nowhere. Raises PortalKeyUnknown for a bad name."""
+        """A new key and its token, which is shown once and kept nowhere.
+
+        Raises PortalKeyUnknown for a bad name.
+        """
         if not _NAME.fullmatch(name):
             raise PortalKeyUnknown(f"expected a name of 1 to 64 small letters, digits and hyphens, found {name[:80]!r}")
         with self._begin() as connection:

@@ -82,7 +82,10 @@ class Rehearsal:
 
 
 class Rehearsals:
-    """The rehearsals of one database. No step is taken without its record. Safe to share between threads."""
+    """The rehearsals of one database.
+
+    No step is taken without its record. Safe to share between threads.
+    """
 
     def __init__(self, database: Database, audit: AuditTrail) -> None:
         self._database = database
@@ -103,7 +106,9 @@ class Rehearsals:
         return _read(row)
 
     def advance(self, token: str, *, after: tuple[Step, ...], step: Step, entry: Entry) -> bool:
-        """Take a rehearsal from one of the steps `after` to the next; False when it is at another, or over.
+        """Take a rehearsal from one of the steps `after` to the next.
+
+        False when it is at another, or over.
 
         Raises NotRecorded, DatabaseUnavailable.
         """

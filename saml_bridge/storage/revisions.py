@@ -215,11 +215,17 @@ class Revisions:
         return _select_in_force(transaction, slugs)
 
     def insert_biller(self, transaction: Transaction, slug: str, *, issuer: str) -> None:
-        """Insert a biller with revision 1 in force. `begin` raises ConfigConflict if it is there already."""
+        """Insert a biller with revision 1 in force.
+
+        `begin` raises ConfigConflict if it is there already.
+        """
         transaction.execute(insert(_BILLER).values(slug=slug, revision=1, issuer=issuer))
 
     def advance(self, transaction: Transaction, slug: str, *, based_on: int, issuer: str) -> bool:
-        """Put the revision after `based_on` in force; False, and nothing changes, if another one is in force."""
+        """Put the revision after `based_on` in force.
+
+        False, and nothing changes, if another one is in force.
+        """
         current = update(_BILLER).where(_BILLER.c.slug == slug, _BILLER.c.revision == based_on)
         return transaction.execute(current.values(revision=based_on + 1, issuer=issuer)).rowcount == 1
 
@@ -229,7 +235,10 @@ class Revisions:
         transaction.execute(insert(_REVISION), rows)
 
     def save_metadata(self, transaction: Transaction, contents: Mapping[Sha256Hex, bytes], *, now: datetime) -> None:
-        """Store each content once, by its SHA-256. A content that is stored already stays as it is."""
+        """Store each content once, by its SHA-256.
+
+        A content that is stored already stays as it is.
+        """
         rows = [{"sha256": digest, "xml": contents[digest], "stored_at": now} for digest in sorted(contents)]
         if rows:
             transaction.execute(build_insert(transaction.dialect, _METADATA).on_conflict_do_nothing(), rows)

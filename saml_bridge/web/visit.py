@@ -13,7 +13,7 @@ from flask import Request, Response, request
 from saml_bridge.flows.launch.launch import CHOSEN, LINK, RESUME, RETURNED
 from saml_bridge.flows.launch.visit import Visit
 from saml_bridge.model.values import Credentials, TraceId
-from saml_bridge.storage.exchanges import hash_token
+from saml_bridge.storage.purposes import hash_token
 from saml_bridge.web.payer.pages import is_https
 
 

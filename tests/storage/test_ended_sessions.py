@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select, text
 
 import saml_bridge.storage.ended_sessions
+import saml_bridge.storage.expiring_rows
 from saml_bridge.mapping.fields import build_example, parse_session
 from saml_bridge.model.errors import DatabaseUnavailable
 from saml_bridge.model.values import PortalSession
@@ -33,7 +34,7 @@ def make_session(*, sid: str = "S-1", payer: str = "P-1", biller: str = "riverto
 
 
 def test_b19_a_session_that_has_ended_stays_so_whatever_is_told_of_it_later(ended: EndedSessions) -> None:
-    ended.note_session("riverton", "S-1", ends_at=None, now=NOW)
+    ended.record_session("riverton", "S-1", ends_at=None, now=NOW)
     assert ended.has(make_session(), now=NOW)
     assert ended.has(make_session(auth_time=NOW + timedelta(minutes=1)), now=NOW)
     assert not ended.has(make_session(sid="S-2"), now=NOW)
@@ -52,39 +53,39 @@ def test_b19_a_session_that_has_ended_stays_so_whatever_is_told_of_it_later(ende
 def test_b19_an_end_is_known_until_the_session_could_not_be_used_anyway(
     ended: EndedSessions, ends_at: datetime | None, kept: timedelta
 ) -> None:
-    ended.note_session("riverton", "S-1", ends_at=ends_at, now=NOW)
+    ended.record_session("riverton", "S-1", ends_at=ends_at, now=NOW)
     assert ended.has(make_session(), now=NOW + kept - SECOND)
     assert not ended.has(make_session(), now=NOW + kept)
 
 
 def test_b19_a_second_end_does_not_shorten_the_first(ended: EndedSessions) -> None:
-    ended.note_session("riverton", "S-1", ends_at=None, now=NOW)
-    ended.note_session("riverton", "S-1", ends_at=NOW + timedelta(hours=1), now=NOW)
+    ended.record_session("riverton", "S-1", ends_at=None, now=NOW)
+    ended.record_session("riverton", "S-1", ends_at=NOW + timedelta(hours=1), now=NOW)
     assert ended.has(make_session(), now=NOW + KEPT_WITHOUT_END - SECOND)
 
 
 def test_b19_a_payers_sessions_end_up_to_now_and_a_later_sign_in_counts(ended: EndedSessions) -> None:
     earlier, later = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
-    ended.note_payer("riverton", "P-1", now=NOW)
+    ended.record_payer("riverton", "P-1", now=NOW)
     assert ended.has(make_session(auth_time=earlier), now=later)
     assert ended.has(make_session(auth_time=NOW), now=later)
     assert not ended.has(make_session(auth_time=NOW + SECOND), now=later)
     assert not ended.has(make_session(payer="P-2", auth_time=earlier), now=later)
     assert not ended.has(make_session(biller="lakeside", auth_time=earlier), now=later)
-    ended.note_payer("riverton", "P-1", now=later)
+    ended.record_payer("riverton", "P-1", now=later)
     assert ended.has(make_session(auth_time=later), now=later)
     assert ended.has(make_session(auth_time=earlier), now=later + KEPT_WITHOUT_END - SECOND)
 
 
 def test_b19_a_payer_is_no_session_of_the_same_name(ended: EndedSessions) -> None:
-    ended.note_session("riverton", "P-1", ends_at=None, now=NOW)
-    ended.note_payer("riverton", "S-1", now=NOW)
+    ended.record_session("riverton", "P-1", ends_at=None, now=NOW)
+    ended.record_payer("riverton", "S-1", now=NOW)
     assert not ended.has(make_session(), now=NOW)
 
 
 def test_c1_neither_session_nor_payer_stands_in_the_database(ended: EndedSessions, database: Database) -> None:
-    ended.note_session("riverton", "S-1", ends_at=None, now=NOW)
-    ended.note_payer("riverton", "P-1", now=NOW)
+    ended.record_session("riverton", "S-1", ends_at=None, now=NOW)
+    ended.record_payer("riverton", "P-1", now=NOW)
     with database.autocommit.connect() as connection:
         marks = connection.execute(select(EndedSessionRow.mark)).scalars().all()
     assert len(marks) == 2
@@ -95,9 +96,9 @@ def test_c1_neither_session_nor_payer_stands_in_the_database(ended: EndedSession
 def test_c8_what_is_past_its_end_is_removed(
     ended: EndedSessions, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saml_bridge.storage.ended_sessions, "CALLS_BETWEEN_PURGES", 2)
-    ended.note_session("riverton", "S-1", ends_at=None, now=NOW)
-    ended.note_session("riverton", "S-2", ends_at=None, now=NOW + KEPT_WITHOUT_END)
+    monkeypatch.setattr(saml_bridge.storage.expiring_rows, "CALLS_BETWEEN_PURGES", 2)
+    ended.record_session("riverton", "S-1", ends_at=None, now=NOW)
+    ended.record_session("riverton", "S-2", ends_at=None, now=NOW + KEPT_WITHOUT_END)
     with database.autocommit.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM ended_session")).scalar_one() == 1
 

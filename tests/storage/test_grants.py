@@ -17,6 +17,7 @@ from saml_bridge.keys.sealing import SealBroken
 from saml_bridge.model.errors import ClientRefused, DatabaseUnavailable
 from saml_bridge.protocols.oidc.grant import Grant
 from saml_bridge.storage.database import Base, Database
+from saml_bridge.storage.expiring_rows import CALLS_BETWEEN_PURGES
 from saml_bridge.storage.grants import CODE_SECONDS, Grants, Redeemed
 from tests.databases import open_database
 
@@ -41,7 +42,7 @@ def grants(database: Database) -> Grants:
 
 
 def keep(grants: Grants, *, sid: str = "portal-1", biller: str = "riverton") -> str:
-    return grants.keep(biller, "iedr", sid, GRANT.to_json(), now=NOW)
+    return grants.save(biller, "iedr", sid, GRANT.to_json(), now=NOW)
 
 
 def allow(partner: str, grant: Grant) -> int:
@@ -196,17 +197,17 @@ def test_codes_are_unguessable(grants: Grants) -> None:
 def test_rfc9126_4_a_pushed_request_is_taken_once_by_its_client_alone(grants: Grants) -> None:
     uri = grants.push_request("riverton", "iedr", {"scope": "openid"}, now=NOW)
     assert uri.startswith("urn:ietf:params:oauth:request_uri:")
-    assert grants.take_pushed(uri, biller="riverton", partner="another", now=NOW) is None
-    assert grants.take_pushed(uri, biller="lakeside", partner="iedr", now=NOW) is None
-    assert grants.take_pushed(uri + "A", biller="riverton", partner="iedr", now=NOW) is None
-    assert grants.take_pushed(uri, biller="riverton", partner="iedr", now=NOW) == {"scope": "openid"}
-    assert grants.take_pushed(uri, biller="riverton", partner="iedr", now=NOW) is None
+    assert grants.consume_pushed(uri, biller="riverton", partner="another", now=NOW) is None
+    assert grants.consume_pushed(uri, biller="lakeside", partner="iedr", now=NOW) is None
+    assert grants.consume_pushed(uri + "A", biller="riverton", partner="iedr", now=NOW) is None
+    assert grants.consume_pushed(uri, biller="riverton", partner="iedr", now=NOW) == {"scope": "openid"}
+    assert grants.consume_pushed(uri, biller="riverton", partner="iedr", now=NOW) is None
 
 
 def test_rfc9126_2_2_a_pushed_request_waits_for_a_minute(grants: Grants) -> None:
     uri = grants.push_request("riverton", "iedr", {}, now=NOW)
     late = NOW + timedelta(seconds=saml_bridge.storage.grants.PUSHED_SECONDS)
-    assert grants.take_pushed(uri, biller="riverton", partner="iedr", now=late) is None
+    assert grants.consume_pushed(uri, biller="riverton", partner="iedr", now=late) is None
 
 
 def test_rfc9126_2_3_too_many_pushed_requests_are_refused(grants: Grants, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +240,7 @@ def test_c13_what_one_partner_pushes_is_bounded_and_takes_no_places_of_another(
             grants.push_request(biller, partner, {}, now=NOW)
         assert (refused.value.code, refused.value.status) == ("pushed-flood", 429)
     grants.push_request("lakeside", "iedr", {}, now=NOW)
-    assert grants.take_pushed(mine, biller="riverton", partner="another", now=NOW) == {}
+    assert grants.consume_pushed(mine, biller="riverton", partner="another", now=NOW) == {}
 
 
 # Its end
@@ -264,7 +265,7 @@ def test_what_is_past_its_end_is_removed_in_time(grants: Grants, database: Datab
 def test_once_in_a_while_it_is_removed_without_being_asked(grants: Grants, monkeypatch: pytest.MonkeyPatch) -> None:
     purged: list[datetime] = []
     monkeypatch.setattr(Grants, "purge", lambda self, now: purged.append(now))
-    for _ in range(saml_bridge.storage.grants.CALLS_BETWEEN_PURGES):
+    for _ in range(CALLS_BETWEEN_PURGES):
         with pytest.raises(ClientRefused):
             redeem(grants, "unknown")
     assert purged == [NOW]
@@ -281,7 +282,7 @@ def test_a_database_that_is_gone_is_told_as_such(grants: Grants, database: Datab
         lambda: grants.find_by_token("t", biller="riverton", now=NOW),
         lambda: grants.revoke_session("riverton", "portal-1", now=NOW),
         lambda: grants.push_request("riverton", "iedr", {}, now=NOW),
-        lambda: grants.take_pushed("u", biller="riverton", partner="iedr", now=NOW),
+        lambda: grants.consume_pushed("u", biller="riverton", partner="iedr", now=NOW),
     ):
         with pytest.raises(DatabaseUnavailable):
             call()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+import saml_bridge.storage.expiring_rows
 import saml_bridge.storage.partner_sessions
 from saml_bridge.keys.sealing import SealBroken
 from saml_bridge.model.errors import DatabaseUnavailable
@@ -37,7 +38,7 @@ def remember(sessions: PartnerSessions, **changes: object) -> None:
         "session_index": "_one",
         "expires_at": NOW + timedelta(hours=1),
     }
-    sessions.remember(**{**values, **changes})  # type: ignore[arg-type]  # a test's own changes
+    sessions.save(**{**values, **changes})  # type: ignore[arg-type]  # a test's own changes
 
 
 def find(sessions: PartnerSessions, **changes: object) -> tuple[PartnerSession, ...]:
@@ -140,7 +141,7 @@ def test_the_purge_removes_what_is_past_its_end_and_nothing_else(sessions: Partn
 
 
 def test_c9_what_is_past_its_end_is_removed_by_itself(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saml_bridge.storage.partner_sessions, "CALLS_BETWEEN_PURGES", 3)
+    monkeypatch.setattr(saml_bridge.storage.expiring_rows, "CALLS_BETWEEN_PURGES", 3)
     sessions = PartnerSessions(database, secret=SECRET, clock=lambda: NOW)
     for number in range(3):
         remember(sessions, expires_at=NOW, session_index=f"_{number}")

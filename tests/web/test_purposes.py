@@ -25,8 +25,8 @@ from lxml import etree, html
 from werkzeug.test import TestResponse
 
 from saml_bridge.model.values import TraceId
-from saml_bridge.storage.exchanges import hash_token
 from saml_bridge.storage.grants import PUSHED_PREFIX
+from saml_bridge.storage.purposes import hash_token
 from tests.relying_party import CLIENT_KEYS, SECRET, Service, basic
 from tests.requester import encode_redirect, make_request
 from tests.sign_outs import make_response

@@ -24,7 +24,7 @@ from werkzeug.test import TestResponse
 from saml_bridge.model.values import TraceId
 from saml_bridge.storage.audit import Kind, Search
 from saml_bridge.storage.database import find_database
-from saml_bridge.storage.exchanges import HeldSessionRow
+from saml_bridge.storage.held_sessions import HeldSessionRow
 from tests.relying_party import SECRET, Service, basic
 from tests.requester import encode_redirect, make_request
 from tests.web.partner.test_oidc_authorization import request as make_authorization

@@ -19,7 +19,7 @@ from sqlalchemy import select, text
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-import saml_bridge.storage.exchanges
+import saml_bridge.storage.pending_sign_ons
 from saml_bridge.storage.audit import Search
 from saml_bridge.storage.database import Base, find_database
 from tests.requester import encode_post, encode_redirect, make_request
@@ -226,7 +226,7 @@ def test_c6_c8_c9_what_strangers_leave_behind_is_capped_for_each_partner_and_end
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing but waiting requests and the identifiers of messages is kept; a flood at one partner is that one's."""
-    monkeypatch.setattr(saml_bridge.storage.exchanges, "MOST_PENDING", 2)
+    monkeypatch.setattr(saml_bridge.storage.pending_sign_ons, "MOST_PENDING", 2)
     other = json.loads(json.dumps(browser.world.biller))
     other.update(slug="lakeside", name="Lakeside")
     browser.world.document["billers"].append(other)

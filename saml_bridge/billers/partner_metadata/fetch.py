@@ -43,7 +43,9 @@ class Fetches(Protocol):
 
 
 class SharedFetcher:
-    """One run's fetcher: partners that share an address share its answer, or its failure. A context manager.
+    """One run's fetcher: partners that share an address share its answer, or its failure.
+
+    A context manager.
 
     A federation's file of 100 MB serves many partners, and a server that hangs would hold each of them up. The last
     four answers are kept, in files.
@@ -122,7 +124,9 @@ def find_address(settings: SamlSettings) -> str:
 def fetch_metadata(
     fetcher: Fetches, settings: SamlSettings, *, now: datetime, etag: str | None = None, allow_http: bool = False
 ) -> FetchedMetadata | None:
-    """Fetch, verify and judge a partner's metadata as of `now`; None when the server says that `etag` still holds.
+    """Fetch, verify and judge a partner's metadata as of `now`.
+
+    None when the server says that `etag` still holds.
 
     With `metadata_signer`, a document that this key did not sign is refused. Raises FetchRefused, and MetadataRefused
     with findings.

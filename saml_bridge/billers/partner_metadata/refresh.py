@@ -120,7 +120,10 @@ class Refresher:
     # Which partners
 
     def list_partners(self, biller: str | None = None, partner: str | None = None) -> tuple[tuple[str, str], ...]:
-        """Biller and partner of everyone with an address. Raises NotFound for one that is named and has none."""
+        """Biller and partner of everyone with an address.
+
+        Raises NotFound for one that is named and has none.
+        """
         if biller is None:
             return tuple(self._walk(self.registry.list_fetching_billers()))
         document = self.registry.load_document(biller)
@@ -161,7 +164,10 @@ class Refresher:
         return tuple(done)
 
     def refresh_all(self, biller: str | None = None, partner: str | None = None) -> tuple[Refreshed, ...]:
-        """Refresh everyone, everyone of a biller, or one partner, due or not. Raises NotFound as `list_partners`."""
+        """Refresh everyone, everyone of a biller, or one partner, due or not.
+
+        Raises NotFound as `list_partners`.
+        """
         with SharedFetcher(self.fetcher) as shared:
             sharing = replace(self, fetcher=shared)
             return tuple(sharing.refresh(*one) for one in self.list_partners(biller, partner))
@@ -170,7 +176,9 @@ class Refresher:
         return self.refreshes.take_lease(LEASE, holder, now=self.clock(), length=LEASE_LENGTH)
 
     def refresh(self, biller: str, partner: str) -> Refreshed:
-        """Fetch one partner's metadata and do with it what may be done. Whatever goes wrong is recorded, not raised.
+        """Fetch one partner's metadata and do with it what may be done.
+
+        Whatever goes wrong is recorded, not raised.
 
         Raises DatabaseUnavailable when nothing can be recorded.
         """
@@ -309,7 +317,9 @@ class Refresher:
             return False
 
     def accept(self, biller: str, partner: str, *, author: str) -> int:
-        """Bring the change that waits into force, exactly as it was held. Gives the number of the revision.
+        """Bring the change that waits into force, exactly as it was held.
+
+        Gives the number of the revision.
 
         Raises NotFound when none waits, ConfigConflict when it was compared with something else than what is in force
         now, ConfigInvalid when it cannot be in force.
@@ -330,7 +340,10 @@ class Refresher:
         return published.revisions[biller]
 
     def reject(self, biller: str, partner: str, *, author: str) -> HeldMetadata:
-        """Decide against the change that waits: it does not come up again. Raises NotFound when none waits."""
+        """Decide against the change that waits: it does not come up again.
+
+        Raises NotFound when none waits.
+        """
         held = self._find_waiting(biller, partner)
         if not self.refreshes.decide(held, "rejected", by=author, at=self.clock()):
             raise _not_held(biller, partner)

@@ -426,7 +426,7 @@ class _Attempt:
 
     def _remember_session(self, route: Route, session: PortalSession, started: StartedSession) -> None:
         """What a logout will need, kept before the reply can leave; for partners that can be logged out at."""
-        self._launcher.partner_sessions.remember(
+        self._launcher.partner_sessions.save(
             biller=session.biller,
             partner=route.partner.slug,
             sid=session.sid,

@@ -24,7 +24,7 @@ from saml_bridge.model.errors import LaunchRefused, SessionAbsent, refuse_sessio
 from saml_bridge.model.values import Credentials, PortalSession
 from saml_bridge.portal.jwt_source import JwtSource
 from saml_bridge.portal.session_source import SessionSource, check_current
-from saml_bridge.storage.exchanges import Exchanges
+from saml_bridge.storage.seen_messages import SeenMessages
 
 SESSION_FIELD: Final = "session"
 _PORTS: Final = {"http": 80, "https": 443}
@@ -53,7 +53,7 @@ class PostedSession:
     def __init__(
         self,
         launcher: Launcher,
-        exchanges: Exchanges,
+        seen_messages: SeenMessages,
         *,
         biller: str,
         source: SessionSource,
@@ -61,7 +61,7 @@ class PostedSession:
         origin: str | None,
     ) -> None:
         self._launcher = launcher
-        self._exchanges = exchanges
+        self._seen_messages = seen_messages
         self._biller = biller
         self._source = source
         self._tokens = tokens
@@ -105,7 +105,7 @@ class PostedSession:
         if len(self._tokens) > 1:
             raise refuse_session(f"the form holds {SESSION_FIELD} several times")
         posted = self._source.read_posted(self._tokens[0], now=now)
-        is_new = self._exchanges.note_message(
+        is_new = self._seen_messages.record(
             biller=self._biller,
             partner=posted.issuer,
             kind="posted session",

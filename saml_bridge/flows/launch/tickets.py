@@ -3,7 +3,8 @@
 The portal may be on any site, or an app.
 
 Owns: the issue of a ticket and its redemption, and the portal session that waits while the payer chooses an account.
-Does not own: who may ask for one (`portal_keys.py`), the launch (`launch.py`), where sessions wait (`exchanges.py`).
+Does not own: the right to ask for one (`storage.portal_keys`), the launch (`launch`), the rows
+(`storage.held_sessions`).
 Called by: `web/portal.py`, and the launch page for a session that waits.
 
 A ticket is bound to its biller and link, is good for a minute and once. Its address has 256 random bits and nothing of
@@ -24,7 +25,8 @@ from saml_bridge.model.errors import BridgeError, SessionEnded
 from saml_bridge.model.values import Credentials, PortalSession, TraceId
 from saml_bridge.portal.session_source import check_current
 from saml_bridge.storage.audit import Entry, Kind
-from saml_bridge.storage.exchanges import Exchanges, HeldSession, Purpose
+from saml_bridge.storage.held_sessions import HeldSession, HeldSessions
+from saml_bridge.storage.purposes import Purpose
 
 LIFETIME: Final = timedelta(seconds=60)
 CHOICE: Final = timedelta(minutes=10)
@@ -90,9 +92,9 @@ class Waiting:
 class Tickets:
     """The tickets of one installation. Safe to share between threads and processes."""
 
-    def __init__(self, launcher: Launcher, exchanges: Exchanges) -> None:
+    def __init__(self, launcher: Launcher, held_sessions: HeldSessions) -> None:
         self.launcher = launcher
-        self._exchanges = exchanges
+        self._held_sessions = held_sessions
 
     def issue(self, ticket_request: TicketRequest) -> Ticket:
         """A ticket for one launch, recorded.
@@ -115,7 +117,7 @@ class Tickets:
             "vouched": True,
         }
         held = HeldSession(ticket_request.biller, ticket_request.link, state, until)
-        self._exchanges.hold_session(Purpose.TICKET, token=token, browser=None, held=held, now=now)
+        self._held_sessions.save(Purpose.TICKET, token=token, browser=None, held=held, now=now)
         launcher.audit.record(self._entry(ticket_request, Kind.TICKET_ISSUED, now, None))
         return Ticket(f"/t/{token}", until)
 
@@ -144,7 +146,7 @@ class Tickets:
             "vouched": ask.visit.sent_by_portal,
         }
         held = HeldSession(ask.biller, ask.link, state, min(ends_at or now + CHOICE, session.expires_at))
-        self._exchanges.hold_session(Purpose.CHOICE, token=token, browser=browser, held=held, now=now)
+        self._held_sessions.save(Purpose.CHOICE, token=token, browser=browser, held=held, now=now)
         return token, browser
 
     def consume_held(self, token: str, *, browser: str | None, biller: str, link: str) -> Waiting:
@@ -156,7 +158,7 @@ class Tickets:
     def _take(
         self, purpose: Purpose, token: str, *, browser: str | None, biller: str | None = None, link: str | None = None
     ) -> Waiting:
-        held = self._exchanges.take_session(
+        held = self._held_sessions.consume(
             purpose, token=token, browser=browser, now=self.launcher.clock(), biller=biller, link=link
         )
         if held is None:

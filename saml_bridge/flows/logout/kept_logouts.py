@@ -1,7 +1,7 @@
 """The logouts under way, kept between two requests of one exchange.
 
 Owns: the token and the lifetime of a logout, changes that come at once, its end. Does not own: the states (`progress`),
-the table (`storage.exchanges`), what is recorded (`record`). Called by `sign_out`, `server_calls` and `browser_steps`.
+the table (`storage.logouts`), what is recorded (`record`). Called by `sign_out`, `server_calls` and `browser_steps`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from saml_bridge.flows.logout.channels import PartnerChannels
 from saml_bridge.flows.logout.progress import Progress, Step
 from saml_bridge.flows.logout.record import LogoutRecord
 from saml_bridge.model.errors import DatabaseUnavailable, LogoutUnknown
-from saml_bridge.storage.exchanges import Exchanges
+from saml_bridge.storage.logouts import Logouts
 
 WAIT: Final = timedelta(minutes=15)
 """The longest time that a logout may take in the browser."""
@@ -51,7 +51,7 @@ class KeptLogout:
 class KeptLogouts:
     """The logouts of one database. `clock` gives aware UTC times, `random_bytes` unpredictable bytes."""
 
-    exchanges: Exchanges
+    logouts: Logouts
     record: LogoutRecord
     clock: Callable[[], datetime]
     random_bytes: Callable[[int], bytes]
@@ -59,9 +59,7 @@ class KeptLogouts:
     def open(self, channels: PartnerChannels, progress: Progress, *, now: datetime) -> KeptLogout:
         """Saves a new logout, and lets partners' answers find it."""
         token = self.random_bytes(32).hex()
-        self.exchanges.open_logout(
-            token=token, biller=channels.biller, state=progress.to_json(), now=now, until=now + WAIT
-        )
+        self.logouts.open(token=token, biller=channels.biller, state=progress.to_json(), now=now, until=now + WAIT)
         logout = KeptLogout(channels, token, progress)
         for leg in progress.legs:
             if leg.step is Step.WAITING and not leg.silent:
@@ -78,13 +76,13 @@ class KeptLogouts:
 
         Raises LogoutUnknown for a logout that is over.
         """
-        token = self.exchanges.find_logout_of_request(request_id=request_id, biller=channels.biller, now=self.clock())
+        token = self.logouts.find_by_request(request_id=request_id, biller=channels.biller, now=self.clock())
         return None if token is None else self.find(channels, token)
 
     def expect_answer(self, logout: KeptLogout, request_id: str) -> None:
         """Lets an answer to this request find its logout."""
         until = self.clock() + WAIT
-        self.exchanges.keep_logout_request(request_id=request_id, of=logout.token, biller=logout.biller, until=until)
+        self.logouts.save_request(request_id=request_id, of=logout.token, biller=logout.biller, until=until)
 
     def change(self, logout: KeptLogout, change: Callable[[Progress], Progress]) -> KeptLogout:
         """Applies one event to the saved state, after those that came first.
@@ -94,9 +92,7 @@ class KeptLogouts:
         for _ in range(_ATTEMPTS):
             progress, version = self._read(logout.biller, logout.token)
             changed = change(progress)
-            if changed == progress or self.exchanges.write_logout(
-                token=logout.token, version=version, state=changed.to_json()
-            ):
+            if changed == progress or self.logouts.write(token=logout.token, version=version, state=changed.to_json()):
                 return logout.after(changed)
         raise DatabaseUnavailable("one logout was changed again and again by others")
 
@@ -115,7 +111,7 @@ class KeptLogouts:
         raise DatabaseUnavailable("one logout was changed again and again while it ended")
 
     def _read(self, biller: str, token: str) -> tuple[Progress, int]:
-        found = self.exchanges.read_logout(token=token, biller=biller, now=self.clock())
+        found = self.logouts.read(token=token, biller=biller, now=self.clock())
         if found is None:
             raise LogoutUnknown("no logout of this biller is under way under this token")
         return Progress.from_json(found[0]), found[1]

@@ -1,7 +1,7 @@
 """The records of logouts: audit entries, abandoned logouts, the log's line for a partner.
 
 Owns: how a refusal, an end and an abandoned logout are recorded; of two that end one logout, one records it.
-Does not own: the tables (`storage.audit`, `storage.exchanges`), and the states (`progress`). Called by `sign_out`,
+Does not own: the tables (`storage.audit`, `storage.logouts`), and the states (`progress`). Called by `sign_out`,
 `kept_logouts`, `server_calls`, `browser_steps` and `end_session`.
 """
 
@@ -20,7 +20,7 @@ from saml_bridge.flows.logout.progress import NOTIFIED, NotifyOutcome, Progress
 from saml_bridge.model.errors import DATABASE_FAILURES, BridgeError
 from saml_bridge.model.values import TraceId
 from saml_bridge.storage.audit import AuditTrail, Entry, Kind
-from saml_bridge.storage.exchanges import Exchanges
+from saml_bridge.storage.logouts import Logouts
 
 PARTIAL: Final = "partial-logout"
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ class LogoutRecord:
     """The writer of logouts' records. `clock` gives aware UTC times."""
 
     audit: AuditTrail
-    exchanges: Exchanges
+    logouts: Logouts
     clock: Callable[[], datetime]
 
     @contextmanager
@@ -62,7 +62,7 @@ class LogoutRecord:
         False when another change than `version` came first. Raises NotRecorded, DatabaseUnavailable.
         """
         entry = self._describe_end(biller, ended, revision=revision)
-        return self.exchanges.end_logout(
+        return self.logouts.end(
             token=token,
             version=version,
             state=ended.to_json(),
@@ -71,7 +71,7 @@ class LogoutRecord:
 
     def record_abandoned(self, *, now: datetime, most: int) -> None:
         """Records up to `most` logouts whose pages were closed before their end, and removes them."""
-        self.exchanges.take_abandoned_logouts(
+        self.logouts.consume_abandoned(
             now=now,
             most=most,
             record=lambda transaction, biller, state: self.audit.record_within(

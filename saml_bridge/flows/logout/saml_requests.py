@@ -35,8 +35,8 @@ from saml_bridge.protocols.saml.logout_messages import (
 from saml_bridge.protocols.saml.receiver import SamlReceiver, check_not_expired
 from saml_bridge.protocols.saml.status import REQUESTER, UNKNOWN_PRINCIPAL
 from saml_bridge.storage.ended_sessions import EndedSessions
-from saml_bridge.storage.exchanges import Exchanges
 from saml_bridge.storage.partner_sessions import PartnerSession, PartnerSessions
+from saml_bridge.storage.seen_messages import SeenMessages
 
 log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ class VerifiedRequest:
 class SamlRequests:
     """The checks of partners' requests. `clock` gives aware UTC times, `random_bytes` unpredictable bytes."""
 
-    exchanges: Exchanges
+    seen_messages: SeenMessages
     ended_sessions: EndedSessions
     sessions: PartnerSessions
     base_url: str
@@ -164,7 +164,7 @@ class SamlRequests:
         return UnknownPayer(biller)
 
     def _check_new(self, biller: str, partner: str, request: LogoutRequest, now: datetime) -> None:
-        is_new = self.exchanges.note_message(
+        is_new = self.seen_messages.record(
             biller=biller,
             partner=partner,
             kind="LogoutRequest",

@@ -52,9 +52,10 @@ from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.protocols.saml.bindings import Received
 from saml_bridge.storage.audit import AuditTrail
 from saml_bridge.storage.ended_sessions import EndedSessions
-from saml_bridge.storage.exchanges import Exchanges
 from saml_bridge.storage.grants import Grants
+from saml_bridge.storage.logouts import Logouts
 from saml_bridge.storage.partner_sessions import PartnerSession, PartnerSessions
+from saml_bridge.storage.seen_messages import SeenMessages
 
 UNKNOWN = "unknown-principal"
 _MOST_ABANDONED = 2 * (2 * MOST_LEGS + 1)  # more than one logout leaves, so that they cannot pile up
@@ -66,7 +67,8 @@ class SignOut:
 
     registry: Registry
     audit: AuditTrail
-    exchanges: Exchanges
+    logouts: Logouts
+    seen_messages: SeenMessages
     ended_sessions: EndedSessions
     sessions: PartnerSessions
     grants: Grants
@@ -171,10 +173,10 @@ class SignOut:
         """
         channels, now = self.find_channels(biller), self.clock()
         if sid is not None:
-            self.ended_sessions.note_session(biller, sid, ends_at=None, now=now)
+            self.ended_sessions.record_session(biller, sid, ends_at=None, now=now)
             found = self.sessions.find_by_session(biller=biller, sid=sid, now=now)
         else:
-            self.ended_sessions.note_payer(biller, payer_id or "", now=now)
+            self.ended_sessions.record_payer(biller, payer_id or "", now=now)
             found = self.sessions.find_by_payer(biller=biller, payer_id=payer_id or "", now=now)
             self._end_portal_sessions(found)
         payer_id = payer_id or (found[0].payer_id if found else None)
@@ -209,16 +211,16 @@ class SignOut:
     @cached_property
     def record(self) -> LogoutRecord:
         """The writer of audit records."""
-        return LogoutRecord(self.audit, self.exchanges, self.clock)
+        return LogoutRecord(self.audit, self.logouts, self.clock)
 
     @cached_property
     def _kept(self) -> KeptLogouts:
-        return KeptLogouts(self.exchanges, self.record, self.clock, self.random_bytes)
+        return KeptLogouts(self.logouts, self.record, self.clock, self.random_bytes)
 
     @cached_property
     def _saml_requests(self) -> SamlRequests:
         return SamlRequests(
-            self.exchanges, self.ended_sessions, self.sessions, self.base_url, self.clock, self.random_bytes
+            self.seen_messages, self.ended_sessions, self.sessions, self.base_url, self.clock, self.random_bytes
         )
 
     @cached_property
@@ -248,7 +250,7 @@ class SignOut:
         trace_id: TraceId,
     ) -> KeptLogout:
         biller, payer_id, now = channels.biller, str(session.payer["id"]), self.clock()
-        self.ended_sessions.note_session(biller, session.sid, ends_at=session.expires_at, now=now)
+        self.ended_sessions.record_session(biller, session.sid, ends_at=session.expires_at, now=now)
         found = self.sessions.find_by_session(biller=biller, sid=session.sid, now=now)
         return self._begin(channels, found, Beginning({session.sid: payer_id}, payer_id, trace_id, partner_request))
 
@@ -274,7 +276,7 @@ class SignOut:
 
     def _end_portal_sessions(self, found: Sequence[PartnerSession]) -> None:
         for sid, one in {one.sid: one for one in found}.items():
-            self.ended_sessions.note_session(one.biller, sid, ends_at=one.expires_at, now=self.clock())
+            self.ended_sessions.record_session(one.biller, sid, ends_at=one.expires_at, now=self.clock())
 
     def _find_together(self, biller: str, found: Sequence[PartnerSession]) -> list[PartnerSession]:
         """The other sessions at partners that the same portal sessions were launched to."""

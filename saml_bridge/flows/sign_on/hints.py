@@ -19,7 +19,8 @@ from saml_bridge.model.values import Credentials, PortalSession
 from saml_bridge.portal.session_source import SessionSource, check_current
 from saml_bridge.protocols.interface import BrowserBinding, Hint
 from saml_bridge.protocols.oidc.pending_request import dump_hint, load_hint
-from saml_bridge.storage.exchanges import Exchanges, HeldSession, Purpose
+from saml_bridge.storage.held_sessions import HeldSession, HeldSessions
+from saml_bridge.storage.purposes import Purpose
 
 HINT_WAIT: Final = timedelta(minutes=2)
 """How long a payer may be on the way from a launch to the partner and back with its request."""
@@ -36,15 +37,15 @@ class Hints:
     Safe to share.
     """
 
-    def __init__(self, exchanges: Exchanges, random_bytes: Callable[[int], bytes]) -> None:
-        self._exchanges = exchanges
+    def __init__(self, held_sessions: HeldSessions, random_bytes: Callable[[int], bytes]) -> None:
+        self._held_sessions = held_sessions
         self._random_bytes = random_bytes
 
     def save(self, hint: Hint, now: datetime) -> BrowserBinding:
         """Save a hint for the one browser that gets the cookie. Raises DatabaseUnavailable."""
         binding = BrowserBinding(HINT_PREFIX + self._make_token(), self._make_token())
         held = HeldSession(hint.biller, hint.link, dump_hint(hint), min(now + HINT_WAIT, hint.session.expires_at))
-        self._exchanges.hold_session(Purpose.HINT, token=binding.token, browser=binding.browser, held=held, now=now)
+        self._held_sessions.save(Purpose.HINT, token=binding.token, browser=binding.browser, held=held, now=now)
         return binding
 
     def consume(self, token: str, *, browser: str | None, biller: str, now: datetime) -> Hint | None:
@@ -54,7 +55,7 @@ class Hints:
         """
         if browser is None:
             return None
-        held = self._exchanges.take_session(Purpose.HINT, token=token, browser=browser, now=now, biller=biller)
+        held = self._held_sessions.consume(Purpose.HINT, token=token, browser=browser, now=now, biller=biller)
         return None if held is None else load_hint(held.state)
 
     def _make_token(self) -> str:

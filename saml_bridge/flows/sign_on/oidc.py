@@ -46,8 +46,10 @@ from saml_bridge.protocols.oidc.authorization_request import (
 from saml_bridge.protocols.oidc.id_token import TYPE, is_id_token
 from saml_bridge.protocols.oidc.parameters import read_form
 from saml_bridge.protocols.oidc.pending_request import OidcAsked
-from saml_bridge.storage.exchanges import Exchanges, Purpose
 from saml_bridge.storage.grants import PUSHED_SECONDS, Grants
+from saml_bridge.storage.pending_sign_ons import PendingSignOns
+from saml_bridge.storage.purposes import Purpose
+from saml_bridge.storage.seen_messages import SeenMessages
 
 _HINT_BYTES: Final = 32
 
@@ -207,7 +209,7 @@ class Authorization:
         uri = parameters.get("request_uri")
         if uri is None or not uri.startswith(PUSHED_PREFIX):
             return parameters, False
-        pushed = self.grants.take_pushed(uri, biller=biller, partner=partner.slug, now=now)
+        pushed = self.grants.consume_pushed(uri, biller=biller, partner=partner.slug, now=now)
         if pushed is None:
             detail = "request_uri: nothing was pushed under it by this client, or it is used or over"
             raise SignOnOver(detail, code="request-uri-unknown")
@@ -279,10 +281,16 @@ class Authorization:
 
 
 def open_authorization(
-    launcher: Launcher, exchanges: Exchanges, *, hints: Hints, provider: Provider, grants: Grants
+    launcher: Launcher,
+    *,
+    pending_sign_ons: PendingSignOns,
+    seen_messages: SeenMessages,
+    hints: Hints,
+    provider: Provider,
+    grants: Grants,
 ) -> Authorization:
     """The authorization endpoints of one installation."""
-    return Authorization(SignOn(launcher, exchanges, OidcDialect()), hints, provider, grants)
+    return Authorization(SignOn(launcher, pending_sign_ons, seen_messages, OidcDialect()), hints, provider, grants)
 
 
 def _find_source(taken: Taken, source: SessionSource) -> SessionSource:

@@ -55,7 +55,9 @@ from saml_bridge.protocols.saml.status import (
     build_status_response,
 )
 from saml_bridge.protocols.saml.xml.sign import prepare_signer
-from saml_bridge.storage.exchanges import Exchanges, Purpose
+from saml_bridge.storage.pending_sign_ons import PendingSignOns
+from saml_bridge.storage.purposes import Purpose
+from saml_bridge.storage.seen_messages import SeenMessages
 
 
 class SamlDialect:
@@ -168,7 +170,7 @@ class SamlSignOn:
         verify_request(request, metadata, required=partner.saml.require_signed_requests)
         endpoint = f"{self.launcher.base_url}/saml/{visit.biller}/sso"
         check_message(request, now=now, endpoint=endpoint, signed=carries_signature(request))
-        is_new = self.sign_on.exchanges.note_message(
+        is_new = self.sign_on.seen_messages.record(
             biller=visit.biller,
             partner=partner.slug,
             kind="AuthnRequest",
@@ -181,9 +183,11 @@ class SamlSignOn:
         return request, partner, metadata
 
 
-def open_saml_sign_on(launcher: Launcher, exchanges: Exchanges) -> SamlSignOn:
+def open_saml_sign_on(
+    launcher: Launcher, *, pending_sign_ons: PendingSignOns, seen_messages: SeenMessages
+) -> SamlSignOn:
     """The sign-on of one installation."""
-    return SamlSignOn(SignOn(launcher, exchanges, SamlDialect()))
+    return SamlSignOn(SignOn(launcher, pending_sign_ons, seen_messages, SamlDialect()))
 
 
 @contextmanager

@@ -31,7 +31,9 @@ from saml_bridge.model.errors import (
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.protocols.interface import PartnerRequest, Reply
 from saml_bridge.storage.audit import Entry, Kind
-from saml_bridge.storage.exchanges import Exchanges, PendingSignOn, Purpose
+from saml_bridge.storage.pending_sign_ons import PendingSignOn, PendingSignOns
+from saml_bridge.storage.purposes import Purpose
+from saml_bridge.storage.seen_messages import SeenMessages
 
 WAIT = timedelta(minutes=10)
 """How long a request waits for the payer's sign-in."""
@@ -134,7 +136,8 @@ class SignOn:
     """Every sign-on in one protocol, wired once."""
 
     launcher: Launcher
-    exchanges: Exchanges
+    pending_sign_ons: PendingSignOns
+    seen_messages: SeenMessages
     dialect: Dialect
 
     def take(self, token: str, visit: Visit, known: dict[str, str]) -> tuple[Snapshot, Partner, PartnerRequest]:
@@ -145,7 +148,7 @@ class SignOn:
         check_foreground(visit)  # before it is taken: a prefetch must not use it up
         pending = None
         if visit.browser is not None:
-            pending = self.exchanges.take_sign_on(
+            pending = self.pending_sign_ons.consume(
                 self.dialect.purpose, token=token, browser=visit.browser, biller=visit.biller, now=self.launcher.clock()
             )
         if pending is None:
@@ -300,7 +303,7 @@ class SignOn:
         """Let a request wait for this browser; gives the cookie that it is bound to."""
         browser, now = visit.browser or secrets.token_urlsafe(32), self.launcher.clock()
         try:
-            self.exchanges.keep_sign_on(
+            self.pending_sign_ons.save(
                 self.dialect.purpose,
                 token=token,
                 browser=browser,

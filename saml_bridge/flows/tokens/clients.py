@@ -31,7 +31,7 @@ from saml_bridge.protocols.oidc.client_auth import (
 )
 from saml_bridge.protocols.oidc.discovery import Endpoints, build_discovery
 from saml_bridge.protocols.oidc.relying_party import RelyingParty, find_relying_party, list_relying_parties
-from saml_bridge.storage.exchanges import Exchanges
+from saml_bridge.storage.seen_messages import SeenMessages
 
 ListSecrets = Callable[[str, str, datetime], tuple[str, ...]]
 """From a biller's slug, a secret's name and an instant to every secret of that name that is valid then."""
@@ -49,13 +49,13 @@ class Provider:
         self,
         registry: Registry,
         *,
-        exchanges: Exchanges,
+        seen_messages: SeenMessages,
         list_secrets: ListSecrets,
         fetcher: Fetcher,
         base_url: str,
     ) -> None:
         self.registry = registry
-        self._exchanges = exchanges
+        self._seen_messages = seen_messages
         self._list_secrets = list_secrets
         self._fetcher = fetcher
         self._base_url = base_url
@@ -127,7 +127,7 @@ class Provider:
             return self._find_key(biller, party, kid, algorithm)
 
         proof = check_assertion(presented, find_key=find_key, audiences=audiences, now=now)
-        taken = self._exchanges.note_message(
+        taken = self._seen_messages.record(
             biller=biller, partner=party.slug, kind=ASSERTION, message_id=proof.jti, now=now, until=proof.until
         )
         if not taken:

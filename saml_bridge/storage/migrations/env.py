@@ -1,4 +1,7 @@
-"""Run by Alembic: `saml-bridge init`, and `flask db …` while developing. The application comes from Flask's context."""
+"""Run by Alembic: `saml-bridge init`, and `flask db …` while developing.
+
+The application comes from Flask's context.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from sqlalchemy import Connection, text
 from saml_bridge.storage.audit import AuditRow
 from saml_bridge.storage.database import Base, find_database
 from saml_bridge.storage.ended_sessions import EndedSessionRow
-from saml_bridge.storage.exchanges import LogoutRow
 from saml_bridge.storage.grants import GrantRow
+from saml_bridge.storage.logouts import LogoutRow
 from saml_bridge.storage.metadata_fetches import LeaseRow
 from saml_bridge.storage.partner_secrets import PartnerSecretRow
 from saml_bridge.storage.partner_sessions import PartnerSessionRow

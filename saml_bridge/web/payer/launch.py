@@ -20,7 +20,7 @@ from saml_bridge.flows.launch.visit import IN_BACKGROUND, NO_CREDENTIALS, NOT_A_
 from saml_bridge.model.errors import LaunchRefused
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.portal.source_by_biller import SourceBook
-from saml_bridge.storage.exchanges import Exchanges
+from saml_bridge.storage.seen_messages import SeenMessages
 from saml_bridge.web.payer.answers import LaunchAnswer, LaunchAnswers, answer_outcome
 from saml_bridge.web.visit import bind_browser, name_account_cookie, name_waiting_cookie, read_cookies
 
@@ -41,7 +41,9 @@ class _Start:
         return not isinstance(self.source, Waiting | PostedSession)
 
 
-def create_launch_views(launcher: Launcher, sources: SourceBook, tickets: Tickets, exchanges: Exchanges) -> Blueprint:
+def create_launch_views(
+    launcher: Launcher, sources: SourceBook, tickets: Tickets, seen_messages: SeenMessages
+) -> Blueprint:
     """The blueprint of the launch page and of tickets.
 
     The log must be set up before.
@@ -61,7 +63,7 @@ def create_launch_views(launcher: Launcher, sources: SourceBook, tickets: Ticket
         request.max_content_length = MAX_POST_BODY
         with answers.answering(biller, link, methods=("POST",)) as answer:
             source = sources.find(biller)
-            _launch(answer, tickets, _start_posted(launcher, exchanges, source, answer.request))
+            _launch(answer, tickets, _start_posted(launcher, seen_messages, source, answer.request))
         return answer.response
 
     @views.get("/t/<token>")
@@ -95,11 +97,11 @@ def _start_launch(tickets: Tickets, source: SessionSource, ask: LaunchRequest) -
     return _Start(replace(ask, visit=visit, callback=waiting.callback), waiting)
 
 
-def _start_posted(launcher: Launcher, exchanges: Exchanges, source: SessionSource, ask: LaunchRequest) -> _Start:
+def _start_posted(launcher: Launcher, seen_messages: SeenMessages, source: SessionSource, ask: LaunchRequest) -> _Start:
     """A launch with the token in the form of the current request, from the body alone."""
     posted = PostedSession(
         launcher,
-        exchanges,
+        seen_messages,
         biller=ask.biller,
         source=source,
         tokens=request.form.getlist(SESSION_FIELD),

@@ -436,7 +436,7 @@ class _EndedMeanwhile:
         self._session = parse_session(world.session(**changes))
 
     def find_session(self, _credentials: Credentials, *, now: datetime) -> PortalSession:
-        self._world.bridge.launcher.ended_sessions.note_session(BILLER, self._session.sid, ends_at=None, now=now)
+        self._world.bridge.launcher.ended_sessions.record_session(BILLER, self._session.sid, ends_at=None, now=now)
         return self._session
 
 

@@ -29,7 +29,7 @@ from saml_bridge.model.errors import (
 from saml_bridge.model.values import Credentials, PortalSession, TraceId
 from saml_bridge.storage.audit import Kind, Search
 from saml_bridge.storage.database import find_database
-from saml_bridge.storage.exchanges import HeldSessionRow
+from saml_bridge.storage.held_sessions import HeldSessionRow
 from tests.world import BILLER, World, make_request
 
 TRACE = TraceId("TEST-TRAC-E234")
@@ -53,7 +53,7 @@ def clock() -> Clock:
 @pytest.fixture
 def tickets(world: World, clock: Clock) -> Tickets:
     launcher: Launcher = replace(world.bridge.launcher, clock=clock)
-    return Tickets(launcher, world.bridge.exchanges)
+    return Tickets(launcher, world.bridge.held_sessions)
 
 
 def ask(world: World, **changes: Any) -> TicketRequest:
@@ -134,11 +134,12 @@ import json, sys
 from datetime import UTC, datetime
 from flask import Flask
 from saml_bridge.storage.database import init_database
-from saml_bridge.storage.exchanges import Exchanges, Purpose
-exchanges = Exchanges(init_database(Flask("saml_bridge"), sys.argv[1]), secret=sys.argv[2].encode())
+from saml_bridge.storage.held_sessions import HeldSessions
+from saml_bridge.storage.purposes import Purpose
+held_sessions = HeldSessions(init_database(Flask("saml_bridge"), sys.argv[1]), secret=sys.argv[2].encode())
 print("ready", flush=True)
 sys.stdin.readline()
-now, take = datetime.now(UTC), exchanges.take_session
+now, take = datetime.now(UTC), held_sessions.consume
 taken = [take(Purpose.TICKET, token=token, browser=None, now=now) for token in json.loads(sys.argv[3])]
 print(sum(one is not None for one in taken))
 """
@@ -246,7 +247,7 @@ def test_g1_a_session_waits_for_one_link(tickets: Tickets, world: World, biller:
 def test_what_is_past_its_end_is_removed(tickets: Tickets, world: World, clock: Clock) -> None:
     issue(tickets, world)
     hold(tickets, world)
-    world.bridge.exchanges.purge(clock.now + timedelta(minutes=11))
+    world.bridge.held_sessions.purge(clock.now + timedelta(minutes=11))
     with find_database(world.bridge.app).engine.connect() as connection:
         assert connection.execute(select(HeldSessionRow.__table__)).first() is None
 
@@ -256,7 +257,7 @@ def test_a_ticket_of_a_session_that_was_signed_out_of_launches_nothing(
 ) -> None:
     token = issue(tickets, world)
     session = parse_session(world.session())
-    world.bridge.launcher.ended_sessions.note_session(BILLER, session.sid, ends_at=None, now=clock())
+    world.bridge.launcher.ended_sessions.record_session(BILLER, session.sid, ends_at=None, now=clock())
     with pytest.raises(TicketRefused):
         tickets.redeem(token)
 
@@ -266,14 +267,14 @@ def test_a_choice_that_waits_ends_with_the_sign_out(tickets: Tickets, world: Wor
     session = parse_session(world.session())
     ask_for = make_request()
     token, browser = tickets.hold(ask_for, session, browser=None)
-    world.bridge.launcher.ended_sessions.note_payer(BILLER, session.payer["id"], now=clock())
+    world.bridge.launcher.ended_sessions.record_payer(BILLER, session.payer["id"], now=clock())
     with pytest.raises(TicketRefused):
         tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
 
 
 def test_b19_a_session_that_was_signed_out_of_gets_no_ticket(tickets: Tickets, world: World, clock: Clock) -> None:
     asked = ask(world)
-    world.bridge.launcher.ended_sessions.note_session(BILLER, asked.session.sid, ends_at=None, now=clock())
+    world.bridge.launcher.ended_sessions.record_session(BILLER, asked.session.sid, ends_at=None, now=clock())
     with pytest.raises(SessionEnded):
         tickets.issue(asked)
     [record] = world.bridge.audit.search(Search(kind=Kind.TICKET_REFUSED))

@@ -533,7 +533,7 @@ def test_c4_a_logout_whose_page_was_closed_is_recorded_by_the_next(town: Town) -
 @pytest.mark.both_databases
 def test_a_logout_that_another_version_left_stops_no_other(town: Town) -> None:
     now = datetime.now(UTC)
-    town.world.bridge.exchanges.open_logout(
+    town.world.bridge.logouts.open(
         token="t", biller=BILLER, state={"steps": []}, now=now, until=now + timedelta(seconds=1)
     )
     after = replace(town.sign_out, clock=lambda: now + WAIT)

@@ -20,8 +20,8 @@ from saml_bridge.model.values import TraceId
 from saml_bridge.portal.jwt_source import JwtSource
 from saml_bridge.storage.audit import Kind, Search
 from saml_bridge.storage.database import find_database
-from saml_bridge.storage.exchanges import Exchanges
 from saml_bridge.storage.grants import Grants
+from saml_bridge.storage.held_sessions import HeldSessions
 from saml_bridge.storage.rehearsals import Rehearsals
 from tests.relying_party import SECRET, Service, basic
 from tests.requester import encode_redirect, make_request
@@ -97,7 +97,7 @@ SURFACES: dict[str, Surface] = {
     "launch": (SOURCE, lambda house: visit(house, LAUNCH), Kind.LAUNCH_REFUSED),
     "launch, before it begins": (REGISTRY, lambda house: visit(house, LAUNCH), Kind.LAUNCH_REFUSED),
     "launch, posted": ((JwtSource, "read_posted"), post_launch, Kind.LAUNCH_REFUSED),
-    "ticket": ((Exchanges, "take_session"), lambda house: visit(house, "/t/x"), Kind.LAUNCH_REFUSED),
+    "ticket": ((HeldSessions, "consume"), lambda house: visit(house, "/t/x"), Kind.LAUNCH_REFUSED),
     "SAML": (
         SOURCE,
         lambda house: visit(house, f"/saml/{BILLER}/sso?{encode_redirect(make_request())}"),
@@ -151,7 +151,7 @@ SURFACES: dict[str, Surface] = {
         Kind.REQUEST_REFUSED,
     ),
     "tickets": (
-        (Exchanges, "hold_session"),
+        (HeldSessions, "save"),
         lambda house: call(house, "tickets", {"link": "usage", "session": house.service.world.session()}),
         Kind.TICKET_REFUSED,
     ),

@@ -422,7 +422,7 @@ def test_a_code_that_waits_is_taken_back_too(open_town: OpenTown) -> None:
         "auth_time": 1,
         "amr": [],
     }
-    code = grants.keep(BILLER, "iedr", "S-1", granted, now=now)
+    code = grants.save(BILLER, "iedr", "S-1", granted, now=now)
     sign_out(town)
     with pytest.raises(ClientRefused) as caught:
         grants.redeem(code, biller=BILLER, now=now, judge=lambda *_: 600)

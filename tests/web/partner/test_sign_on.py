@@ -15,7 +15,7 @@ from lxml import etree, html
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
-import saml_bridge.storage.exchanges
+import saml_bridge.storage.pending_sign_ons
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
 from saml_bridge.protocols.saml.xml.parse import schema_errors
 from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, verify_enveloped
@@ -245,7 +245,7 @@ def test_b1_a_prefetch_uses_no_waiting_request_up(browser: Browser, headers: dic
 def test_c9_a_flood_of_waiting_requests_is_refused_and_recorded(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saml_bridge.storage.exchanges, "MOST_PENDING", 2)
+    monkeypatch.setattr(saml_bridge.storage.pending_sign_ons, "MOST_PENDING", 2)
     assert [post(browser, encode_post(make_request())).status_code for _ in range(2)] == [303, 303]
     refused(browser, post(browser, encode_post(make_request())), "sign-on-flood")
     assert last_record(browser).entry.partner == "aquahawk"
@@ -443,7 +443,7 @@ def test_a8_a_session_that_has_ended_is_not_said_to_be_there(browser: Browser) -
     query = encode_redirect(make_request())
     read_reply(browser.get(f"{PATH}?{query}"))
     bridge = browser.world.bridge
-    bridge.launcher.ended_sessions.note_session(BILLER, "S-over", ends_at=None, now=datetime.now(UTC))
+    bridge.launcher.ended_sessions.record_session(BILLER, "S-over", ends_at=None, now=datetime.now(UTC))
     again = browser.get(f"{PATH}?{query}")
     assert "This sign-in was used already" in again.text
     assert SIGNED_IN not in again.text
