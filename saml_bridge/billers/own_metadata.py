@@ -45,7 +45,9 @@ class IdentityProvider:
         self._build = BuiltOnce(self._build_fresh, most=DOCUMENTS_KEPT)
 
     def find_metadata(self, biller: str, *, now: datetime, partner: str | None = None) -> OwnMetadata:
-        """The biller's metadata in force, or the one for a partner that insists on another entity ID for us.
+        """The biller's metadata in force.
+
+        For a partner that insists on another entity ID for us, the one with that.
 
         It is valid for a year from the day of `now` (UTC), and the same all that day. Raises BillerUnknown, NotFound
         for a partner that is not there, KeyRefused when the key that signs it cannot be used, or the certificate of

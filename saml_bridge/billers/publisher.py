@@ -1,4 +1,4 @@
-"""Bringing billers' documents into force: the checks before, all billers or none, and the record of it.
+"""Brings billers' documents into force, all or none, checked before and recorded.
 
 Owns: the order of checking and publishing, the number of a new revision, conflicts, the entries of the audit trail.
 Does not own: the checks (`checks`), the words of a change (`changes`), rows (`storage.revisions`), and files
@@ -83,7 +83,9 @@ class Publisher:
         return tuple(found)
 
     def check_in_force(self, slug: str, *, now: datetime, find_address_fault: FindFault | None = None) -> Checked:
-        """The findings of publishing a biller's document in force again, without a comparison with other billers.
+        """The findings of publishing a biller's document in force again.
+
+        Other billers are not compared with it.
 
         `check_installation` makes that comparison for all billers at once. Raises BillerUnknown, ConfigInvalid.
         """
@@ -94,7 +96,10 @@ class Publisher:
         return checked[slug]
 
     def check_installation(self) -> Iterator[tuple[str, Finding]]:
-        """Names that two billers in force have, and keys with two uses: the biller's slug and the finding."""
+        """Names that two billers in force have, and keys with two uses.
+
+        Gives the biller's slug and the finding.
+        """
         holdings = list(self._list_holdings())
         installation = self._open_installation(holdings)
         for one in holdings:

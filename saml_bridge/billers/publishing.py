@@ -65,7 +65,7 @@ class RiskyChange:
         return f"{self.biller}/{self.partner}"
 
     def is_accepted(self, accepted: Collection[str]) -> bool:
-        """Whether one of the names is this partner's, with or without its biller's."""
+        """Tells that one of the names is this partner's, with or without its biller's."""
         return self.partner in accepted or self.name in accepted
 
     def to_finding(self) -> Finding:
@@ -79,7 +79,10 @@ class RiskyChange:
 
 @dataclass(frozen=True, slots=True)
 class PlannedBiller:
-    """What applying would do to one biller; no changes: nothing. `metadata_changes` are by the partner's slug."""
+    """The effect of applying on one biller; without changes nothing happens.
+
+    `metadata_changes` are by the partner's slug.
+    """
 
     publication: Publication
     changes: tuple[Change, ...]
@@ -92,14 +95,14 @@ class PlannedBiller:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """What applying a file would do, and what has to be said of it that does not refuse."""
+    """The effect of applying a file, and its findings that do not refuse."""
 
     billers: tuple[PlannedBiller, ...]
     findings: tuple[Finding, ...]
 
     @property
     def risky(self) -> tuple[RiskyChange, ...]:
-        """What `apply_plan` refuses unless it is accepted."""
+        """The changes that `apply_plan` refuses unless they are accepted."""
         return tuple(
             RiskyChange(biller.slug, partner, changes.risky)
             for biller in self.billers

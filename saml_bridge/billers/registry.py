@@ -117,7 +117,7 @@ class Registry:
         return self._revisions.list_billers()
 
     def list_fetching_billers(self) -> tuple[str, ...]:
-        """Slugs, in order, of the billers with a partner whose metadata is fetched from an address."""
+        """The billers with a partner whose metadata is fetched: slugs, in order."""
         # in the normal form an absent address is null, and a quote within a value is escaped
         return self._revisions.list_billers_by_text([f'"{key}":"' for key in ("metadata_url", "mdq_url")])
 

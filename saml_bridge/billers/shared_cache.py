@@ -1,4 +1,4 @@
-"""A bounded cache that threads share: of several that miss one key at once, one builds the value.
+"""A bounded cache for threads; of several that miss a key, one builds the value.
 
 Owns: that order, and which values stay. Does not own: the values. Called by: `registry`.
 """
@@ -27,7 +27,7 @@ class SharedCache(Generic[Key, Value]):
         self._building = tuple(Lock() for _ in range(BUILT_AT_ONCE))
 
     def find(self, key: Key, build: Callable[[], Value]) -> Value:
-        """The value of a key, built if there is none.
+        """The value of a key, built if it is missing.
 
         Raises what `build` raises, and keeps nothing then.
         """

@@ -1,4 +1,4 @@
-"""One revision as launches read it: frozen, and compiled as far as it was asked for.
+"""One revision as launches read it: frozen, and compiled part by part.
 
 Owns: which parts of a document are compiled, and when. Does not own: how (`mapping.rules`, `mapping.conditions`,
 `protocols.index`), and how long a snapshot is the one in force (`registry`, and the fence of the launch's record).
@@ -112,7 +112,10 @@ class Route:
         return callback, self.mapping.evaluate(session, account)
 
     def find_origins(self, location: str, callback: str | None) -> tuple[str, ...]:
-        """The origins that the browser may go to from `location` on: the partner's, and the callback's on the web."""
+        """The origins that the browser may go to from `location` on.
+
+        Those are the partner's, and the callback's if that is on the web.
+        """
         is_web = callback is not None and urlsplit(callback).scheme in ("http", "https")
         return find_origins(location, self.partner.origins, origin_of(callback) if is_web and callback else None)
 
@@ -170,7 +173,9 @@ class Snapshot:
         return tuple(self._service.find_published(name) for name in self.biller.idp.keys.published)
 
     def find_token_keys(self) -> tuple[PublishedKey, ...]:
-        """Every key that the biller's JWKS publishes: those of `tokens.keys`, and those that its partners name.
+        """Every key that the biller's JWKS publishes.
+
+        Those are the keys of `tokens.keys`, and the ones that its partners name.
 
         Their certificates are enough. A key with two names is listed once. A key that no partner needs may be missing.
         Raises KeyRefused if another cannot be read.
@@ -189,7 +194,7 @@ class Snapshot:
     def find_key(self, partner: Partner, *, rehearsal: bool = False) -> SigningKey:
         """The key that signs for this SAML partner; in a rehearsal the biller's next one.
 
-        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and there is none.
+        Raises KeyRefused, and PartnerUnusable (no-next-key) when the next key is asked for and is missing.
         """
         return self.find_context(partner, Overrides(rehearsal=rehearsal)).find_saml_key()
 
@@ -239,7 +244,10 @@ class Snapshot:
             return self._entities.get(entity_id)
 
     def describe_unknown_issuer(self, issuer: str) -> str:
-        """The words of a refusal of an Issuer that is no partner's, with the entity ID that is most like it."""
+        """The words of a refusal of an Issuer that is no partner's.
+
+        They name the entity ID that is most like it.
+        """
         known = sorted(self._entities or ())
         alike = [one for one in known if _fold(one) == _fold(issuer)]
         return f"the message's Issuer is no SAML partner of {self.biller.slug}: {compare(issuer, *(alike or known))}"
@@ -291,6 +299,9 @@ def _fold(entity_id: str) -> str:
 
 @lru_cache(maxsize=4096)
 def find_origins(action: str, declared: tuple[str, ...], callback: str | None = None) -> tuple[str, ...]:
-    """The origins that the browser may go to: of the form's target, and those that the partner declared."""
+    """The origins that the browser may go to.
+
+    Those are of the form's target, of the partner's declaration and of the callback.
+    """
     origins = [origin_of(action), *declared, *([] if callback is None else [callback])]
     return tuple(dict.fromkeys(origins))

@@ -1,11 +1,11 @@
-"""The audit trail: who was sent where under which configuration, who was refused, who published what.
+"""The audit trail: launches, refusals and publications, each under its configuration.
 
 Owns: the kinds of records, their one table, which nothing may change or delete from, and the fenced record of a launch.
 Does not own: the log (`web/`), and what is worth recording (the launch, the registry).
 Called by: the launch, the registry, `saml-bridge audit`, the console.
 
 A record never holds a field's value. Payer, account and portal session stand in it as pseudonyms: keyed, so that a
-reader of the table cannot try names, and the same for the same payer, so that whoever has the key can search.
+reader of the table cannot try names, and the same for the same payer, so that an owner of the key can search.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for; None means any. `payer` and `account` are given in clear and need `biller`.
+    """A search of the trail; None means any.
+
+    `payer` and `account` are given in clear and need `biller`.
 
     `since` is included, `until` is not; `kind` may be a start (`payer:launch`). `message_id` is what a partner names:
     the ID of a response or an assertion, a token's `jti`, or an authorization code.
@@ -166,7 +168,10 @@ class Search:
 
 
 class AuditRow(Base):
-    """Append-only: triggers refuse UPDATE and DELETE, and on SQLite a number that is not the next."""
+    """One record in the database, which nothing changes.
+
+    Triggers refuse UPDATE and DELETE, and on SQLite a number that is not the next.
+    """
 
     __tablename__ = "audit"
 
@@ -242,7 +247,7 @@ class AuditTrail:
         return pseudonym(self._secret, biller=biller, kind="session", value=sid)
 
     def trace_session(self, biller: str, session: PortalSession) -> SessionTraces:
-        """The traces that a portal session leaves in the record of a launch at this biller."""
+        """The traces of a portal session in the record of a launch at this biller."""
         agent = session.impersonator
         return SessionTraces(
             payer=self.hide_payer(biller, session.payer["id"]),
@@ -252,7 +257,9 @@ class AuditTrail:
         )
 
     def record_launch(self, entry: Entry, *, fence: tuple[str, int], session: Marks = NO_SESSION) -> bool:
-        """Record a launch if `fence` (biller, revision) is in force, and `session` is of no session that has ended.
+        """Record a launch if `fence` is in force and no sign-out has ended `session`.
+
+        `fence` is biller and revision.
 
         False, and nothing is recorded, if one of the two does not hold. One statement, committed when this returns:
         nothing can be published or ended between the question and the record. Raises NotRecorded.
@@ -288,7 +295,9 @@ class AuditTrail:
     def list_opened(
         self, biller: str, *, sids: Collection[str], payer_id: str | None = None, since: datetime
     ) -> tuple[str, ...]:
-        """The slugs of the partners to which these portal sessions, or this payer's, were launched since then.
+        """The partners that these portal sessions, or this payer's, were launched to since then.
+
+        Slugs.
 
         Read from the newest MOST_LAUNCHES records of each session, and of the payer: one by one, since SQLite reads all
         records of the biller for several at once. Raises DatabaseUnavailable.

@@ -1,4 +1,4 @@
-"""The database: engines, how each kind of database is set up, and bringing its tables up to date.
+"""The database: its engines, the set-up of each kind, and its migrations.
 
 Owns: the Flask-SQLAlchemy object, the base of all models, the two engines of a process, migrations.
 Does not own: any table (`registry.py`, `audit.py`) and the address of the database (`settings.py`).
@@ -105,7 +105,10 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A transaction that may write: committed at the end of the block, rolled back by an exception."""
+        """A transaction that may write.
+
+        It is committed at the end of the block, and rolled back by an exception.
+        """
         with self.engine.connect().execution_options(sqlite_begin="IMMEDIATE") as connection, connection.begin():
             yield connection
 
@@ -117,7 +120,10 @@ class Database:
 
 @contextmanager
 def explaining(what: str) -> Iterator[None]:
-    """Has a failure of the database in the block raise DatabaseUnavailable, whose detail begins with `what`."""
+    """A failure of the database in the block raises DatabaseUnavailable.
+
+    Its detail begins with `what`.
+    """
     try:
         yield
     except SQLAlchemyError as error:
@@ -133,7 +139,9 @@ class _ConnectionLost(Exception):
 
 
 class DriverInsert:
-    """One INSERT, compiled once and run on the driver itself: that costs a fifth of SQLAlchemy's execution.
+    """One INSERT, compiled once and run on the driver itself.
+
+    That costs a fifth of SQLAlchemy's execution.
 
     The values go to the driver as they are: instants through `make_instant_writer`. Safe to share between threads.
     """
@@ -177,12 +185,15 @@ class DriverInsert:
 
 
 def build_insert(dialect: Dialect, into: Table) -> UpsertInsert:
-    """An INSERT that takes ON CONFLICT: both databases have it, and SQLAlchemy makes it for each apart."""
+    """An INSERT that takes ON CONFLICT.
+
+    Both databases have it, and SQLAlchemy makes it for each apart.
+    """
     return postgresql.insert(into) if dialect.name == "postgresql" else sqlite.insert(into)
 
 
 def make_instant_writer(dialect: Dialect) -> Callable[[datetime], object]:
-    """What SQLAlchemy would make of an instant, for statements that go to the driver without its types."""
+    """Writes instants as SQLAlchemy would, for statements without its types."""
     processor = UtcDateTime().dialect_impl(dialect).bind_processor(dialect)
     return processor or (lambda value: value)
 
@@ -233,7 +244,10 @@ def upgrade_database(app: Flask) -> None:
 
 
 def check_schema(app: Flask) -> tuple[Finding, ...]:
-    """Whether the database answers and has the tables of this version: no finding, or one that refuses."""
+    """Checks that the database answers and has the tables of this version.
+
+    Gives no finding, or one that refuses.
+    """
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
@@ -257,7 +271,9 @@ def check_schema(app: Flask) -> tuple[Finding, ...]:
 
 
 def explain_failure(error: Exception) -> str:
-    """What the database itself said of a failure: its first line. The statement and its values stand in later ones.
+    """The first line of the database's own words for a failure.
+
+    The statement and its values stand in later ones.
 
     PostgreSQL quotes a value that it cannot read (class 22) in the first line, so that is told by its kind alone.
     """

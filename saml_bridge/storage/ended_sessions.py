@@ -1,4 +1,6 @@
-"""Portal sessions that a sign-out has ended, until no token that was issued for them can be good any more.
+"""Portal sessions that a sign-out has ended.
+
+Each is kept until no token that was issued for it can be good any more.
 
 Owns: that memory, and the condition by which the record of a launch asks it. Does not own: ending a session
 (`logout/`), and what becomes of a launch in one (`launch.py`). Called by those, by `audit.py`, and by every door at
@@ -8,7 +10,7 @@ A session source may go on telling of a session that has ended: a JWT is good un
 here. A launch does so within the statement that records it: this costs no further statement, and leaves no moment
 between the question and the record.
 
-A session that has ended stays so, whatever is told of it later, since a portal gives each sign-in an ID of its own.
+A session that has ended stays so: a later token does not change that, since a portal gives each sign-in an ID of its own.
 When a payer is signed out altogether, the sessions that began until then have ended.
 """
 
@@ -49,7 +51,7 @@ class EndedSessionRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """By what a portal session is looked up here: its own mark, its payer's, and when it began."""
+    """The marks of a portal session: its own, its payer's, and its beginning."""
 
     session: str
     payer: str
@@ -78,11 +80,11 @@ class EndedSessions(ExpiringRows):
         return mark_session(self._secret, session)
 
     def has(self, session: PortalSession, *, now: datetime) -> bool:
-        """Whether a sign-out has ended this session."""
+        """Tells that a sign-out has ended this session."""
         return self.has_marked(self.mark(session), now=now)
 
     def has_marked(self, marks: Marks, *, now: datetime) -> bool:
-        """As `has`, of the session that has these marks."""
+        """Tells that a sign-out has ended the session that has these marks."""
         with self._using() as connection:
             return bool(connection.execute(self._has_ended, name_parameters(marks, now)).scalar_one())
 

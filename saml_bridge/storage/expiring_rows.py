@@ -1,4 +1,4 @@
-"""Rows that have an end: the common part of every store whose rows are removed after it.
+"""The common part of every store whose rows are removed after their end.
 
 Owns: inserting a row once, explaining failures, removing rows after so many calls. Does not own: any table. Called by
 the stores of this room, which derive from `ExpiringRows`.

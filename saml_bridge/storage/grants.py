@@ -5,9 +5,9 @@ what a grant says (`oidc/`), and the order of an exchange (`authorization.py`, `
 
 Codes and tokens are kept as hashes, and what names a payer is sealed.
 
-What becomes of a code (RFC 6749 4.1.2 and 10.5): whoever presents it with a wrong client, redirect URI or verifier gets
+The way of a code (RFC 6749 4.1.2 and 10.5): a client that presents it with a wrong client, redirect URI or verifier gets
 nothing and takes nothing, since a code that others have seen must not be theirs to spoil. The first that fits has it.
-Whoever presents it after that, fitting or not, takes away what it gave: somebody has it who should not.
+A client that presents it after that, fitting or not, takes away what it gave: somebody has it who should not.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ class PushedRequestRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class Redeemed:
-    """What a code gave. `access_token` is good for `seconds`; nothing here can tell it a second time."""
+    """The yield of a code: grant and access token.
+
+    `access_token` is good for `seconds`; nothing here can tell it a second time.
+    """
 
     grant: Grant
     access_token: str
@@ -104,7 +107,7 @@ class Redeemed:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What an access token stands for: a payer (`grant`) at a partner (its slug)."""
+    """A payer (`grant`) at a partner (its slug), as an access token stands for it."""
 
     partner: str
     grant: Grant
@@ -129,7 +132,9 @@ class Grants(ExpiringRows):
     # Codes
 
     def save(self, biller: str, partner: str, sid: str, grant: Mapping[str, Any], *, now: datetime) -> str:
-        """Keep what a payer grants a partner, and give the code for it: 256 random bits, good for CODE_SECONDS.
+        """Save a grant of a payer to a partner, and give the code for it.
+
+        The code is 256 random bits, good for CODE_SECONDS.
 
         `sid` is the ID of the portal session, `grant` what `Grant.to_json` gives.
         """
@@ -152,9 +157,11 @@ class Grants(ExpiringRows):
     def redeem(
         self, code: str, *, biller: str, now: datetime, judge: Callable[[str, Grant], int], caller: str | None = None
     ) -> Redeemed:
-        """Exchange a code for an access token: of any number of exchanges at once one succeeds, in whatever process.
+        """Exchange a code for an access token.
 
-        `judge` is given the partner's slug and the grant; it raises ClientRefused for whoever must not have it, and
+        Of any number of exchanges at once, in any process, one succeeds.
+
+        `judge` is given the partner's slug and the grant; it raises ClientRefused for a client that must not have it, and
         gives the seconds for which the access token is good. Raises ClientRefused (`invalid_grant`) with the codes
         `code-unknown` (another biller's, too), `code-used` (what the code gave is revoked then, unless `caller`, the
         slug of the partner that brings it, is another than the one that it was given to), `code-revoked` (the
@@ -197,7 +204,9 @@ class Grants(ExpiringRows):
     # Access tokens
 
     def find_by_token(self, token: str, *, biller: str, now: datetime) -> Granted | None:
-        """What an access token of this biller stands for; None when it is unknown, over or revoked.
+        """The payer and partner of an access token of this biller.
+
+        None when it is unknown, over or revoked.
 
         Raises SealBroken.
         """
@@ -252,7 +261,9 @@ class Grants(ExpiringRows):
         return uri
 
     def consume_pushed(self, uri: str, *, biller: str, partner: str, now: datetime) -> dict[str, Any] | None:
-        """The request of this request_uri, once: the next call gets None, as does another client or biller.
+        """The request of this request_uri, once.
+
+        The next call gets None, as does another client or biller.
 
         Another client takes nothing. Raises SealBroken. RFC 9126 4 and 7.3.
         """

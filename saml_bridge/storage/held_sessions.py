@@ -39,7 +39,10 @@ class HeldSessionRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class HeldSession:
-    """What waits for a launch until `expires_at`: of which biller, through which link, and what was kept, as JSON."""
+    """A portal session that waits for a launch until `expires_at`.
+
+    It says of which biller, through which link, and has the session and its launch as JSON.
+    """
 
     biller: str
     link: str
@@ -62,7 +65,10 @@ class HeldSessions(ExpiringRows):
         self._purge(_HELD, now)
 
     def save(self, purpose: Purpose, *, token: str, browser: str | None, held: HeldSession, now: datetime) -> None:
-        """Keep a portal session, sealed, under an unguessable token; for the one browser with this cookie, if any."""
+        """Save a portal session, sealed, under an unguessable token.
+
+        It is for the one browser with this cookie, if one is given.
+        """
         self._tidy(now)
         values = {
             "token": hash_token(token),
@@ -85,7 +91,9 @@ class HeldSessions(ExpiringRows):
         biller: str | None = None,
         link: str | None = None,
     ) -> HeldSession | None:
-        """What is kept under this token, once: of several calls at once one gets it, in whatever process.
+        """The session that is kept under this token, once.
+
+        Of several calls at once, in any process, one gets it.
 
         Another browser gets nothing and takes nothing, as does another purpose, and another biller or link where they
         are given. Raises SealBroken.

@@ -21,7 +21,9 @@ from saml_bridge.storage.purposes import Purpose, hash_token, make_seals
 
 
 class LogoutRow(Base):
-    """A logout that is under way, or a request of ours to a partner that belongs to one (`purpose`).
+    """A logout that is under way, or a request of ours to a partner.
+
+    `purpose` tells the two apart.
 
     `state` is sealed; `version` grows with each change, so that none is lost.
     """
@@ -62,7 +64,10 @@ class Logouts(ExpiringRows):
         return self._read(Purpose.LOGOUT, token, biller=biller, now=now)
 
     def save_request(self, *, request_id: str, of: str, biller: str, until: datetime) -> None:
-        """Keep to which logout (its token) a request to a partner belongs, under the request's ID."""
+        """Save the logout (its token) that a request to a partner belongs to.
+
+        It is found by the request's ID.
+        """
         self._save(Purpose.LOGOUT_REQUEST, request_id, biller=biller, state=of, until=until)
 
     def find_by_request(self, *, request_id: str, biller: str, now: datetime) -> str | None:
@@ -95,7 +100,10 @@ class Logouts(ExpiringRows):
             return connection.execute(changed).rowcount == 1
 
     def end(self, *, token: str, version: int, state: Any, record: Callable[[Connection], None]) -> bool:
-        """As `write`, and `record` writes in the same transaction: either both are there, or neither is."""
+        """Replace the state, and have `record` write in the same transaction.
+
+        Either both are there, or neither is. False as with `write`.
+        """
         changed = self._change(token, version, state)
         with explaining(self.failed), self._database.begin() as connection:
             if connection.execute(changed).rowcount != 1:

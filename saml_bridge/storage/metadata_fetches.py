@@ -1,4 +1,4 @@
-"""What is known of fetched metadata beside its content, and changes that wait for a person.
+"""The state of fetched metadata, and changes that wait for a person.
 
 Owns: when and how each address was asked last (with its ETag), held changes and what was decided about them, the lease
 by which one process at a time does the work. Does not own: fetching (`fetching.py`), judging a change
@@ -64,7 +64,10 @@ class HeldMetadataRow(Base):
 
 
 class LeaseRow(Base):
-    """Who does a piece of work that only one process may do at a time, and until when."""
+    """The holder of a piece of work that one process may do at a time.
+
+    It holds until a time.
+    """
 
     __tablename__ = "lease"
 
@@ -158,14 +161,14 @@ class Refreshes:
             return tuple(map(_read_held, connection.execute(statement).mappings()))
 
     def find_held(self, biller: str, partner: str, sha256: Sha256Hex) -> HeldMetadata | None:
-        """What became of this content, whatever that was."""
+        """The decision about this content, in any state."""
         where = (_HELD.c.biller == biller, _HELD.c.partner == partner, _HELD.c.sha256 == sha256)
         with self._connected() as connection:
             row = connection.execute(select(_HELD).where(*where)).mappings().first()
             return None if row is None else _read_held(row)
 
     def is_rejected(self, biller: str, partner: str, sha256: Sha256Hex) -> bool:
-        """Whether a person decided against this content."""
+        """Tells that a person decided against this content."""
         held = self.find_held(biller, partner, sha256)
         return held is not None and held.state == "rejected"
 

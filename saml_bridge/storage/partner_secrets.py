@@ -1,4 +1,6 @@
-"""The secrets that we share with partners: client secrets, keys of signed and encrypted tokens, service passwords.
+"""The secrets that we share with partners.
+
+Those are client secrets, keys of signed and encrypted tokens, and service accounts.
 
 Owns: their memory, sealed with a key from the environment, and which of them is good when. Does not own: what a secret
 is used for (the protocols), and who may set one (`cli/secrets.py`). A secret never leaves in an export or a log.
@@ -165,7 +167,10 @@ class PartnerSecrets:
         return tuple(value for value in reversed(good) if value is not None)
 
     def has(self, biller: str, name: str) -> bool:
-        """Whether there is a secret of this name that can be opened and has not ended, or is to start."""
+        """Tells that a secret of this name is good now or will be.
+
+        It can be opened and has not ended, or is to start.
+        """
         return bool(self.list_valid(biller, name, datetime.now(UTC)))
 
     def list_states(self, biller: str) -> tuple[SecretState, ...]:
@@ -178,7 +183,7 @@ class PartnerSecrets:
     def revoke(self, biller: str, name: str) -> int:
         """Remove every secret of this name.
 
-        How many those were. Raises SecretUnknown when there is none.
+        Gives their number. Raises SecretUnknown when no secret has the name.
         """
         with self._writing() as connection:
             gone = connection.execute(delete(_TABLE).where(_TABLE.c.biller == biller, _TABLE.c.name == name)).rowcount

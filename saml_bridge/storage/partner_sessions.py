@@ -1,4 +1,6 @@
-"""Which partners a portal session was launched to, until each session's end: what a logout needs.
+"""The partners that a portal session was launched to, for a logout.
+
+Each is kept until the portal session's own end.
 
 Owns: that memory. Does not own: sessions of the portal (`sessions/`), and ending any (`logout/`).
 Called by: the launch, for partners that offer single logout, and the logout.
@@ -147,7 +149,9 @@ class PartnerSessions(ExpiringRows):
         session_indexes: Sequence[str] = (),
         now: datetime,
     ) -> tuple[PartnerSession, ...]:
-        """The sessions of one name ID at one partner: those of the indexes, or all when none is given (Core 3.7.1).
+        """The sessions of one name ID at one partner (Core 3.7.1).
+
+        Those of the indexes, or all where no index is given.
 
         The name ID counts to the byte. A format counts, too, as the partner means it, unless it is left out or
         unspecified, which says nothing.
@@ -171,7 +175,7 @@ class PartnerSessions(ExpiringRows):
         return self._find(biller, now, _TABLE.c.session == self._hide("session", biller, sid))
 
     def find_by_payer(self, *, biller: str, payer_id: str, now: datetime) -> tuple[PartnerSession, ...]:
-        """All that a payer was launched to, from whatever portal session."""
+        """Every session that a payer was launched to, from any portal session."""
         return self._find(biller, now, _TABLE.c.payer == self._hide("payer", biller, payer_id))
 
     def end(self, ids: Iterable[int]) -> None:

@@ -77,7 +77,7 @@ class PendingSignOns(ExpiringRows):
         now: datetime,
         until: datetime,
     ) -> None:
-        """Keep a request under an unguessable token, for the one browser that has the cookie `browser`.
+        """Save a request under an unguessable token, for the browser with the cookie `browser`.
 
         Raises RequestRefused: `sign-on-large` for one of more than LONGEST_PENDING characters, `sign-on-flood` when a
         partner has more than MOST_PENDING of them waiting.
@@ -108,7 +108,9 @@ class PendingSignOns(ExpiringRows):
     def consume(
         self, purpose: Purpose, *, token: str, browser: str, biller: str, now: datetime
     ) -> PendingSignOn | None:
-        """The request of this token, once: the next call gets None, as does another browser, biller or purpose.
+        """The request of this token, once.
+
+        The next call gets None, as does another browser, biller or purpose.
 
         Raises SealBroken.
         """

@@ -1,4 +1,6 @@
-"""The keys that a portal's servers call us with: who may ask what, for which billers, and how often.
+"""The keys that a portal's servers call us with.
+
+Each says which calls it may make, for which billers, and how often.
 
 Owns: portal keys from their making to their end, the check of one at each call, the count of its calls.
 Does not own: what a call does (`links.py`, `tickets.py`, `logout/`), and the record of a refusal (the caller's).
@@ -136,7 +138,7 @@ class PortalKey:
     used_at: datetime | None = None
 
     def is_valid(self, now: datetime) -> bool:
-        """Whether it can be called with."""
+        """Tells that calls can be made with it."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
 
     def check_scope(self, biller: str, call: Call) -> None:
@@ -192,9 +194,13 @@ class PortalKeys:
             return self._list(connection)
 
     def rotate(self, name: str, *, overlap: timedelta, now: datetime) -> tuple[PortalKey, str]:
-        """A new key in place of the one of this name, which stays good for `overlap`. Returns as `create` does.
+        """A new key in place of the one of this name.
 
-        Raises PortalKeyUnknown when there is none, or when two are good already.
+        The old one stays good for `overlap`.
+
+        Returns as `create` does. Raises PortalKeyUnknown where no good key has the name.
+
+        Raises PortalKeyUnknown when two are good already, too.
         """
         with self._begin() as connection:
             valid = [key for key in self._list(connection, name) if key.is_valid(now)]
@@ -304,7 +310,7 @@ class PortalKeys:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether a bearer token is meant as a portal key, and not as a payer's."""
+    """Tells that a bearer token is meant as a portal key, not as a payer's."""
     return text.startswith(PREFIX)
 
 

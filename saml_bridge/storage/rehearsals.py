@@ -1,4 +1,4 @@
-"""Rehearsals of a key that does not sign yet: which partner was seen to accept it.
+"""Rehearsals of a key that does not sign yet, partner by partner.
 
 Owns: the one-time invitation to a rehearsal and its outcome. Does not own: keys (`keys.py`), which key a biller uses
 (its document), the launch that a rehearsal makes (`launch.py`). Called by `rollover.py`.
@@ -37,7 +37,7 @@ class RehearsalRow(Base):
     """One rehearsal. `token` is the hash of what stands in the address.
 
     `outcome` is invited, sent, accepted or refused. `fingerprint` is of the certificate that was rehearsed, so that
-    another key of the same name starts anew.
+    another key of the same name starts from the beginning.
     """
 
     __tablename__ = "rehearsal"
@@ -61,7 +61,9 @@ _REHEARSAL = Base.metadata.tables[RehearsalRow.__tablename__]
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a rehearsal is about, and how far it is. `link`, `partner` and `biller` are slugs, `key` is a name.
+    """A rehearsal of one key with one partner, and its step.
+
+    `link`, `partner` and `biller` are slugs, `key` is a name.
 
     `actor` invited to it; times are aware UTC, `changed_at` that of the last step.
     """
@@ -122,7 +124,7 @@ class Rehearsals:
             return True
 
     def list_last(self, biller: str, fingerprint: Sha256Hex) -> dict[str, Rehearsal]:
-        """By partner what is known of it and this key: the last verdict, or how far the last rehearsal came."""
+        """The last verdict of each partner on this key, or its last rehearsal's step."""
         where = (_REHEARSAL.c.biller == biller, _REHEARSAL.c.fingerprint == fingerprint)
         with self._reading() as connection:
             rows = connection.execute(select(_REHEARSAL).where(*where)).mappings().all()

@@ -31,7 +31,10 @@ _UNREADABLE = "the configuration cannot be read"
 
 
 class BillerRow(Base):
-    """A biller, the number of its revision in force, and its own entity ID, which no two billers share."""
+    """A biller, the number of its revision in force, and its own entity ID.
+
+    No two billers share an entity ID.
+    """
 
     __tablename__ = "biller"
 
@@ -85,7 +88,10 @@ _IN_FORCE = _BILLER.join(_REVISION, (_REVISION.c.biller == _BILLER.c.slug) & (_R
 
 @dataclass(frozen=True, slots=True)
 class RevisionInForce:
-    """A biller's revision in force: its number, its document (JSON text), and when it was published (aware UTC)."""
+    """A biller's revision in force.
+
+    It has its number, its document (JSON text), and the time of its publication (aware UTC).
+    """
 
     number: int
     document: str
@@ -160,7 +166,9 @@ class Revisions:
         return tuple(row["slug"] for row in self._read(select(_BILLER.c.slug).order_by(_BILLER.c.slug)))
 
     def list_billers_by_text(self, texts: Collection[str]) -> tuple[str, ...]:
-        """The slugs, in order, of the billers whose document in force contains one of the texts.
+        """The slugs, in order, of billers whose document in force contains a text.
+
+        One of the texts is enough.
 
         The texts are compared by LIKE, so a `%` or `_` in them stands for other characters, too.
         """
@@ -169,7 +177,10 @@ class Revisions:
         return tuple(row["slug"] for row in self._read(statement))
 
     def iterate_documents(self) -> Iterator[tuple[str, str]]:
-        """Slug and document in force of every biller, by slug, one after the other: there may be thousands."""
+        """Slug and document in force of every biller, one after the other, by slug.
+
+        There may be thousands.
+        """
         columns = (_BILLER.c.slug, _REVISION.c.document)
         statement = select(*columns).select_from(_IN_FORCE).order_by(_BILLER.c.slug)
         with explaining(_UNREADABLE), self._database.autocommit.connect() as connection:
@@ -211,7 +222,7 @@ class Revisions:
                 raise ConfigConflict(message) from error
 
     def list_in_force_within(self, transaction: Transaction, slugs: Sequence[str]) -> dict[str, RevisionInForce]:
-        """As `list_in_force`, as the transaction sees it."""
+        """The revisions in force, as the transaction sees them."""
         return _select_in_force(transaction, slugs)
 
     def insert_biller(self, transaction: Transaction, slug: str, *, issuer: str) -> None:

@@ -42,7 +42,7 @@ class SeenMessages(ExpiringRows):
         self._purge(_SEEN, now)
 
     def record(self, *, biller: str, partner: str, kind: str, message_id: str, now: datetime, until: datetime) -> bool:
-        """Take a message's identifier; False when it was taken before, by whatever process (Core 1.3.4).
+        """Record a message's identifier; False when it was there before (Core 1.3.4).
 
         `until` is when the message would be too old to be accepted anyway.
         """

@@ -37,7 +37,10 @@ MOST_SHARED: Final = 4
 
 
 class Fetches(Protocol):
-    """What `fetching.Fetcher` does, as far as it is needed here."""
+    """A client for addresses of metadata, as far as it is needed here.
+
+    `network.client.Fetcher` is one.
+    """
 
     def get(self, url: str, *, into: BinaryIO, max_bytes: int, accept: str, etag: str | None = None) -> Answer: ...
 
@@ -67,7 +70,7 @@ class SharedFetcher:
             body.close()
 
     def get(self, url: str, *, into: BinaryIO, max_bytes: int, accept: str, etag: str | None = None) -> Answer:
-        """As `Fetcher.get`; what was refused for this address before is refused again."""
+        """Fetch an address once; a refusal of it is given again."""
         if url in self._failures:
             detail, code = self._failures[url]
             raise FetchRefused(detail, code=code)
@@ -107,7 +110,10 @@ class SharedFetcher:
 
 @dataclass(frozen=True, slots=True)
 class FetchedMetadata:
-    """Metadata that may be used: `content` as it is stored, what it says, and the server's name for this version."""
+    """Metadata that may be used.
+
+    It has `content` as it is stored, its meaning, and the server's name for this version.
+    """
 
     content: bytes
     metadata: SpMetadata

@@ -1,4 +1,4 @@
-"""Partner metadata over time: what is at a partner's address is taken over by itself, or waits for a person.
+"""Partner metadata over time: a change comes into force by itself or waits.
 
 Owns: the order of one refresh, when the next is due, and what a person's decision does. Does not own: fetching
 (`metadata_source.py`), which changes are risky (`saml/metadata_changes.py`), publishing (the registry), and the
@@ -46,7 +46,7 @@ log = structlog.get_logger()
 AUTHOR: Final = "refresh"
 LEASE: Final = "metadata refresh"
 LEASE_LENGTH: Final = timedelta(minutes=10)
-"""Much longer than one partner takes: it is taken anew before each."""
+"""Much longer than one partner takes: it is taken again before each."""
 
 SOONEST: Final = timedelta(hours=1)
 LATEST: Final = timedelta(days=7)
@@ -59,7 +59,10 @@ _LONGEST_COMMENT: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """How one attempt ended: an outcome of `refreshes.OUTCOMES`, or the code of an error, and words to it."""
+    """The end of one attempt, and words to it.
+
+    It is an outcome of `storage.metadata_fetches.OUTCOMES`, or the code of an error.
+    """
 
     biller: str
     partner: str
@@ -105,7 +108,10 @@ class _Ended:
 
 @dataclass(frozen=True, slots=True)
 class Refresher:
-    """What every refresh needs, wired once. `clock` gives aware UTC times."""
+    """Refreshes partners' metadata; wired once.
+
+    `clock` gives aware UTC times.
+    """
 
     publisher: Publisher
     refreshes: Refreshes
@@ -178,7 +184,7 @@ class Refresher:
     def refresh(self, biller: str, partner: str) -> Refreshed:
         """Fetch one partner's metadata and do with it what may be done.
 
-        Whatever goes wrong is recorded, not raised.
+        An error is recorded, not raised.
 
         Raises DatabaseUnavailable when nothing can be recorded.
         """
@@ -213,14 +219,14 @@ class Refresher:
         if fetched is None:
             raise NotFound("the server says that nothing has changed, and nothing was asked", code="fetch-status")
         digest = _hash(fetched.content)
-        changes = MetadataChanges() if digest == asked.digest else self._compare(asked, fetched, now)
+        changes = MetadataChanges() if digest == asked.digest else _compare(self.registry, asked, fetched, now)
         if not changes.lines:
             self.refreshes.drop_held(asked.biller.slug, asked.partner.slug)
             return _Ended("unchanged", "", fetched.metadata, fetched.etag)
         if changes.is_risky:
             outcome, detail = self._hold(asked, fetched, changes, now)
             return _Ended(outcome, detail, fetched.metadata, fetched.etag)
-        self._check(asked, fetched, now)
+        _check(self.publisher, asked, fetched, now)
         revision = self._publish(asked, fetched, changes, now)
         self.refreshes.drop_held(asked.biller.slug, asked.partner.slug)
         return _Ended("published", f"revision {revision}: {_join(changes.words)}", fetched.metadata, fetched.etag)
@@ -248,16 +254,6 @@ class Refresher:
         )
         return _Ended(outcome, detail, metadata, before.etag)
 
-    def _compare(self, asked: _Asked, fetched: FetchedMetadata, now: datetime) -> MetadataChanges:
-        return compare_documents(
-            self.registry.find_metadata(asked.digest),
-            fetched.content,
-            before=asked.settings,
-            after=asked.settings,
-            now=now,
-            allow_http=self.registry.allow_http,
-        )
-
     def _hold(
         self, asked: _Asked, fetched: FetchedMetadata, changes: MetadataChanges, now: datetime
     ) -> tuple[str, str]:
@@ -274,16 +270,8 @@ class Refresher:
         self._record(Kind.METADATA_HELD, biller, partner, detail=detail, actor=AUTHOR)
         return "held", detail
 
-    def _check(self, asked: _Asked, fetched: FetchedMetadata, now: datetime) -> None:
-        """Raise ConfigInvalid for what the registry would refuse, without a record of it every hour."""
-        digest = _hash(fetched.content)
-        publication = Publication(asked.with_metadata(digest), asked.revision, {digest: fetched.content})
-        findings = self.publisher.check([publication], now=now)
-        if any(finding.refuses for finding in findings):
-            raise ConfigInvalid("the metadata does not fit the biller's configuration", findings=findings)
-
     def _publish(self, asked: _Asked, fetched: FetchedMetadata, changes: MetadataChanges, now: datetime) -> int:
-        """Bring safe changes into force on top of whatever else was published meanwhile. Gives the revision.
+        """Bring safe changes into force on top of anything else that was published meanwhile. Gives the revision.
 
         Raises ConfigConflict when it was this very partner that was changed.
         """
@@ -307,7 +295,10 @@ class Refresher:
     # Decisions
 
     def list_waiting(self) -> tuple[HeldMetadata, ...]:
-        """The changes that a person can decide: not of partners that are gone, nor what came into force otherwise."""
+        """The changes that a person can decide.
+
+        Those of partners that are gone, and contents that came into force otherwise, are left out.
+        """
         return tuple(held for held in self.refreshes.list_held() if self._may_decide(held))
 
     def _may_decide(self, held: HeldMetadata) -> bool:
@@ -383,6 +374,26 @@ class Refresher:
         self.publisher.audit.record(entry)
 
 
+def _compare(registry: Registry, asked: _Asked, fetched: FetchedMetadata, now: datetime) -> MetadataChanges:
+    return compare_documents(
+        registry.find_metadata(asked.digest),
+        fetched.content,
+        before=asked.settings,
+        after=asked.settings,
+        now=now,
+        allow_http=registry.allow_http,
+    )
+
+
+def _check(publisher: Publisher, asked: _Asked, fetched: FetchedMetadata, now: datetime) -> None:
+    """Raise ConfigInvalid for what the registry would refuse, without a record of it every hour."""
+    digest = _hash(fetched.content)
+    publication = Publication(asked.with_metadata(digest), asked.revision, {digest: fetched.content})
+    findings = publisher.check([publication], now=now)
+    if any(finding.refuses for finding in findings):
+        raise ConfigInvalid("the metadata does not fit the biller's configuration", findings=findings)
+
+
 def _find_partner(biller: Biller, slug: str) -> Partner:
     """Raises NotFound, with the closest partner that the biller has."""
     found = biller.find_partner(slug)
@@ -393,7 +404,10 @@ def _find_partner(biller: Biller, slug: str) -> Partner:
 
 
 def choose_wait(metadata: SpMetadata, now: datetime) -> timedelta:
-    """How long until the next refresh: the cacheDuration, at most half of what is left of validUntil, in bounds."""
+    """The time until the next refresh, within bounds.
+
+    It is the cacheDuration, and at most half of the time that is left of validUntil.
+    """
     wait = USUAL if metadata.cache_duration is None else metadata.cache_duration
     if metadata.valid_until is not None:
         wait = min(wait, (metadata.valid_until - now) / 2)
