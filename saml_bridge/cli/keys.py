@@ -225,7 +225,7 @@ def _choose_billers(bridge: Bridge, biller: str | None, name: str | None, use: K
 
 def _confirm(message: str, question: str, *, code: str, fix: str) -> None:
     """Ask; without a terminal to ask at it is a refusal."""
-    from saml_bridge.flows.key_rollover import RolloverRefused
+    from saml_bridge.flows.key_rehearsals import RolloverRefused
 
     if not sys.stdin.isatty():
         raise RolloverRefused(message, findings=[Finding(code, Severity.ERROR, message, fix)])

@@ -1,52 +1,42 @@
 """How one signing key takes over from another without a payer noticing.
 
-Owns: the steps of a rollover and what each demands, rehearsals of the next key, the board that shows who accepts it.
-Does not own: key files (`keys.py`), publishing (`registry`), where rehearsals are kept (`rehearsals.py`), the launch
-that a rehearsal makes (`launch.py`).
+Owns: the steps of a rollover and the demands of each, and the board that shows which partners accept a key. Does not
+own: key files (`keys.ring`), publishing (`billers.publisher`), rehearsals (`key_rehearsals`).
 Called by: `saml-bridge keys`, the rehearsal page.
 
 A rollover goes: `next` is published, so that partners can learn it; it is rehearsed with each partner; partners are
-promoted, some first or all at once; `previous` is retired when nobody needs it any more. Each step is a revision of
+promoted, some first or all at once; `previous` is retired when no partner needs it any more. Each step is a revision of
 the biller's document, planned here from the one in force and published as a change of that very one.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Literal
-from urllib.parse import urlsplit
 
 from saml_bridge.billers.checks.publication import Publication
 from saml_bridge.billers.publisher import Published, Publisher
-from saml_bridge.billers.registry import Registry
-from saml_bridge.flows.launch.launch import Launched, Launcher, LaunchRequest, Outcome
+from saml_bridge.flows.key_rehearsals import (
+    KeyRehearsals,
+    RolloverRefused,
+    choose_partners,
+    make_finding,
+    refuse,
+)
 from saml_bridge.keys.signing_key import SigningKey, fit_algorithm
-from saml_bridge.model.document import Biller, Idp, KeyNames, Link, Partner
-from saml_bridge.model.errors import BridgeError, ConfigConflict, KeyRefused
+from saml_bridge.model.document import Biller, Idp, KeyNames, Partner
+from saml_bridge.model.errors import ConfigConflict, KeyRefused
 from saml_bridge.model.nearest import suggest
 from saml_bridge.model.values import Finding, Severity, TraceId
-from saml_bridge.portal.session_source import SessionSource
-from saml_bridge.protocols.interface import Overrides
 from saml_bridge.protocols.saml.metadata.identity_provider import CACHE_DURATION
 from saml_bridge.protocols.saml.xml.instants import parse_duration
-from saml_bridge.storage.audit import Entry, Kind
-from saml_bridge.storage.rehearsals import UNJUDGED, Rehearsal, Rehearsals, RehearsalUnknown, Step, Verdict
+from saml_bridge.storage.rehearsals import Rehearsal
 
-INVITATION_LASTS = timedelta(minutes=60)
 METADATA_KEPT = parse_duration(CACHE_DURATION)
 """How long partners that fetch our metadata may go by what they fetched before a promotion."""
 
 KeyUse = Literal["current", "next", "previous"]
-
-
-class RolloverRefused(BridgeError):
-    """A step that cannot be taken now; the findings say what stands against it."""
-
-    code = "rollover-refused"
-    http_status = 409
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +86,10 @@ class Board:
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
-    """A rehearsal with what it is about, as it is in force; `partner_host` is where the browser will go."""
+class Rollover(KeyRehearsals):
+    """Takes the steps of a rollover, and rehearses before them; wired once."""
 
-    rehearsal: Rehearsal
-    biller: Biller
-    partner: Partner
-    link: Link
-    partner_host: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rollover:
-    """Wired once. Time and randomness are the launcher's."""
-
-    registry: Registry
     publisher: Publisher
-    launcher: Launcher
-    rehearsals: Rehearsals
-    find_key: Callable[[str], SigningKey]
 
     # The steps
 
@@ -138,7 +113,7 @@ class Rollover:
         if not found:
             fix = "'saml-bridge keys status' shows the keys of every biller."
             nearest = suggest(name, dict.fromkeys(filter(None, used.values())))
-            raise _refuse("key-unused", f"no biller has {name!r} as its {use} key{nearest}", fix)
+            raise refuse("key-unused", f"no biller has {name!r} as its {use} key{nearest}", fix)
         return found
 
     def plan_promotion(self, slug: str, partners: Sequence[str] = ()) -> Change:
@@ -147,10 +122,10 @@ class Rollover:
         Raises BillerUnknown, KeyRefused, RolloverRefused.
         """
         biller, revision = self.registry.load_in_force(slug)
-        chosen = _choose(biller, partners)
+        chosen = choose_partners(biller, partners)
         names = biller.idp.keys
         if names.next is None:
-            raise _refuse("no-next-key", f"{slug} has no next key", "Publish one with 'saml-bridge keys publish-next'.")
+            raise refuse("no-next-key", f"{slug} has no next key", "Publish one with 'saml-bridge keys publish-next'.")
         key = self.find_key(names.next)
         moving = [one for one in chosen if one.saml.signing_key == "current"]
         unverified = self._list_unverified(slug, moving, key)
@@ -172,7 +147,7 @@ class Rollover:
         Raises BillerUnknown, KeyRefused, RolloverRefused.
         """
         biller, revision = self.registry.load_in_force(slug)
-        chosen, names = _choose(biller, partners), biller.idp.keys
+        chosen, names = choose_partners(biller, partners), biller.idp.keys
         comment = " ".join(("keys demote", slug, *partners))
         moved = [one.slug for one in chosen if one.saml.signing_key == "next"]
         if partners and not moved:
@@ -181,10 +156,10 @@ class Rollover:
             changed = _sign_with(biller, chosen, "current", self.find_key(names.current))
             return Change((Publication(changed, revision),), comment)
         if names.previous is None:
-            raise _refuse("nothing-to-demote", f"{slug} has no previous key, and no partner signs with the next one")
+            raise refuse("nothing-to-demote", f"{slug} has no previous key, and no partner signs with the next one")
         if names.next is not None:
             fix = f"Withdraw it first with 'saml-bridge keys retire {slug} --next'."
-            raise _refuse("rollover-under-way", f"{slug} has {names.next!r} as its next key already", fix)
+            raise refuse("rollover-under-way", f"{slug} has {names.next!r} as its next key already", fix)
         changed = _sign_with(biller, chosen, "current", self.find_key(names.previous))
         return Change((_change(changed, revision, KeyNames(names.previous, names.current)),), comment)
 
@@ -196,11 +171,11 @@ class Rollover:
         biller, revision = self.registry.load_in_force(slug)
         names = biller.idp.keys
         if (names.previous if use == "previous" else names.next) is None:
-            raise _refuse("nothing-to-retire", f"{slug} has no {use} key")
+            raise refuse("nothing-to-retire", f"{slug} has no {use} key")
         signing = [one.slug for one in biller.saml_partners if one.saml.signing_key == "next"]
         if use == "next" and signing:
             fix = f"Take them back first with 'saml-bridge keys demote {slug}'."
-            raise _refuse("key-in-use", f"the next key signs for {', '.join(signing)}", fix)
+            raise refuse("key-in-use", f"the next key signs for {', '.join(signing)}", fix)
         kept = replace(names, previous=None) if use == "previous" else replace(names, next=None)
         comment = f"keys retire {slug}" + (" --next" if use == "next" else "")
         early = (slug,) if use == "previous" and self._is_promotion_young(slug, names.previous) else ()
@@ -239,13 +214,13 @@ class Rollover:
     def _check_next(self, biller: Biller, key: SigningKey) -> Iterator[Finding]:
         names, slug = biller.idp.keys, biller.slug
         if names.current == key.name or self._is_same(names.current, key):
-            yield _finding("key-is-current", f"{key.name!r} is the key that signs for {slug} already", where=slug)
+            yield make_finding("key-is-current", f"{key.name!r} is the key that signs for {slug} already", where=slug)
         elif names.next not in (None, key.name):
             fix = (
                 f"Finish it with 'saml-bridge keys promote {slug}', or withdraw it with "
                 f"'saml-bridge keys retire {slug} --next'."
             )
-            yield _finding("rollover-under-way", f"a rollover to {names.next!r} is under way", fix, where=slug)
+            yield make_finding("rollover-under-way", f"a rollover to {names.next!r} is under way", fix, where=slug)
         elif names.previous is not None:
             yield from _refuse_previous(slug, names.previous).findings
 
@@ -268,117 +243,6 @@ class Rollover:
         last = self.rehearsals.list_last(slug, key.fingerprint_sha256)
         accepted = {partner for partner, rehearsal in last.items() if rehearsal.step == "accepted"}
         return tuple(f"{slug}/{one.slug}" for one in partners if one.slug not in accepted)
-
-    # Rehearsals
-
-    def invite(
-        self, slug: str, partner: str, *, link: str | None = None, actor: str, trace_id: TraceId
-    ) -> tuple[str, Rehearsal]:
-        """Make a rehearsal. Gives the token that its address ends with, and what it is about.
-
-        Raises BillerUnknown, RolloverRefused, KeyRefused, and PartnerUnusable when the next key cannot sign for the
-        partner.
-        """
-        snapshot = self.registry.find_current(slug)
-        key = self._find_next(snapshot.biller)
-        [found] = _choose(snapshot.biller, [partner])
-        chosen = _choose_link(snapshot.biller, found, link)
-        snapshot.find_route(chosen.slug, Overrides(rehearsal=True))
-        rehearsal = self._make(slug, partner, chosen.slug, key, "invited", actor)
-        return self._keep(rehearsal, Kind.KEY_INVITED, trace_id), rehearsal
-
-    def find(self, token: str) -> Staged:
-        """The rehearsal of this token. Raises RehearsalUnknown: also when the key is not the next one any more."""
-        rehearsal = self.rehearsals.find(token, now=self.launcher.clock())
-        snapshot = self.registry.find_current(rehearsal.biller)
-        biller = snapshot.biller
-        partner, link = biller.find_partner(rehearsal.partner), biller.find_link(rehearsal.link)
-        if partner is None or link is None or link.partner != partner.slug or not self._is_next(biller, rehearsal):
-            raise RehearsalUnknown("the rehearsed key, the partner or the link is not what it was at the invitation")
-        acs = snapshot.find_route(link.slug, Overrides(rehearsal=True)).response.acs
-        return Staged(rehearsal, biller, partner, link, urlsplit(acs.location).hostname or "")
-
-    def launch(self, token: str, request: LaunchRequest, source: SessionSource) -> Outcome:
-        """A real launch through the rehearsal's link, signed with the next key, for whoever is signed in at the portal.
-
-        `request` is taken but for its biller and link. Raises RehearsalUnknown, also for one that is judged, and
-        otherwise as `Launcher.launch`.
-        """
-        rehearsal = self.find(token).rehearsal
-        if rehearsal.is_judged:
-            raise RehearsalUnknown("the rehearsal is judged already")
-        ask = replace(request, link=rehearsal.link, rehearsal=True)
-        ask = replace(ask, visit=replace(request.visit, biller=rehearsal.biller))
-        outcome = self.launcher.launch(ask, source)
-        if isinstance(outcome, Launched):
-            entry = self._describe(rehearsal, Kind.KEY_REHEARSED, ask.trace_id, revision=outcome.revision)
-            same = outcome.route.response.key.fingerprint_sha256 == rehearsal.fingerprint
-            if not same or not self.rehearsals.advance(token, after=UNJUDGED, step="sent", entry=entry):
-                raise RehearsalUnknown("the rehearsal ended while the launch was made")
-        return outcome
-
-    def judge(self, token: str, verdict: Verdict, *, trace_id: TraceId) -> None:
-        """Say how a rehearsal went, once. Raises RehearsalUnknown, and RolloverRefused before anything was sent."""
-        rehearsal = self.find(token).rehearsal
-        entry = self._describe(rehearsal, Kind.KEY_JUDGED, trace_id, detail=verdict)
-        if not self.rehearsals.advance(token, after=("sent",), step=verdict, entry=entry):
-            if self.rehearsals.find(token, now=entry.at).is_judged:
-                raise RehearsalUnknown("the rehearsal is judged already")
-            raise _refuse("rehearsal-not-sent", "nothing was sent to the partner yet")
-
-    def judge_by_hand(self, slug: str, partner: str, verdict: Verdict, *, actor: str, trace_id: TraceId) -> Rehearsal:
-        """Record what was seen in another way. Raises BillerUnknown, RolloverRefused, KeyRefused."""
-        biller, _ = self.registry.load_in_force(slug)
-        [found] = _choose(biller, [partner])
-        rehearsal = self._make(slug, found.slug, "", self._find_next(biller), verdict, actor)
-        self._keep(rehearsal, Kind.KEY_JUDGED, trace_id, detail=f"{verdict}, by hand")
-        return rehearsal
-
-    def _find_next(self, biller: Biller) -> SigningKey:
-        if biller.idp.keys.next is None:
-            fix = "Publish one with 'saml-bridge keys publish-next'."
-            raise _refuse("no-next-key", f"{biller.slug} has no next key to rehearse", fix)
-        return self.find_key(biller.idp.keys.next)
-
-    def _is_next(self, biller: Biller, rehearsal: Rehearsal) -> bool:
-        name = biller.idp.keys.next
-        return name is not None and self.find_key(name).fingerprint_sha256 == rehearsal.fingerprint
-
-    def _make(self, biller: str, partner: str, link: str, key: SigningKey, step: Step, actor: str) -> Rehearsal:
-        now = self.launcher.clock()
-        return Rehearsal(
-            biller=biller,
-            partner=partner,
-            link=link,
-            key=key.name,
-            fingerprint=key.fingerprint_sha256,
-            step=step,
-            actor=actor,
-            changed_at=now,
-            expires_at=now + INVITATION_LASTS if step == "invited" else now,
-        )
-
-    def _keep(self, rehearsal: Rehearsal, kind: Kind, trace_id: TraceId, detail: str = "") -> str:
-        token = base64.urlsafe_b64encode(self.launcher.random_bytes(32)).rstrip(b"=").decode("ascii")
-        self.rehearsals.add(rehearsal, token=token, entry=self._describe(rehearsal, kind, trace_id, detail=detail))
-        return token
-
-    def _describe(
-        self, rehearsal: Rehearsal, kind: Kind, trace_id: TraceId, *, revision: int | None = None, detail: str = ""
-    ) -> Entry:
-        certificate = f"certificate {rehearsal.fingerprint}"
-        return Entry(
-            kind=kind,
-            at=self.launcher.clock(),
-            trace_id=trace_id,
-            biller=rehearsal.biller,
-            link=rehearsal.link or None,
-            partner=rehearsal.partner,
-            revision=revision,
-            key=rehearsal.key,
-            detail=f"{detail}; {certificate}" if detail else certificate,
-            actor=rehearsal.actor,
-        )
 
     # The board
 
@@ -434,38 +298,6 @@ def _sign_with(biller: Biller, chosen: Sequence[Partner], use: Literal["current"
     return replace(biller, partners=tuple(map(move, biller.partners)))
 
 
-def _choose(biller: Biller, slugs: Sequence[str]) -> tuple[Partner, ...]:
-    """The partners of these slugs, or all when none is named. Raises RolloverRefused for one that is not there."""
-    known = {partner.slug: partner for partner in biller.saml_partners}
-    unknown = [slug for slug in slugs if slug not in known]
-    if unknown:
-        fix = f"There are: {', '.join(known)}." if known else ""
-        named = ", ".join(map(repr, unknown)) + suggest(unknown[0], known)
-        raise _refuse("partner-unknown", f"{biller.slug} has no partner {named}", fix)
-    return tuple(known[slug] for slug in dict.fromkeys(slugs)) if slugs else biller.saml_partners
-
-
-def _choose_link(biller: Biller, partner: Partner, slug: str | None) -> Link:
-    """The link of this slug, or the first that is enabled. Raises RolloverRefused."""
-    usable = {link.slug: link for link in biller.links if link.partner == partner.slug and link.enabled}
-    if slug is None and usable:
-        return next(iter(usable.values()))
-    if slug in usable:
-        return usable[slug]
-    what = f"no enabled link {slug!r}" if slug else "no enabled link"
-    fix = f"There are: {', '.join(usable)}." if usable else "Record the outcome with --outcome, or enable a link."
-    nearest = suggest(slug or "", usable)
-    raise _refuse("link-unknown", f"{biller.slug} has {what} to {partner.slug}{nearest}", fix)
-
-
-def _finding(code: str, message: str, fix: str = "", *, where: str = "") -> Finding:
-    return Finding(code, Severity.ERROR, message, fix, where)
-
-
-def _refuse(code: str, message: str, fix: str = "") -> RolloverRefused:
-    return RolloverRefused(message, code=code, findings=(_finding(code, message, fix),))
-
-
 def _refuse_demotion(slug: str, partners: Sequence[str], names: KeyNames) -> RolloverRefused:
     """None of the partners signs with the next key; after a whole promotion there is no way back for one of them."""
     fix = ""
@@ -474,13 +306,13 @@ def _refuse_demotion(slug: str, partners: Sequence[str], names: KeyNames) -> Rol
             f"{names.current!r} signs for all since the promotion: 'keys demote {slug}' takes it back for all, and "
             f"'keys promote {slug} PARTNERS' lets it sign again for those that accept it."
         )
-    return _refuse("nothing-to-demote", f"{slug} signs for {', '.join(partners)} with the current key already", fix)
+    return refuse("nothing-to-demote", f"{slug} signs for {', '.join(partners)} with the current key already", fix)
 
 
 def _refuse_previous(slug: str, name: str) -> RolloverRefused:
     message = f"the rollover from {name!r} is not finished: it is still published"
     fix = f"Run 'saml-bridge keys retire {slug}' when no partner needs it any more."
-    finding = _finding("rollover-under-way", message, fix, where=slug)
+    finding = make_finding("rollover-under-way", message, fix, where=slug)
     return RolloverRefused(message, code=finding.code, findings=(finding,))
 
 

@@ -10,7 +10,8 @@ A session source may go on telling of a session that has ended: a JWT is good un
 here. A launch does so within the statement that records it: this costs no further statement, and leaves no moment
 between the question and the record.
 
-A session that has ended stays so: a later token does not change that, since a portal gives each sign-in an ID of its own.
+A session that has ended stays so. A later token does not change that, since a portal gives each sign-in an ID of its
+own.
 When a payer is signed out altogether, the sessions that began until then have ended.
 """
 

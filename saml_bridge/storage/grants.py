@@ -5,9 +5,9 @@ what a grant says (`oidc/`), and the order of an exchange (`authorization.py`, `
 
 Codes and tokens are kept as hashes, and what names a payer is sealed.
 
-The way of a code (RFC 6749 4.1.2 and 10.5): a client that presents it with a wrong client, redirect URI or verifier gets
-nothing and takes nothing, since a code that others have seen must not be theirs to spoil. The first that fits has it.
-A client that presents it after that, fitting or not, takes away what it gave: somebody has it who should not.
+The way of a code (RFC 6749 4.1.2 and 10.5): a caller that presents it with a wrong client, redirect URI or verifier
+gets nothing and takes nothing, since a code that others have seen must not be theirs to spoil. The first that fits has
+it. A client that presents it after that, fitting or not, takes away what it gave: somebody has it who should not.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Grants(ExpiringRows):
 
         Of any number of exchanges at once, in any process, one succeeds.
 
-        `judge` is given the partner's slug and the grant; it raises ClientRefused for a client that must not have it, and
+        `judge` is given the partner's slug and the grant; it raises ClientRefused for a client that must not have it,
         gives the seconds for which the access token is good. Raises ClientRefused (`invalid_grant`) with the codes
         `code-unknown` (another biller's, too), `code-used` (what the code gave is revoked then, unless `caller`, the
         slug of the partner that brings it, is another than the one that it was given to), `code-revoked` (the

@@ -15,7 +15,8 @@ from lxml import etree
 
 from saml_bridge.app.wiring import Bridge, open_bridge
 from saml_bridge.billers.own_metadata import IdentityProvider
-from saml_bridge.flows.key_rollover import Change, Rollover, RolloverRefused
+from saml_bridge.flows.key_rehearsals import RolloverRefused
+from saml_bridge.flows.key_rollover import Change, Rollover
 from saml_bridge.flows.launch.launch import Launched, SignIn
 from saml_bridge.model.document import KeyNames
 from saml_bridge.model.errors import ConfigConflict, KeyRefused, LaunchRefused, NotRecorded, PartnerUnusable

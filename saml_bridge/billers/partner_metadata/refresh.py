@@ -215,7 +215,7 @@ class Refresher:
         allow_http = self.registry.allow_http
         fetched = fetch_metadata(self.fetcher, asked.settings, now=now, etag=etag, allow_http=allow_http)
         if fetched is None and before is not None:
-            return self._keep(asked, before, now)
+            return _keep(self.registry, self.refreshes, asked, before, now)
         if fetched is None:
             raise NotFound("the server says that nothing has changed, and nothing was asked", code="fetch-status")
         digest = _hash(fetched.content)
@@ -237,22 +237,6 @@ class Refresher:
             return None
         unchanged = self.registry.find_publication_time(asked.biller.slug) <= before.checked_at
         return before.etag if unchanged else None
-
-    def _keep(self, asked: _Asked, before: SourceState, now: datetime) -> _Ended:
-        """The server has what it had: the outcome is the one of then, but for what a person has decided."""
-        slugs = asked.biller.slug, asked.partner.slug
-        held = self.refreshes.list_held(*slugs)
-        outcome, detail = "unchanged", ""
-        if before.outcome in ("held", "rejected"):
-            outcome, detail = ("held", _join(held[0].words)) if held else ("rejected", before.detail)
-        metadata = parse_metadata(
-            self.registry.find_metadata(asked.digest),
-            now=now,
-            entity_id=asked.settings.entity_id,
-            allow_http=self.registry.allow_http,
-            check_validity=False,
-        )
-        return _Ended(outcome, detail, metadata, before.etag)
 
     def _hold(
         self, asked: _Asked, fetched: FetchedMetadata, changes: MetadataChanges, now: datetime
@@ -372,6 +356,23 @@ class Refresher:
         trace_id = self.make_trace_id()
         entry = Entry(kind, self.clock(), trace_id, biller, partner=partner, code=code, detail=detail, actor=actor)
         self.publisher.audit.record(entry)
+
+
+def _keep(registry: Registry, refreshes: Refreshes, asked: _Asked, before: SourceState, now: datetime) -> _Ended:
+    """The server has what it had: the outcome is the one of then, but for what a person has decided."""
+    slugs = asked.biller.slug, asked.partner.slug
+    held = refreshes.list_held(*slugs)
+    outcome, detail = "unchanged", ""
+    if before.outcome in ("held", "rejected"):
+        outcome, detail = ("held", _join(held[0].words)) if held else ("rejected", before.detail)
+    metadata = parse_metadata(
+        registry.find_metadata(asked.digest),
+        now=now,
+        entity_id=asked.settings.entity_id,
+        allow_http=registry.allow_http,
+        check_validity=False,
+    )
+    return _Ended(outcome, detail, metadata, before.etag)
 
 
 def _compare(registry: Registry, asked: _Asked, fetched: FetchedMetadata, now: datetime) -> MetadataChanges:

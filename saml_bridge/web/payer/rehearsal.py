@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 from flask import Blueprint, Response, redirect, render_template, request, url_for
 
-from saml_bridge.flows.key_rollover import Rollover, RolloverRefused, Staged
+from saml_bridge.flows.key_rehearsals import RolloverRefused, Staged
+from saml_bridge.flows.key_rollover import Rollover
 from saml_bridge.flows.launch.launch import ChooseAccount, Launched, Outcome
 from saml_bridge.model.errors import LaunchRefused
 from saml_bridge.model.trace_id import make_trace_id
