@@ -1,9 +1,13 @@
-"""Sign-on requests of partners, and what every protocol message begins with.
+"""Sign-on requests of partners, and the parts and checks that all protocol messages share.
 
 Owns: reading an `<AuthnRequest>`, the head that all messages share, the checks of signature, destination and time that
-all messages pass, and where the answer to a sign-on request may go. Does not own: whether an authentication context is
-enough (`contexts.py`), how a message travels (`bindings.py`), sign-out messages (`logout.py`), which partner the Issuer
-is, replays, and the order of an exchange. Called by the use cases that answer partners, and by `logout.py`.
+all messages pass, and where the answer to a sign-on request may go.
+
+Does not own: whether an authentication context is enough (`protocols.auth_contexts`), how a message travels
+(`bindings`), sign-out messages (`logout_messages`), the partner that the Issuer is, replays, and the order of an
+exchange.
+
+Called by: `flows.sign_on.saml`, `flows.logout.saml_requests` and `logout_messages`.
 
 A message is read in this order, the cheap first: `parse_authn_request` (which takes nothing for true), the partner of
 its Issuer, `verify_request`, `check_message`, `choose_requested_acs`. Values that decide something are taken from the
@@ -52,9 +56,9 @@ _NCNAME = re.compile(r"[^\W\d][\w.-]*")
 
 @dataclass(frozen=True, slots=True)
 class MessageHead:
-    """What every request and response of the protocol begins with (Core 3.2.1 and 3.2.2); `issued_at` is aware UTC.
+    """The beginning of every request and response (Core 3.2.1 and 3.2.2).
 
-    Only the form is judged. `issuer` is None when the message names none.
+    Only the form is judged. `issuer` is None when the message names none. `issued_at` is aware UTC.
     """
 
     id: str
@@ -64,7 +68,7 @@ class MessageHead:
 
 
 class Message(Protocol):
-    """A message that was read, as far as the checks that all kinds share need it."""
+    """A message that was read, with the parts that the shared checks need."""
 
     @property
     def head(self) -> MessageHead: ...
@@ -78,6 +82,8 @@ class Message(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NameIdPolicy:
+    """A `<samlp:NameIDPolicy>` as it stands in a request (Core 3.4.1.1)."""
+
     format: str | None
     sp_name_qualifier: str | None
     allow_create: bool
@@ -85,7 +91,10 @@ class NameIdPolicy:
 
 @dataclass(frozen=True, slots=True)
 class NameIdValue:
-    """A `<saml:NameID>` as it stands in a message. `value` names a payer: it must not be logged."""
+    """A `<saml:NameID>` as it stands in a message.
+
+    `value` names a payer: it must not be logged.
+    """
 
     value: str = field(repr=False)
     format: str | None
@@ -95,7 +104,7 @@ class NameIdValue:
 
 @dataclass(frozen=True, slots=True)
 class AuthnRequest:
-    """A sign-on request as its sender claims it to be, until `verify_request` has said otherwise."""
+    """A sign-on request as its sender claims it, until `verify_request` proves it."""
 
     head: MessageHead
     issuer: str
@@ -125,7 +134,9 @@ class AuthnRequest:
 
 
 def parse_authn_request(received: Received) -> AuthnRequest:
-    """Read a sign-on request. It is valid against the protocol's schema afterwards, and nothing in it is proven.
+    """Reads a sign-on request.
+
+    It is valid against the protocol's schema afterwards, and nothing in it is proven.
 
     Raises XmlRefused for XML that is not read, and RequestRefused: `request-kind`, `request-version`, `request-schema`,
     `request-id`, `request-issuer`, `request-instant` or `request-subject`.
@@ -153,7 +164,9 @@ def parse_authn_request(received: Received) -> AuthnRequest:
 
 
 def parse_message(received: Received, *, kinds: Collection[str]) -> etree._Element:
-    """The root of a message of one of `kinds` (local names), valid against the protocol's schema.
+    """The root of a message, valid against the protocol's schema.
+
+    `kinds` are the local names of the kinds that are taken.
 
     Raises XmlRefused and RequestRefused: `request-kind`, `request-version`, `request-schema`.
     """
@@ -172,7 +185,9 @@ def parse_message(received: Received, *, kinds: Collection[str]) -> etree._Eleme
 
 
 def read_head(root: etree._Element) -> MessageHead:
-    """The head of a message that is valid against the schema; Consent and Extensions are not looked at.
+    """The head of a message that is valid against the schema.
+
+    Consent and Extensions are not looked at.
 
     Raises XmlRefused for an Issuer that is not text alone, RequestRefused: `request-id`, `request-issuer`,
     `request-instant`.
@@ -183,7 +198,10 @@ def read_head(root: etree._Element) -> MessageHead:
 
 
 def read_name_id(element: etree._Element) -> NameIdValue:
-    """A `<saml:NameID>`. Raises XmlRefused when it is not text alone, RequestRefused `request-subject` for its size."""
+    """The value of a `<saml:NameID>`.
+
+    Raises XmlRefused when it is not text alone, RequestRefused `request-subject` for its size.
+    """
     value = read_text(element)
     if not 1 <= len(value) <= LONGEST_NAME_ID:
         _refuse("request-subject", f"The NameID has {len(value):,} characters; 1 to {LONGEST_NAME_ID} are accepted.")
@@ -191,19 +209,24 @@ def read_name_id(element: etree._Element) -> NameIdValue:
 
 
 def carries_signature(message: Message) -> bool:
-    """Whether a signature came with the message, where its binding has it; says nothing about what it is worth."""
+    """Tells if a signature came with the message, where its binding has it.
+
+    It says nothing about the signature's worth.
+    """
     if message.received.binding == REDIRECT_BINDING:
         return message.received.signature is not None
     return is_signed(message.root)
 
 
 def verify_request(message: Message, metadata: SpMetadata, *, required: bool) -> None:
-    """Verify the message with the signing keys that its partner registered.
+    """Verifies the message with the signing keys that its partner registered.
 
     In the redirect binding the query's signature alone counts (Bindings 3.4.4.1), elsewhere the enveloped one on the
-    root. One that is there must verify even where none is required. `metadata` is that of the message's Issuer, whose
-    wish for signed requests counts as `required`. Raises SignatureRefused: `signature-issuer`, `signature-missing`, and
-    those of `verify_enveloped` and `verify_octets`.
+    root. A signature that came must verify even where none is required. `metadata` is that of the message's Issuer,
+    whose wish for signed requests counts as `required`.
+
+    Raises SignatureRefused: `signature-issuer`, `signature-missing`, and those of `verify_enveloped` and
+    `verify_octets`.
     """
     if message.head.issuer not in (None, metadata.entity_id):
         sides = compare(message.head.issuer, metadata.entity_id)
@@ -234,10 +257,12 @@ def check_message(
     skew: timedelta = SKEW,
     max_age: timedelta = MAX_AGE,
 ) -> None:
-    """Check that the message was meant for `endpoint`, the URL that we publish, and that it is fresh.
+    """Checks that a message is meant for this endpoint, and fresh.
 
-    `signed` says that a signature was verified; the message must then name its destination (Bindings 3.4.5.2 and
-    3.5.5.2). Raises RequestRefused: `request-destination`, `request-expired`, `request-from-future`.
+    `endpoint` is the URL that we publish. `signed` says that a signature was verified; the message must then name its
+    destination (Bindings 3.4.5.2 and 3.5.5.2). `now` is aware.
+
+    Raises RequestRefused: `request-destination`, `request-expired`, `request-from-future`.
     """
     destination, issued_at = message.head.destination, message.head.issued_at
     if destination is None and signed:
@@ -259,11 +284,14 @@ def check_message(
 def choose_requested_acs(
     request: AuthnRequest, metadata: SpMetadata, *, configured: int | str | None = None
 ) -> Endpoint:
-    """Where the response goes: what the request asks for, if the metadata lists it for HTTP-POST (Core 3.4.1).
+    """The place where the response to a request goes (Core 3.4.1).
 
-    A request that asks for nothing gets `configured`, else the metadata's default, as `choose_acs` says. Never a
-    default in place of something that was asked for. Raises RequestRefused (`acs-ambiguous`, `acs-binding`,
-    `acs-not-in-metadata`), which names what was asked for and what exists, and MetadataRefused as `choose_acs` does.
+    It is the place that the request asks for, if the metadata lists it for HTTP-POST. A request that asks for nothing
+    gets `configured`, else the metadata's default, as `choose_acs` says. A default never stands in for a place that was
+    asked for.
+
+    Raises RequestRefused (`acs-ambiguous`, `acs-binding`, `acs-not-in-metadata`), which names the requested and the
+    existing places, and MetadataRefused as `choose_acs` does.
     """
     if request.acs_index is not None and (request.acs_url is not None or request.protocol_binding is not None):
         found = f"index {request.acs_index} together with a URL or a binding"
@@ -305,7 +333,7 @@ def _refuse_signature(code: str, detail: str) -> NoReturn:
 
 
 def _read_id(root: etree._Element) -> str:
-    """Comes back as InResponseTo, so it is judged as written and not as the schema's type would collapse it."""
+    """The ID comes back as InResponseTo, so it is judged as written and not as the schema's type would collapse it."""
     value = root.get("ID", "")
     if len(value) > LONGEST_ID:
         _refuse("request-id", f"The message's ID has {len(value):,} characters; at most {LONGEST_ID} are accepted.")

@@ -1,12 +1,15 @@
 """Sign-out messages: LogoutRequest and LogoutResponse, read and built.
 
-Owns: what stands in the two (SAML 2.0 Core, 3.7), and until when a request counts. Does not own: how they travel
-(`bindings.py`), what all messages share (`requests.py`), whose sessions a name ID means, and the order of a logout
-(`saml_bridge/logout/`). Called by that.
+Owns: the content of the two (SAML 2.0 Core, 3.7), and until when a request counts.
 
-A request that was read is a claim until `verify_logout` has said otherwise. Unlike other messages it is signed, always,
-unless the partner's setting says that its may come unsigned: who could forge one could sign payers out. Where it may, a
-signature with SHA-1 counts as none.
+Does not own: how they travel (`bindings`), the parts that all messages share (`authn_request`), the sessions that a
+name ID means, and the order of a logout (`flows.logout`).
+
+Called by: `flows.logout`, and `billers.checks.publication` for `check_unsigned_logout`.
+
+A request that was read is a claim until `verify_logout` has proved it. Unlike other messages it is always signed,
+unless the partner's setting says that its messages may come unsigned: a forged one could sign payers out. Where they
+may, a signature with SHA-1 counts as no signature.
 """
 
 from __future__ import annotations
@@ -59,7 +62,10 @@ Decrypt = Callable[[etree._Element], bytes]
 
 @dataclass(frozen=True, slots=True)
 class LogoutRequest:
-    """A sign-out as its sender asks for it. Without `session_indexes`, all sessions of the name ID are meant."""
+    """A sign-out as its sender asks for it.
+
+    Without `session_indexes`, all sessions of the name ID are meant.
+    """
 
     head: MessageHead
     issuer: str
@@ -83,16 +89,21 @@ class LogoutResponse:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the partner says that it, and all that hang on it, have ended the sessions."""
+        """Tells if the partner and all that hang on it have ended the sessions.
+
+        It is the partner's own word.
+        """
         return self.status == SUCCESS and self.sub_status != PARTIAL_LOGOUT
 
 
 def parse_logout_request(received: Received, *, decrypt: Decrypt | None = None) -> LogoutRequest:
-    """Read a LogoutRequest (Core 3.7.1). It is valid against the protocol's schema afterwards, and nothing is proven.
+    """Reads a LogoutRequest (Core 3.7.1).
 
-    Values are text alone, taken as they stand. Without `decrypt` an encrypted name ID is refused: our metadata offers
-    no key to encrypt to. Raises XmlRefused, and RequestRefused: those of `parse_message` and `read_head`,
-    `request-issuer`, `request-subject`, `request-subject-encrypted`, `request-session-index`, `request-instant`.
+    It is valid against the protocol's schema afterwards, and nothing is proven. Values are text alone, taken as they
+    stand. Without `decrypt` an encrypted name ID is refused: our metadata offers no key to encrypt to.
+
+    Raises XmlRefused, and RequestRefused: those of `parse_message` and `read_head`, `request-issuer`,
+    `request-subject`, `request-subject-encrypted`, `request-session-index`, `request-instant`.
     """
     root = parse_message(received, kinds={"LogoutRequest"})
     head = read_head(root)
@@ -110,10 +121,10 @@ def parse_logout_request(received: Received, *, decrypt: Decrypt | None = None) 
 
 
 def parse_logout_response(received: Received) -> LogoutResponse:
-    """Read a LogoutResponse (Core 3.7.2 and 3.2.2).
+    """Reads a LogoutResponse (Core 3.7.2 and 3.2.2).
 
-    Raises XmlRefused, and RequestRefused: those of `parse_message` and `read_head`, `request-in-response-to` for an
-    answer that says not what it answers.
+    Raises XmlRefused, and RequestRefused: those of `parse_message` and `read_head`, `request-in-response-to` for a
+    response that does not name its request.
     """
     root = parse_message(received, kinds={"LogoutResponse"})
     in_response_to = root.get("InResponseTo")
@@ -132,10 +143,12 @@ def parse_logout_response(received: Received) -> LogoutResponse:
 
 
 def verify_logout(message: Message, metadata: SpMetadata, *, allow_unsigned: bool) -> bool:
-    """Verify a sign-out message with its partner's registered keys; returns whether a signature proves it.
+    """Verifies a sign-out message with its partner's registered keys.
 
-    Where a message may come unsigned, one that is signed with SHA-1 counts as unsigned: it is no weaker, and several
-    products sign so. Any other signature that is there must verify. Raises SignatureRefused as `verify_request` does.
+    Returns True when a signature proves it. Where a message may come unsigned, one that is signed with SHA-1 counts as
+    unsigned: it is no weaker, and several products sign so. Any other signature that came must verify.
+
+    Raises SignatureRefused as `verify_request` does.
     """
     if allow_unsigned and (not carries_signature(message) or is_signed_with_sha1(message)):
         return False
@@ -144,7 +157,7 @@ def verify_logout(message: Message, metadata: SpMetadata, *, allow_unsigned: boo
 
 
 def is_signed_with_sha1(message: Message) -> bool:
-    """Whether the message's signature, where its binding has it, names SHA-1."""
+    """Tells if the message's signature, where its binding has it, names SHA-1."""
     if message.received.binding == REDIRECT_BINDING:
         signature = message.received.signature
         return signature is not None and signature.algorithm in SHA1_METHODS
@@ -160,7 +173,7 @@ def check_logout_request(
     skew: timedelta = SKEW,
     max_age: timedelta = MAX_AGE,
 ) -> None:
-    """Check that the request was meant for `endpoint` and still counts (Core 3.7.3.2).
+    """Checks that a request is meant for this endpoint, and still counts (Core 3.7.3.2).
 
     Raises RequestRefused as `check_message` does; `request-expired` when its NotOnOrAfter has passed, too.
     """
@@ -174,11 +187,11 @@ _PRODUCTS: Final = (
     ("/module.php/saml/", "SimpleSAMLphp", "unsigned unless its sign.logout is true"),
     ("/saml2/ls/", "djangosaml2", "signed with SHA-1 unless its signing_algorithm and digest_algorithm are set"),
 )
-"""What an address of a product's single logout has in it, the product, and how its messages come."""
+"""A part of a product's single logout address, the product, and the form that its messages come in."""
 
 
 def check_unsigned_logout(metadata: SpMetadata, *, allow_unsigned: bool) -> Iterator[Finding]:
-    """For which products a partner's messages may have to come unsigned, and what that means."""
+    """Finds the products whose messages may have to come unsigned, and says what that means."""
     where = "saml.allow_unsigned_logout"
     if allow_unsigned:
         message = (

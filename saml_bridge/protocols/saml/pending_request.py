@@ -1,8 +1,11 @@
-"""What a verified sign-on request asks of the response to it.
+"""A verified sign-on request, with all that its response must meet.
 
 Owns: the few facts of an AuthnRequest that outlive it, in a form that can wait for the payer's sign-in, and whether a
-session meets them. Does not own: reading and verifying requests (`requests.py`), and who is signed in.
-Called by the sign-on (`saml_sign_on.py`) and the launch that answers it.
+session meets them.
+
+Does not own: reading and verifying requests (`authn_request`), and who is signed in.
+
+Called by: `flows.sign_on.saml`, the launch that answers the request, and `receiver`.
 """
 
 from __future__ import annotations
@@ -42,10 +45,11 @@ _CONTEXT_FIX = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`acs` is a location that the partner's metadata lists; `received_at` is aware UTC.
+    """A sign-on request that waits for its answer.
 
-    `sent_to_sign_in` says that the payer was sent to the portal's sign-in for this request, `auth_time_before` when the
-    payer had signed in until then, None when nobody was signed in.
+    `acs` is a location that the partner's metadata lists. `received_at` is aware UTC. `sent_to_sign_in` says that the
+    payer was sent to the portal's sign-in for this request. `auth_time_before` says when the payer had signed in until
+    then; it is None when nobody was signed in.
     """
 
     request_id: str
@@ -61,17 +65,17 @@ class Asked:
     auth_time_before: datetime | None = None
 
     def to_json(self) -> str:
-        """Text that `from_json` reads."""
+        """The request as text that `from_json` reads."""
         return json.dumps(asdict(self), default=datetime.isoformat)
 
     @property
     def session_length(self) -> int:
-        """None of the text is a portal session."""
+        """Zero: no part of the text is a portal session."""
         return 0
 
     @classmethod
     def from_json(cls, text: str) -> Asked:
-        """What `to_json` wrote."""
+        """The request in a text that `to_json` wrote."""
         stored = json.loads(text)
         for name in ("received_at", "auth_time_before"):
             stored[name] = stored[name] and datetime.fromisoformat(stored[name])
@@ -88,7 +92,7 @@ class Asked:
 
     @property
     def overrides(self) -> Overrides:
-        """Where the response goes, and with which kind of name ID."""
+        """The settings that the request overrides: the response's place and its kind of name ID."""
         return Overrides(self.acs, self.transient)
 
     def find_resume_path(self, biller: str) -> str:
@@ -105,10 +109,10 @@ class Asked:
         return StatusRefused(detail, code="sign-in-not-new", status=RESPONDER, sub_status=AUTHN_FAILED)
 
     def needs_sign_in(self, session: PortalSession) -> bool:
-        """Whether ForceAuthn is not met yet: the payer must have signed in anew since the request (Core 3.4.1).
+        """Tells if ForceAuthn is not met yet (Core 3.4.1).
 
-        A session that was there before does not do, however new: the time of its sign-in must have moved. The portal's
-        clock may be half a minute behind ours.
+        The payer must sign in again after the request. A session from before it does not do, however new: the time of
+        its sign-in must have moved. The portal's clock may be half a minute behind ours.
         """
         if not self.force_authn:
             return False
@@ -116,7 +120,10 @@ class Asked:
         return not (self.sent_to_sign_in and moved and session.auth_time >= self.received_at - CLOCKS_APART)
 
     def check_session(self, session: PortalSession) -> None:
-        """The portal's sign-in must be of a class that was asked for. Raises StatusRefused (Core 3.3.2.2.1)."""
+        """Checks that the portal's sign-in is of a requested class.
+
+        Raises StatusRefused (Core 3.3.2.2.1).
+        """
         self.choose_context(session)
 
     def choose_context(self, session: PortalSession) -> str:
@@ -131,7 +138,10 @@ class Asked:
         return chosen
 
     def check_subject(self, built: BuiltResponse) -> None:
-        """A subject that the request names must be the one that is signed in. Raises StatusRefused (Core 3.4.1.4)."""
+        """Checks that the subject that the request names is signed in.
+
+        Raises StatusRefused (Core 3.4.1.4).
+        """
         subject = self.subject
         if subject is None:
             return

@@ -1,7 +1,12 @@
-"""A SAML partner as the launch sees it: the Response by HTTP-POST, unsolicited or to a request.
+"""A SAML partner as the launch sees it: the Response by HTTP-POST.
 
-Owns: the form and its RelayState, whether registered metadata that has expired stops a launch. Does not own: the
-Response (`response.py`), and what a request asks of it (`asked.py`). Called through `protocols.py`.
+Owns: the form and its RelayState, unsolicited or in answer to a request; whether registered metadata that has expired
+stops a launch.
+
+Does not own: the Response (`response`), and what a request demands of it (`pending_request`).
+
+Called by: the launch, through `protocols.index`; `check_not_expired` also by `flows.sign_on.saml` and
+`flows.logout.saml_requests`.
 
 Specification: SAML 2.0 Profiles, 4.1; Bindings, 3.5.
 """
@@ -25,7 +30,10 @@ from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, CompiledPartner
 
 @dataclass(frozen=True, slots=True)
 class SamlReceiver:
-    """`settings` are the partner's as configured; `response` may have been compiled from a variant of them."""
+    """A SAML partner, ready for launches.
+
+    `settings` are the partner's as configured; `response` may have been compiled with overrides of them.
+    """
 
     settings: SamlSettings
     response: CompiledPartner
@@ -39,7 +47,10 @@ class SamlReceiver:
         return self.response.acs.location
 
     def build(self, ask: LaunchContext) -> BuiltReply:
-        """Raises PartnerUnusable, LaunchRefused, ValueRefused, StatusRefused, SignatureFault."""
+        """The form that carries a signed Response.
+
+        Raises PartnerUnusable, LaunchRefused, ValueRefused, StatusRefused, SignatureFault.
+        """
         asked: Asked | None = ask.request
         check_not_expired(self.settings, self.response.metadata, now=ask.now)
         built = self.response.build_response(
@@ -80,14 +91,17 @@ class SamlReceiver:
         callback: str | None,  # noqa: ARG002 any is carried
         now: datetime,
     ) -> None:
-        """Raises PartnerUnusable, LaunchRefused, ValueRefused."""
+        """Checks that a launch with these values would succeed, and signs nothing.
+
+        Raises PartnerUnusable, LaunchRefused, ValueRefused.
+        """
         check_not_expired(self.settings, self.response.metadata, now=now)
         self.response.check_values(session=session, account=account, attributes=attributes)
 
     def is_named(self, session: PortalSession, name_id: str, name_id_format: str | None) -> bool:
-        """Whether a launch of this payer, for whichever account, gives this name ID; a transient one says nothing.
+        """Tells if a launch of this payer, for any account, gives this name ID.
 
-        A format counts unless it is left out or unspecified.
+        A transient name ID says nothing. A format counts unless it is left out or unspecified.
         """
         response = self.response
         formats = (None, NAME_ID_FORMATS["unspecified"], response.name_id_format)
@@ -97,7 +111,10 @@ class SamlReceiver:
 
 
 def compile_receiver(context: PartnerContext) -> SamlReceiver:
-    """Raises KeyRefused, MetadataRefused, PartnerUnusable, ConfigInvalid."""
+    """The receiver of a partner.
+
+    Raises KeyRefused, MetadataRefused, PartnerUnusable, ConfigInvalid.
+    """
     settings, key = context.partner.saml, context.find_saml_key()
     response = compile_partner(
         settings=_apply(context.overrides, settings, key),
@@ -112,7 +129,10 @@ def compile_receiver(context: PartnerContext) -> SamlReceiver:
 
 
 def check_not_expired(settings: SamlSettings, metadata: SpMetadata, *, now: datetime) -> None:
-    """Whether a partner whose metadata may have expired can still be dealt with. Raises PartnerUnusable."""
+    """Checks that a partner's metadata has not expired, where that counts.
+
+    Raises PartnerUnusable.
+    """
     valid_until = metadata.valid_until
     if settings.refuses_expired and valid_until is not None and valid_until <= now:
         detail = f"the partner's registered metadata expired at {valid_until.isoformat()}: register a current one"

@@ -1,10 +1,13 @@
-"""The SAML `<Response>`: a partner compiled once, a response built from it at each launch.
+"""The SAML `<Response>`: a partner compiled once, a response built at each launch.
 
-Owns: what stands in a response and its assertion (SAML 2.0 Core 2 and 3, Profiles 4.1), the name ID, and what can be
-said beforehand about a partner's settings. Does not own: attributes, which have no character that XML cannot carry when
-they come here (`mapping.py`), the text that a name ID is made of (`identifiers.py`), signatures and encryption
-(`sign.py`, `encrypt.py`), partner metadata (`metadata.py`), the checks of a launch and its record (`launch.py`).
-Called by: the registry when it compiles or publishes a configuration, the launch.
+Owns: the content of a response and its assertion (SAML 2.0 Core 2 and 3, Profiles 4.1), the name ID, and the findings
+about a partner's settings that are known beforehand.
+
+Does not own: attributes, which have no character that XML cannot carry when they come here (`mapping.rules`), the text
+that a name ID is made of (`mapping.identifiers`), signatures and encryption (`xml.sign`, `xml.encrypt`), partner
+metadata (`metadata.judge`), the checks of a launch and its record (`flows.launch.launch`).
+
+Called by: `receiver`, and `billers.checks.publication` for `check_partner`.
 
 A response has one assertion with one bearer confirmation. Without `in_response_to` it is unsolicited, and InResponseTo
 stands nowhere. The unchanging parts are made of pysaml2's schema classes and kept as two lxml trees; a launch copies,
@@ -83,7 +86,10 @@ _PREFIXES = {"saml": _SAML, "samlp": samlp.NAMESPACE}
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What makes one response differ from every other: the instant (aware UTC, whole seconds) and four identifiers."""
+    """The time and the identifiers that make each response differ from every other.
+
+    `now` is aware UTC in whole seconds.
+    """
 
     now: datetime
     response_id: str
@@ -93,7 +99,10 @@ class Stamp:
 
 
 def stamp_from(now: datetime, random_bytes: Callable[[int], bytes]) -> Stamp:
-    """A stamp with identifiers of 160 random bits each (SAML 2.0 Core 1.3.4). Raises ValueError for a naive `now`."""
+    """A stamp with four identifiers of 160 random bits each (SAML 2.0 Core 1.3.4).
+
+    Raises ValueError for a naive `now`.
+    """
     if now.tzinfo is None:
         raise ValueError("the time has no time zone")
     digits = random_bytes(80).hex()
@@ -107,7 +116,10 @@ _NO_STAMP: Final = Stamp(datetime(2000, 1, 1, tzinfo=UTC), "_", "_", "_", "_")
 
 @dataclass(frozen=True, slots=True)
 class BuiltResponse:
-    """`xml` is the UTF-8 document as it goes out; `name_id_format` the full URN."""
+    """A response as it goes out.
+
+    `xml` is the UTF-8 document; `name_id_format` the full URN.
+    """
 
     xml: bytes
     response_id: str
@@ -144,12 +156,14 @@ class CompiledPartner:
         in_response_to: str | None = None,
         context: str | None = None,
     ) -> BuiltResponse:
-        """Copy, stamp, sign, encrypt, sign, serialise.
+        """The response to one launch: copied, stamped, signed, encrypted, signed, serialised.
 
         `context` is the authentication context class that a request chose among those that the session bears out.
+        Without attributes the assertion has no attribute statement: the schema knows no empty one, and nothing is
+        released that no rule asks for.
+
         Raises LaunchRefused (name-id-missing, name-id-ambiguous, name-id-transform), ValueRefused (value-refused) for a
-        value that cannot be carried, and SignatureFault. Without attributes the assertion has no attribute statement:
-        the schema knows no empty one, and nothing is released that no rule asks for.
+        value that cannot be carried, and SignatureFault.
         """
         name_id, issued = self.find_name_id(stamp, session, account), format_instant(stamp.now)
         assertion = copy.deepcopy(self.assertion)
@@ -177,7 +191,10 @@ class CompiledPartner:
         )
 
     def list_name_ids(self, session: PortalSession) -> Iterator[str]:
-        """What launches in this session can name the payer, without an account and with each; not a transient one."""
+        """The names that launches in this session can give the payer.
+
+        There is one without an account and one with each account. Transient ones are left out.
+        """
         for account in (None, *session.accounts):
             with suppress(LaunchRefused):
                 yield self.find_name_id(_NO_STAMP, session, account)
@@ -185,7 +202,10 @@ class CompiledPartner:
     def check_values(
         self, *, session: PortalSession, account: JsonObject | None, attributes: Sequence[Attribute]
     ) -> None:
-        """Whether a response can carry these values; raises what `build_response` would, and signs nothing."""
+        """Checks that a response can carry these values, and signs nothing.
+
+        Raises what `build_response` would.
+        """
         self.find_name_id(_NO_STAMP, session, account)
         for attribute in attributes:
             _check_size(attribute)
@@ -225,10 +245,11 @@ def compile_partner(
     key: SigningKey,
     pairwise_secret: bytes,
 ) -> CompiledPartner:
-    """Build everything about responses to one partner that no launch changes.
+    """All parts of the responses to one partner that no launch changes.
 
-    `biller` and `partner` are slugs, `issuer` is our entity ID. Raises PartnerUnusable with the findings of
-    `check_partner` that refuse.
+    `biller` and `partner` are slugs, `issuer` is our entity ID.
+
+    Raises PartnerUnusable with the findings of `check_partner` that refuse.
     """
     findings = check_partner(
         settings=settings, metadata=metadata, issuer=issuer, key=key, pairwise_secret=pairwise_secret
@@ -266,7 +287,7 @@ def _choose_recipient(settings: SamlSettings, metadata: SpMetadata) -> Recipient
 
 
 def _is_key_offered(metadata: SpMetadata) -> bool:
-    """Whether the partner publishes a key for encryption, or one of any use, fit or not."""
+    """Tells if the partner publishes a key for encryption, or one of any use, fit or not."""
     return any(one.use != "signing" for one in metadata.certificates)
 
 
@@ -410,9 +431,9 @@ def _check_email(value: str) -> str:
 def check_partner(
     *, settings: SamlSettings, metadata: SpMetadata, issuer: str, key: SigningKey, pairwise_secret: bytes
 ) -> tuple[Finding, ...]:
-    """Everything that a publication should know about responses to this partner; errors make it unusable.
+    """The findings about responses to this partner that a publication should know.
 
-    `where` is a path below the partner (`saml.encrypt`), or the partner's entity ID.
+    Errors make the partner unusable. `where` is a path below the partner (`saml.encrypt`), or the partner's entity ID.
     """
     return (
         *_check_identity(settings, metadata, issuer),

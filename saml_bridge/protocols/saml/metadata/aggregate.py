@@ -1,8 +1,12 @@
-"""One entity out of a federation's aggregate, which may be too large to be read as a whole.
+"""One entity out of a federation's aggregate, read piece by piece.
 
-Owns: finding the entity in one pass that holds a small part of the file at a time, and the verification of the file's
-signature in the same pass. Does not own: judging the entity (`metadata.py` does, on what comes out of here).
-Called by: the refresh of fetched metadata, the registration of a file, the command line's `metadata check`.
+Owns: finding the entity in one pass that holds a small part of the file at a time, as an aggregate may be too large to
+be read as a whole, and the verification of the file's signature in the same pass.
+
+Does not own: judging the entity (`judge` does, on what comes out of here).
+
+Called by: `billers.partner_metadata.fetch`, the registration of a file (`billers.file.resolve`), the command line's
+`metadata check`.
 
 The whole file is read to its end, so that a second entity of the same name, a second root and a file that was cut off
 are noticed. The digest of a signed file is computed in pieces: at any moment of the parsing, the canonical form of the
@@ -47,12 +51,14 @@ _SIGNED_FIX: Final = "Get the file from the federation or partner whose key was 
 
 
 def pick_entity(file: BinaryIO, entity_id: str, *, pinned: Sequence[Certificate] | None = None) -> bytes:
-    """One entity of a metadata file, as a document of its own that `parse_metadata` judges like the whole file.
+    """One entity of a metadata file, as a document of its own.
 
-    `file` stands at its beginning. Of the groups around the entity, what they say of their times is kept; a file of
-    that one entity comes back as it is. `pinned` are the only certificates that may have signed the file, and then it
-    must be signed. Raises MetadataRefused (`entity-not-found`, `entity-id-repeated`, `metadata-root`, those of a
-    signature) or XmlRefused.
+    `parse_metadata` judges it like the whole file. `file` stands at its beginning. Of the groups around the entity,
+    what they say of their times is kept; a file of that one entity comes back as it is. `pinned` are the only
+    certificates that may have signed the file, and then it must be signed.
+
+    Raises MetadataRefused (`entity-not-found`, `entity-id-repeated`, `metadata-root`, those of a signature) or
+    XmlRefused.
     """
     stream = XmlStream(file, limits=METADATA_LIMITS, tags=(_ENTITY, _SIGNATURE))
     try:
@@ -64,10 +70,12 @@ def pick_entity(file: BinaryIO, entity_id: str, *, pinned: Sequence[Certificate]
 
 
 def read_metadata(file: BinaryIO, entity_id: str | None) -> bytes:
-    """What is kept of a metadata file: all of it, or the entity asked for, if it is too large for that.
+    """The part of a metadata file that is kept: all of it, or one entity.
 
-    `file` can be read twice (it is sought to its beginning). Without an entity ID, what comes back of a large file is
-    the beginning, which is too large to be accepted. Raises as `pick_entity` does.
+    It is the entity of this name, if the file is too large for all of it. `file` can be read twice (it is sought to its
+    beginning). Without an entity ID, the beginning of a large file comes back, which is too large to be accepted.
+
+    Raises as `pick_entity` does.
     """
     data = file.read(METADATA_LIMITS.max_bytes + 1)
     if entity_id is None or len(data) <= METADATA_LIMITS.max_bytes:
@@ -100,7 +108,10 @@ def _refuse_absent(entity_id: str, known: Sequence[str], count: int) -> NoReturn
 
 
 class _Search:
-    """One pass over an aggregate. `known` are the first entities that it has, for whoever asked for another."""
+    """One pass over an aggregate.
+
+    `known` are the first entities that it has, to be named when another one was asked for.
+    """
 
     def __init__(self, entity_id: str, pinned: Sequence[Certificate] | None) -> None:
         self._entity_id = entity_id
@@ -145,7 +156,7 @@ class _Search:
                     self._times_found += 1
 
     def _settle(self, stream: XmlStream, groups: list[etree._Element]) -> None:
-        """Everything in the tree but the open groups is complete: use it, and free it."""
+        """Uses and frees everything in the tree but the open groups: it is complete."""
         stream.forget(groups[0])
         if self._digest is not None:
             self._digest.add(groups)
@@ -156,7 +167,7 @@ class _Search:
             self._digest.note_start(groups)
 
     def _find_creation(self, group: etree._Element) -> str | None:
-        """When an open group was published, which it says before its entities: that part may be gone by now."""
+        """The time of publication of an open group, which stands before its entities and may be gone by now."""
         return self._created.get(group) or find_creation(group)
 
     def _build_document(self, entity: etree._Element) -> bytes:
@@ -191,7 +202,7 @@ def _find_open_groups(entity: etree._Element) -> list[etree._Element]:
 
 
 def _empty(group: etree._Element, kept: etree._Element | None) -> None:
-    """Remove all content but one element."""
+    """Removes all content but one element."""
     group.text = None
     for child in list(group):
         if child is not kept:
@@ -211,7 +222,10 @@ class _Digest:
         self._start = b""
 
     def add(self, groups: list[etree._Element]) -> None:
-        """What is complete now goes into the digest. The first time, the signature is read and taken out."""
+        """Adds the part that is complete now to the digest.
+
+        The first time, the signature is read and taken out.
+        """
         signature, digest = self._signed = self._signed or self._begin(groups[0])
         octets = canonicalize(groups[0], signature.prefixes)
         ends = _write_ends(groups)
@@ -220,16 +234,19 @@ class _Digest:
         digest.update(octets[len(self._start) : len(octets) - len(ends)])
 
     def note_start(self, groups: list[etree._Element]) -> None:
-        """The groups are empty now; their start tags are in the digest already."""
+        """Keeps the start tags of the groups, which are empty now.
+
+        They are in the digest already.
+        """
         if self._signed is not None:
             octets = canonicalize(groups[0], self._signed[0].prefixes)
             self._start = octets[: len(octets) - len(_write_ends(groups))]
-            if len(self._start) > HEAD_BYTES:  # they are written anew with each piece of the file
+            if len(self._start) > HEAD_BYTES:  # they are written again with each piece of the file
                 message = f"The start tags of the groups have more than {HEAD_BYTES:,} bytes."
                 _refuse("xml-too-large", message, "Tell whoever publishes the file.")
 
     def finish(self, root: etree._Element) -> None:
-        """Compare the digest, when the root is complete and empty."""
+        """Compares the digest, when the root is complete and empty."""
         if self._signed is None or self.count != 1:
             refuse_signatures(self.count)
         signature, digest = self._signed

@@ -1,11 +1,15 @@
-"""What a change of a partner's metadata means: every difference in words, each marked safe or risky.
+"""The differences between two metadata of a partner, each marked safe or risky.
 
-Owns: the comparison, its sentences, and which differences a person must see before they come into force. Does not own:
-reading metadata (`metadata.py`), what happens to a risky change (`publishing.py`, `refreshing.py`). Pure.
+Owns: the comparison, its sentences, and which differences a person must see before they come into force.
+
+Does not own: reading metadata (`judge`), and what happens to a risky change (`billers.publishing`,
+`billers.partner_metadata.refresh`, which call this). Pure.
 
 The question behind each mark is what somebody could do who controls the partner's file or its address, but not the
 partner: receive payers' data, read what is encrypted, speak for the partner, or cut it off. What cannot do any of that
-is safe; what is not known to be safe is risky. Specification: SAML 2.0 Metadata (saml-metadata-2.0-os).
+is safe; what is not known to be safe is risky.
+
+Specification: SAML 2.0 Metadata (saml-metadata-2.0-os).
 """
 
 from __future__ import annotations
@@ -49,7 +53,10 @@ _ORDINARY_USES: Final = {"signing": "signing key", "encryption": "encryption key
 
 @dataclass(frozen=True, slots=True)
 class MetadataChange:
-    """One difference: a sentence on one line, and whether a person must see it before it comes into force."""
+    """One difference, as a sentence on one line.
+
+    `is_risky` says that a person must see it before it comes into force.
+    """
 
     what: str
     is_risky: bool = False
@@ -60,7 +67,10 @@ class MetadataChange:
 
 @dataclass(frozen=True, slots=True)
 class MetadataChanges:
-    """Everything that differs between two metadata of one partner, the risky first; nothing: they say the same."""
+    """All differences between two metadata of one partner, the risky first.
+
+    Without any, the two say the same.
+    """
 
     lines: tuple[MetadataChange, ...] = ()
 
@@ -75,7 +85,7 @@ class MetadataChanges:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All sentences; a risky one says so."""
+        """All sentences; a risky one begins with RISKY."""
         return tuple(map(str, self.lines))
 
 
@@ -88,10 +98,12 @@ def compare_documents(
     now: datetime,
     allow_http: bool = False,
 ) -> MetadataChanges:
-    """Compare two metadata files of a partner, each read as its settings say. Expired ones are compared, too.
+    """The differences between two metadata files of a partner.
 
-    Metadata in force that can no longer be read compares as one risky line. Raises MetadataRefused for a new one that
-    cannot.
+    Each is read as its settings say. Expired ones are compared, too. Metadata in force that can no longer be read
+    compares as one risky line.
+
+    Raises MetadataRefused for a new file that cannot be read.
     """
     read = _Reader(now, allow_http)
     fresh = read.read(new, after)
@@ -124,9 +136,10 @@ def compare_metadata(
     signed_now: bool,
     acs: int | str | None = None,
 ) -> MetadataChanges:
-    """Everything that differs between the metadata in force and a newer one. Nothing that differs goes unmentioned.
+    """The differences between the metadata in force and a newer one.
 
-    `acs` is the assertion consumer service that the partner's settings choose (an index, a location or None).
+    Nothing that differs goes unmentioned. `acs` is the assertion consumer service that the partner's settings choose
+    (an index, a location or None).
     """
     lines = list(_compare_signature(signed_before=signed_before, signed_now=signed_now))
     lines += _compare_target(old, new, acs)
@@ -155,7 +168,10 @@ class _Reader:
         return self._parse(content, settings, allow_http=self.allow_http)
 
     def list_insecure(self, content: bytes, settings: SamlSettings) -> set[str]:
-        """The http addresses that a file names for responses and logout, also where they would be left out."""
+        """The http addresses that a file names for responses and logout.
+
+        Those that would be left out are among them.
+        """
         try:
             read = self._parse(content, settings, allow_http=True)
         except MetadataRefused:
@@ -170,7 +186,7 @@ class _Reader:
 
 
 def _carries_signature(content: bytes) -> bool:
-    """Whether there is a signature at all; one that does not fit the file was refused where it was read."""
+    """Tells if there is a signature at all; one that does not fit the file was refused where it was read."""
     try:
         return is_signed(parse_xml(content, limits=METADATA_LIMITS))
     except XmlRefused:
@@ -188,7 +204,7 @@ def _compare_signature(*, signed_before: bool, signed_now: bool) -> Iterator[Met
 
 
 def _compare_target(old: SpMetadata, new: SpMetadata, acs: int | str | None) -> Iterator[MetadataChange]:
-    """Where a response goes that nobody asked for."""
+    """The place of a response that no request asked for."""
     before, now = _find_target(old, acs), _find_target(new, acs)
     if now is None:
         chosen = f"index {acs}" if isinstance(acs, int) else _show(str(acs))
@@ -309,7 +325,7 @@ def _compare_keys(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:
 
 
 def _judge_replaced(before: _Keys, now: _Keys) -> Iterator[MetadataChange]:
-    """Whoever signs with the new keys alone is not proved to be the one who signed before."""
+    """New keys alone prove no relation to the signer until now."""
     old, new = before.list_for("signing"), now.list_for("signing")
     if old and not new:
         yield MetadataChange("every signing key goes away, so no request or logout of the partner can be trusted", True)
@@ -336,7 +352,7 @@ def _compare_key_methods(before: _Keys, now: _Keys) -> Iterator[MetadataChange]:
 
 
 class _Keys:
-    """The keys of a partner with their uses. A key is itself whatever certificate it comes in."""
+    """The keys of a partner with their uses. A key stays the same in any certificate that it comes in."""
 
     def __init__(self, metadata: SpMetadata) -> None:
         self.uses: dict[str, frozenset[str]] = {}
@@ -385,7 +401,7 @@ def _compare_encryption_methods(old: SpMetadata, new: SpMetadata) -> Iterator[Me
 
 
 def _judge_ciphers(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:
-    """What is encrypted with, where the settings do not say: listing something weaker alone talks it down, too."""
+    """The algorithms where the settings name none: listing something weaker alone talks them down, too."""
     before, now = choose_encryption(old, None), choose_encryption(new, None)
     if before is None or now is None:
         return  # what cannot be encrypted to any more is refused where it is published

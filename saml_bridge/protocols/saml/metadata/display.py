@@ -1,7 +1,11 @@
-"""What partner metadata says for people: names, descriptions, logos, links, organization, contacts.
+"""The words of partner metadata for people: names, descriptions, logos, links, organization, contacts.
 
-Owns: reading these, made safe to be shown as text. Does not own: showing them; whoever does escapes them as any text.
-Nothing here decides anything, and no URL in here is ever fetched. Called by `metadata_entity.py`.
+Owns: reading these, made safe to be shown as text.
+
+Does not own: showing them; they are escaped there as any text. Nothing here decides anything, and no URL in here is
+ever fetched.
+
+Called by: `entity`.
 
 Specification: SAML V2.0 Metadata Extensions for Login and Discovery User Interface (mdui); saml-metadata-2.0-os, 2.3.2.
 """
@@ -22,6 +26,7 @@ _LONGEST_TEXT = 1000
 
 
 def find_ui_info(role: etree._Element) -> etree._Element | None:
+    """The `<mdui:UIInfo>` of a role, if it has one."""
     return role.find(f"{_MD}Extensions/{_MDUI}UIInfo")
 
 
@@ -33,13 +38,19 @@ def read_texts(parent: etree._Element | None, name: str) -> tuple[LocalText, ...
 
 
 def read_display(element: etree._Element) -> str:
-    """The text of an element for people, cut to 1000 characters; comments inside do not count."""
+    """The text of an element for people, cut to 1000 characters.
+
+    Comments inside do not count.
+    """
     parts = [element.text or "", *(child.tail or "" for child in element)]
     return clean_text("".join(parts))[:_LONGEST_TEXT]
 
 
 def read_links(parent: etree._Element | None, name: str, findings: Findings) -> tuple[LocalText, ...]:
-    """The http and https URLs of the children `name`; others are left out with a warning, a script refuses."""
+    """The http and https URLs of the children `name`.
+
+    Others are left out with a warning; a script refuses the file elsewhere.
+    """
     return tuple(one for one in read_texts(parent, name) if _may_link(one.text, name, findings))
 
 
@@ -102,7 +113,7 @@ def _read_size(element: etree._Element, name: str) -> int | None:
 
 
 def _may_link(url: str, name: str, findings: Findings) -> bool:
-    """Whether a URL may be shown as a link; what is a script refuses the file elsewhere."""
+    """Tells if a URL may be shown as a link; a script refuses the file elsewhere."""
     fault = find_fault(url)
     if fault is None or fault.code == "http":
         return True

@@ -1,10 +1,14 @@
-"""Which key and algorithms an assertion is encrypted with: the best that the partner's metadata lists and we allow.
+"""The key and the algorithms that an assertion is encrypted with.
 
-Owns: that choice. Does not own: encrypting (`encrypt.py`), whether a partner gets encrypted assertions and what is said
-of it (`response.py`). Called by `response.py`, and by what judges metadata and its changes.
+Owns: the choice of the best that the partner's metadata lists and we allow.
+
+Does not own: encrypting (`xml.encrypt`), whether a partner gets encrypted assertions and the findings about it
+(`response`).
+
+Called by: `response`, `entity` and `changes`.
 
 A key goes by the methods that stand in its own KeyDescriptor, else by those that the role lists anywhere, else by our
-defaults (saml-metadata-2.0-os, 2.4.1.1). What is listed and not allowed is never used.
+defaults (saml-metadata-2.0-os, 2.4.1.1). A method that is listed and not allowed is never used.
 """
 
 from __future__ import annotations
@@ -46,20 +50,26 @@ class Encryption:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The algorithms that a partner lists for a key, by what they are for; none of a kind: any is as good."""
+    """The algorithms that a partner lists for a key, by their use.
+
+    Where it lists no algorithm for a use, any is as good.
+    """
 
     ciphers: tuple[str, ...]
     transports: tuple[EncryptionMethod, ...]
 
     @property
     def cipher(self) -> EncryptionAlgorithm | None:
-        """The best of the ciphers; None when none of them is allowed."""
+        """The best of the ciphers; None when it lists only others than we allow."""
         allowed = (name for name, cipher in CIPHERS.items() if not self.ciphers or cipher.uri in self.ciphers)
         return next(allowed, None)
 
     @property
     def transport(self) -> KeyTransport | None:
-        """The form of key transport that every partner reads, else the first that is allowed; None without any."""
+        """The form of key transport that every partner reads, else the first allowed one.
+
+        None when it lists only others than we allow.
+        """
         forms = [form for one in self.transports if (form := _read_transport(one)) is not None]
         if not self.transports or DEFAULT_TRANSPORT in forms:
             return DEFAULT_TRANSPORT
@@ -67,9 +77,10 @@ class Listed:
 
 
 def choose_encryption(metadata: SpMetadata, configured: EncryptionAlgorithm | None) -> Encryption | None:
-    """The key to encrypt to, one that is for encryption alone first, and how; `configured` is what the settings say.
+    """The key to encrypt to, and its algorithms.
 
-    None when there is no such key, or none that is listed with what we allow.
+    A key for encryption alone comes first. `configured` is the algorithm that the settings name. None when there is no
+    such key, or no key that is listed with what we allow.
     """
     for certificate in sorted(metadata.encryption_certificates, key=lambda one: one.use is None):
         listed = list_methods(metadata, certificate)
@@ -80,7 +91,7 @@ def choose_encryption(metadata: SpMetadata, configured: EncryptionAlgorithm | No
 
 
 def list_methods(metadata: SpMetadata, certificate: Certificate) -> Listed:
-    """What the partner lists for this key."""
+    """The algorithms that the partner lists for this key."""
     known = certificate.encryption_methods or tuple(map(EncryptionMethod, metadata.encryption_methods))
     return Listed(
         ciphers=tuple(one.algorithm for one in known if _CONTENT.fullmatch(one.algorithm)),
@@ -89,7 +100,10 @@ def list_methods(metadata: SpMetadata, certificate: Certificate) -> Listed:
 
 
 def show_methods(methods: Iterable[EncryptionMethod | str]) -> str:
-    """Their short names, as a message may show them; of key transport with what it is listed with."""
+    """The short names of methods, as a message may show them.
+
+    Key transport is shown with the algorithms that it is listed with.
+    """
     return ", ".join(dict.fromkeys(map(_show_method, methods)))
 
 

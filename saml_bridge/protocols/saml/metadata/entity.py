@@ -1,9 +1,13 @@
 """One EntityDescriptor: read into a service provider and judged.
 
-Owns: what makes one entity usable. Does not own: the file around it (`metadata.py`), its keys (`metadata_keys.py`) and
-its words for people (`metadata_display.py`). Called by `metadata.py`.
+Owns: the rules by which one entity is usable.
+
+Does not own: the file around it (`judge`), its keys (`keys`) and its words for people (`display`).
+
+Called by: `judge`; `aggregate` for the time of publication.
 
 Only direct children count, never what stands somewhere below: an extension may hold anything.
+
 Specification: saml-metadata-2.0-os, sections 2.2 to 2.4.
 """
 
@@ -66,7 +70,7 @@ _CORRECT_FIX = "Ask the partner to correct its metadata."
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How to judge: the clock, and what the deployment decides."""
+    """The terms of a judgement: the clock, and the deployment's decisions."""
 
     now: datetime
     allow_http: bool = False
@@ -76,9 +80,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """How long metadata holds, as far as its elements say: the earliest end, the shortest time to keep it.
+    """The time that metadata holds, as far as its elements say.
 
-    `created` is the latest time of publication (SAML V2.0 Metadata Extensions for Registration and Publication, 2.2).
+    `until` is the earliest end, `cache` the shortest time to keep it. `created` is the latest time of publication (SAML
+    V2.0 Metadata Extensions for Registration and Publication, 2.2).
     """
 
     until: datetime | None = None
@@ -86,13 +91,14 @@ class Validity:
     created: datetime | None = None
 
     def narrow(self, other: Validity) -> Validity:
+        """The validity that holds where both hold."""
         created = max((one for one in (self.created, other.created) if one is not None), default=None)
         return Validity(_least(self.until, other.until), _least_length(self.cache, other.cache), created)
 
 
 @dataclass(frozen=True, slots=True)
 class EntityReport:
-    """What there is to say about one entity; `metadata` is None when it cannot be used."""
+    """The findings about one entity; `metadata` is None when it cannot be used."""
 
     entity_id: str
     metadata: SpMetadata | None
@@ -115,14 +121,17 @@ ABSENT_FIX = "Correct entity_id, letter by letter; where the file has one entity
 
 
 def list_names(entity_ids: Iterable[str]) -> str:
-    """Entity IDs of a file, each in short."""
+    """The entity IDs of a file, each in short."""
     return ", ".join(map(quote_value, entity_ids)) or "none"
 
 
 def judge_entity(
     entity: etree._Element, *, judgement: Judgement, inherited: Validity, said: Iterable[Finding]
 ) -> EntityReport:
-    """Read one EntityDescriptor as a service provider; `inherited` and `said` come from the groups around it."""
+    """Reads one EntityDescriptor as a service provider.
+
+    `inherited` and `said` are the validity and the findings of the groups around it.
+    """
     entity_id = entity.get("entityID", "")
     findings = Findings(quote_value(entity_id))
     metadata = None
@@ -233,7 +242,7 @@ def _judge_usable_keys(metadata: SpMetadata, findings: Findings) -> None:
 
 
 def _judge_encryption_methods(metadata: SpMetadata, findings: Findings) -> None:
-    """What the methods that the partner lists for its key come to, where the settings do not say more."""
+    """The use of the methods that the partner lists for its key, where the settings do not say more."""
     chosen = choose_encryption(metadata, None)
     certificates = metadata.encryption_certificates if chosen is None else (chosen.certificate,)
     for listed in (list_methods(metadata, one) for one in certificates[:1]):
@@ -260,7 +269,7 @@ def _judge_transports(listed: Listed, findings: Findings) -> None:
 
 
 def read_validity(element: etree._Element, *, judgement: Judgement, findings: Findings) -> Validity:
-    """What validUntil and cacheDuration of one element say, judged."""
+    """The validUntil and cacheDuration of one element, judged."""
     until, cache = element.get("validUntil"), element.get("cacheDuration")
     name = etree.QName(element).localname
     return Validity(
@@ -271,7 +280,7 @@ def read_validity(element: etree._Element, *, judgement: Judgement, findings: Fi
 
 
 def find_creation(element: etree._Element) -> str | None:
-    """When a group or an entity says that it was published, as it says it."""
+    """The time of publication that a group or an entity names, as it is written."""
     publication = element.find(f"{MD}Extensions/{MDRPI}PublicationInfo")
     return None if publication is None else publication.get("creationInstant")
 
@@ -415,7 +424,7 @@ def _read_endpoint(element: etree._Element, kind: str, findings: Findings, *, in
 
 
 def _is_left_empty(element: etree._Element, kind: str, findings: Findings) -> bool:
-    """Whether an endpoint that a launch does without has no location, as products write those that are switched off."""
+    """Tells if an endpoint that no launch needs has no location, as products write those switched off."""
     if element.get("Location", "").strip():
         return False
     message = f"A {kind} has no location. The endpoint is left out."
@@ -464,7 +473,7 @@ def _read_boolean(element: etree._Element, name: str, findings: Findings) -> boo
 
 
 def _read_other_endpoints(role: etree._Element, judgement: Judgement, findings: Findings) -> tuple[Endpoint, ...]:
-    """Judge every other endpoint of the role, and return those for logout that may be used."""
+    """Judges every other endpoint of the role; returns those for logout that may be used."""
     usable = []
     for kind in ("SingleLogoutService", "ArtifactResolutionService", "ManageNameIDService"):
         for element in role.findall(f"{MD}{kind}"):
@@ -481,7 +490,7 @@ def _read_other_endpoints(role: etree._Element, judgement: Judgement, findings: 
 
 
 def _read_name_id_formats(role: etree._Element) -> tuple[str, ...]:
-    """Each once. White space around them is no part of them (they are xs:anyURI, which collapses it)."""
+    """The formats, each once, without white space around them: they are xs:anyURI, which collapses it."""
     read = (read_text(one).strip() for one in role.findall(f"{MD}NameIDFormat"))
     return tuple(dict.fromkeys(one for one in read if one))
 

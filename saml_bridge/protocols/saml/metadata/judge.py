@@ -1,10 +1,13 @@
 """Partner metadata: a file from outside, read and judged.
 
-Owns: the file as a whole (its root, its signature, its groups, who is in it twice) and the report on it; the public
-values of a service provider are handed out from here. Does not own: the XML parser (`xml.py`), signatures
-(`verify.py`), what makes one entity usable (`metadata_entity.py`), storage, and our own metadata.
-Called by: the registry and the configuration when a file is registered, the launch (through the compiled partner), the
-command line's `metadata check`.
+Owns: the file as a whole (its root, its signature, its groups, the entities that stand in it twice) and the report on
+it.
+
+Does not own: the XML parser (`xml.parse`), signatures (`xml.verify`), the rules for one entity (`entity`), the values
+of a service provider (`service_provider`), storage, and our own metadata (`identity_provider`).
+
+Called by: `billers.registry`, when a partner is compiled; `billers.publishing` and `billers.checks.publication`, when a
+file is registered; `billers.partner_metadata`; the command line's `metadata check`.
 
 Specification: SAML 2.0 Metadata (saml-metadata-2.0-os).
 """
@@ -91,7 +94,10 @@ _MOST_VALIDATED = 5000
 
 @dataclass(frozen=True, slots=True)
 class MetadataReport:
-    """What a check of a file has to say: about the file (`findings`) and about each service provider in it."""
+    """The findings about a file, and about each service provider in it.
+
+    `findings` are those about the file itself.
+    """
 
     entities: tuple[EntityReport, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -99,7 +105,7 @@ class MetadataReport:
 
     @property
     def usable(self) -> tuple[SpMetadata, ...]:
-        """The service providers that can be used; none when the file itself is refused."""
+        """The service providers that can be used; empty when the file itself is refused."""
         return tuple(one.metadata for one in self.entities if one.metadata is not None)
 
     @property
@@ -121,12 +127,14 @@ def check_metadata(
     own_entity_id: str | None = None,
     pinned: Sequence[Certificate] | None = None,
 ) -> MetadataReport:
-    """Judge a metadata file as of `now` (aware UTC); never raises for what is in it.
+    """The report on a metadata file as of `now` (aware UTC).
 
     An aggregate has a report on each of its service providers, or on the one that `entity_id` names. `pinned` are the
     only certificates that may have signed it. With `allow_http`, http endpoints are taken too. Without
     `check_validity`, metadata that has expired gets a warning instead of being refused. `own_entity_id` is ours, which
     no partner may have.
+
+    Never raises for the content of the file.
     """
     findings = Findings()
     judgement = Judgement(now, allow_http, check_validity, own_entity_id)
@@ -155,9 +163,11 @@ def parse_metadata(
     own_entity_id: str | None = None,
     pinned: Sequence[Certificate] | None = None,
 ) -> SpMetadata:
-    """Read the one service provider of a file, or the one that `entity_id` names; arguments as `check_metadata`.
+    """The one service provider of a file, or the one that `entity_id` names.
 
-    Raises MetadataRefused, whose findings say why: whatever a check refuses, and an aggregate of several service
+    The arguments are those of `check_metadata`.
+
+    Raises MetadataRefused, whose findings say why: all that a check refuses, and an aggregate of several service
     providers when none is named (the message lists them).
     """
     report = check_metadata(
@@ -218,7 +228,7 @@ def _judge_root(root: etree._Element, findings: Findings) -> bool:
 
 
 def _judge_signature(root: etree._Element, pinned: Sequence[Certificate] | None, findings: Findings) -> SignatureState:
-    """Check the signature with the pinned keys, or, without any, whether the file was altered since it was signed."""
+    """Checks the signature with the pinned keys, or, without any, that the file was not altered since it was signed."""
     if pinned is not None:
         return _judge_pinned(root, pinned, findings)
     if not is_signed(root):
@@ -254,7 +264,7 @@ def _judge_pinned(root: etree._Element, pinned: Sequence[Certificate], findings:
 
 
 def _judge_scripts(root: etree._Element, findings: Findings) -> None:
-    """A URL that a browser would run refuses the whole file, whoever in it has it and wherever."""
+    """A URL that a browser would run refuses the whole file, at any place and of any entity."""
     for element in root.iter(etree.Element):
         for name in _LOCATION_ATTRIBUTES:
             if (value := element.get(name)) is not None and is_script(value):
@@ -349,7 +359,7 @@ def _refuse_repeated(report: EntityReport) -> EntityReport:
 
 
 def _judge_schema(root: etree._Element, entities: _Judged, findings: Findings) -> _Judged:
-    """Say where the file breaks the schema: a warning, because working partners' files often do."""
+    """Says where the file breaks the schema: a warning, because working partners' files often do."""
     errors = schema_errors(root, "metadata")
     if not errors:
         return entities

@@ -1,11 +1,15 @@
-"""The keys that partner metadata publishes: every KeyDescriptor of a role, read and judged.
+"""The keys that partner metadata publishes: every KeyDescriptor of a role, judged.
 
-Owns: reading certificates out of a KeyDescriptor, telling a key's chain from the key, and what there is to say about
-each. Does not own: single certificates and who issued which (`certificates.py`), and encryption itself. Called by
-`metadata_entity.py`.
+Owns: reading certificates out of a KeyDescriptor, telling a key's chain from the key, and the findings about each.
 
-Specification: saml-metadata-2.0-os, 2.4.1.1. Only the key in a certificate counts (SAML V2.0 Metadata Interoperability
-Profile, 2.6.1), so dates, issuer and the certificate's own signature give warnings at most.
+Does not own: single certificates and the issuer of each (`xml.certificates`), and encryption itself (`xml.encrypt`).
+
+Called by: `entity`.
+
+Only the key in a certificate counts (SAML V2.0 Metadata Interoperability Profile, 2.6.1), so dates, issuer and the
+certificate's own signature give warnings at most.
+
+Specification: saml-metadata-2.0-os, 2.4.1.1.
 """
 
 from __future__ import annotations
@@ -49,7 +53,10 @@ _COPY_FIX = "Ask the partner for its metadata again; the certificate was probabl
 
 
 def read_keys(role: etree._Element, *, now: datetime, findings: Findings) -> tuple[Certificate, ...]:
-    """Every certificate of a role's KeyDescriptors whose key counts, in document order, each once for a use."""
+    """The certificates of a role's KeyDescriptors whose keys count.
+
+    They come in document order, each once for a use.
+    """
     found: dict[tuple[KeyUse | None, str], Certificate] = {}
     for descriptor in role.findall(f"{_MD}KeyDescriptor"):
         if descriptor.get("use") not in _USES:
@@ -101,7 +108,7 @@ def _read_key_info(info: etree._Element, use: KeyUse | None, findings: Findings)
 
 
 def _tell_chain(use: KeyUse | None, chain: list[Certificate], kept: list[Certificate], findings: Findings) -> None:
-    """What there is to say about several certificates of one key."""
+    """The findings about several certificates of one key."""
     words, names = _USE_WORDS[use], ", ".join(f"{one.fingerprint_sha256[:16]}…" for one in chain[:_MOST_NAMED])
     if chain and not kept:
         message = f"The {len(chain)} certificates of a key for {words} issued one another, so none is the key's own."
@@ -121,7 +128,10 @@ def _tell_chain(use: KeyUse | None, chain: list[Certificate], kept: list[Certifi
 
 
 def read_encryption_methods(role: etree._Element) -> tuple[str, ...]:
-    """The algorithm URIs that a role lists for the keys that may be encrypted to, each once."""
+    """The algorithm URIs that a role lists for its encryption keys.
+
+    The keys are those that may be encrypted to. Each URI comes once.
+    """
     descriptors = role.findall(f"{_MD}KeyDescriptor")
     return tuple(dict.fromkeys(one.algorithm for each in descriptors for one in _read_methods(each)))
 
