@@ -22,7 +22,7 @@ from saml_bridge.protocols.saml.authn_request import (
     check_message,
     choose_requested_acs,
     parse_authn_request,
-    verify_request,
+    verify_message,
 )
 from saml_bridge.protocols.saml.bindings import Received, build_redirect, receive_post, receive_redirect
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
@@ -81,7 +81,7 @@ def verify_incoming(binding: str) -> Callable[[], object]:
 
     def verify() -> object:
         request = parse_authn_request(receive())
-        verify_request(request, metadata, required=True)
+        verify_message(request, metadata, required=True)
         check_message(request, now=now, endpoint=SSO, signed=carries_signature(request))
         return choose_requested_acs(request, metadata)
 

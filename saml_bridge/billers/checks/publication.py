@@ -26,9 +26,9 @@ from saml_bridge.protocols.index import PROTOCOLS
 from saml_bridge.protocols.interface import PartnerContext
 from saml_bridge.protocols.saml.logout_messages import check_unsigned_logout
 from saml_bridge.protocols.saml.metadata.judge import check_metadata, parse_metadata
-from saml_bridge.protocols.saml.metadata.requested_attributes import check_wishes
+from saml_bridge.protocols.saml.metadata.requested_attributes import check_requested_attributes
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
-from saml_bridge.protocols.saml.response import check_partner
+from saml_bridge.protocols.saml.response import check_saml_partner
 from saml_bridge.storage.revisions import LONGEST_ENTITY_ID, IndexedPartner
 
 FindKey = Callable[[str], SigningKey]
@@ -222,7 +222,7 @@ class Checks:
     ) -> None:
         if key is None:
             return
-        for finding in check_partner(
+        for finding in check_saml_partner(
             settings=partner.saml,
             metadata=metadata,
             issuer=partner.saml.our_entity_id or checked.issuer,
@@ -257,7 +257,7 @@ def _check_links(biller: Biller, metadata: Mapping[str, SpMetadata]) -> Iterator
     for (partner, slug), position in pairs.items():
         mapping = biller.find_mapping(slug)
         if mapping is not None:
-            yield from check_wishes(metadata[partner], mapping, where=f"links[{position}].mapping")
+            yield from check_requested_attributes(metadata[partner], mapping, where=f"links[{position}].mapping")
 
 
 def _read_no_metadata(_: SamlSettings) -> SpMetadata:

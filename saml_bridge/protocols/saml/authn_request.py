@@ -10,7 +10,7 @@ exchange.
 Called by: `flows.sign_on.saml`, `flows.logout.saml_requests` and `logout_messages`.
 
 A message is read in this order, the cheap first: `parse_authn_request` (which takes nothing for true), the partner of
-its Issuer, `verify_request`, `check_message`, `choose_requested_acs`. Values that decide something are taken from the
+its Issuer, `verify_message`, `check_message`, `choose_requested_acs`. Values that decide something are taken from the
 one tree that was verified, as they stand: nothing is trimmed, folded or normalized before it is compared.
 
 Specification: SAML 2.0 Core, sections 3.2.1 and 3.4.1; SAML 2.0 Profiles, section 4.1.4.1.
@@ -32,7 +32,7 @@ from saml_bridge.protocols.auth_contexts import Comparison, RequestedContext
 from saml_bridge.protocols.saml.bindings import POST_BINDING, REDIRECT_BINDING, Received
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata, choose_acs
 from saml_bridge.protocols.saml.xml.instants import parse_instant
-from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, read_text, schema_errors
+from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, read_text, list_schema_errors
 from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, is_signed, verify_enveloped, verify_octets
 
 SAMLP = "urn:oasis:names:tc:SAML:2.0:protocol"
@@ -104,7 +104,7 @@ class NameIdValue:
 
 @dataclass(frozen=True, slots=True)
 class AuthnRequest:
-    """A sign-on request as its sender claims it, until `verify_request` proves it."""
+    """A sign-on request as its sender claims it, until `verify_message` proves it."""
 
     head: MessageHead
     issuer: str
@@ -179,7 +179,7 @@ def parse_message(received: Received, *, kinds: Collection[str]) -> etree._Eleme
     version = root.get("Version")
     if version != "2.0":
         _refuse("request-version", f"The message's Version of SAML: {compare(version, '2.0')}.")
-    if errors := schema_errors(root, "protocol"):
+    if errors := list_schema_errors(root, "protocol"):
         _refuse("request-schema", f"The message is not valid against the SAML schema: {errors[0]}.")
     return root
 
@@ -218,7 +218,7 @@ def carries_signature(message: Message) -> bool:
     return is_signed(message.root)
 
 
-def verify_request(message: Message, metadata: SpMetadata, *, required: bool) -> None:
+def verify_message(message: Message, metadata: SpMetadata, *, required: bool) -> None:
     """Verifies the message with the signing keys that its partner registered.
 
     In the redirect binding the query's signature alone counts (Bindings 3.4.4.1), elsewhere the enveloped one on the
@@ -319,8 +319,8 @@ def choose_requested_acs(
 def _describe_missing_acs(request: AuthnRequest, metadata: SpMetadata) -> RequestRefused:
     offered = ", ".join(f"{'no index' if one.index is None else one.index}: {one.location}" for one in metadata.acs)
     url = request.acs_url
-    asked = f"index {request.acs_index}" if url is None else quote_value(url, longest=LONGEST_SHOWN) or "an empty URL"
-    message = f"The request asks for the HTTP-POST assertion consumer service {asked}; the metadata has {offered}."
+    requested = f"index {request.acs_index}" if url is None else quote_value(url, longest=LONGEST_SHOWN) or "an empty URL"
+    message = f"The request asks for the HTTP-POST assertion consumer service {requested}; the metadata has {offered}."
     return RequestRefused(message, code="acs-not-in-metadata")
 
 

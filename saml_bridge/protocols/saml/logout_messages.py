@@ -37,7 +37,7 @@ from saml_bridge.protocols.saml.authn_request import (
     parse_message,
     read_head,
     read_name_id,
-    verify_request,
+    verify_message,
 )
 from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, Received
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
@@ -148,11 +148,11 @@ def verify_logout(message: Message, metadata: SpMetadata, *, allow_unsigned: boo
     Returns True when a signature proves it. Where a message may come unsigned, one that is signed with SHA-1 counts as
     unsigned: it is no weaker, and several products sign so. Any other signature that came must verify.
 
-    Raises SignatureRefused as `verify_request` does.
+    Raises SignatureRefused as `verify_message` does.
     """
     if allow_unsigned and (not carries_signature(message) or is_signed_with_sha1(message)):
         return False
-    verify_request(message, metadata, required=True)
+    verify_message(message, metadata, required=True)
     return True
 
 

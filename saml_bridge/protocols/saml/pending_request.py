@@ -44,7 +44,7 @@ _CONTEXT_FIX = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PendingSamlRequest:
     """A sign-on request that waits for its answer.
 
     `acs` is a location that the partner's metadata lists. `received_at` is aware UTC. `sent_to_sign_in` says that the
@@ -74,7 +74,7 @@ class Asked:
         return 0
 
     @classmethod
-    def from_json(cls, text: str) -> Asked:
+    def from_json(cls, text: str) -> PendingSamlRequest:
         """The request in a text that `to_json` wrote."""
         stored = json.loads(text)
         for name in ("received_at", "auth_time_before"):
@@ -86,7 +86,7 @@ class Asked:
         stored["subject"] = subject and NameIdValue(**subject)
         return cls(**stored)
 
-    def record_sign_in(self, auth_time: datetime | None) -> Asked:
+    def record_sign_in(self, auth_time: datetime | None) -> PendingSamlRequest:
         """The request of a payer who is sent to the portal's sign-in; `auth_time` as `auth_time_before`."""
         return replace(self, sent_to_sign_in=True, auth_time_before=auth_time)
 
@@ -132,8 +132,8 @@ class Asked:
             return find_context(session.amr)
         chosen = choose_context(session.amr, self.context)
         if chosen is None:
-            had, asked = describe_proof(session.amr), describe_wish(self.context)
-            detail = f"the portal's sign-in (amr) bears out {had}; the request asks for {asked}. {_CONTEXT_FIX}"
+            had, wanted = describe_proof(session.amr), describe_wish(self.context)
+            detail = f"the portal's sign-in (amr) bears out {had}; the request asks for {wanted}. {_CONTEXT_FIX}"
             raise StatusRefused(detail, code="no-authn-context", status=RESPONDER, sub_status=NO_AUTHN_CONTEXT)
         return chosen
 
@@ -145,10 +145,10 @@ class Asked:
         subject = self.subject
         if subject is None:
             return
-        asked_format = built.name_id_format if subject.format is None else read_format(subject.format)
-        if (subject.value, asked_format) != (built.name_id, built.name_id_format):
+        requested_format = built.name_id_format if subject.format is None else read_format(subject.format)
+        if (subject.value, requested_format) != (built.name_id, built.name_id_format):
             detail = "the request names another subject than the payer who is signed in"
             if subject.value == built.name_id:
-                sides = compare(asked_format, built.name_id_format)
+                sides = compare(requested_format, built.name_id_format)
                 detail = f"the format of the request's Subject is not that of the partner's name ID: {sides}"
             raise StatusRefused(detail, code="unknown-principal", status=REQUESTER, sub_status=UNKNOWN_PRINCIPAL)

@@ -24,8 +24,8 @@ from saml_bridge.model.errors import PartnerUnusable
 from saml_bridge.model.values import Attribute, FormPost, JsonObject, PortalSession
 from saml_bridge.protocols.interface import BuiltReply, LaunchContext, Overrides, PartnerContext, StartedSession
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
-from saml_bridge.protocols.saml.pending_request import Asked
-from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, CompiledPartner, compile_partner, stamp_from
+from saml_bridge.protocols.saml.pending_request import PendingSamlRequest
+from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, CompiledSamlPartner, compile_saml_partner, make_stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class SamlReceiver:
     """
 
     settings: SamlSettings
-    response: CompiledPartner
+    response: CompiledSamlPartner
 
     @property
     def key_name(self) -> str:
@@ -51,22 +51,22 @@ class SamlReceiver:
 
         Raises PartnerUnusable, LaunchRefused, ValueRefused, StatusRefused, SignatureFault.
         """
-        asked: Asked | None = ask.request
+        request: PendingSamlRequest | None = ask.request
         check_not_expired(self.settings, self.response.metadata, now=ask.now)
         built = self.response.build_response(
-            stamp=stamp_from(ask.now, ask.random_bytes),
+            stamp=make_stamp(ask.now, ask.random_bytes),
             session=ask.session,
             account=ask.account,
             attributes=ask.attributes,
-            in_response_to=asked.request_id if asked else None,
-            context=asked.choose_context(ask.session) if asked else None,
+            in_response_to=request.request_id if request else None,
+            context=request.choose_context(ask.session) if request else None,
         )
         fields = [("SAMLResponse", base64.b64encode(built.xml).decode("ascii"))]
-        if asked is None:
+        if request is None:
             relay_state = _find_relay_state(self.settings.relay_state, ask.callback)
         else:
-            asked.check_subject(built)
-            relay_state = asked.relay_state
+            request.check_subject(built)
+            relay_state = request.relay_state
         if relay_state is not None:
             fields.append(("RelayState", relay_state))
         started = (
@@ -116,7 +116,7 @@ def compile_receiver(context: PartnerContext) -> SamlReceiver:
     Raises KeyRefused, MetadataRefused, PartnerUnusable, ConfigInvalid.
     """
     settings, key = context.partner.saml, context.find_saml_key()
-    response = compile_partner(
+    response = compile_saml_partner(
         settings=_apply(context.overrides, settings, key),
         metadata=context.read_metadata(settings),
         biller=context.biller.slug,

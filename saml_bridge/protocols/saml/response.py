@@ -7,7 +7,7 @@ Does not own: attributes, which have no character that XML cannot carry when the
 that a name ID is made of (`mapping.identifiers`), signatures and encryption (`xml.sign`, `xml.encrypt`), partner
 metadata (`metadata.judge`), the checks of a launch and its record (`flows.launch.launch`).
 
-Called by: `receiver`, and `billers.checks.publication` for `check_partner`.
+Called by: `receiver`, and `billers.checks.publication` for `check_saml_partner`.
 
 A response has one assertion with one bearer confirmation. Without `in_response_to` it is unsolicited, and InResponseTo
 stands nowhere. The unchanging parts are made of pysaml2's schema classes and kept as two lxml trees; a launch copies,
@@ -45,7 +45,7 @@ from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSessi
 from saml_bridge.protocols.auth_contexts import find_context
 from saml_bridge.protocols.pairwise import compile_pairwise
 from saml_bridge.protocols.saml.metadata.encryption_choice import (
-    Listed,
+    ListedMethods,
     choose_encryption,
     list_methods,
     show_methods,
@@ -85,7 +85,7 @@ _PREFIXES = {"saml": _SAML, "samlp": samlp.NAMESPACE}
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class ResponseStamp:
     """The time and the identifiers that make each response differ from every other.
 
     `now` is aware UTC in whole seconds.
@@ -98,7 +98,7 @@ class Stamp:
     transient_id: str
 
 
-def stamp_from(now: datetime, random_bytes: Callable[[int], bytes]) -> Stamp:
+def make_stamp(now: datetime, random_bytes: Callable[[int], bytes]) -> ResponseStamp:
     """A stamp with four identifiers of 160 random bits each (SAML 2.0 Core 1.3.4).
 
     Raises ValueError for a naive `now`.
@@ -106,12 +106,12 @@ def stamp_from(now: datetime, random_bytes: Callable[[int], bytes]) -> Stamp:
     if now.tzinfo is None:
         raise ValueError("the time has no time zone")
     digits = random_bytes(80).hex()
-    return Stamp(
+    return ResponseStamp(
         now.astimezone(UTC).replace(microsecond=0), *("_" + digits[start : start + 40] for start in range(0, 160, 40))
     )
 
 
-_NO_STAMP: Final = Stamp(datetime(2000, 1, 1, tzinfo=UTC), "_", "_", "_", "_")
+_NO_STAMP: Final = ResponseStamp(datetime(2000, 1, 1, tzinfo=UTC), "_", "_", "_", "_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class BuiltResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledPartner:
-    """A partner ready for launches. Made by `compile_partner`; safe to share between threads."""
+class CompiledSamlPartner:
+    """A partner ready for launches. Made by `compile_saml_partner`; safe to share between threads."""
 
     acs: Endpoint
     metadata: SpMetadata
@@ -139,7 +139,7 @@ class CompiledPartner:
     settings: SamlSettings
     issuer: str
     name_id_format: str
-    find_name_id: Callable[[Stamp, PortalSession, JsonObject | None], str] = field(repr=False, compare=False)
+    find_name_id: Callable[[ResponseStamp, PortalSession, JsonObject | None], str] = field(repr=False, compare=False)
     response: etree._Element = field(repr=False, compare=False)
     assertion: etree._Element = field(repr=False, compare=False)
     assertion_signer: EnvelopedSigner | None = field(repr=False, compare=False)
@@ -149,7 +149,7 @@ class CompiledPartner:
     def build_response(
         self,
         *,
-        stamp: Stamp,
+        stamp: ResponseStamp,
         session: PortalSession,
         account: JsonObject | None,
         attributes: Sequence[Attribute],
@@ -213,7 +213,7 @@ class CompiledPartner:
     def _stamp_assertion(
         self,
         assertion: etree._Element,
-        stamp: Stamp,
+        stamp: ResponseStamp,
         name_id: str,
         session: PortalSession,
         in_response_to: str | None,
@@ -235,7 +235,7 @@ class CompiledPartner:
         authn_statement[0][0].text = context or find_context(session.amr)
 
 
-def compile_partner(
+def compile_saml_partner(
     *,
     settings: SamlSettings,
     metadata: SpMetadata,
@@ -244,14 +244,14 @@ def compile_partner(
     issuer: str,
     key: SigningKey,
     pairwise_secret: bytes,
-) -> CompiledPartner:
+) -> CompiledSamlPartner:
     """All parts of the responses to one partner that no launch changes.
 
     `biller` and `partner` are slugs, `issuer` is our entity ID.
 
-    Raises PartnerUnusable with the findings of `check_partner` that refuse.
+    Raises PartnerUnusable with the findings of `check_saml_partner` that refuse.
     """
-    findings = check_partner(
+    findings = check_saml_partner(
         settings=settings, metadata=metadata, issuer=issuer, key=key, pairwise_secret=pairwise_secret
     )
     refusals = tuple(finding for finding in findings if finding.refuses)
@@ -260,7 +260,7 @@ def compile_partner(
         raise PartnerUnusable(f"partner {partner} of {biller}: {codes}", findings=refusals)
     signer = prepare_signer(key, settings.signature_algorithm)
     acs = choose_acs(metadata, settings.acs)
-    return CompiledPartner(
+    return CompiledSamlPartner(
         acs=acs,
         metadata=metadata,
         key=key,
@@ -384,7 +384,7 @@ _EMAIL = re.compile(r"[^@]{1,64}@[^@]{1,255}")
 
 def _compile_name_id(
     settings: SamlSettings, *, biller: str, partner: str, secret: bytes
-) -> Callable[[Stamp, PortalSession, JsonObject | None], str]:
+) -> Callable[[ResponseStamp, PortalSession, JsonObject | None], str]:
     if settings.name_id.format == "transient":
         return lambda stamp, _session, _account: stamp.transient_id
     find = compile_identifier(settings.name_id, NAME_ID)
@@ -428,7 +428,7 @@ def _check_email(value: str) -> str:
 # What can be said beforehand
 
 
-def check_partner(
+def check_saml_partner(
     *, settings: SamlSettings, metadata: SpMetadata, issuer: str, key: SigningKey, pairwise_secret: bytes
 ) -> tuple[Finding, ...]:
     """The findings about responses to this partner that a publication should know.
@@ -539,7 +539,7 @@ def _check_encryption_methods(settings: SamlSettings, metadata: SpMetadata) -> I
         )
 
 
-def _refuse_methods(settings: SamlSettings, listed: Listed) -> Iterator[Finding]:
+def _refuse_methods(settings: SamlSettings, listed: ListedMethods) -> Iterator[Finding]:
     """A partner that lists nothing that we allow gets nothing weaker, and nothing in the clear."""
     if listed.transport is None and {one.algorithm for one in listed.transports} == {RSA_1_5}:
         yield Finding(

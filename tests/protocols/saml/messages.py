@@ -32,13 +32,13 @@ from saml_bridge.protocols.saml.authn_request import (
     check_message,
     choose_requested_acs,
     parse_authn_request,
-    verify_request,
+    verify_message,
 )
 from saml_bridge.protocols.saml.bindings import POST_BINDING, MessageName, Received, receive_post, receive_redirect
 from saml_bridge.protocols.saml.metadata.judge import parse_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from saml_bridge.protocols.saml.xml.verify import read_own_certificates
 from tests.protocols.saml.corpus import CLOCK, CORPUS, read_case
 
@@ -74,7 +74,7 @@ def judge(received: Received, *, now: datetime = CLOCK, endpoint: str = SSO) -> 
     metadata = partners().get(request.issuer)
     if metadata is None:
         raise RequestRefused("unknown", code="issuer-unknown")
-    verify_request(request, metadata, required=False)
+    verify_message(request, metadata, required=False)
     check_message(request, now=now, endpoint=endpoint, signed=carries_signature(request))
     return request, choose_requested_acs(request, metadata)
 
@@ -85,7 +85,7 @@ def judge_real(received: Received) -> tuple[AuthnRequest, Endpoint]:
     keys = tuple(parse_certificate(der) for der in read_own_certificates(request.root))
     acs = (Endpoint(POST_BINDING, request.acs_url or "https://sp.example.org/acs", 0, True),)
     metadata = SpMetadata(entity_id=request.issuer, acs=acs, certificates=keys)
-    verify_request(request, metadata, required=False)
+    verify_message(request, metadata, required=False)
     endpoint, now = request.destination or SSO, request.issued_at + timedelta(seconds=30)
     check_message(request, now=now, endpoint=endpoint, signed=carries_signature(request))
     return request, choose_requested_acs(request, metadata)
@@ -256,7 +256,7 @@ def _judge_row(row: Row) -> dict[str, object]:
 
 def main() -> None:
     partners()
-    assert schema_errors(etree.fromstring("<a/>"), "protocol")
+    assert list_schema_errors(etree.fromstring("<a/>"), "protocol")
     judge(receive_redirect(make_query(make_request(), relay_state="warm")))
     sys.addaudithook(_listen)
     for row in read_rows():

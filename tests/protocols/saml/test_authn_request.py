@@ -30,7 +30,7 @@ from saml_bridge.protocols.saml.authn_request import (
     parse_authn_request,
     parse_message,
     read_head,
-    verify_request,
+    verify_message,
 )
 from saml_bridge.protocols.saml.bindings import (
     POST_BINDING,
@@ -136,8 +136,8 @@ def test_what_a_request_leaves_out() -> None:
     assert (request.force_authn, request.is_passive, request.has_encrypted_subject) == (False, False, False)
     assert parse(make_request("<samlp:NameIDPolicy/>")).name_id_policy == NameIdPolicy(None, None, False)
     context = f"<samlp:RequestedAuthnContext><saml:AuthnContextDeclRef>{PPT}</saml:AuthnContextDeclRef>"
-    asked = parse(make_request(context + "</samlp:RequestedAuthnContext>")).requested_context
-    assert asked == RequestedContext("exact", (), (PPT,))
+    requested = parse(make_request(context + "</samlp:RequestedAuthnContext>")).requested_context
+    assert requested == RequestedContext("exact", (), (PPT,))
     assert parse(make_request(attributes='AssertionConsumerServiceIndex=" +007 "')).acs_index == 7
     for digits, index in (("0" * 20_000 + "12", 12), ("0" * 20_000, 0), ("-0", 0)):
         assert parse(make_request(attributes=f'AssertionConsumerServiceIndex="{digits}"')).acs_index == index
@@ -307,7 +307,7 @@ def test_s1_a_signature_is_demanded_by_the_metadata_or_by_us() -> None:
     assert not carries_signature(judge(unsigned)[0])
     for received in (unsigned, receive_redirect(make_query(make_request(issuer=SP2), key=None))):
         request = parse_authn_request(received)
-        assert refusal_code(lambda request=request: verify_request(request, partners()[SP2], required=True)) == (  # type: ignore[misc]
+        assert refusal_code(lambda request=request: verify_message(request, partners()[SP2], required=True)) == (  # type: ignore[misc]
             "signature-missing"
         )
 
@@ -341,13 +341,13 @@ def test_s4_each_partners_own_keys_count() -> None:
     other = replace(own, certificates=(read_pin("sp-signing-next"),))
     for key, its, anothers in (("sp-signing", own, other), ("sp-signing-next", other, own)):
         signed = parse(sign(make_request(signature=make_signature()), key=key))
-        verify_request(signed, its, required=True)
+        verify_message(signed, its, required=True)
         with pytest.raises(SignatureRefused) as refused:
-            verify_request(signed, anothers, required=True)
+            verify_message(signed, anothers, required=True)
         assert refused.value.code == "signature-invalid"
     both = replace(partners()[SP2], certificates=own.certificates)
     request = parse(make_signed())
-    assert refusal_code(lambda: verify_request(request, both, required=True)) == "signature-issuer"
+    assert refusal_code(lambda: verify_message(request, both, required=True)) == "signature-issuer"
 
 
 def test_s5_a_key_for_encryption_signs_nothing() -> None:
@@ -438,12 +438,12 @@ def test_s23_each_current_key_verifies_and_a_removed_one_stops() -> None:
     rolled = parse_metadata(read_case("good/keys-rollover-two-signing"), now=CLOCK)
     for key in ("sp-signing", "sp-signing-next"):
         request = parse(sign(make_request(issuer=rolled.entity_id, signature=make_signature()), key=key))
-        verify_request(request, rolled, required=True)
+        verify_message(request, rolled, required=True)
         left = tuple(one for one in rolled.certificates if one.fingerprint_sha256 != read_pin(key).fingerprint_sha256)
         assert len(left) == len(rolled.certificates) - 1
         removed = replace(rolled, certificates=left)
         assert refusal_code(
-            lambda request=request, removed=removed: verify_request(request, removed, required=True)
+            lambda request=request, removed=removed: verify_message(request, removed, required=True)
         ) == (  # type: ignore[misc]
             "signature-invalid"
         )
@@ -463,7 +463,7 @@ def test_a_prefix_list_verifies_in_another_thread_than_the_one_that_parsed() -> 
     signature = make_signature(prefixes="#default samlp")
     request = parse(sign(make_request(attributes='xmlns="urn:default"', signature=signature)))
     with ThreadPoolExecutor() as pool:
-        pool.submit(verify_request, request, partners()[SP1], required=True).result()
+        pool.submit(verify_message, request, partners()[SP1], required=True).result()
 
 
 def test_a_request_over_soap_keeps_its_signature() -> None:
@@ -705,8 +705,8 @@ def test_a4_without_a_wish_the_metadatas_default_or_the_configured_one() -> None
     sp1 = partners()[SP1]
     assert choose(sp1) == ACS
     assert choose(sp1, 1) == choose(sp1, ALTERNATIVE_ACS) == ALTERNATIVE_ACS
-    asked = parse(make_request(AssertionConsumerServiceIndex="0"))
-    assert choose_requested_acs(asked, sp1, configured=1).location == ACS
+    request = parse(make_request(AssertionConsumerServiceIndex="0"))
+    assert choose_requested_acs(request, sp1, configured=1).location == ACS
     with pytest.raises(MetadataRefused):
         choose(sp1, 7)
 

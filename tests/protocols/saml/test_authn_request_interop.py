@@ -29,7 +29,7 @@ from saml_bridge.protocols.saml.authn_request import (
     check_message,
     choose_requested_acs,
     parse_authn_request,
-    verify_request,
+    verify_message,
 )
 from saml_bridge.protocols.saml.bindings import Received, receive_post, receive_redirect
 from saml_bridge.protocols.saml.metadata.identity_provider import IdpDescription, build_idp_metadata
@@ -148,7 +148,7 @@ METADATA = make_metadata(
 
 def take(received: Received, *, required: bool, metadata: SpMetadata = METADATA) -> AuthnRequest:
     request = parse_authn_request(received)
-    verify_request(request, metadata, required=required)
+    verify_message(request, metadata, required=required)
     check_message(request, now=datetime.now(UTC), endpoint=SSO, signed=carries_signature(request))
     assert choose_requested_acs(request, metadata).location == ACS
     return request

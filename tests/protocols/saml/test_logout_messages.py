@@ -34,7 +34,7 @@ from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMet
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
 from saml_bridge.protocols.saml.xml.certificates import Certificate, parse_certificate
 from saml_bridge.protocols.saml.xml.instants import parse_instant
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from saml_bridge.protocols.saml.xml.verify import DS, MESSAGE_PROFILE, is_signed, verify_enveloped
 from tests.protocols.saml.corpus import CLOCK, CORPUS, read_pin
@@ -365,7 +365,7 @@ def build_response(sub_status: str | None = None, *, status: str = SUCCESS, sign
 @pytest.mark.parametrize("signed", [True, False])
 def test_what_is_built_is_valid_and_signed_when_it_should_be(build: Callable[..., bytes], signed: bool) -> None:
     root = etree.fromstring(build(signed=signed))
-    assert schema_errors(root, "protocol") == ()
+    assert list_schema_errors(root, "protocol") == ()
     signatures = root.findall(f"{{{DS}}}Signature")
     assert len(signatures) == signed
     if signed:

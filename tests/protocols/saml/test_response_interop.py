@@ -31,7 +31,7 @@ from saml2.sigver import CryptoBackendXmlSec1
 from saml_bridge.model.values import Attribute
 from saml_bridge.protocols.saml.metadata.identity_provider import IdpDescription, build_idp_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
-from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, stamp_from
+from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, make_stamp
 from tests.protocols.saml.issuing import (
     ACS,
     BASIC,
@@ -212,7 +212,7 @@ def issue(
         changes |= {"encrypt": "always", "encryption_algorithm": cipher}
     partner = make_partner(key=key, metadata=metadata, name_id=name_id_settings, **changes)
     session = make_session(auth_time=now - timedelta(minutes=5), expires_at=now + timedelta(hours=1))
-    return build(partner, stamp=stamp_from(now, os.urandom), session=session, attributes=attributes)
+    return build(partner, stamp=make_stamp(now, os.urandom), session=session, attributes=attributes)
 
 
 @both_service_providers

@@ -18,7 +18,7 @@ from saml_bridge.protocols.saml.status import (
     build_status,
     build_status_response,
 )
-from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, schema_errors
+from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, list_schema_errors
 from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, verify_enveloped
 from tests.protocols.saml.issuing import ACS, ISSUER, NOW, check_golden, find_all, load_certificate, load_key
@@ -57,7 +57,7 @@ def test_golden() -> None:
 )
 def test_what_is_built_is_valid_and_verifies(key: str, algorithm: str, changes: dict[str, Any]) -> None:
     root = parse_xml(build(key, algorithm, **changes), limits=MESSAGE_LIMITS)
-    assert schema_errors(root, "protocol") == ()
+    assert list_schema_errors(root, "protocol") == ()
     assert verify_enveloped(root, [load_certificate(key, None)], profile=MESSAGE_PROFILE) is root
 
 

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.document import SamlSettings
 from saml_bridge.model.errors import MetadataRefused, XmlRefused
-from saml_bridge.protocols.saml.metadata.encryption_choice import Encryption, choose_encryption, show_methods
+from saml_bridge.protocols.saml.metadata.encryption_choice import ChosenEncryption, choose_encryption, show_methods
 from saml_bridge.protocols.saml.metadata.judge import parse_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import (
     Contact,
@@ -414,7 +414,7 @@ def _judge_ciphers(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]
         yield MetadataChange(what)
 
 
-def _name_transport(chosen: Encryption) -> str:
+def _name_transport(chosen: ChosenEncryption) -> str:
     form = chosen.transport
     return show_methods([EncryptionMethod(form.uri, form.digest, form.mask)])
 

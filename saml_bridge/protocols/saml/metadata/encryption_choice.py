@@ -40,7 +40,7 @@ _TRANSPORT: Final = re.compile(r"[^#]*#rsa-.*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Encryption:
+class ChosenEncryption:
     """A partner's key and the algorithms to encrypt to it with."""
 
     certificate: Certificate
@@ -49,7 +49,7 @@ class Encryption:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedMethods:
     """The algorithms that a partner lists for a key, by their use.
 
     Where it lists no algorithm for a use, any is as good.
@@ -76,7 +76,7 @@ class Listed:
         return next(iter(forms), None)
 
 
-def choose_encryption(metadata: SpMetadata, configured: EncryptionAlgorithm | None) -> Encryption | None:
+def choose_encryption(metadata: SpMetadata, configured: EncryptionAlgorithm | None) -> ChosenEncryption | None:
     """The key to encrypt to, and its algorithms.
 
     A key for encryption alone comes first. `configured` is the algorithm that the settings name. None when there is no
@@ -86,14 +86,14 @@ def choose_encryption(metadata: SpMetadata, configured: EncryptionAlgorithm | No
         listed = list_methods(metadata, certificate)
         algorithm, transport = configured or listed.cipher, listed.transport
         if algorithm is not None and transport is not None:
-            return Encryption(certificate, algorithm, transport)
+            return ChosenEncryption(certificate, algorithm, transport)
     return None
 
 
-def list_methods(metadata: SpMetadata, certificate: Certificate) -> Listed:
+def list_methods(metadata: SpMetadata, certificate: Certificate) -> ListedMethods:
     """The algorithms that the partner lists for this key."""
     known = certificate.encryption_methods or tuple(map(EncryptionMethod, metadata.encryption_methods))
-    return Listed(
+    return ListedMethods(
         ciphers=tuple(one.algorithm for one in known if _CONTENT.fullmatch(one.algorithm)),
         transports=tuple(one for one in known if _TRANSPORT.fullmatch(one.algorithm)),
     )

@@ -34,7 +34,7 @@ from saml_bridge.protocols.saml.metadata.display import (
     read_texts,
 )
 from saml_bridge.protocols.saml.metadata.encryption_choice import (
-    Listed,
+    ListedMethods,
     choose_encryption,
     list_methods,
     show_methods,
@@ -69,7 +69,7 @@ _CORRECT_FIX = "Ask the partner to correct its metadata."
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class JudgementTerms:
     """The terms of a judgement: the clock, and the deployment's decisions."""
 
     now: datetime
@@ -126,7 +126,7 @@ def list_names(entity_ids: Iterable[str]) -> str:
 
 
 def judge_entity(
-    entity: etree._Element, *, judgement: Judgement, inherited: Validity, said: Iterable[Finding]
+    entity: etree._Element, *, judgement: JudgementTerms, inherited: Validity, said: Iterable[Finding]
 ) -> EntityReport:
     """Reads one EntityDescriptor as a service provider.
 
@@ -195,7 +195,7 @@ def _describe_missing_role(entity: etree._Element) -> tuple[str, str, str]:
 
 
 def _read_role(
-    entity: etree._Element, role: etree._Element, judgement: Judgement, inherited: Validity, findings: Findings
+    entity: etree._Element, role: etree._Element, judgement: JudgementTerms, inherited: Validity, findings: Findings
 ) -> SpMetadata:
     validity = inherited
     for element in (entity, role):
@@ -258,7 +258,7 @@ def _judge_encryption_methods(metadata: SpMetadata, findings: Findings) -> None:
             findings.warn("encryption-cbc-only", message, fix)
 
 
-def _judge_transports(listed: Listed, findings: Findings) -> None:
+def _judge_transports(listed: ListedMethods, findings: Findings) -> None:
     if listed.transport is not None:
         return
     is_old = {one.algorithm for one in listed.transports} == {RSA_1_5}
@@ -268,7 +268,7 @@ def _judge_transports(listed: Listed, findings: Findings) -> None:
     findings.warn("encryption-rsa15-only" if is_old else "encryption-transport-unusable", message, fix)
 
 
-def read_validity(element: etree._Element, *, judgement: Judgement, findings: Findings) -> Validity:
+def read_validity(element: etree._Element, *, judgement: JudgementTerms, findings: Findings) -> Validity:
     """The validUntil and cacheDuration of one element, judged."""
     until, cache = element.get("validUntil"), element.get("cacheDuration")
     name = etree.QName(element).localname
@@ -297,7 +297,7 @@ def _read_creation(element: etree._Element, findings: Findings) -> datetime | No
         return None
 
 
-def _read_until(text: str, name: str, judgement: Judgement, findings: Findings) -> datetime | None:
+def _read_until(text: str, name: str, judgement: JudgementTerms, findings: Findings) -> datetime | None:
     try:
         until = parse_instant(text)
     except ValueError:
@@ -331,7 +331,7 @@ def _read_cache(text: str, name: str, findings: Findings) -> timedelta | None:
 
 
 def _read_acs(
-    role: etree._Element, judgement: Judgement, findings: Findings
+    role: etree._Element, judgement: JudgementTerms, findings: Findings
 ) -> tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]:
     """The assertion consumer services that can be posted to, and those of other bindings."""
     elements = role.findall(f"{MD}AssertionConsumerService")
@@ -472,7 +472,7 @@ def _read_boolean(element: etree._Element, name: str, findings: Findings) -> boo
     return value
 
 
-def _read_other_endpoints(role: etree._Element, judgement: Judgement, findings: Findings) -> tuple[Endpoint, ...]:
+def _read_other_endpoints(role: etree._Element, judgement: JudgementTerms, findings: Findings) -> tuple[Endpoint, ...]:
     """Judges every other endpoint of the role; returns those for logout that may be used."""
     usable = []
     for kind in ("SingleLogoutService", "ArtifactResolutionService", "ManageNameIDService"):

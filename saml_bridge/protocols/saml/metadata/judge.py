@@ -32,7 +32,7 @@ from saml_bridge.protocols.saml.metadata.entity import (
     MD,
     SP_ROLE,
     EntityReport,
-    Judgement,
+    JudgementTerms,
     Validity,
     judge_entity,
     list_names,
@@ -50,7 +50,7 @@ from saml_bridge.protocols.saml.metadata.service_provider import (
     choose_acs,
 )
 from saml_bridge.protocols.saml.xml.certificates import Certificate, CertificateBroken, parse_certificate
-from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml, schema_errors
+from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml, list_schema_errors
 from saml_bridge.protocols.saml.xml.verify import (
     METADATA_PROFILE,
     is_signed,
@@ -137,7 +137,7 @@ def check_metadata(
     Never raises for the content of the file.
     """
     findings = Findings()
-    judgement = Judgement(now, allow_http, check_validity, own_entity_id)
+    judgement = JudgementTerms(now, allow_http, check_validity, own_entity_id)
     try:
         root = parse_xml(data, limits=METADATA_LIMITS)
     except XmlRefused as refused:
@@ -295,7 +295,7 @@ class _Found:
 _Judged = list[tuple[etree._Element, EntityReport]]
 
 
-def _judge_entities(root: etree._Element, entity_id: str | None, judgement: Judgement, findings: Findings) -> _Judged:
+def _judge_entities(root: etree._Element, entity_id: str | None, judgement: JudgementTerms, findings: Findings) -> _Judged:
     if root.tag == _ENTITY:
         found = [_Found(root, Validity())]
     else:
@@ -313,7 +313,7 @@ def _judge_entities(root: etree._Element, entity_id: str | None, judgement: Judg
 
 
 def _walk_group(
-    group: etree._Element, validity: Validity, said: tuple[Finding, ...], judgement: Judgement
+    group: etree._Element, validity: Validity, said: tuple[Finding, ...], judgement: JudgementTerms
 ) -> Iterator[_Found]:
     """The entities of a group and of the groups in it; as deep as the parser allows at most."""
     for child in group:
@@ -360,7 +360,7 @@ def _refuse_repeated(report: EntityReport) -> EntityReport:
 
 def _judge_schema(root: etree._Element, entities: _Judged, findings: Findings) -> _Judged:
     """Says where the file breaks the schema: a warning, because working partners' files often do."""
-    errors = schema_errors(root, "metadata")
+    errors = list_schema_errors(root, "metadata")
     if not errors:
         return entities
     if root.tag == _ENTITY:
@@ -370,7 +370,7 @@ def _judge_schema(root: etree._Element, entities: _Judged, findings: Findings) -
         return entities
     judged = []
     for element, report in entities:
-        own = schema_errors(element, "metadata")
+        own = list_schema_errors(element, "metadata")
         judged.append((element, _add(report, _warn_schema(own, report.entity_id)) if own else report))
     return judged
 

@@ -24,7 +24,7 @@ MOST_NAMED: Final = 10
 _FORMATS: Final = {uri: name for name, uri in NAME_FORMATS.items()}
 
 
-def check_wishes(metadata: SpMetadata, mapping: AttributeMapping, *, where: str) -> Iterator[Finding]:
+def check_requested_attributes(metadata: SpMetadata, mapping: AttributeMapping, *, where: str) -> Iterator[Finding]:
     """The attributes that the partner wants by default and no rule sends.
 
     A required one gives a warning, another one a note. So does an attribute that is sent with another name format than

@@ -158,9 +158,9 @@ def _find_configured_acs(metadata: SpMetadata, configured: int | str) -> Endpoin
     for one in metadata.acs:
         if (one.index if isinstance(configured, int) else one.location) == configured:
             return one
-    asked = f"index {configured}" if isinstance(configured, int) else configured
+    chosen = f"index {configured}" if isinstance(configured, int) else configured
     offered = ", ".join(f"{'no index' if one.index is None else one.index}: {one.location}" for one in metadata.acs)
-    message = f"The metadata has no HTTP-POST assertion consumer service {asked}; it has {offered}."
+    message = f"The metadata has no HTTP-POST assertion consumer service {chosen}; it has {offered}."
     fix = "Set acs to one of those, or leave it out to take the metadata's default."
     finding = Finding("acs-not-in-metadata", Severity.ERROR, message, fix, metadata.entity_id)
     raise MetadataRefused(message, code="acs-not-in-metadata", findings=(finding,))

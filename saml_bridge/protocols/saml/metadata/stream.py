@@ -25,7 +25,7 @@ from saml_bridge.model.values import Finding, Severity
 from saml_bridge.protocols.saml.xml.parse import (
     PARSER_OPTIONS,
     XINCLUDE_NAMESPACES,
-    Limits,
+    XmlLimits,
     check_depth,
     check_likeness,
     check_namespaces,
@@ -51,7 +51,7 @@ class XmlStream:
     as `parse_xml` has them.
     """
 
-    def __init__(self, file: BinaryIO, *, limits: Limits, tags: tuple[str, ...]) -> None:
+    def __init__(self, file: BinaryIO, *, limits: XmlLimits, tags: tuple[str, ...]) -> None:
         self._file = file
         self._limits = limits
         self.head = _read_fully(file, HEAD_BYTES)

@@ -34,7 +34,7 @@ _SCHEMAS: Final[tuple[SchemaName, ...]] = ("metadata", "protocol", "assertion")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class XmlLimits:
     """The most XML that is read.
 
     `max_bytes` counts the document, `max_depth` levels of elements, `max_attributes` those on one element. `fix` is
@@ -47,8 +47,8 @@ class Limits:
     fix: str | None = None
 
 
-METADATA_LIMITS = Limits(max_bytes=5 * 1024 * 1024, max_depth=64, max_attributes=256)
-MESSAGE_LIMITS = Limits(
+METADATA_LIMITS = XmlLimits(max_bytes=5 * 1024 * 1024, max_depth=64, max_attributes=256)
+MESSAGE_LIMITS = XmlLimits(
     max_bytes=64 * 1024,
     max_depth=32,
     max_attributes=32,
@@ -85,7 +85,7 @@ _ENCODING_FIX = "Save the file as UTF-8 (with that in its XML declaration) and t
 _EXPORT_FIX = "Ask the partner for its SAML metadata file again, and save it as downloaded."
 
 
-def parse_xml(data: bytes, *, limits: Limits) -> etree._Element:
+def parse_xml(data: bytes, *, limits: XmlLimits) -> etree._Element:
     """The root element of a document from outside.
 
     Accepts UTF-8 (with or without byte order mark), UTF-16 with byte order mark, US-ASCII and declared ISO-8859-1.
@@ -126,7 +126,7 @@ def read_text(element: etree._Element) -> str:
     return element.text or ""
 
 
-def schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
+def list_schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
     """The errors of a document against the OASIS SAML 2.0 schema.
 
     They are plain lines, one an error, at most 200; empty when the document is valid. The schemas are pysaml2's local
@@ -190,7 +190,7 @@ def _refuse(code: str, message: str, fix: str = "") -> NoReturn:
     raise XmlRefused(message, code=code, findings=(Finding(code, Severity.ERROR, message, fix),))
 
 
-def _check_size(data: bytes, limits: Limits) -> None:
+def _check_size(data: bytes, limits: XmlLimits) -> None:
     if len(data) > limits.max_bytes:
         message = f"The document has more than {limits.max_bytes:,} bytes."
         _refuse(
@@ -302,7 +302,7 @@ def check_prolog(text: str) -> bool:
     return False
 
 
-def check_namespaces(text: str, limits: Limits) -> None:
+def check_namespaces(text: str, limits: XmlLimits) -> None:
     """Refuses a tag that declares too many namespaces, before anything pays for them.
 
     The cost of many is quadratic. A tag has no `<` inside, so what stands between two of them holds one tag at most.
@@ -366,7 +366,7 @@ def refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
     _refuse("xml-malformed", message, _EXPORT_FIX)
 
 
-def _check_tree(root: etree._Element, limits: Limits) -> None:
+def _check_tree(root: etree._Element, limits: XmlLimits) -> None:
     for beside in (*root.itersiblings(preceding=True), *root.itersiblings()):
         _check_kind(beside)
     check_depth(root, limits)
@@ -385,7 +385,7 @@ def _check_tree(root: etree._Element, limits: Limits) -> None:
                 _check_id_is_new(element.get(name, ""), seen)
 
 
-def check_depth(root: etree._Element, limits: Limits) -> None:
+def check_depth(root: etree._Element, limits: XmlLimits) -> None:
     """Refuses a tree with an element that is nested too deeply.
 
     The tree may be only the part of a document that was read.

@@ -198,14 +198,14 @@ def test_a_configured_acs_is_found_by_index_or_location() -> None:
     assert choose_acs(metadata, "https://sp.example.com/saml/acs-alt").index == 1
 
 
-@pytest.mark.parametrize("asked", [2, 7, -1, "https://sp.example.com/saml/ACS", "https://evil.example/", ""])
-def test_a1_a2_an_acs_that_the_metadata_lacks_is_refused(asked: int | str) -> None:
+@pytest.mark.parametrize("configured", [2, 7, -1, "https://sp.example.com/saml/ACS", "https://evil.example/", ""])
+def test_a1_a2_an_acs_that_the_metadata_lacks_is_refused(configured: int | str) -> None:
     metadata = parse(read_case("good/world-sp1-signed-requests"))
     with pytest.raises(MetadataRefused) as caught:
-        choose_acs(metadata, asked)
+        choose_acs(metadata, configured)
     assert caught.value.code == "acs-not-in-metadata"
     (finding,) = caught.value.findings
-    assert str(asked) in finding.message
+    assert str(configured) in finding.message
     assert "https://sp.example.com/saml/acs-alt" in finding.message
 
 
@@ -826,10 +826,10 @@ def test_m18_repeated_and_missing_indexes_are_told() -> None:
 
 
 def test_m20_requested_attributes_are_read_as_wishes() -> None:
-    asked = parse(read_case("good/requested-attributes")).requested_attributes
-    assert asked
-    assert any(one.required for one in asked)
-    assert all(isinstance(one, RequestedAttribute) and one.name for one in asked)
+    wishes = parse(read_case("good/requested-attributes")).requested_attributes
+    assert wishes
+    assert any(one.required for one in wishes)
+    assert all(isinstance(one, RequestedAttribute) and one.name for one in wishes)
 
 
 # Files of several
