@@ -17,8 +17,8 @@ from saml_bridge.mapping.callback_uri import describe_refusal, is_allowed
 from saml_bridge.mapping.fields import build_example, parse_session
 from saml_bridge.model.errors import BridgeError, ClientRefused
 from saml_bridge.protocols.oidc.parameters import FORM, check_form
-from saml_bridge.protocols.saml.authn_request import NameIdValue
 from saml_bridge.protocols.saml.bindings import DetachedSignature
+from saml_bridge.protocols.saml.message import NameIdValue
 from saml_bridge.protocols.saml.metadata.aggregate import pick_entity
 from saml_bridge.protocols.saml.metadata.judge import parse_metadata
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml

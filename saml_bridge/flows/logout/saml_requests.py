@@ -24,7 +24,6 @@ from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.errors import LogoutRefused, PartnerUnusable, SessionAbsent, SourceUnavailable
 from saml_bridge.model.values import Credentials, PortalSession, TraceId
 from saml_bridge.portal.session_source import SessionSource
-from saml_bridge.protocols.saml.authn_request import MAX_AGE, SKEW
 from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, SHORT_RELAY_STATE_BYTES, SOAP_BINDING, Received
 from saml_bridge.protocols.saml.logout_messages import (
     LogoutRequest,
@@ -32,6 +31,7 @@ from saml_bridge.protocols.saml.logout_messages import (
     parse_logout_request,
     verify_logout,
 )
+from saml_bridge.protocols.saml.message import MAX_AGE, SKEW
 from saml_bridge.protocols.saml.receiver import SamlReceiver, check_not_expired
 from saml_bridge.protocols.saml.status import REQUESTER, UNKNOWN_PRINCIPAL
 from saml_bridge.storage.ended_sessions import EndedSessions

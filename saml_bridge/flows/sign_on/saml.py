@@ -31,21 +31,13 @@ from saml_bridge.model.errors import (
 from saml_bridge.model.values import FormPost
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.protocols.interface import Overrides, Reply
-from saml_bridge.protocols.saml.authn_request import (
-    MAX_AGE,
-    SKEW,
-    AuthnRequest,
-    carries_signature,
-    check_message,
-    choose_requested_acs,
-    parse_authn_request,
-    verify_message,
-)
+from saml_bridge.protocols.saml.authn_request import AuthnRequest, choose_requested_acs, parse_authn_request
 from saml_bridge.protocols.saml.bindings import POST_BINDING, Received
+from saml_bridge.protocols.saml.message import MAX_AGE, SKEW, carries_signature, check_message, verify_message
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.pending_request import PendingSamlRequest
 from saml_bridge.protocols.saml.receiver import check_not_expired
-from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, read_format, make_stamp
+from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, make_stamp, read_format
 from saml_bridge.protocols.saml.status import (
     INVALID_NAME_ID_POLICY,
     REQUEST_DENIED,

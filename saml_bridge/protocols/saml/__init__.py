@@ -5,7 +5,8 @@ A launch's way in is `receiver` (the interface of `protocols.interface`):
 - `receiver`: a SAML partner as the launch sees it.
 - `response`: the Response, compiled once for each partner; the name ID.
 - `status`: the status codes, and the Response without an assertion.
-- `authn_request`: sign-on requests, and the checks that all messages share.
+- `message`: the head and the checks that all messages share.
+- `authn_request`: sign-on requests.
 - `pending_request`: a verified sign-on request, until it is answered.
 - `logout_messages`: LogoutRequest and LogoutResponse, read and built.
 - `bindings`: HTTP-Redirect, HTTP-POST and SOAP, in both directions.

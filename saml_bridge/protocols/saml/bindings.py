@@ -2,7 +2,7 @@
 
 Owns: the bindings HTTP-Redirect, HTTP-POST and SOAP, for a message, its RelayState and the signature beside it.
 
-Does not own: the content of a message (`authn_request`, `logout_messages`), whether a signature verifies
+Does not own: the content of a message (`message`, `authn_request`, `logout_messages`), whether a signature verifies
 (`xml.verify`), the location that a message goes to, and the page that posts one (`web.payer.pages`).
 
 Called by: `web.partner.saml` and `web.payer.logout`, which receive, `flows.sign_on.saml` and `flows.logout`.

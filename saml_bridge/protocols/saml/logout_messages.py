@@ -2,7 +2,7 @@
 
 Owns: the content of the two (SAML 2.0 Core, 3.7), and until when a request counts.
 
-Does not own: how they travel (`bindings`), the parts that all messages share (`authn_request`), the sessions that a
+Does not own: how they travel (`bindings`), the parts that all messages share (`message`), the sessions that a
 name ID means, and the order of a logout (`flows.logout`).
 
 Called by: `flows.logout`, and `billers.checks.publication` for `check_unsigned_logout`.
@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, NoReturn
+from typing import Final
 
 from lxml import etree
 from saml2 import SamlBase, saml, samlp
 
-from saml_bridge.model.errors import RequestRefused
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.protocols.saml.authn_request import (
+from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, Received
+from saml_bridge.protocols.saml.message import (
     MAX_AGE,
     SAML,
     SAMLP,
@@ -37,9 +37,9 @@ from saml_bridge.protocols.saml.authn_request import (
     parse_message,
     read_head,
     read_name_id,
+    refuse_request,
     verify_message,
 )
-from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, Received
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.response import format_instant
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, SUCCESS
@@ -108,7 +108,7 @@ def parse_logout_request(received: Received, *, decrypt: Decrypt | None = None) 
     root = parse_message(received, kinds={"LogoutRequest"})
     head = read_head(root)
     if head.issuer is None:
-        _refuse("request-issuer", "The logout request names no Issuer (saml-profiles-2.0-os, 4.4.4.1).")
+        refuse_request("request-issuer", "The logout request names no Issuer (saml-profiles-2.0-os, 4.4.4.1).")
     return LogoutRequest(
         head=head,
         issuer=head.issuer,
@@ -129,7 +129,9 @@ def parse_logout_response(received: Received) -> LogoutResponse:
     root = parse_message(received, kinds={"LogoutResponse"})
     in_response_to = root.get("InResponseTo")
     if not in_response_to:
-        _refuse("request-in-response-to", "The logout response says not which request it answers (InResponseTo).")
+        refuse_request(
+            "request-in-response-to", "The logout response says not which request it answers (InResponseTo)."
+        )
     top = root.find(f"{{{SAMLP}}}Status/{{{SAMLP}}}StatusCode")
     below = None if top is None else top.find(f"{{{SAMLP}}}StatusCode")
     return LogoutResponse(
@@ -180,7 +182,9 @@ def check_logout_request(
     check_message(request, now=now, endpoint=endpoint, signed=signed, skew=skew, max_age=max_age)
     ends = request.not_on_or_after
     if ends is not None and now - skew >= ends:  # a far end must not overflow
-        _refuse("request-expired", f"The request was good until {ends.isoformat()}, and it is {now.isoformat()}.")
+        refuse_request(
+            "request-expired", f"The request was good until {ends.isoformat()}, and it is {now.isoformat()}."
+        )
 
 
 _PRODUCTS: Final = (
@@ -276,23 +280,19 @@ def _finish(message: SamlBase, signer: EnvelopedSigner | None) -> bytes:
     return document
 
 
-def _refuse(code: str, detail: str) -> NoReturn:
-    raise RequestRefused(detail, code=code)
-
-
 def _find_name_id(root: etree._Element, decrypt: Decrypt | None) -> NameIdValue:
     """The one name ID; the schema sees to it that there is one identifier of some kind."""
     plain, encrypted = root.find(f"{{{SAML}}}NameID"), root.find(f"{{{SAML}}}EncryptedID")
     if plain is not None:
         return read_name_id(plain)
     if encrypted is None:
-        _refuse("request-subject", "The logout request names its subject by BaseID; NameID is read.")
+        refuse_request("request-subject", "The logout request names its subject by BaseID; NameID is read.")
     if decrypt is None:
         found = "The logout request has an encrypted name ID, and no key of ours was ever offered to encrypt to."
-        _refuse("request-subject-encrypted", f"{found} The partner must send NameID in the clear.")
+        refuse_request("request-subject-encrypted", f"{found} The partner must send NameID in the clear.")
     inner = parse_xml(decrypt(encrypted), limits=MESSAGE_LIMITS)
     if inner.tag != f"{{{SAML}}}NameID":
-        _refuse("request-subject", "What the logout request has encrypted is no NameID.")
+        refuse_request("request-subject", "What the logout request has encrypted is no NameID.")
     return read_name_id(inner)
 
 
@@ -300,10 +300,12 @@ def _read_session_indexes(root: etree._Element) -> tuple[str, ...]:
     found = root.findall(f"{{{SAMLP}}}SessionIndex")
     if len(found) > MOST_SESSION_INDEXES:
         found_words = f"The logout request names {len(found):,} sessions"
-        _refuse("request-session-index", f"{found_words}; at most {MOST_SESSION_INDEXES} are accepted.")
+        refuse_request("request-session-index", f"{found_words}; at most {MOST_SESSION_INDEXES} are accepted.")
     values = tuple(read_text(one) for one in found)
     if any(not 1 <= len(one) <= LONGEST_SESSION_INDEX for one in values):
-        _refuse("request-session-index", f"A SessionIndex is empty or longer than {LONGEST_SESSION_INDEX} characters.")
+        refuse_request(
+            "request-session-index", f"A SessionIndex is empty or longer than {LONGEST_SESSION_INDEX} characters."
+        )
     return values
 
 
@@ -314,4 +316,4 @@ def _read_not_on_or_after(root: etree._Element) -> datetime | None:
     try:
         return parse_instant(text)
     except ValueError:
-        _refuse("request-instant", "The logout request's NotOnOrAfter is no time that is read.")
+        refuse_request("request-instant", "The logout request's NotOnOrAfter is no time that is read.")

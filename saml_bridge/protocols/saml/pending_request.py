@@ -25,7 +25,7 @@ from saml_bridge.protocols.auth_contexts import (
     find_context,
 )
 from saml_bridge.protocols.interface import Needs, Overrides
-from saml_bridge.protocols.saml.authn_request import NameIdValue
+from saml_bridge.protocols.saml.message import NameIdValue
 from saml_bridge.protocols.saml.response import BuiltResponse, read_format
 from saml_bridge.protocols.saml.status import (
     AUTHN_FAILED,

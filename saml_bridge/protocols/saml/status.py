@@ -14,7 +14,7 @@ from datetime import datetime
 
 from lxml import etree
 
-from saml_bridge.protocols.saml.authn_request import SAML, SAMLP
+from saml_bridge.protocols.saml.message import SAML, SAMLP
 from saml_bridge.protocols.saml.response import format_instant
 from saml_bridge.protocols.saml.xml.sign import EnvelopedSigner
 

@@ -26,15 +26,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from lxml import etree
 
 from saml_bridge.model.errors import BridgeError, RequestRefused
-from saml_bridge.protocols.saml.authn_request import (
-    AuthnRequest,
-    carries_signature,
-    check_message,
-    choose_requested_acs,
-    parse_authn_request,
-    verify_message,
-)
+from saml_bridge.protocols.saml.authn_request import AuthnRequest, choose_requested_acs, parse_authn_request
 from saml_bridge.protocols.saml.bindings import POST_BINDING, MessageName, Received, receive_post, receive_redirect
+from saml_bridge.protocols.saml.message import carries_signature, check_message, verify_message
 from saml_bridge.protocols.saml.metadata.judge import parse_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate

@@ -21,16 +21,9 @@ from saml_bridge.model.errors import MetadataRefused, RequestRefused, SignatureR
 from saml_bridge.protocols.auth_contexts import RequestedContext
 from saml_bridge.protocols.saml.authn_request import (
     AuthnRequest,
-    MessageHead,
     NameIdPolicy,
-    NameIdValue,
-    carries_signature,
-    check_message,
     choose_requested_acs,
     parse_authn_request,
-    parse_message,
-    read_head,
-    verify_message,
 )
 from saml_bridge.protocols.saml.bindings import (
     POST_BINDING,
@@ -38,6 +31,15 @@ from saml_bridge.protocols.saml.bindings import (
     build_soap,
     receive_redirect,
     receive_soap,
+)
+from saml_bridge.protocols.saml.message import (
+    MessageHead,
+    NameIdValue,
+    carries_signature,
+    check_message,
+    parse_message,
+    read_head,
+    verify_message,
 )
 from saml_bridge.protocols.saml.metadata.judge import parse_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata

@@ -23,15 +23,9 @@ from saml2.client import Saml2Client
 from saml2.config import SPConfig
 
 from saml_bridge.protocols.auth_contexts import RequestedContext, choose_context
-from saml_bridge.protocols.saml.authn_request import (
-    AuthnRequest,
-    carries_signature,
-    check_message,
-    choose_requested_acs,
-    parse_authn_request,
-    verify_message,
-)
+from saml_bridge.protocols.saml.authn_request import AuthnRequest, choose_requested_acs, parse_authn_request
 from saml_bridge.protocols.saml.bindings import Received, receive_post, receive_redirect
+from saml_bridge.protocols.saml.message import carries_signature, check_message, verify_message
 from saml_bridge.protocols.saml.metadata.identity_provider import IdpDescription, build_idp_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from tests.protocols.saml.issuing import ACS, ISSUER, KEYS, SP_ENTITY_ID, load_certificate, load_key, make_metadata

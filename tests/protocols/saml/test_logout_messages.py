@@ -17,7 +17,6 @@ from lxml import etree
 from saml2 import samlp
 
 from saml_bridge.model.errors import BridgeError, RequestRefused, SignatureRefused, XmlRefused
-from saml_bridge.protocols.saml.authn_request import NameIdValue
 from saml_bridge.protocols.saml.bindings import POST_BINDING, REDIRECT_BINDING, SOAP_BINDING, MessageName, Received
 from saml_bridge.protocols.saml.logout_messages import (
     LONGEST_SESSION_INDEX,
@@ -30,6 +29,7 @@ from saml_bridge.protocols.saml.logout_messages import (
     parse_logout_response,
     verify_logout,
 )
+from saml_bridge.protocols.saml.message import NameIdValue
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
 from saml_bridge.protocols.saml.xml.certificates import Certificate, parse_certificate

@@ -26,7 +26,13 @@ from saml_bridge.model.document import AttributeMapping, Rule, TransformCall
 from saml_bridge.model.errors import LaunchRefused, PartnerUnusable, ValueRefused
 from saml_bridge.model.values import Attribute, Severity
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint
-from saml_bridge.protocols.saml.response import BuiltResponse, ResponseStamp, check_saml_partner, format_instant, make_stamp
+from saml_bridge.protocols.saml.response import (
+    BuiltResponse,
+    ResponseStamp,
+    check_saml_partner,
+    format_instant,
+    make_stamp,
+)
 from saml_bridge.protocols.saml.xml.certificates import Certificate, EncryptionMethod
 from saml_bridge.protocols.saml.xml.encrypt import RSA_1_5, RSA_OAEP, RSA_OAEP_MGF1P, find_cipher_uri
 from saml_bridge.protocols.saml.xml.parse import list_schema_errors

@@ -18,7 +18,7 @@ from saml_bridge.protocols.saml.status import (
     build_status,
     build_status_response,
 )
-from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, list_schema_errors
+from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, list_schema_errors, parse_xml
 from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, verify_enveloped
 from tests.protocols.saml.issuing import ACS, ISSUER, NOW, check_golden, find_all, load_certificate, load_key

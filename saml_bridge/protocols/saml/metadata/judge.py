@@ -50,7 +50,7 @@ from saml_bridge.protocols.saml.metadata.service_provider import (
     choose_acs,
 )
 from saml_bridge.protocols.saml.xml.certificates import Certificate, CertificateBroken, parse_certificate
-from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml, list_schema_errors
+from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, list_schema_errors, parse_xml
 from saml_bridge.protocols.saml.xml.verify import (
     METADATA_PROFILE,
     is_signed,
@@ -295,7 +295,9 @@ class _Found:
 _Judged = list[tuple[etree._Element, EntityReport]]
 
 
-def _judge_entities(root: etree._Element, entity_id: str | None, judgement: JudgementTerms, findings: Findings) -> _Judged:
+def _judge_entities(
+    root: etree._Element, entity_id: str | None, judgement: JudgementTerms, findings: Findings
+) -> _Judged:
     if root.tag == _ENTITY:
         found = [_Found(root, Validity())]
     else:

@@ -2,7 +2,7 @@
 
 Owns: their reading. Does not own: the meaning of a time for a document.
 
-Called by: `metadata.entity`, `authn_request`, `logout_messages` and `flows.key_rollover`.
+Called by: `metadata.entity`, `message`, `logout_messages` and `flows.key_rollover`.
 
 Specification: XML Schema Part 2, sections 3.2.6 and 3.2.7; SAML 2.0 Core, section 1.3.3 (UTC).
 """

@@ -5,8 +5,8 @@ against the OASIS schemas. A refusal is in plain words.
 
 Does not own: signatures (`verify`) and the meaning of a document.
 
-Called by: `metadata.judge`, `metadata.stream`, `bindings`, `authn_request`, `logout_messages`, and tests that validate
-what is issued.
+Called by: `metadata.judge`, `metadata.stream`, `bindings`, `message`, `authn_request`, `logout_messages`, and
+tests that validate what is issued.
 
 The bytes are decoded here, strictly, before the parser sees them, and the parser gets the decoded text as UTF-8: so
 what was looked at is what is parsed, and no encoding can hide a document type. Nothing here opens a file or a

@@ -5,7 +5,7 @@ and that of signatures that stand beside a message, in the query of the redirect
 
 Does not own: which keys may speak for a partner.
 
-Called by: `metadata.judge` and `metadata.aggregate` for signed metadata, `authn_request` and `logout_messages`.
+Called by: `metadata.judge` and `metadata.aggregate` for signed metadata, and `message`.
 
 The structure is checked first, down to the last child: only the one form is left then, in which the root is what was
 signed, so nothing has to be looked up, fetched or transformed as the document would have it. lxml canonicalizes and

@@ -18,7 +18,7 @@ from saml_bridge.model.document import IdpContact, IdpLogo
 from saml_bridge.model.errors import SignatureRefused
 from saml_bridge.protocols.saml.metadata.identity_provider import IdpDescription, build_idp_metadata
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
-from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml, list_schema_errors
+from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, list_schema_errors, parse_xml
 from saml_bridge.protocols.saml.xml.verify import METADATA_PROFILE, verify_enveloped
 
 KEYS = Path(__file__).parents[3] / "keys"

@@ -17,9 +17,9 @@ from saml_bridge.protocols.saml.xml.parse import (
     MESSAGE_LIMITS,
     METADATA_LIMITS,
     XmlLimits,
+    list_schema_errors,
     parse_xml,
     read_text,
-    list_schema_errors,
 )
 from tests.protocols.saml.corpus import read_case
 
