@@ -29,7 +29,7 @@ from saml_bridge.model.errors import BridgeError, RequestRefused
 from saml_bridge.protocols.saml.authn_request import AuthnRequest, choose_requested_acs, parse_authn_request
 from saml_bridge.protocols.saml.bindings import POST_BINDING, MessageName, Received, receive_post, receive_redirect
 from saml_bridge.protocols.saml.message import carries_signature, check_message, verify_message
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
 from saml_bridge.protocols.saml.xml.parse import list_schema_errors
@@ -54,7 +54,7 @@ SHA256 = "http://www.w3.org/2001/04/xmlenc#sha256"
 def partners() -> Mapping[str, SpMetadata]:
     """The two partners of the world, by their entity IDs: the first signs its requests, the second need not."""
     files = ("good/world-sp1-signed-requests", "good/world-sp2-unsigned-requests")
-    found = [parse_metadata(read_case(name), now=CLOCK) for name in files]
+    found = [check_metadata(read_case(name), now=CLOCK).find_provider() for name in files]
     return {one.entity_id: one for one in found}
 
 

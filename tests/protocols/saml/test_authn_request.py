@@ -41,7 +41,7 @@ from saml_bridge.protocols.saml.message import (
     read_head,
     verify_message,
 )
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from tests.protocols.saml.corpus import CLOCK, read_case, read_pin
 from tests.protocols.saml.messages import (
@@ -437,7 +437,7 @@ def test_s21_an_xml_signature_in_a_query_does_not_count() -> None:
 
 
 def test_s23_each_current_key_verifies_and_a_removed_one_stops() -> None:
-    rolled = parse_metadata(read_case("good/keys-rollover-two-signing"), now=CLOCK)
+    rolled = check_metadata(read_case("good/keys-rollover-two-signing"), now=CLOCK).find_provider()
     for key in ("sp-signing", "sp-signing-next"):
         request = parse(sign(make_request(issuer=rolled.entity_id, signature=make_signature()), key=key))
         verify_message(request, rolled, required=True)
@@ -702,7 +702,7 @@ def choose(metadata: SpMetadata, configured: int | str | None = None) -> str:
 
 
 def test_a4_without_a_wish_the_metadatas_default_or_the_configured_one() -> None:
-    gaps = parse_metadata(read_case("good/acs-index-gaps-order"), now=CLOCK)
+    gaps = check_metadata(read_case("good/acs-index-gaps-order"), now=CLOCK).find_provider()
     assert choose(gaps) == next(one.location for one in gaps.acs if one.index == 3)
     sp1 = partners()[SP1]
     assert choose(sp1) == ACS

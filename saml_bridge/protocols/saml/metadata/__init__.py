@@ -1,6 +1,6 @@
 """Metadata: partners' files read, judged and compared; our own built.
 
-Way in: `judge.parse_metadata` (one provider, or a refusal) and `judge.check_metadata` (a report).
+Way in: `judge.check_metadata`, a report; its `find_provider` gives the one provider, or refuses.
 
 - `judge`: the file as a whole.
 - `entity`: one EntityDescriptor; `keys` and `display` read parts of it.

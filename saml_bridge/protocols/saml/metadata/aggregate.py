@@ -24,10 +24,17 @@ from xml.sax.saxutils import quoteattr
 
 from lxml import etree
 
-from saml_bridge.model.comparisons import compare, quote_value
+from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.errors import MetadataRefused, SignatureRefused
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.protocols.saml.metadata.entity import ABSENT_FIX, MD, MDRPI, find_creation, list_names
+from saml_bridge.protocols.saml.metadata.entity import (
+    ABSENT_FIX,
+    MD,
+    MDRPI,
+    MOST_LISTED,
+    describe_absent,
+    find_creation,
+)
 from saml_bridge.protocols.saml.metadata.stream import HEAD_BYTES, XmlStream
 from saml_bridge.protocols.saml.xml.certificates import Certificate
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml
@@ -46,14 +53,13 @@ _ENTITY: Final = f"{MD}EntityDescriptor"
 _GROUP: Final = f"{MD}EntitiesDescriptor"
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _MARK: Final = "EntityDescriptor>"
-_MOST_LISTED: Final = 20
 _SIGNED_FIX: Final = "Get the file from the federation or partner whose key was registered, unaltered."
 
 
 def pick_entity(file: BinaryIO, entity_id: str, *, pinned: Sequence[Certificate] | None = None) -> bytes:
     """One entity of a metadata file, as a document of its own.
 
-    `parse_metadata` judges it like the whole file. `file` stands at its beginning. Of the groups around the entity,
+    `check_metadata` judges it like the whole file. `file` stands at its beginning. Of the groups around the entity,
     what they say of their times is kept; a file of that one entity comes back as it is. `pinned` are the only
     certificates that may have signed the file, and then it must be signed.
 
@@ -102,9 +108,7 @@ def _take_single(data: bytes, entity_id: str, pinned: Sequence[Certificate] | No
 
 
 def _refuse_absent(entity_id: str, known: Sequence[str], count: int) -> NoReturn:
-    more = f" and {count - len(known):,} more" if count > len(known) else ""
-    message = f"The file has no such entity: {compare(entity_id, *known)}; it has {list_names(known)}{more}."
-    _refuse("entity-not-found", message, ABSENT_FIX)
+    _refuse("entity-not-found", describe_absent(entity_id, known, count), ABSENT_FIX)
 
 
 class _Search:
@@ -149,7 +153,7 @@ class _Search:
             elif all(group.tag == _GROUP for group in element.iterancestors()):
                 self._count += 1
                 name = element.get("entityID", "")
-                if len(self._known) < _MOST_LISTED:
+                if len(self._known) < MOST_LISTED:
                     self._known.append(name)
                 if name == self._entity_id:
                     self._found = self._found or self._build_document(element)

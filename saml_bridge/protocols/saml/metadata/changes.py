@@ -29,7 +29,7 @@ from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.document import SamlSettings
 from saml_bridge.model.errors import MetadataRefused, XmlRefused
 from saml_bridge.protocols.saml.metadata.encryption_choice import ChosenEncryption, choose_encryption, show_methods
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import (
     Contact,
     Endpoint,
@@ -180,9 +180,9 @@ class _Reader:
         return {_show(place) for place in places if _is_http(place)}
 
     def _parse(self, content: bytes, settings: SamlSettings, *, allow_http: bool) -> SpMetadata:
-        return parse_metadata(
+        return check_metadata(
             content, now=self.now, entity_id=settings.entity_id, allow_http=allow_http, check_validity=False
-        )
+        ).find_provider()
 
 
 def _carries_signature(content: bytes) -> bool:

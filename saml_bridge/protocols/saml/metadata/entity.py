@@ -14,13 +14,13 @@ Specification: saml-metadata-2.0-os, sections 2.2 to 2.4.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from lxml import etree
 
-from saml_bridge.model.comparisons import quote_value
+from saml_bridge.model.comparisons import compare, quote_value
 from saml_bridge.model.errors import XmlRefused
 from saml_bridge.model.urls import LocationFault, find_fault, is_escaped_twice, is_script
 from saml_bridge.model.values import Finding
@@ -54,6 +54,7 @@ SAML2_PROTOCOL = "urn:oasis:names:tc:SAML:2.0:protocol"
 
 LONGEST_ENTITY_ID = 1024
 MOST_ACS = 256
+MOST_LISTED = 20
 HIGHEST_INDEX = 65535
 SOON = timedelta(days=14)
 
@@ -120,9 +121,18 @@ def _least_length(one: timedelta | None, other: timedelta | None) -> timedelta |
 ABSENT_FIX = "Correct entity_id, letter by letter; where the file has one entity alone it can be left out."
 
 
-def list_names(entity_ids: Iterable[str]) -> str:
-    """The entity IDs of a file, each in short."""
-    return ", ".join(map(quote_value, entity_ids)) or "none"
+def list_names(entity_ids: Sequence[str], count: int) -> str:
+    """The first entity IDs of a file, each in short, and the number of the others.
+
+    `count` is the number of all of them, which may be more than were kept.
+    """
+    more = f" and {count - MOST_LISTED:,} more" if count > MOST_LISTED else ""
+    return (", ".join(map(quote_value, entity_ids[:MOST_LISTED])) or "none") + more
+
+
+def describe_absent(entity_id: str, known: Sequence[str], count: int) -> str:
+    """Says that a file lacks an entity, and which it has; arguments as `list_names`."""
+    return f"The file has no such entity: {compare(entity_id, *known)}; it has {list_names(known, count)}."
 
 
 def judge_entity(

@@ -22,11 +22,10 @@ from typing import Literal
 
 from lxml import etree
 
-from saml_bridge.model.comparisons import compare, quote_value
+from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.errors import MetadataRefused, SignatureRefused, XmlRefused
 from saml_bridge.model.urls import is_script
 from saml_bridge.model.values import Finding
-from saml_bridge.protocols.saml.bindings import POST_BINDING
 from saml_bridge.protocols.saml.metadata.entity import (
     ABSENT_FIX,
     MD,
@@ -34,21 +33,13 @@ from saml_bridge.protocols.saml.metadata.entity import (
     EntityReport,
     JudgementTerms,
     Validity,
+    describe_absent,
     judge_entity,
     list_names,
     read_validity,
 )
 from saml_bridge.protocols.saml.metadata.findings import Findings
-from saml_bridge.protocols.saml.metadata.service_provider import (
-    Contact,
-    Endpoint,
-    LocalText,
-    Logo,
-    Organization,
-    RequestedAttribute,
-    SpMetadata,
-    choose_acs,
-)
+from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.xml.certificates import Certificate, CertificateBroken, parse_certificate
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, list_schema_errors, parse_xml
 from saml_bridge.protocols.saml.xml.verify import (
@@ -58,23 +49,6 @@ from saml_bridge.protocols.saml.xml.verify import (
     read_signature_method,
     verify_enveloped,
 )
-
-__all__ = [
-    "POST_BINDING",
-    "Certificate",
-    "Contact",
-    "Endpoint",
-    "EntityReport",
-    "LocalText",
-    "Logo",
-    "MetadataReport",
-    "Organization",
-    "RequestedAttribute",
-    "SpMetadata",
-    "check_metadata",
-    "choose_acs",
-    "parse_metadata",
-]
 
 SignatureState = Literal["none", "unchecked", "own", "pinned"]
 """Not signed; signed in a way that was not checked; verified with the key in the file; with one that was pinned."""
@@ -88,7 +62,6 @@ _EXPORT_FIX = "Ask the partner for its SAML service provider metadata again, and
 _UNALTERED_FIX = (
     "Ask the partner for the file as it was signed; an editor that changes one letter breaks the signature."
 )
-_MOST_LISTED = 20
 _MOST_VALIDATED = 5000
 
 
@@ -115,6 +88,19 @@ class MetadataReport:
     @property
     def all_findings(self) -> tuple[Finding, ...]:
         return (*self.findings, *(finding for entity in self.entities for finding in entity.findings))
+
+    def find_provider(self) -> SpMetadata:
+        """The one service provider of the file, or the one that was asked for.
+
+        Raises MetadataRefused, whose findings say why: all that the check refused, and an aggregate of several service
+        providers when none was named (the message lists them).
+        """
+        if len(self.entities) > 1 and not any(one.refuses for one in self.findings):
+            _refuse_ambiguous([one.entity_id for one in self.entities])
+        if self.refused:
+            errors = [one for one in self.all_findings if one.refuses]
+            raise MetadataRefused(errors[0].message, code=errors[0].code, findings=self.all_findings)
+        return self.usable[0]
 
 
 def check_metadata(
@@ -153,45 +139,10 @@ def check_metadata(
     return MetadataReport(reports, findings.items, signature)
 
 
-def parse_metadata(
-    data: bytes,
-    *,
-    now: datetime,
-    entity_id: str | None = None,
-    allow_http: bool = False,
-    check_validity: bool = True,
-    own_entity_id: str | None = None,
-    pinned: Sequence[Certificate] | None = None,
-) -> SpMetadata:
-    """The one service provider of a file, or the one that `entity_id` names.
-
-    The arguments are those of `check_metadata`.
-
-    Raises MetadataRefused, whose findings say why: all that a check refuses, and an aggregate of several service
-    providers when none is named (the message lists them).
-    """
-    report = check_metadata(
-        data,
-        now=now,
-        entity_id=entity_id,
-        allow_http=allow_http,
-        check_validity=check_validity,
-        own_entity_id=own_entity_id,
-        pinned=pinned,
-    )
-    if len(report.entities) > 1 and not any(one.refuses for one in report.findings):
-        _refuse_ambiguous([one.entity_id for one in report.entities])
-    if report.refused:
-        errors = [one for one in report.all_findings if one.refuses]
-        raise MetadataRefused(errors[0].message, code=errors[0].code, findings=report.all_findings)
-    return report.usable[0]
-
-
 def _refuse_ambiguous(entity_ids: list[str]) -> None:
-    shown = ", ".join(quote_value(one) for one in entity_ids[:_MOST_LISTED])
-    more = f" and {len(entity_ids) - _MOST_LISTED:,} more" if len(entity_ids) > _MOST_LISTED else ""
-    findings = Findings()
-    message = f"The file describes {len(entity_ids):,} service providers, and none was chosen: {shown}{more}."
+    count, findings = len(entity_ids), Findings()
+    shown = list_names(entity_ids, count)
+    message = f"The file describes {count:,} service providers, and none was chosen: {shown}."
     findings.refuse("entity-not-chosen", message, "Set entity_id to the one that is meant.")
     raise MetadataRefused(message, code="entity-not-chosen", findings=findings.items)
 
@@ -333,10 +284,7 @@ def _choose(found: list[_Found], entity_id: str | None, findings: Findings) -> l
     chosen = [one for one in found if one.element.get("entityID") == entity_id]
     if not chosen:
         known = [one.element.get("entityID", "") for one in found]
-        more = f" and {len(known) - _MOST_LISTED:,} more" if len(known) > _MOST_LISTED else ""
-        named = f"it has {list_names(known[:_MOST_LISTED])}{more}"
-        message = f"The file has no such entity: {compare(entity_id, *known)}; {named}."
-        findings.refuse("entity-not-found", message, ABSENT_FIX)
+        findings.refuse("entity-not-found", describe_absent(entity_id, known, len(known)), ABSENT_FIX)
     return chosen
 
 

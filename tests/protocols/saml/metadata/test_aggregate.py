@@ -21,7 +21,7 @@ from saml_bridge.model.values import Severity
 from saml_bridge.protocols.saml.metadata import stream as xml_stream
 from saml_bridge.protocols.saml.metadata.aggregate import pick_entity
 from saml_bridge.protocols.saml.metadata.entity import EntityReport
-from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata, parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata
 from saml_bridge.protocols.saml.xml.certificates import Certificate, parse_certificate
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml
 from saml_bridge.protocols.saml.xml.verify import METADATA_PROFILE, is_signed, read_own_certificates, verify_enveloped
@@ -147,11 +147,11 @@ def test_groups_keep_what_they_say_of_validity_and_nothing_else() -> None:
     assert dict(root.attrib) == {"validUntil": "2026-01-16T00:00:00Z"}
     assert [dict(one.attrib) for one in root] == [{"cacheDuration": "PT1H"}]
     assert list_entities(picked) == [SP]
-    found = parse_metadata(picked, now=CLOCK, entity_id=SP)
-    assert found == parse_metadata(data, now=CLOCK, entity_id=SP)
+    found = check_metadata(picked, now=CLOCK, entity_id=SP).find_provider()
+    assert found == check_metadata(data, now=CLOCK, entity_id=SP).find_provider()
     expired = data.replace(b"2026-01-16", b"2026-01-14")
     with pytest.raises(MetadataRefused) as caught:
-        parse_metadata(pick(expired), now=CLOCK, entity_id=SP)
+        check_metadata(pick(expired), now=CLOCK, entity_id=SP).find_provider()
     assert caught.value.code == "metadata-expired"
 
 
@@ -163,8 +163,8 @@ def test_m22_groups_keep_when_they_were_published() -> None:
 
     inner = group(published("2026-01-11T00:00:00Z"), *map(other, range(9)), entity(), other(10))
     data = group(published("2026-01-10T00:00:00Z"), group(published("2026-01-12T00:00:00Z"), other(11)), inner).encode()
-    found = parse_metadata(pick(data), now=CLOCK, entity_id=SP)
-    assert found == parse_metadata(data, now=CLOCK, entity_id=SP)
+    found = check_metadata(pick(data), now=CLOCK, entity_id=SP).find_provider()
+    assert found == check_metadata(data, now=CLOCK, entity_id=SP).find_provider()
     assert found.created_at == datetime(2026, 1, 11, tzinfo=UTC)
     inner_alone = data.replace(b"2026-01-11T00:00:00Z", b"&lt;odd&#10;")
     same_verdict(
@@ -211,7 +211,7 @@ def test_m11_an_entity_that_stands_twice_is_refused(between: int) -> None:
 def test_m3_only_entities_in_groups_count() -> None:
     hidden = f"<md:Extensions>{entity()}</md:Extensions>"
     data = group(other(0), hidden, entity(key="sp-encryption"), other(1)).encode()
-    [found] = parse_metadata(pick(data), now=CLOCK, entity_id=SP).encryption_certificates[:1]
+    [found] = check_metadata(pick(data), now=CLOCK, entity_id=SP).find_provider().encryption_certificates[:1]
     assert found.der == read_pin("sp-encryption").der
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from saml_bridge.model.errors import MetadataRefused
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata, parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, RequestedAttribute, SpMetadata, choose_acs
 from saml_bridge.protocols.saml.xml.certificates import CertificateBroken, parse_certificate
 from tests.protocols.saml.corpus import CLOCK, CORPUS, read_case, read_der, read_index, read_pin
@@ -77,7 +77,7 @@ def find(text: str | bytes, code: str, **options: object) -> Finding:
 
 def parse(text: str | bytes, **options: object) -> SpMetadata:
     data = text.encode() if isinstance(text, str) else text
-    return parse_metadata(data, now=CLOCK, **options)  # type: ignore[arg-type]
+    return check_metadata(data, now=CLOCK, **options).find_provider()  # type: ignore[arg-type]
 
 
 def codes_of(text: str | bytes, **options: object) -> set[str]:
@@ -565,9 +565,11 @@ def test_m7_metadata_that_expired_since_can_still_be_read_for_a_launch() -> None
     text = make_entity(attributes='validUntil="2026-01-16T00:00:00Z"').encode()
     later = CLOCK + timedelta(days=2)
     with pytest.raises(MetadataRefused) as caught:
-        parse_metadata(text, now=later)
+        check_metadata(text, now=later).find_provider()
     assert caught.value.code == "metadata-expired"
-    assert parse_metadata(text, now=later, check_validity=False).valid_until == datetime(2026, 1, 16, tzinfo=UTC)
+    assert check_metadata(text, now=later, check_validity=False).find_provider().valid_until == datetime(
+        2026, 1, 16, tzinfo=UTC
+    )
     report = check_metadata(text, now=later, check_validity=False)
     assert [one.severity for one in report.all_findings if one.code == "metadata-expired"] == [Severity.WARNING]
 
@@ -948,7 +950,7 @@ def test_mutated_good_files_make_a_report(data: st.DataObject) -> None:
     mutant = bytes(whole)
     report = check_metadata(mutant, now=CLOCK)
     try:
-        metadata = parse_metadata(mutant, now=CLOCK)
+        metadata = check_metadata(mutant, now=CLOCK).find_provider()
     except MetadataRefused as refused:
         metadata = None
         found = refused.findings

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from saml_bridge.model.values import Finding, Severity
 from saml_bridge.protocols.saml.bindings import DetachedSignature
 from saml_bridge.protocols.saml.metadata.changes import compare_metadata
-from saml_bridge.protocols.saml.metadata.judge import check_metadata, parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.xml import certificates
 from saml_bridge.protocols.saml.xml.certificates import (
@@ -91,7 +91,7 @@ def describe(*infos: str, use: str = "") -> str:
 
 
 def parse(*descriptors: str) -> SpMetadata:
-    return parse_metadata(make_entity(make_role("".join(descriptors) + ACS)).encode(), now=CLOCK)
+    return check_metadata(make_entity(make_role("".join(descriptors) + ACS)).encode(), now=CLOCK).find_provider()
 
 
 def find_all(*descriptors: str) -> dict[str, Finding]:
