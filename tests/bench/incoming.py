@@ -17,10 +17,11 @@ from lxml import etree
 from saml_bridge.keys.signing_key import SigningKey, load_signing_key
 from saml_bridge.protocols.saml.authn_request import choose_requested_acs, parse_authn_request
 from saml_bridge.protocols.saml.bindings import Received, build_redirect, receive_post, receive_redirect
-from saml_bridge.protocols.saml.message import SAML, SAMLP, carries_signature, check_message, verify_message
+from saml_bridge.protocols.saml.message import carries_signature, check_message, verify_message
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.response import format_instant
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
+from saml_bridge.protocols.saml.xml.names import SAML, SAMLP
 from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from tests.world import KEYS, SP_ACS, SP_ENTITY_ID
 

@@ -27,8 +27,6 @@ from saml_bridge.model.errors import RequestRefused
 from saml_bridge.protocols.auth_contexts import Comparison, RequestedContext
 from saml_bridge.protocols.saml.bindings import POST_BINDING, Received
 from saml_bridge.protocols.saml.message import (
-    SAML,
-    SAMLP,
     MessageHead,
     NameIdValue,
     parse_message,
@@ -37,6 +35,7 @@ from saml_bridge.protocols.saml.message import (
     refuse_request,
 )
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata, choose_acs
+from saml_bridge.protocols.saml.xml.names import SAML, SAMLP
 from saml_bridge.protocols.saml.xml.parse import read_text
 
 _CLASS = f"{{{SAML}}}AuthnContextClassRef"

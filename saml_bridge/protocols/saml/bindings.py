@@ -30,6 +30,7 @@ from saml_bridge.keys.signing_key import SigningKey, find_algorithm_uri, make_si
 from saml_bridge.model.comparisons import compare, show
 from saml_bridge.model.document import SignatureAlgorithm
 from saml_bridge.model.errors import RequestRefused
+from saml_bridge.protocols.saml.xml.names import SAMLP
 from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml
 
 REDIRECT_BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
@@ -47,7 +48,6 @@ SHORT_RELAY_STATE_BYTES = 80
 MOST_ENCODED_BYTES = 2 * MESSAGE_LIMITS.max_bytes
 """The most of a query, or of a message in base64: enough for the largest, with line breaks and signature."""
 
-_SAMLP = "urn:oasis:names:tc:SAML:2.0:protocol"
 _SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 _DEFLATE = "urn:oasis:names:tc:SAML:2.0:bindings:URL-Encoding:DEFLATE"
 _MESSAGES: tuple[MessageName, ...] = ("SAMLRequest", "SAMLResponse")
@@ -145,8 +145,8 @@ def receive_soap(body: bytes) -> Received:
     """
     message = _open_envelope(body)
     tag = etree.QName(message)
-    if tag.namespace != _SAMLP:
-        sides = compare(tag.namespace, _SAMLP)
+    if tag.namespace != SAMLP:
+        sides = compare(tag.namespace, SAMLP)
         _refuse("request-soap", f"The namespace of {show(tag.localname)}, the element in the SOAP body: {sides}.")
     name: MessageName = "SAMLResponse" if tag.localname.endswith("Response") else "SAMLRequest"
     return Received(name, SOAP_BINDING, _serialize_alone(message), None, None)

@@ -26,8 +26,6 @@ from saml_bridge.model.values import Finding, Severity
 from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, Received
 from saml_bridge.protocols.saml.message import (
     MAX_AGE,
-    SAML,
-    SAMLP,
     SKEW,
     Message,
     MessageHead,
@@ -44,6 +42,7 @@ from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.response import format_instant
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, SUCCESS
 from saml_bridge.protocols.saml.xml.instants import parse_instant
+from saml_bridge.protocols.saml.xml.names import SAML, SAMLP
 from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, read_text
 from saml_bridge.protocols.saml.xml.sign import EnvelopedSigner
 from saml_bridge.protocols.saml.xml.verify import SHA1_METHODS, rests_on_sha1

@@ -16,7 +16,6 @@ Specification: SAML 2.0 Core, sections 3.2.1 and 3.2.2; SAML 2.0 Bindings, secti
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -29,11 +28,10 @@ from saml_bridge.model.errors import RequestRefused, SignatureRefused
 from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, Received
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.xml.instants import parse_instant
+from saml_bridge.protocols.saml.xml.names import NCNAME, SAML, SAMLP
 from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, list_schema_errors, parse_xml, read_text
 from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, is_signed, verify_enveloped, verify_octets
 
-SAMLP = "urn:oasis:names:tc:SAML:2.0:protocol"
-SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
 ENTITY_FORMAT = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity"
 
 LONGEST_ID = 256
@@ -45,7 +43,6 @@ MAX_AGE = timedelta(seconds=300)
 _HOW_TO_SIGN = (
     "The partner's software signs a redirect with the parameters SigAlg and Signature (saml-bindings-2.0-os, 3.4.4.1)."
 )
-_NCNAME = re.compile(r"[^\W\d][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +220,7 @@ def _read_id(root: etree._Element) -> str:
         refuse_request(
             "request-id", f"The message's ID has {len(value):,} characters; at most {LONGEST_ID} are accepted."
         )
-    if not _NCNAME.fullmatch(value):
+    if not NCNAME.fullmatch(value):
         refuse_request("request-id", "The message's ID is no name as XML has them (an NCName).")
     return value
 

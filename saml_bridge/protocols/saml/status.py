@@ -14,8 +14,8 @@ from datetime import datetime
 
 from lxml import etree
 
-from saml_bridge.protocols.saml.message import SAML, SAMLP
 from saml_bridge.protocols.saml.response import format_instant
+from saml_bridge.protocols.saml.xml.names import SAML, SAMLP
 from saml_bridge.protocols.saml.xml.sign import EnvelopedSigner
 
 STATUS_PREFIX = "urn:oasis:names:tc:SAML:2.0:status:"

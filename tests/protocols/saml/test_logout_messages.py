@@ -34,9 +34,10 @@ from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMet
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
 from saml_bridge.protocols.saml.xml.certificates import Certificate, parse_certificate
 from saml_bridge.protocols.saml.xml.instants import parse_instant
+from saml_bridge.protocols.saml.xml.names import DS
 from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from saml_bridge.protocols.saml.xml.sign import prepare_signer
-from saml_bridge.protocols.saml.xml.verify import DS, MESSAGE_PROFILE, is_signed, verify_enveloped
+from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, is_signed, verify_enveloped
 from tests.protocols.saml.corpus import CLOCK, CORPUS, read_pin
 from tests.protocols.saml.issuing import load_key
 

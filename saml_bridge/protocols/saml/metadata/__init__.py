@@ -9,7 +9,7 @@ Way in: `judge.check_metadata`, a report; its `find_provider` gives the one prov
 - `changes`: the differences between two files, each safe or risky.
 - `encryption_choice`, `requested_attributes`: what a partner's lists come to.
 - `identity_provider`: our own metadata.
-- `findings`: findings, collected.
+- `findings`, `element_names`: findings collected; elements' names.
 
 The sub-room does not own fetching (`billers.partner_metadata`), publishing (`billers.publishing`) and storage.
 """

@@ -27,19 +27,19 @@ from lxml import etree
 from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.errors import MetadataRefused, SignatureRefused
 from saml_bridge.model.values import Finding, Severity
+from saml_bridge.protocols.saml.metadata.element_names import ENTITY, GROUP, MD, MDRPI
 from saml_bridge.protocols.saml.metadata.entity import (
     ABSENT_FIX,
-    MD,
-    MDRPI,
     MOST_LISTED,
+    REGISTERED_KEY_FIX,
     describe_absent,
     find_creation,
 )
 from saml_bridge.protocols.saml.metadata.stream import HEAD_BYTES, XmlStream
 from saml_bridge.protocols.saml.xml.certificates import Certificate
+from saml_bridge.protocols.saml.xml.names import DS
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml
 from saml_bridge.protocols.saml.xml.verify import (
-    DS,
     METADATA_PROFILE,
     RootSignature,
     canonicalize,
@@ -49,11 +49,8 @@ from saml_bridge.protocols.saml.xml.verify import (
     verify_signed_info,
 )
 
-_ENTITY: Final = f"{MD}EntityDescriptor"
-_GROUP: Final = f"{MD}EntitiesDescriptor"
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _MARK: Final = "EntityDescriptor>"
-_SIGNED_FIX: Final = "Get the file from the federation or partner whose key was registered, unaltered."
 
 
 def pick_entity(file: BinaryIO, entity_id: str, *, pinned: Sequence[Certificate] | None = None) -> bytes:
@@ -66,13 +63,13 @@ def pick_entity(file: BinaryIO, entity_id: str, *, pinned: Sequence[Certificate]
     Raises MetadataRefused (`entity-not-found`, `entity-id-repeated`, `metadata-root`, those of a signature) or
     XmlRefused.
     """
-    stream = XmlStream(file, limits=METADATA_LIMITS, tags=(_ENTITY, _SIGNATURE))
+    stream = XmlStream(file, limits=METADATA_LIMITS, tags=(ENTITY, _SIGNATURE))
     try:
-        if stream.find_root_tag() != _GROUP:
+        if stream.find_root_tag() != GROUP:
             return _take_single(stream.read_rest(), entity_id, pinned)
         return _Search(entity_id, pinned).run(stream)
     except SignatureRefused as refused:
-        _refuse(refused.code, refused.detail, _SIGNED_FIX)
+        _refuse(refused.code, refused.detail, REGISTERED_KEY_FIX)
 
 
 def read_metadata(file: BinaryIO, entity_id: str | None) -> bytes:
@@ -97,7 +94,7 @@ def _refuse(code: str, message: str, fix: str) -> NoReturn:
 def _take_single(data: bytes, entity_id: str, pinned: Sequence[Certificate] | None) -> bytes:
     """The whole file, if it is of that entity alone."""
     root = parse_xml(data, limits=METADATA_LIMITS)
-    if root.tag != _ENTITY:
+    if root.tag != ENTITY:
         message = "The file is no SAML 2.0 metadata: its root is neither EntityDescriptor nor EntitiesDescriptor."
         _refuse("metadata-root", message, "Check that the address or file is that of the metadata.")
     if pinned is not None:
@@ -150,7 +147,7 @@ class _Search:
             if element.tag == _SIGNATURE:
                 if self._digest is not None:
                     self._digest.count += 1
-            elif all(group.tag == _GROUP for group in element.iterancestors()):
+            elif all(group.tag == GROUP for group in element.iterancestors()):
                 self._count += 1
                 name = element.get("entityID", "")
                 if len(self._known) < MOST_LISTED:
@@ -200,7 +197,7 @@ def _find_open_groups(entity: etree._Element) -> list[etree._Element]:
     open until something follows it.
     """
     groups = list(entity.iterancestors())
-    if entity.getnext() is not None or any(one.tag != _GROUP or one.tail for one in groups):
+    if entity.getnext() is not None or any(one.tag != GROUP or one.tail for one in groups):
         return []
     return [] if any(one.getnext() is not None for one in groups) else groups[::-1]
 

@@ -39,6 +39,7 @@ from saml_bridge.protocols.saml.metadata.service_provider import (
     RequestedAttribute,
     SpMetadata,
     choose_acs,
+    is_http,
 )
 from saml_bridge.protocols.saml.xml.certificates import Certificate, EncryptionMethod
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml
@@ -176,8 +177,8 @@ class _Reader:
             read = self._parse(content, settings, allow_http=True)
         except MetadataRefused:
             return set()
-        places = (place for one in (*read.acs, *read.other_acs, *read.slo) for place in _list_places(one))
-        return {_show(place) for place in places if _is_http(place)}
+        places = (place for one in (*read.acs, *read.other_acs, *read.slo) for place in one.places)
+        return {_show(place) for place in places if is_http(place)}
 
     def _parse(self, content: bytes, settings: SamlSettings, *, allow_http: bool) -> SpMetadata:
         return check_metadata(
@@ -233,7 +234,7 @@ def _compare_other_acs(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataCha
 def _compare_slo(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:
     """A logout request names the payer; without such a service the payer stays signed in at the partner."""
     source = old.slo or old.acs
-    known = {_origin(place) for one in source for place in _list_places(one)}
+    known = {_origin(place) for one in source for place in one.places}
     yield from _compare_endpoints("logout service", old.slo, new.slo, known=known)
     if old.slo and not new.slo:
         yield MetadataChange("the partner offers no logout service any more, so signing out would not reach it", True)
@@ -258,9 +259,9 @@ def _compare_endpoints(
 
 
 def _judge_places(kind: str, old: Endpoint | None, new: Endpoint, known: set[str] | None) -> Iterator[MetadataChange]:
-    before = () if old is None else _list_places(old)
-    for place in (one for one in _list_places(new) if one not in before):
-        if _is_http(place):
+    before = () if old is None else old.places
+    for place in (one for one in new.places if one not in before):
+        if is_http(place):
             yield MetadataChange(f"{_show(place)} is an http address now, which anybody on the way can read", True)
         if known is not None and _origin(place) not in known:
             hosts = ", ".join(sorted(known)) or "none"
@@ -273,10 +274,6 @@ def _compare_endpoint(kind: str, old: Endpoint, new: Endpoint) -> Iterator[Metad
         if before != now:
             what = f"{kind} {_name_endpoint(new)} changes its {label} from {_say(before)} to {_say(now)}"
             yield MetadataChange(what)
-
-
-def _list_places(endpoint: Endpoint) -> tuple[str, ...]:
-    return tuple(one for one in (endpoint.location, endpoint.response_location) if one)
 
 
 def _list_endpoints(endpoints: Iterable[Endpoint]) -> str:
@@ -294,10 +291,6 @@ def _origin(location: str) -> str:
     default = {"https": 443, "http": 80}.get(scheme)
     port = "" if parts.port in (None, default) else f":{parts.port}"
     return f"{scheme}://{(parts.hostname or '').lower()}{port}"
-
-
-def _is_http(location: str) -> bool:
-    return location[:5].lower() == "http:"
 
 
 # Keys

@@ -16,18 +16,17 @@ from lxml import etree
 
 from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.urls import clean_text, find_fault, is_script
+from saml_bridge.protocols.saml.metadata.element_names import MD, MDUI
 from saml_bridge.protocols.saml.metadata.findings import Findings
 from saml_bridge.protocols.saml.metadata.service_provider import Contact, LocalText, Logo, Organization
 
-_MD = "{urn:oasis:names:tc:SAML:2.0:metadata}"
-_MDUI = "{urn:oasis:names:tc:SAML:metadata:ui}"
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _LONGEST_TEXT = 1000
 
 
 def find_ui_info(role: etree._Element) -> etree._Element | None:
     """The `<mdui:UIInfo>` of a role, if it has one."""
-    return role.find(f"{_MD}Extensions/{_MDUI}UIInfo")
+    return role.find(f"{MD}Extensions/{MDUI}UIInfo")
 
 
 def read_texts(parent: etree._Element | None, name: str) -> tuple[LocalText, ...]:
@@ -57,11 +56,11 @@ def read_links(parent: etree._Element | None, name: str, findings: Findings) -> 
 def read_logos(ui_info: etree._Element | None, findings: Findings) -> tuple[Logo, ...]:
     """The https logos; embedded ones (data:) and others are left out with a finding."""
     logos = []
-    for element in () if ui_info is None else ui_info.findall(f"{_MDUI}Logo"):
+    for element in () if ui_info is None else ui_info.findall(f"{MDUI}Logo"):
         url = (element.text or "").strip()
         if url.lower().startswith("data:image/"):
             findings.note("logo-embedded", "A logo is embedded (data:) instead of linked. It is not shown.")
-        elif _may_link(url, f"{_MDUI}Logo", findings):
+        elif _may_link(url, f"{MDUI}Logo", findings):
             if find_fault(url) is None:
                 logos.append(
                     Logo(url, _read_size(element, "width"), _read_size(element, "height"), _read_language(element))
@@ -72,23 +71,23 @@ def read_logos(ui_info: etree._Element | None, findings: Findings) -> tuple[Logo
 
 
 def read_organization(entity: etree._Element, findings: Findings) -> Organization | None:
-    element = entity.find(f"{_MD}Organization")
+    element = entity.find(f"{MD}Organization")
     if element is None:
         return None
     return Organization(
-        names=read_texts(element, f"{_MD}OrganizationName"),
-        display_names=read_texts(element, f"{_MD}OrganizationDisplayName"),
-        urls=read_links(element, f"{_MD}OrganizationURL", findings),
+        names=read_texts(element, f"{MD}OrganizationName"),
+        display_names=read_texts(element, f"{MD}OrganizationDisplayName"),
+        urls=read_links(element, f"{MD}OrganizationURL", findings),
     )
 
 
 def read_contacts(entity: etree._Element) -> tuple[Contact, ...]:
-    return tuple(_read_contact(element) for element in entity.findall(f"{_MD}ContactPerson"))
+    return tuple(_read_contact(element) for element in entity.findall(f"{MD}ContactPerson"))
 
 
 def _read_contact(element: etree._Element) -> Contact:
     def all_of(name: str) -> tuple[str, ...]:
-        return tuple(one.text for one in read_texts(element, f"{_MD}{name}"))
+        return tuple(one.text for one in read_texts(element, f"{MD}{name}"))
 
     def first_of(name: str) -> str | None:
         return next(iter(all_of(name)), None)

@@ -28,12 +28,11 @@ from saml_bridge.protocols.saml.xml.encrypt import (
     RSA_OAEP,
     RSA_OAEP_MGF1P,
     SHA1,
-    XENC,
-    XENC11,
     KeyTransport,
 )
+from saml_bridge.protocols.saml.xml.names import DS_MORE, XENC, XENC11
 
-_DIGESTS: Final = frozenset({SHA1, f"{XENC}sha256", "http://www.w3.org/2001/04/xmldsig-more#sha384", f"{XENC}sha512"})
+_DIGESTS: Final = frozenset({SHA1, f"{XENC}sha256", f"{DS_MORE}sha384", f"{XENC}sha512"})
 _MASKS: Final = frozenset(f"{XENC11}mgf1{name}" for name in ("sha1", "sha256", "sha384", "sha512"))
 _CONTENT: Final = re.compile(r"[^#]*#(?!kw-)[a-z0-9]+-(?:cbc|gcm)", re.IGNORECASE)
 _TRANSPORT: Final = re.compile(r"[^#]*#rsa-.*", re.IGNORECASE)

@@ -33,6 +33,7 @@ from saml_bridge.protocols.saml.metadata.display import (
     read_organization,
     read_texts,
 )
+from saml_bridge.protocols.saml.metadata.element_names import MD, MDRPI, MDUI, SP_ROLE
 from saml_bridge.protocols.saml.metadata.encryption_choice import (
     ListedMethods,
     choose_encryption,
@@ -41,16 +42,11 @@ from saml_bridge.protocols.saml.metadata.encryption_choice import (
 )
 from saml_bridge.protocols.saml.metadata.findings import Findings
 from saml_bridge.protocols.saml.metadata.keys import read_encryption_methods, read_keys
-from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, RequestedAttribute, SpMetadata
+from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, RequestedAttribute, SpMetadata, is_http
 from saml_bridge.protocols.saml.xml.encrypt import RSA_1_5
 from saml_bridge.protocols.saml.xml.instants import parse_duration, parse_instant
+from saml_bridge.protocols.saml.xml.names import SAMLP
 from saml_bridge.protocols.saml.xml.parse import read_text
-
-MD = "{urn:oasis:names:tc:SAML:2.0:metadata}"
-MDRPI = "{urn:oasis:names:tc:SAML:metadata:rpi}"
-MDUI = "{urn:oasis:names:tc:SAML:metadata:ui}"
-SP_ROLE = f"{MD}SPSSODescriptor"
-SAML2_PROTOCOL = "urn:oasis:names:tc:SAML:2.0:protocol"
 
 LONGEST_ENTITY_ID = 1024
 MOST_ACS = 256
@@ -119,10 +115,11 @@ def _least_length(one: timedelta | None, other: timedelta | None) -> timedelta |
 
 
 ABSENT_FIX = "Correct entity_id, letter by letter; where the file has one entity alone it can be left out."
+REGISTERED_KEY_FIX = "Get the file from the federation or partner whose key was registered, unaltered."
 
 
 def list_names(entity_ids: Sequence[str], count: int) -> str:
-    """The first entity IDs of a file, each in short, and the number of the others.
+    """The first entity IDs of a file in short, and the number of the others.
 
     `count` is the number of all of them, which may be more than were kept.
     """
@@ -180,10 +177,10 @@ def _find_role(entity: etree._Element, findings: Findings) -> etree._Element | N
     if not roles:
         findings.refuse(*_describe_missing_role(entity))
         return None
-    usable = [one for one in roles if SAML2_PROTOCOL in one.get("protocolSupportEnumeration", "").split()]
+    usable = [one for one in roles if SAMLP in one.get("protocolSupportEnumeration", "").split()]
     if not usable:
         message = "The service provider does not speak SAML 2.0: protocolSupportEnumeration does not name it."
-        fix = f"Ask the partner for SAML 2.0 metadata (protocolSupportEnumeration must hold {SAML2_PROTOCOL})."
+        fix = f"Ask the partner for SAML 2.0 metadata (protocolSupportEnumeration must hold {SAMLP})."
         findings.refuse("sp-role-not-saml2", message, fix)
         return None
     if len(usable) > 1:
@@ -355,13 +352,13 @@ def _read_acs(
     endpoints = [one for one in read if one is not None]
     post = [one for one in endpoints if one.binding == POST_BINDING]
     others = tuple(one for one in endpoints if one.binding != POST_BINDING)
-    secure = [one for one in post if not _is_http(one)]
+    secure = [one for one in post if not is_http(one.location)]
     if post and not judgement.allow_http:
-        _judge_http_acs([one for one in post if _is_http(one)], bool(secure), findings)
+        _judge_http_acs([one for one in post if is_http(one.location)], bool(secure), findings)
         post = secure
     elif not post and not findings.refuses:
         _refuse_missing_acs(endpoints, findings)
-    for one in (one for one in others if _is_http(one)):
+    for one in (one for one in others if is_http(one.location)):
         findings.note("endpoint-http", f"An AssertionConsumerService that is not used is http: {one.location}")
     _judge_choice(post, findings)
     return tuple(post), others
@@ -369,10 +366,6 @@ def _read_acs(
 
 def _is_post(element: etree._Element) -> bool:
     return element.get("Binding", "").strip() == POST_BINDING
-
-
-def _is_http(endpoint: Endpoint) -> bool:
-    return endpoint.location[:5].lower() == "http:"
 
 
 def _judge_http_acs(insecure: list[Endpoint], is_any_secure: bool, findings: Findings) -> None:
@@ -490,8 +483,7 @@ def _read_other_endpoints(role: etree._Element, judgement: JudgementTerms, findi
             endpoint = None if _is_left_empty(element, kind, findings) else _read_endpoint(element, kind, findings)
             if endpoint is None:
                 continue
-            places = (endpoint.location, endpoint.response_location or "")
-            if any(one[:5].lower() == "http:" for one in places) and not judgement.allow_http:
+            if any(map(is_http, endpoint.places)) and not judgement.allow_http:
                 message = f"A {kind} is http: {endpoint.location}. It is left out."
                 findings.warn("endpoint-http", message, "Ask the partner for an https address.")
             elif kind == "SingleLogoutService":

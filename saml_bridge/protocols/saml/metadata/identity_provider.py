@@ -31,6 +31,7 @@ from saml_bridge.keys.signing_key import PublishedKey, SigningKey, fit_algorithm
 from saml_bridge.model.document import IdpContact, IdpLogo, SignatureAlgorithm
 from saml_bridge.model.values import B64Str
 from saml_bridge.protocols.saml.response import format_instant
+from saml_bridge.protocols.saml.xml.names import SAMLP
 from saml_bridge.protocols.saml.xml.sign import canonicalize, prepare_signer
 
 NAME_ID_FORMATS = (
@@ -100,7 +101,7 @@ def _describe(description: IdpDescription) -> md.EntityDescriptor:
 def _describe_role(description: IdpDescription) -> md.IDPSSODescriptor:
     return md.IDPSSODescriptor(
         want_authn_requests_signed="true" if description.wants_signed_requests else "false",
-        protocol_support_enumeration="urn:oasis:names:tc:SAML:2.0:protocol",
+        protocol_support_enumeration=SAMLP,
         extensions=md.Extensions(extension_elements=[element_to_extension_element(_describe_display(description))]),
         key_descriptor=[_describe_key(certificate) for certificate in _list_certificates(description)],
         single_logout_service=[

@@ -26,10 +26,10 @@ from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.errors import MetadataRefused, SignatureRefused, XmlRefused
 from saml_bridge.model.urls import is_script
 from saml_bridge.model.values import Finding
+from saml_bridge.protocols.saml.metadata.element_names import ENTITY, GROUP, MD, SP_ROLE
 from saml_bridge.protocols.saml.metadata.entity import (
     ABSENT_FIX,
-    MD,
-    SP_ROLE,
+    REGISTERED_KEY_FIX,
     EntityReport,
     JudgementTerms,
     Validity,
@@ -41,6 +41,7 @@ from saml_bridge.protocols.saml.metadata.entity import (
 from saml_bridge.protocols.saml.metadata.findings import Findings
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.xml.certificates import Certificate, CertificateBroken, parse_certificate
+from saml_bridge.protocols.saml.xml.names import DS
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, list_schema_errors, parse_xml
 from saml_bridge.protocols.saml.xml.verify import (
     METADATA_PROFILE,
@@ -53,11 +54,9 @@ from saml_bridge.protocols.saml.xml.verify import (
 SignatureState = Literal["none", "unchecked", "own", "pinned"]
 """Not signed; signed in a way that was not checked; verified with the key in the file; with one that was pinned."""
 
-_ENTITY = f"{MD}EntityDescriptor"
-_GROUP = f"{MD}EntitiesDescriptor"
 _LOCATION_ATTRIBUTES = ("Location", "ResponseLocation", "errorURL")
 _LINK_NAMES = ("InformationURL", "PrivacyStatementURL", "OrganizationURL", "Logo", "AdditionalMetadataLocation")
-_RSA_SHA1 = "http://www.w3.org/2000/09/xmldsig#rsa-sha1"
+_RSA_SHA1 = f"{DS}rsa-sha1"
 _EXPORT_FIX = "Ask the partner for its SAML service provider metadata again, and save it as downloaded."
 _UNALTERED_FIX = (
     "Ask the partner for the file as it was signed; an editor that changes one letter breaks the signature."
@@ -157,7 +156,7 @@ def _judge_secrets(root: etree._Element, findings: Findings) -> bool:
 
 
 def _judge_root(root: etree._Element, findings: Findings) -> bool:
-    if root.tag in (_ENTITY, _GROUP):
+    if root.tag in (ENTITY, GROUP):
         return True
     name = etree.QName(root)
     shown, namespace = quote_value(name.localname), quote_value(name.namespace or "")
@@ -208,8 +207,7 @@ def _judge_pinned(root: etree._Element, pinned: Sequence[Certificate], findings:
     try:
         verify_enveloped(root, pinned, profile=METADATA_PROFILE)
     except SignatureRefused as refused:
-        fix = "Get the file from the federation or partner whose key was registered, unaltered."
-        findings.refuse(refused.code, refused.detail, fix)
+        findings.refuse(refused.code, refused.detail, REGISTERED_KEY_FIX)
         return "unchecked" if is_signed(root) else "none"
     return "pinned"
 
@@ -249,12 +247,12 @@ _Judged = list[tuple[etree._Element, EntityReport]]
 def _judge_entities(
     root: etree._Element, entity_id: str | None, judgement: JudgementTerms, findings: Findings
 ) -> _Judged:
-    if root.tag == _ENTITY:
+    if root.tag == ENTITY:
         found = [_Found(root, Validity())]
     else:
         found = list(_walk_group(root, read_validity(root, judgement=judgement, findings=findings), (), judgement))
     counts = Counter(one.element.get("entityID") for one in found)
-    if root.tag == _GROUP and entity_id is None:
+    if root.tag == GROUP and entity_id is None:
         chosen = _keep_service_providers(found, findings)
     else:
         chosen = _choose(found, entity_id, findings)
@@ -270,9 +268,9 @@ def _walk_group(
 ) -> Iterator[_Found]:
     """The entities of a group and of the groups in it; as deep as the parser allows at most."""
     for child in group:
-        if child.tag == _ENTITY:
+        if child.tag == ENTITY:
             yield _Found(child, validity, said)
-        elif child.tag == _GROUP:
+        elif child.tag == GROUP:
             findings = Findings()
             narrower = validity.narrow(read_validity(child, judgement=judgement, findings=findings))
             yield from _walk_group(child, narrower, (*said, *findings.items), judgement)
@@ -313,7 +311,7 @@ def _judge_schema(root: etree._Element, entities: _Judged, findings: Findings) -
     errors = list_schema_errors(root, "metadata")
     if not errors:
         return entities
-    if root.tag == _ENTITY:
+    if root.tag == ENTITY:
         return [(element, _add(report, _warn_schema(errors, report.entity_id))) for element, report in entities]
     _note_schema(errors, findings)
     if len(entities) > _MOST_VALIDATED:

@@ -23,6 +23,7 @@ from lxml import etree
 
 from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.errors import XmlRefused
+from saml_bridge.protocols.saml.metadata.element_names import MD
 from saml_bridge.protocols.saml.metadata.findings import Findings
 from saml_bridge.protocols.saml.xml.certificates import (
     LEAST_RSA_BITS,
@@ -37,14 +38,14 @@ from saml_bridge.protocols.saml.xml.certificates import (
     parse_certificate,
     remove_armour,
 )
+from saml_bridge.protocols.saml.xml.names import DS, XENC11
 from saml_bridge.protocols.saml.xml.parse import read_text
 
-_MD = "{urn:oasis:names:tc:SAML:2.0:metadata}"
-_DS = "{http://www.w3.org/2000/09/xmldsig#}"
+_DS = f"{{{DS}}}"
 _CERTIFICATE_IN_INFO = f"{_DS}X509Data/{_DS}X509Certificate"
 _CERTIFICATE_PATH = f"{_DS}KeyInfo/{_CERTIFICATE_IN_INFO}"
 _DIGEST = f"{_DS}DigestMethod"
-_MASK = "{http://www.w3.org/2009/xmlenc11#}MGF"
+_MASK = f"{{{XENC11}}}MGF"
 _MOST_NAMED = 5
 _USES: dict[str | None, KeyUse | None] = {None: None, "signing": "signing", "encryption": "encryption"}
 _USE_WORDS = {None: "signing and encryption", "signing": "signing", "encryption": "encryption"}
@@ -58,7 +59,7 @@ def read_keys(role: etree._Element, *, now: datetime, findings: Findings) -> tup
     They come in document order, each once for a use.
     """
     found: dict[tuple[KeyUse | None, str], Certificate] = {}
-    for descriptor in role.findall(f"{_MD}KeyDescriptor"):
+    for descriptor in role.findall(f"{MD}KeyDescriptor"):
         if descriptor.get("use") not in _USES:
             use = quote_value(descriptor.get("use", ""))
             message = f"A key has the use '{use}'; known are signing and encryption. It was passed over."
@@ -85,7 +86,7 @@ def _read_methods(descriptor: etree._Element) -> tuple[EncryptionMethod, ...]:
         return ()
     return tuple(
         EncryptionMethod(one.get("Algorithm", ""), _read_parameter(one, _DIGEST), _read_parameter(one, _MASK))
-        for one in descriptor.findall(f"{_MD}EncryptionMethod")
+        for one in descriptor.findall(f"{MD}EncryptionMethod")
         if one.get("Algorithm")
     )
 
@@ -132,7 +133,7 @@ def read_encryption_methods(role: etree._Element) -> tuple[str, ...]:
 
     The keys are those that may be encrypted to. Each URI comes once.
     """
-    descriptors = role.findall(f"{_MD}KeyDescriptor")
+    descriptors = role.findall(f"{MD}KeyDescriptor")
     return tuple(dict.fromkeys(one.algorithm for each in descriptors for one in _read_methods(each)))
 
 

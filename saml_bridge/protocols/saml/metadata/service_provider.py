@@ -30,6 +30,11 @@ class Endpoint:
     is_default: bool | None = None
     response_location: str | None = None
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The location, and that of answers where they go elsewhere."""
+        return tuple(one for one in (self.location, self.response_location) if one)
+
 
 @dataclass(frozen=True, slots=True)
 class RequestedAttribute:
@@ -137,6 +142,11 @@ class SpMetadata:
         Their use is encryption or unspecified, and their key RSA of 2048 bits or more.
         """
         return tuple(one for one in self.certificates if one.may_encrypt)
+
+
+def is_http(location: str) -> bool:
+    """Tells if anybody on the way can read what is sent to a location."""
+    return location[:5].lower() == "http:"
 
 
 def choose_acs(metadata: SpMetadata, configured: int | str | None) -> Endpoint:

@@ -6,6 +6,7 @@
 - `encrypt`: assertions encrypted to a partner's key.
 - `certificates`: the key in a certificate, and its uses.
 - `instants`: xs:dateTime and xs:duration.
+- `names`: namespaces, and the form of an ID.
 - `libraries`: the check that lxml and xmlsec fit together.
 
 Everything of outside comes in through `parse.parse_xml`; only the root that `verify` returns counts as signed.

@@ -17,6 +17,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -105,11 +106,21 @@ class Certificate:
         return self.use != "signing" and self.key_type == "rsa" and self.key_bits >= LEAST_RSA_BITS_TO_ENCRYPT
 
 
+@contextmanager
+def ignore_serial_numbers() -> Iterator[None]:
+    """Silences the warning of serial numbers that are not positive.
+
+    Certificates in real files have them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
+
+
 def parse_certificate(der: bytes, *, use: KeyUse | None = None) -> Certificate:
     """Reads a DER certificate. Raises CertificateBroken."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+        with ignore_serial_numbers():
             parsed = x509.load_der_x509_certificate(der)
             key_type, bits, exponent = _read_key(parsed)
             return Certificate(
@@ -134,8 +145,7 @@ def parse_certificate_text(text: str) -> Certificate:
     """
     if "-----BEGIN" in text:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            with ignore_serial_numbers():
                 found = x509.load_pem_x509_certificates(text.encode())
                 if len(found) != 1:
                     raise CertificateBroken(f"there are {len(found)} certificates, and one is expected")
@@ -226,8 +236,7 @@ class _Link:
 
     def __init__(self, certificate: Certificate) -> None:
         self.certificate = certificate
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+        with ignore_serial_numbers():
             self._parsed = x509.load_der_x509_certificate(certificate.der)
             self.key = _encode_key(self._parsed)
             self.subject, self.issuer = _encode_names(self._parsed)

@@ -15,29 +15,24 @@ that takes randomness of its own.
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import dataclass, field
 from typing import Final
 
 import xmlsec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.utils import CryptographyDeprecationWarning
 from lxml import etree
 from xmlsec import constants
 
 from saml_bridge.model.document import EncryptionAlgorithm
 from saml_bridge.model.errors import BridgeError, KeyRefused
-from saml_bridge.protocols.saml.xml.certificates import LEAST_RSA_BITS_TO_ENCRYPT, Certificate
-from saml_bridge.protocols.saml.xml.sign import DS
+from saml_bridge.protocols.saml.xml.certificates import LEAST_RSA_BITS_TO_ENCRYPT, Certificate, ignore_serial_numbers
+from saml_bridge.protocols.saml.xml.names import DS, SAML, XENC, XENC11
 
-SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
-XENC = "http://www.w3.org/2001/04/xmlenc#"
-XENC11 = "http://www.w3.org/2009/xmlenc11#"
 RSA_1_5 = f"{XENC}rsa-1_5"
 RSA_OAEP_MGF1P = f"{XENC}rsa-oaep-mgf1p"
 RSA_OAEP = f"{XENC11}rsa-oaep"
-SHA1 = "http://www.w3.org/2000/09/xmldsig#sha1"
+SHA1 = f"{DS}sha1"
 _ELEMENT = f"{XENC}Element"
 
 
@@ -137,8 +132,7 @@ def prepare_recipient(
 
 def _encode_public_key(certificate: Certificate) -> bytes:
     """The bare key as PEM: libxmlsec copies it at each use, and a certificate with it costs half as much again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+    with ignore_serial_numbers():
         public_key = x509.load_der_x509_certificate(certificate.der).public_key()
     return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 

@@ -28,6 +28,7 @@ from lxml import etree
 from saml_bridge.model.built_once import built_once
 from saml_bridge.model.errors import XmlRefused
 from saml_bridge.model.values import Finding, Severity
+from saml_bridge.protocols.saml.xml.names import EXCLUSIVE_C14N
 
 SchemaName = Literal["metadata", "protocol", "assertion"]
 _SCHEMAS: Final[tuple[SchemaName, ...]] = ("metadata", "protocol", "assertion")
@@ -440,9 +441,8 @@ def _read_schema(name: str) -> bytes:
 
 
 _SCHEMA_OF_SCHEMAS = "http://www.w3.org/2001/XMLSchema"
-_EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
 _PREFIX_LISTS = (
-    f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}" targetNamespace="{_EXCLUSIVE}"><element name="InclusiveNamespaces">'
+    f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}" targetNamespace="{EXCLUSIVE_C14N}"><element name="InclusiveNamespaces">'
     '<complexType><attribute name="PrefixList" type="string"/></complexType></element></schema>'
 ).encode("ascii")
 """The one element that signatures may carry and that the schemas of SAML leave to the validating party."""
@@ -462,7 +462,7 @@ def _load_schema(schema: SchemaName) -> tuple[etree.XMLSchema, Lock]:
     both = (
         f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}">'
         f'<import namespace="urn:oasis:names:tc:SAML:2.0:{schema}" schemaLocation="saml-schema-{schema}-2.0.xsd"/>'
-        f'<import namespace="{_EXCLUSIVE}" schemaLocation="prefix-lists.xsd"/></schema>'
+        f'<import namespace="{EXCLUSIVE_C14N}" schemaLocation="prefix-lists.xsd"/></schema>'
     )
     return etree.XMLSchema(etree.fromstring(both.encode("ascii"), parser, base_url="both.xsd")), Lock()
 

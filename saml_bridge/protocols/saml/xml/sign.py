@@ -27,10 +27,9 @@ from saml_bridge.keys.signing_key import (
     make_signature,
 )
 from saml_bridge.model.document import SignatureAlgorithm
+from saml_bridge.protocols.saml.xml.names import DS, EXCLUSIVE_C14N
 
-DS = "http://www.w3.org/2000/09/xmldsig#"
-EXCLUSIVE_C14N = "http://www.w3.org/2001/10/xml-exc-c14n#"
-ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
+ENVELOPED = f"{DS}enveloped-signature"
 _PLAIN_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 

@@ -22,7 +22,6 @@ import binascii
 import copy
 import hashlib
 import re
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,43 +32,40 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.utils import CryptographyDeprecationWarning
 from lxml import etree
 
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.errors import SignatureRefused
 from saml_bridge.protocols.saml.bindings import DetachedSignature
-from saml_bridge.protocols.saml.xml.certificates import Certificate, KeyType
+from saml_bridge.protocols.saml.xml.certificates import Certificate, KeyType, ignore_serial_numbers
+from saml_bridge.protocols.saml.xml.names import DS, DS_MORE, EXCLUSIVE_C14N, NCNAME, XENC
 
-DS = "http://www.w3.org/2000/09/xmldsig#"
-_MORE = "http://www.w3.org/2001/04/xmldsig-more#"
 _ENVELOPED = f"{DS}enveloped-signature"
-_EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
-_EXCLUSIVE_WITH_COMMENTS = f"{_EXCLUSIVE}WithComments"
-_INCLUSIVE_NAMESPACES = f"{{{_EXCLUSIVE}}}InclusiveNamespaces"
+_EXCLUSIVE_WITH_COMMENTS = f"{EXCLUSIVE_C14N}WithComments"
+_INCLUSIVE_NAMESPACES = f"{{{EXCLUSIVE_C14N}}}InclusiveNamespaces"
 _KEY_TYPES: dict[str, KeyType] = {
-    f"{_MORE}rsa-sha256": "rsa",
-    f"{_MORE}rsa-sha384": "rsa",
-    f"{_MORE}rsa-sha512": "rsa",
-    f"{_MORE}ecdsa-sha256": "ec",
-    f"{_MORE}ecdsa-sha384": "ec",
+    f"{DS_MORE}rsa-sha256": "rsa",
+    f"{DS_MORE}rsa-sha384": "rsa",
+    f"{DS_MORE}rsa-sha512": "rsa",
+    f"{DS_MORE}ecdsa-sha256": "ec",
+    f"{DS_MORE}ecdsa-sha384": "ec",
 }
 _HASHES: dict[str, hashes.HashAlgorithm] = {
-    f"{_MORE}rsa-sha256": hashes.SHA256(),
-    f"{_MORE}rsa-sha384": hashes.SHA384(),
-    f"{_MORE}rsa-sha512": hashes.SHA512(),
-    f"{_MORE}ecdsa-sha256": hashes.SHA256(),
-    f"{_MORE}ecdsa-sha384": hashes.SHA384(),
+    f"{DS_MORE}rsa-sha256": hashes.SHA256(),
+    f"{DS_MORE}rsa-sha384": hashes.SHA384(),
+    f"{DS_MORE}rsa-sha512": hashes.SHA512(),
+    f"{DS_MORE}ecdsa-sha256": hashes.SHA256(),
+    f"{DS_MORE}ecdsa-sha384": hashes.SHA384(),
 }
 _DIGESTS = {
-    "http://www.w3.org/2001/04/xmlenc#sha256": "sha256",
-    f"{_MORE}sha384": "sha384",
-    "http://www.w3.org/2001/04/xmlenc#sha512": "sha512",
+    f"{XENC}sha256": "sha256",
+    f"{DS_MORE}sha384": "sha384",
+    f"{XENC}sha512": "sha512",
 }
-SHA1_METHODS = frozenset({f"{DS}rsa-sha1", f"{DS}dsa-sha1", f"{_MORE}ecdsa-sha1"})
+SHA1_METHODS = frozenset({f"{DS}rsa-sha1", f"{DS}dsa-sha1", f"{DS_MORE}ecdsa-sha1"})
 _SHA1_DIGEST = f"{DS}sha1"
 _PLAIN_URI = re.compile(r"[A-Za-z0-9:/#._?=&%+-]{1,300}")
-_USUAL_PLACES = ("", DS, _MORE, "http://www.w3.org/2001/04/xmlenc#", "http://www.w3.org/2001/10/")
+_USUAL_PLACES = ("", DS, DS_MORE, XENC, "http://www.w3.org/2001/10/")
 _RSA_PADDING = padding.PKCS1v15()
 _SIGNATURE = f"{{{DS}}}Signature"
 _SIGNATURE_PARTS = [f"{{{DS}}}{name}" for name in ("SignedInfo", "SignatureValue", "KeyInfo")]
@@ -80,7 +76,6 @@ _MOST_PREFIXES = 32
 _MOST_NAMED = 4
 _DEFAULT_NAMESPACE = "#default"
 _INVALID = "The signature does not verify: the document was altered, or signed by another key."
-_NCNAME = re.compile(r"[^\W\d][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +90,9 @@ class SignatureProfile:
     whole_document: bool
 
 
-MESSAGE_PROFILE = SignatureProfile(canonicalizations=frozenset({_EXCLUSIVE}), whole_document=False)
+MESSAGE_PROFILE = SignatureProfile(canonicalizations=frozenset({EXCLUSIVE_C14N}), whole_document=False)
 METADATA_PROFILE = SignatureProfile(
-    canonicalizations=frozenset({_EXCLUSIVE, _EXCLUSIVE_WITH_COMMENTS}), whole_document=True
+    canonicalizations=frozenset({EXCLUSIVE_C14N, _EXCLUSIVE_WITH_COMMENTS}), whole_document=True
 )
 
 
@@ -309,8 +304,7 @@ def _read_ecdsa_value(value: bytes, bits: int, *, may_be_der: bool) -> bytes:
 
 @lru_cache(maxsize=1024)  # of registered certificates alone; reading one costs as much as a verification
 def _load_public_key(der: bytes) -> object:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+    with ignore_serial_numbers():
         return x509.load_der_x509_certificate(der).public_key()
 
 
@@ -373,7 +367,7 @@ def _check_target(uri: str | None, root_id: str | None, profile: SignatureProfil
     """The reference must name the root, because the root is what is digested."""
     if uri == "" and profile.whole_document:
         return
-    if root_id is None or not _NCNAME.fullmatch(root_id) or uri != f"#{root_id}":
+    if root_id is None or not NCNAME.fullmatch(root_id) or uri != f"#{root_id}":
         sides = compare(uri, f"#{root_id}" if root_id else "")
         _refuse_structure(f"The signature's reference does not name the root element: {sides}.")
 
