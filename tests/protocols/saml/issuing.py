@@ -1,4 +1,7 @@
-"""What the tests of signatures, encryption and responses share: keys, a partner, a portal session, the golden files."""
+"""The shared parts of the tests of signatures, encryption and responses.
+
+They are keys, a partner, a portal session, and the golden files.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What the tests of partners' messages share: the partners of the corpus' world, signed requests, all checks at once.
+"""The shared parts of the tests of partners' messages.
 
-Requests are signed by xmlsec and by `cryptography` alone, so that nothing of what is tested makes its own input. As a
-program (`python -m tests.protocols.saml.messages`) it judges every file of the corpus, with a line of JSON for each.
+They are the partners of the corpus' world, signed requests, and all checks at once. Requests are signed by xmlsec and
+by `cryptography` alone, so that nothing of what is tested makes its own input. As a program (`python -m
+tests.protocols.saml.messages`) it judges every file of the corpus, with a line of JSON for each.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ SHA256 = "http://www.w3.org/2001/04/xmlenc#sha256"
 
 @cache
 def partners() -> Mapping[str, SpMetadata]:
-    """The two partners of the world, by their entity IDs: the first signs its requests, the second need not."""
+    """The two partners of the world, by their entity IDs.
+
+    The first signs its requests, the second need not.
+    """
     files = ("good/world-sp1-signed-requests", "good/world-sp2-unsigned-requests")
     found = [check_metadata(read_case(name), now=CLOCK).find_provider() for name in files]
     return {one.entity_id: one for one in found}
@@ -63,7 +67,10 @@ def post(xml: bytes, name: MessageName = "SAMLRequest", **more: str) -> Received
 
 
 def judge(received: Received, *, now: datetime = CLOCK, endpoint: str = SSO) -> tuple[AuthnRequest, Endpoint]:
-    """Everything that a request goes through before it is acted on, in order; raises what the checks raise."""
+    """All that a request goes through before it is acted on, in order.
+
+    Raises what the checks raise.
+    """
     request = parse_authn_request(received)
     metadata = partners().get(request.issuer)
     if metadata is None:
@@ -74,7 +81,10 @@ def judge(received: Received, *, now: datetime = CLOCK, endpoint: str = SSO) -> 
 
 
 def judge_real(received: Received) -> tuple[AuthnRequest, Endpoint]:
-    """A file of another project in its own context: Issuer, ACS and certificate registered, its own clock."""
+    """A file of another project in its own context.
+
+    Issuer, ACS and certificate are registered; the clock is its own.
+    """
     request = parse_authn_request(received)
     keys = tuple(parse_certificate(der) for der in read_own_certificates(request.root))
     acs = (Endpoint(POST_BINDING, request.acs_url or "https://sp.example.org/acs", 0, True),)
@@ -144,7 +154,10 @@ def make_signature(*, method: str = "rsa-sha256", uri: str = "#_a1", prefixes: s
 
 
 def sign(xml: bytes, *, key: str = "sp-signing", name: str = "ID") -> bytes:
-    """Fill in the signature of a document, made by xmlsec with a key of the corpus."""
+    """Fills in the signature of a document.
+
+    xmlsec makes it with a key of the corpus.
+    """
     root = etree.fromstring(xml)
     context = xmlsec.SignatureContext()
     context.key = xmlsec.Key.from_file(str(CORPUS / "keys" / f"{key}.key.pem"), xmlsec.constants.KeyDataFormatPem)
@@ -173,7 +186,10 @@ def make_query(
     encode: Callable[[str], str] = lambda value: quote(value, safe=""),
     finish: Callable[[bytes], bytes] = lambda value: value,
 ) -> bytes:
-    """A query of the redirect binding, signed unless `key` is None. `finish` changes the signature's value."""
+    """A query of the redirect binding, signed unless `key` is None.
+
+    `finish` changes the signature's value.
+    """
     deflater = zlib.compressobj(wbits=-15)
     message = base64.b64encode(deflater.compress(xml) + deflater.flush()).decode()
     parts = [f"SAMLRequest={encode(message)}"]
@@ -193,7 +209,10 @@ def make_query(
 
 @dataclass(frozen=True)
 class Row:
-    """A file of the corpus, or one query of a file of queries, and what its index says of it."""
+    """A file of the corpus, with the words of its index.
+
+    It may be one query of a file of queries.
+    """
 
     name: str
     verdict: str
@@ -230,7 +249,7 @@ def _listen(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def _judge_row(row: Row) -> dict[str, object]:
-    """What comes of one row, and how much work it made; whatever is no error of ours shows by its name."""
+    """The outcome of one row, and the work it made; an error that is not ours shows by its name."""
     _opened.clear()
     calls: Counter[str] = Counter()
     sys.setprofile(lambda _frame, event, called: calls.update([called.__name__ if event == "c_call" else event]))

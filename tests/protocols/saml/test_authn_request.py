@@ -1,4 +1,7 @@
-"""Sign-on requests: what is read, whose they are, where the answer goes, and what no forged one gets past."""
+"""Sign-on requests: read, told apart by partner, answered at a known place.
+
+No forged one gets past.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,10 @@ def parse(xml: bytes) -> AuthnRequest:
 
 
 def code_of(xml: bytes, **more: Any) -> str:
-    """What a request is refused with on its whole way, in time; empty when it is accepted."""
+    """The code that a request is refused with on its whole way, in time.
+
+    It is empty when the request is accepted.
+    """
     started = time.process_time()
     code = refusal_code(lambda: judge(post(xml), **more))
     assert time.process_time() - started < 0.2
@@ -337,7 +343,10 @@ def test_s3_no_key_is_fetched(name: str) -> None:
 
 
 def test_s4_each_partners_own_keys_count() -> None:
-    """The key must be the issuer's: another partner's counts neither where it is of another type nor of the same."""
+    """The key must be the issuer's.
+
+    Another partner's key counts neither where it is of another type nor of the same.
+    """
     assert codes("sig-by-other-registered-sp") == {"signature-key-unusable"}
     own = partners()[SP1]
     other = replace(own, certificates=(read_pin("sp-signing-next"),))
@@ -492,7 +501,10 @@ PREFIXES = {"saml": SAML, "samlp": SAMLP, "ds": DS, "x": "urn:x"}
 
 
 def wrap(place: str, *, first: bool, signature: str, evil_id: str | None, acs: str) -> Iterator[bytes]:
-    """Forged requests around a validly signed one that stands at `place`, as itself and as root of the document."""
+    """Forged requests around a validly signed one.
+
+    The signed one stands at `place`, as itself and as root of the document.
+    """
     original = etree.fromstring(make_signed(AssertionConsumerServiceURL=ACS))
     forged = etree.fromstring(make_request(ID=evil_id, AssertionConsumerServiceURL=acs))
     own = original.find(f"{{{DS}}}Signature")
@@ -599,7 +611,10 @@ def test_s14_a_signature_stands_at_one_place_alone() -> None:
 
 
 def canonical(xml: bytes) -> bytes:
-    """What was signed, written by xmlsec's own canonicalization's twin: the root without its signature."""
+    """The signed octets: the root without its signature.
+
+    They are written by the twin of xmlsec's own canonicalization.
+    """
     root = etree.fromstring(xml)
     etree.strip_elements(root, f"{{{DS}}}Signature", with_tail=False)
     form: bytes = etree.tostring(root, method="c14n", exclusive=True, with_comments=False)
@@ -859,7 +874,7 @@ def test_a_refusal_by_comparison_states_both_sides_whole(request_: bytes, sides:
     assert all(one in refused.detail for one in sides), refused.detail
 
 
-# Whatever comes
+# Anything that comes
 
 MARKUP = st.sampled_from(
     [

@@ -1,7 +1,7 @@
-"""Requests that service providers which are not ours send: each is read and verified, and none that was spoilt.
+"""Requests of service providers that are not ours.
 
-The two are python3-saml and pysaml2's client with the real xmlsec1 program. They run on the real clock, so requests are
-checked at it.
+Each is read and verified, and no spoilt one is. The two are python3-saml and pysaml2's client with the real xmlsec1
+program. They run on the real clock, so requests are checked at it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Sign-out messages: every file of the corpus by its verdict, and what is built as others read it."""
+"""Sign-out messages: every file of the corpus by its verdict.
+
+The built ones are read by others.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,10 @@ def decrypt_anything(_: etree._Element) -> bytes:
 
 
 def take(row: Row, *, may_be_unsigned: bool = False) -> LogoutRequest:
-    """All checks of one file in the context that the corpus gives it; a real one may lack a signature."""
+    """All checks of one file in the context that the corpus gives it.
+
+    A real one may lack a signature.
+    """
     request = parse_logout_request(receive(row.data), decrypt=decrypt_anything if row.is_real else None)
     if row.is_real:
         now = request.head.issued_at + timedelta(seconds=30)

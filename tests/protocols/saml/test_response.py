@@ -1,4 +1,4 @@
-"""What stands in a response: golden files, the schema, and what must never be issued."""
+"""The content of a response: golden files, the schema, and values never issued."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def read_values(xml: bytes, key: str = "idp-rsa") -> dict[str, list[str]]:
 
 
 def codes(**facts: Any) -> dict[str, Severity]:
-    """What `check_saml_partner` says, by code."""
+    """The findings of `check_saml_partner`, by code."""
     given_facts = {
         "settings": make_settings(),
         "metadata": make_metadata(),
@@ -242,7 +242,10 @@ def test_the_configured_acs_is_used() -> None:
 
 
 def test_the_assertion_can_be_taken_out_of_the_response_whole() -> None:
-    """Cut out as text, as some partners do, it declares each namespace that it uses and its signature holds."""
+    """The assertion survives being cut out as text, as some partners do.
+
+    It declares each namespace that it uses and its signature holds.
+    """
     xml = build().xml
     start, end = xml.index(b"<saml:Assertion"), xml.index(b"</saml:Assertion>") + len(b"</saml:Assertion>")
     alone = xml[start:end]
@@ -324,7 +327,10 @@ def test_a_transient_name_id_is_that_of_the_stamp() -> None:
 
 
 def test_a_persistent_name_id_stays_as_it_was_ever_computed() -> None:
-    """Recomputed here by hand: a change would lock every payer out of what the partner keeps for them."""
+    """The name ID is recomputed here by hand.
+
+    A change would lock every payer out of what the partner keeps for them.
+    """
 
     def frame(part: bytes) -> bytes:
         return len(part).to_bytes(4, "big") + part
@@ -487,7 +493,10 @@ def test_o7_a_long_lifetime_is_refused(seconds: int) -> None:
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(seconds=-1), timedelta(days=-1)])
 def test_o7_a_portal_session_that_has_ended_bounds_nothing(ahead: timedelta) -> None:
-    """A SessionNotOnOrAfter in the past ends the sign-in at most partners: whether to launch is decided elsewhere."""
+    """A SessionNotOnOrAfter in the past ends the sign-in at most partners.
+
+    Whether to launch is decided elsewhere.
+    """
     assert find_all(build(session=make_session(expires_at=NOW + ahead)).xml, "//@SessionNotOnOrAfter") == []
 
 
@@ -659,7 +668,10 @@ def test_any_text_comes_back_unchanged(values: list[str], names: list[str]) -> N
 @settings(max_examples=150, deadline=None)
 @given(value=st.text(max_size=30))
 def test_any_text_is_carried_or_refused(value: str) -> None:
-    """Whatever a portal sends: unchanged or refused, nothing in between and nothing else raised."""
+    """Any text of a portal is unchanged or refused.
+
+    There is nothing in between and nothing else is raised.
+    """
     try:
         found = read_values(carry(value))
     except ValueRefused:
@@ -686,7 +698,10 @@ def test_any_name_id_is_carried_or_refused(value: str) -> None:
 
 
 def test_no_carriage_return_leaves_in_any_writing() -> None:
-    """A reader that normalizes line ends before it verifies finds the signature broken by one, escaped or not."""
+    """A carriage return breaks the signature, escaped or not.
+
+    It does so for a reader that normalizes line ends before it verifies.
+    """
     xml = carry("123 Maple Ln\r\nApt 300\rRear")
     assert not re.search(rb"\r|&#(?:13|x0*d);", xml, re.IGNORECASE)
     assert read_values(xml) == {"secret": ["123 Maple Ln Apt 300 Rear"]}
@@ -775,7 +790,10 @@ def listing(*methods: EncryptionMethod | str, use: Any = "encryption", name: str
 
 
 def encrypted_with(*certificates: Certificate, **settings: Any) -> list[str]:
-    """What an assertion for such a partner is encrypted with: of content, of the key, digest, mask."""
+    """The algorithms of an assertion for such a partner.
+
+    They are those of content and of the key, digest, mask.
+    """
     metadata = make_metadata(certificates=certificates)
     xml = build(make_partner(metadata=metadata, **{"encrypt": "when_offered", **settings})).xml
     decrypt(etree.fromstring(xml).find("saml:EncryptedAssertion", NAMES))
@@ -801,7 +819,10 @@ DEFAULT_KEY = ["rsa-oaep-mgf1p", "sha1"]
     ],
 )
 def test_encryption_follows_the_partners_list(ciphers: tuple[Any, ...], used: str) -> None:
-    """The best of it that is allowed, by the order of our defaults; what is not allowed is passed over."""
+    """The best of the list that is allowed, by the order of our defaults.
+
+    A method that is not allowed is passed over.
+    """
     listed = [TRIPLE_DES, *map(find_cipher_uri, ciphers)] if ciphers else []
     assert encrypted_with(listing(*listed)) == [used, *DEFAULT_KEY]
     assert encrypted_with(listing(*listed, RSA_OAEP_MGF1P, RSA_1_5)) == [used, *DEFAULT_KEY]

@@ -1,8 +1,8 @@
-"""Service providers that are not ours take each kind of response that we make, and refuse each that was spoilt.
+"""Service providers that are not ours take each kind of response that we make.
 
-The two are python3-saml and pysaml2's client with the real xmlsec1 program, both at their strictest. They run on the
-real clock, so responses are made for now. No kind of key or algorithm is left out for either: both read RSA and ECDSA,
-and all four ciphers.
+They refuse each that was spoilt. The two are python3-saml and pysaml2's client with the real xmlsec1 program, both at
+their strictest. They run on the real clock, so responses are made for now. No kind of key or algorithm is left out for
+either: both read RSA and ECDSA, and all four ciphers.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
 
 @dataclass(frozen=True)
 class Read:
-    """What a service provider got out of a response."""
+    """The values that a service provider got out of a response."""
 
     attributes: dict[str, list[str]]
     name_id: str
@@ -80,7 +80,10 @@ class Read:
 
 
 class ServiceProvider(Protocol):
-    """Raises whatever it raises when it does not take the response."""
+    """A service provider that is not ours.
+
+    It raises errors of its own when it does not take the response.
+    """
 
     def __call__(self, xml: bytes, *, sign: str = "both", encrypted: bool = False, key: str = "idp-rsa") -> Read: ...
 
@@ -331,7 +334,10 @@ def test_o6_a_response_for_another_audience_is_refused(cipher: str, read: Servic
 
 @both_service_providers
 def test_o6_a_response_for_another_recipient_is_refused(read: ServiceProvider) -> None:
-    """Destination is put right after the assertion was signed, so that the Recipient alone is wrong."""
+    """The Recipient alone is wrong.
+
+    Destination is put right after the assertion was signed.
+    """
     other = make_metadata(acs=(Endpoint(BINDING, "https://other.example.com/saml/acs"),))
     xml = issue(metadata=other, sign="assertion").xml
     xml = change_element(xml, lambda root: root.set("Destination", ACS))

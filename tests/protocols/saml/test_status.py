@@ -1,4 +1,7 @@
-"""Answers without an assertion: in golden form, valid against the schema, signed, and read by another's client."""
+"""Answers without an assertion: golden, valid against the schema, signed.
+
+Another's client reads them.
+"""
 
 from __future__ import annotations
 

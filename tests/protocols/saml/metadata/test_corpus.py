@@ -1,4 +1,7 @@
-"""Every metadata file of the corpus, at its clock: the verdict, the time it takes, and what was read from it."""
+"""Every metadata file of the corpus, at its clock.
+
+Each has a verdict, a time that it takes, and values that were read from it.
+"""
 
 from __future__ import annotations
 

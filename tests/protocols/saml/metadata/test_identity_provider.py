@@ -1,4 +1,4 @@
-"""Our own metadata: what stands in it, in which order, and that others' parsers take it."""
+"""Our own metadata: its content and order, and that others' parsers take it."""
 
 from __future__ import annotations
 

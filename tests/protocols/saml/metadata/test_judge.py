@@ -1,4 +1,7 @@
-"""Partner metadata: what is read, what is refused and how it is said; one test a row of the threats to metadata."""
+"""Partner metadata: read, or refused in plain words.
+
+There is one test a row of the threats to metadata.
+"""
 
 from __future__ import annotations
 
@@ -220,7 +223,7 @@ def test_an_index_is_not_a_truth_value() -> None:
 
 def test_x1_an_external_entity_reads_no_file(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # whoever opens it for reading waits for ever
+    os.mkfifo(pipe)  # opening it for reading waits for ever
     for name in ("bad/xxe-file", "bad/xxe-public-id"):
         assert errors_of(read_case(name)) == {"xml-doctype"}
     report = check(f'<!DOCTYPE a [<!ENTITY x SYSTEM "file://{pipe}">]>' + make_entity(name="&x;"))
@@ -456,7 +459,7 @@ def test_m4_an_empty_endpoint_that_a_launch_does_without_is_left_out(kind: str, 
 
 
 def test_m4_an_empty_place_to_post_to_is_refused_even_beside_another() -> None:
-    """It may be the partner's default, and nobody can tell where that was meant to be."""
+    """It may be the partner's default, and nobody can tell where that was."""
     assert errors_of(make_entity(make_role(ACS + make_acs("", index=1)))) == {"acs-location-missing"}
 
 
@@ -941,7 +944,10 @@ SNIPPETS = [
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutated_good_files_make_a_report(data: st.DataObject) -> None:
-    """Whatever is changed in a good file, there is a report, and only a file that parses again is accepted."""
+    """Any change in a good file gives a report.
+
+    Only a file that parses again is accepted.
+    """
     whole = bytearray(data.draw(st.sampled_from(SEEDS)))
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(whole)))

@@ -1,4 +1,4 @@
-"""What a partner wants to be told, held against what a mapping makes of it."""
+"""A partner's wishes for attributes, compared with what a mapping makes of them."""
 
 from __future__ import annotations
 

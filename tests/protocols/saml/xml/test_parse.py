@@ -1,4 +1,4 @@
-"""Reading XML from outside: what is accepted, what is refused and how it is said, and the schemas."""
+"""Reading XML from outside: accepted, or refused in plain words; the schemas."""
 
 from __future__ import annotations
 
