@@ -32,7 +32,7 @@ from saml_bridge.model.values import FormPost
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.protocols.interface import Overrides, Reply
 from saml_bridge.protocols.saml.authn_request import AuthnRequest, choose_requested_acs, parse_authn_request
-from saml_bridge.protocols.saml.bindings import POST_BINDING, Received
+from saml_bridge.protocols.saml.bindings import POST_BINDING, ReceivedMessage
 from saml_bridge.protocols.saml.message import MAX_AGE, SKEW, carries_signature, check_message, verify_message
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.pending_request import PendingSamlRequest
@@ -104,7 +104,7 @@ class SamlSignOn:
     def launcher(self) -> Launcher:
         return self.sign_on.launcher
 
-    def receive(self, read: Callable[[], Received], visit: Visit, source: SessionSource) -> Answer:
+    def receive(self, read: Callable[[], ReceivedMessage], visit: Visit, source: SessionSource) -> Answer:
         """Judge a partner's request, then launch or let it wait for the payer.
 
         `read` takes it out of its binding.
@@ -148,7 +148,7 @@ class SamlSignOn:
         return self.sign_on.go_on(Taken(partner, link, partner_request), visit, source, token=token)
 
     def _verify(
-        self, received: Received, snapshot: Snapshot, visit: Visit, known: dict[str, str]
+        self, received: ReceivedMessage, snapshot: Snapshot, visit: Visit, known: dict[str, str]
     ) -> tuple[AuthnRequest, Partner, SpMetadata]:
         request = parse_authn_request(received)
         issuer = request.head.issuer or ""

@@ -25,7 +25,7 @@ from lxml import etree
 from saml_bridge.model.comparisons import LONGEST_SHOWN, compare, quote_value
 from saml_bridge.model.errors import RequestRefused
 from saml_bridge.protocols.auth_contexts import Comparison, RequestedContext
-from saml_bridge.protocols.saml.bindings import POST_BINDING, Received
+from saml_bridge.protocols.saml.bindings import POST_BINDING, ReceivedMessage
 from saml_bridge.protocols.saml.message import (
     MessageHead,
     NameIdValue,
@@ -67,7 +67,7 @@ class AuthnRequest:
     requested_context: RequestedContext | None
     subject: NameIdValue | None
     has_encrypted_subject: bool
-    received: Received
+    received: ReceivedMessage
     root: etree._Element = field(repr=False, compare=False)
 
     @property
@@ -83,7 +83,7 @@ class AuthnRequest:
         return self.head.issued_at
 
 
-def parse_authn_request(received: Received) -> AuthnRequest:
+def parse_authn_request(received: ReceivedMessage) -> AuthnRequest:
     """Reads a sign-on request.
 
     It is valid against the protocol's schema afterwards, and nothing in it is proven.

@@ -71,7 +71,7 @@ class DetachedSignature:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedMessage:
     """A message as it came: its XML, read no further, and its companions.
 
     `xml` are the bytes of the document. `left_out` says why a RelayState that came is not in `relay_state`.
@@ -85,7 +85,7 @@ class Received:
     left_out: RequestRefused | None = None
 
 
-def receive_redirect(query: bytes, *, unfit: UnfitRelayState = "refused") -> Received:
+def receive_redirect(query: bytes, *, unfit: UnfitRelayState = "refused") -> ReceivedMessage:
     """Reads a message from the raw query of a GET (Bindings 3.4.4).
 
     `query` is as it stands in the request line.
@@ -101,7 +101,7 @@ def receive_redirect(query: bytes, *, unfit: UnfitRelayState = "refused") -> Rec
     name = _find_message(values)
     if (encoding := values.get("SAMLEncoding", _DEFLATE)) != _DEFLATE:
         _refuse("request-encoding", f"The SAMLEncoding: {compare(encoding, _DEFLATE)}.")
-    return Received(
+    return ReceivedMessage(
         name=name,
         binding=REDIRECT_BINDING,
         xml=_inflate(_decode_base64(values[name], name)),
@@ -111,7 +111,7 @@ def receive_redirect(query: bytes, *, unfit: UnfitRelayState = "refused") -> Rec
     )
 
 
-def receive_post(fields: Iterable[tuple[str, str]], *, unfit: UnfitRelayState = "refused") -> Received:
+def receive_post(fields: Iterable[tuple[str, str]], *, unfit: UnfitRelayState = "refused") -> ReceivedMessage:
     """Reads a message from the fields of a form (Bindings 3.5.4).
 
     `fields` are decoded once and may have any order.
@@ -131,10 +131,10 @@ def receive_post(fields: Iterable[tuple[str, str]], *, unfit: UnfitRelayState = 
     if (how := _name_compression(xml)) is not None:
         _refuse("request-deflated", f"The posted message is compressed ({how}); only a message in a redirect is.")
     relay_state, left_out = _take_relay_state(lambda: values.get("RelayState"), unfit)
-    return Received(name, POST_BINDING, xml, relay_state, None, left_out)
+    return ReceivedMessage(name, POST_BINDING, xml, relay_state, None, left_out)
 
 
-def receive_soap(body: bytes) -> Received:
+def receive_soap(body: bytes) -> ReceivedMessage:
     """Reads the one message in a SOAP 1.1 envelope (Bindings 3.2.2).
 
     The message is taken out as a document of its own, with the namespaces that were in force for it, so a signature on
@@ -149,7 +149,7 @@ def receive_soap(body: bytes) -> Received:
         sides = compare(tag.namespace, SAMLP)
         _refuse("request-soap", f"The namespace of {show(tag.localname)}, the element in the SOAP body: {sides}.")
     name: MessageName = "SAMLResponse" if tag.localname.endswith("Response") else "SAMLRequest"
-    return Received(name, SOAP_BINDING, _serialize_alone(message), None, None)
+    return ReceivedMessage(name, SOAP_BINDING, _serialize_alone(message), None, None)
 
 
 def build_redirect(

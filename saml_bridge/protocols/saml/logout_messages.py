@@ -23,7 +23,7 @@ from lxml import etree
 from saml2 import SamlBase, saml, samlp
 
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, Received
+from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, ReceivedMessage
 from saml_bridge.protocols.saml.message import (
     MAX_AGE,
     SKEW,
@@ -71,7 +71,7 @@ class LogoutRequest:
     name_id: NameIdValue
     session_indexes: tuple[str, ...]
     not_on_or_after: datetime | None
-    received: Received
+    received: ReceivedMessage
     root: etree._Element = field(repr=False, compare=False)
 
 
@@ -83,7 +83,7 @@ class LogoutResponse:
     in_response_to: str
     status: str
     sub_status: str | None
-    received: Received
+    received: ReceivedMessage
     root: etree._Element = field(repr=False, compare=False)
 
     @property
@@ -95,7 +95,7 @@ class LogoutResponse:
         return self.status == SUCCESS and self.sub_status != PARTIAL_LOGOUT
 
 
-def parse_logout_request(received: Received, *, decrypt: Decrypt | None = None) -> LogoutRequest:
+def parse_logout_request(received: ReceivedMessage, *, decrypt: Decrypt | None = None) -> LogoutRequest:
     """Reads a LogoutRequest (Core 3.7.1).
 
     It is valid against the protocol's schema afterwards, and nothing is proven. Values are text alone, taken as they
@@ -119,7 +119,7 @@ def parse_logout_request(received: Received, *, decrypt: Decrypt | None = None) 
     )
 
 
-def parse_logout_response(received: Received) -> LogoutResponse:
+def parse_logout_response(received: ReceivedMessage) -> LogoutResponse:
     """Reads a LogoutResponse (Core 3.7.2 and 3.2.2).
 
     Raises XmlRefused, and RequestRefused: those of `parse_message` and `read_head`, `request-in-response-to` for a

@@ -25,7 +25,7 @@ from lxml import etree
 
 from saml_bridge.model.comparisons import compare, quote_value, show
 from saml_bridge.model.errors import RequestRefused, SignatureRefused
-from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, Received
+from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, ReceivedMessage
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.xml.instants import parse_instant
 from saml_bridge.protocols.saml.xml.names import NCNAME, SAML, SAMLP
@@ -65,7 +65,7 @@ class Message(Protocol):
     def head(self) -> MessageHead: ...
 
     @property
-    def received(self) -> Received: ...
+    def received(self) -> ReceivedMessage: ...
 
     @property
     def root(self) -> etree._Element: ...
@@ -84,7 +84,7 @@ class NameIdValue:
     sp_name_qualifier: str | None
 
 
-def parse_message(received: Received, *, kinds: Collection[str]) -> etree._Element:
+def parse_message(received: ReceivedMessage, *, kinds: Collection[str]) -> etree._Element:
     """The root of a message, valid against the protocol's schema.
 
     `kinds` are the local names of the kinds that are taken.

@@ -28,7 +28,13 @@ from lxml import etree
 
 from saml_bridge.model.errors import BridgeError, RequestRefused
 from saml_bridge.protocols.saml.authn_request import AuthnRequest, choose_requested_acs, parse_authn_request
-from saml_bridge.protocols.saml.bindings import POST_BINDING, MessageName, Received, receive_post, receive_redirect
+from saml_bridge.protocols.saml.bindings import (
+    POST_BINDING,
+    MessageName,
+    ReceivedMessage,
+    receive_post,
+    receive_redirect,
+)
 from saml_bridge.protocols.saml.message import carries_signature, check_message, verify_message
 from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
@@ -62,11 +68,11 @@ def partners() -> Mapping[str, SpMetadata]:
     return {one.entity_id: one for one in found}
 
 
-def post(xml: bytes, name: MessageName = "SAMLRequest", **more: str) -> Received:
+def post(xml: bytes, name: MessageName = "SAMLRequest", **more: str) -> ReceivedMessage:
     return receive_post([(name, base64.b64encode(xml).decode()), *more.items()])
 
 
-def judge(received: Received, *, now: datetime = CLOCK, endpoint: str = SSO) -> tuple[AuthnRequest, Endpoint]:
+def judge(received: ReceivedMessage, *, now: datetime = CLOCK, endpoint: str = SSO) -> tuple[AuthnRequest, Endpoint]:
     """All that a request goes through before it is acted on, in order.
 
     Raises what the checks raise.
@@ -80,7 +86,7 @@ def judge(received: Received, *, now: datetime = CLOCK, endpoint: str = SSO) -> 
     return request, choose_requested_acs(request, metadata)
 
 
-def judge_real(received: Received) -> tuple[AuthnRequest, Endpoint]:
+def judge_real(received: ReceivedMessage) -> tuple[AuthnRequest, Endpoint]:
     """A file of another project in its own context.
 
     Issuer, ACS and certificate are registered; the clock is its own.
@@ -217,7 +223,7 @@ class Row:
     name: str
     verdict: str
     why: str
-    receive: Callable[[], Received]
+    receive: Callable[[], ReceivedMessage]
 
     @property
     def is_real(self) -> bool:

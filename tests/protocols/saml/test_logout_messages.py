@@ -20,7 +20,13 @@ from lxml import etree
 from saml2 import samlp
 
 from saml_bridge.model.errors import BridgeError, RequestRefused, SignatureRefused, XmlRefused
-from saml_bridge.protocols.saml.bindings import POST_BINDING, REDIRECT_BINDING, SOAP_BINDING, MessageName, Received
+from saml_bridge.protocols.saml.bindings import (
+    POST_BINDING,
+    REDIRECT_BINDING,
+    SOAP_BINDING,
+    MessageName,
+    ReceivedMessage,
+)
 from saml_bridge.protocols.saml.logout_messages import (
     LONGEST_SESSION_INDEX,
     MOST_SESSION_INDEXES,
@@ -99,8 +105,8 @@ PARTNERS = {
 }
 
 
-def receive(data: bytes, *, name: MessageName = "SAMLRequest", binding: str = POST_BINDING) -> Received:
-    return Received(name, binding, data, None, None)
+def receive(data: bytes, *, name: MessageName = "SAMLRequest", binding: str = POST_BINDING) -> ReceivedMessage:
+    return ReceivedMessage(name, binding, data, None, None)
 
 
 def decrypt_anything(_: etree._Element) -> bytes:
