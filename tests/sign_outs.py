@@ -27,7 +27,7 @@ from lxml import etree
 from saml_bridge.app.wiring import open_bridge
 from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.model.values import TraceId
-from saml_bridge.protocols.saml.bindings import Received, receive_post, receive_redirect, receive_soap
+from saml_bridge.protocols.saml.bindings import ReceivedMessage, receive_post, receive_redirect, receive_soap
 from saml_bridge.storage.audit import Entry
 from saml_bridge.storage.database import find_database
 from saml_bridge.storage.partner_sessions import PartnerSession
@@ -138,7 +138,7 @@ def encode_soap(xml: str, *, key: str | None = "sp-signing", **methods: Any) -> 
     return start + sign_text(xml, key, **methods) + b"</e:Body></e:Envelope>"
 
 
-def receive(name: str, xml: str, *, binding: str = REDIRECT, **options: Any) -> Received:
+def receive(name: str, xml: str, *, binding: str = REDIRECT, **options: Any) -> ReceivedMessage:
     """A partner's message as the bridge's own reading of the bindings gives it."""
     if binding == SOAP:
         return receive_soap(encode_soap(xml, **options))

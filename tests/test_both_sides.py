@@ -17,10 +17,10 @@ from saml_bridge.mapping.callback_uri import describe_refusal, is_allowed
 from saml_bridge.mapping.fields import build_example, parse_session
 from saml_bridge.model.errors import BridgeError, ClientRefused
 from saml_bridge.protocols.oidc.parameters import FORM, check_form
-from saml_bridge.protocols.saml.authn_request import NameIdValue
 from saml_bridge.protocols.saml.bindings import DetachedSignature
+from saml_bridge.protocols.saml.message import NameIdValue
 from saml_bridge.protocols.saml.metadata.aggregate import pick_entity
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml
 from saml_bridge.protocols.saml.xml.verify import METADATA_PROFILE, verify_enveloped, verify_octets
 from saml_bridge.storage.portal_keys import PortalKey
@@ -53,7 +53,10 @@ CASES: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "portal key, biller": (lambda: KEY.check_scope(LONG, "links"), ("riverton, harbor", "not for this biller")),
     "portal key, call": (lambda: KEY.check_scope("riverton", "tickets"), ("tickets", "links")),
     "session's biller": (judge_biller, ("riverton-water", "harbor")),
-    "entity": (lambda: parse_metadata(read_case("good/keys-no-use"), now=CLOCK, entity_id=LONG), (LONG, SP)),
+    "entity": (
+        lambda: check_metadata(read_case("good/keys-no-use"), now=CLOCK, entity_id=LONG).find_provider(),
+        (LONG, SP),
+    ),
     "entity of an aggregate": (lambda: pick_entity(io.BytesIO(read_case("good/keys-no-use")), LONG), (LONG, SP)),
     "signer": (
         judge_signature,

@@ -30,7 +30,7 @@ from saml_bridge.model.errors import ConfigInvalid, FetchRefused, MetadataRefuse
 from saml_bridge.model.nearest import suggest
 from saml_bridge.model.values import Finding, Severity, Sha256Hex, TraceId
 from saml_bridge.protocols.saml.metadata.changes import MetadataChanges, compare_documents
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import choose_acs
 from saml_bridge.storage.audit import Entry, Kind
 
@@ -327,9 +327,9 @@ def _acs_finder(registry: Registry, fresh: Mapping[Sha256Hex, bytes], now: datet
         digest = _find_digest(settings)
         try:
             content = fresh.get(digest) or registry.find_metadata(digest)
-            metadata = parse_metadata(
+            metadata = check_metadata(
                 content, now=now, entity_id=settings.entity_id, allow_http=True, check_validity=False
-            )
+            ).find_provider()
             return choose_acs(metadata, settings.acs).location
         except (MetadataRefused, NotFound):
             return None  # the checks of the publication say why

@@ -19,7 +19,7 @@ from saml_bridge.billers.snapshot import ServiceContext, Snapshot
 from saml_bridge.model.document import Biller, SamlSettings
 from saml_bridge.model.errors import BillerUnknown, ConfigInvalid, MetadataRefused, NotFound, PartnerUnusable
 from saml_bridge.model.values import Sha256Hex
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.storage.revisions import IndexedPartner, Revision, RevisionInForce, Revisions
 
@@ -157,9 +157,9 @@ class Registry:
             content = self._revisions.find_metadata(digest)
             if content is None:
                 raise MetadataRefused(f"there is no stored metadata sha256:{digest}", code="metadata-missing")
-            return parse_metadata(
+            return check_metadata(
                 content, now=now, entity_id=settings.entity_id, allow_http=self.allow_http, check_validity=False
-            )
+            ).find_provider()
 
         return self._parsed.find((digest, settings.entity_id), parse)
 

@@ -49,7 +49,7 @@ from saml_bridge.protocols.interface import (
 )
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.receiver import SamlReceiver
-from saml_bridge.protocols.saml.response import CompiledPartner
+from saml_bridge.protocols.saml.response import CompiledSamlPartner
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Route:
     callback: CallbackTemplate | None
 
     @property
-    def response(self) -> CompiledPartner:
+    def response(self) -> CompiledSamlPartner:
         """The maker of responses for a SAML partner.
 
         Raises TypeError for another, which is the caller's mistake.

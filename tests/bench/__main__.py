@@ -35,8 +35,8 @@ from saml_bridge.keys.signing_key import load_signing_key
 from saml_bridge.mapping.fields import build_example, parse_session
 from saml_bridge.mapping.rules import compile_mapping
 from saml_bridge.model.document import SamlSettings
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
-from saml_bridge.protocols.saml.response import compile_partner, stamp_from
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
+from saml_bridge.protocols.saml.response import compile_saml_partner, make_stamp
 from tests.bench import incoming
 from tests.bench.aggregates import measure_aggregates, report_aggregates
 from tests.bench.chart import draw_chart
@@ -93,9 +93,9 @@ def response_in_process(sign: str, folder: Path) -> Callable[[], object]:
         key_pem=(KEYS / "idp-rsa.key.pem").read_bytes(),
         certificate_pem=(KEYS / "idp-rsa.cert.pem").read_bytes(),
     )
-    partner = compile_partner(
+    partner = compile_saml_partner(
         settings=SamlSettings(metadata="sha256:" + "0" * 64, sign=sign, encrypt="never"),  # type: ignore[arg-type]
-        metadata=parse_metadata(sp_metadata(), now=NOW),
+        metadata=check_metadata(sp_metadata(), now=NOW).find_provider(),
         biller=biller.slug,
         partner="partner",
         issuer="https://idp.example.com/metadata",
@@ -107,7 +107,7 @@ def response_in_process(sign: str, folder: Path) -> Callable[[], object]:
 
     def build() -> bytes:
         attributes = mapping.evaluate(session, account)
-        stamp = stamp_from(NOW, os.urandom)
+        stamp = make_stamp(NOW, os.urandom)
         built = partner.build_response(stamp=stamp, session=session, account=account, attributes=attributes)
         return base64.b64encode(built.xml)
 

@@ -15,19 +15,13 @@ from urllib.parse import urlsplit
 from lxml import etree
 
 from saml_bridge.keys.signing_key import SigningKey, load_signing_key
-from saml_bridge.protocols.saml.authn_request import (
-    SAML,
-    SAMLP,
-    carries_signature,
-    check_message,
-    choose_requested_acs,
-    parse_authn_request,
-    verify_request,
-)
-from saml_bridge.protocols.saml.bindings import Received, build_redirect, receive_post, receive_redirect
+from saml_bridge.protocols.saml.authn_request import choose_requested_acs, parse_authn_request
+from saml_bridge.protocols.saml.bindings import ReceivedMessage, build_redirect, receive_post, receive_redirect
+from saml_bridge.protocols.saml.message import carries_signature, check_message, verify_message
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.response import format_instant
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
+from saml_bridge.protocols.saml.xml.names import SAML, SAMLP
 from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from tests.world import KEYS, SP_ACS, SP_ENTITY_ID
 
@@ -61,7 +55,7 @@ def _build_request(now: datetime) -> etree._Element:
     return root
 
 
-def _send(root: etree._Element, key: SigningKey, binding: str) -> Callable[[], Received]:
+def _send(root: etree._Element, key: SigningKey, binding: str) -> Callable[[], ReceivedMessage]:
     if binding == "form":
         prepare_signer(key, "rsa-sha256").sign(root)
         fields = [("SAMLRequest", base64.b64encode(etree.tostring(root)).decode()), ("RelayState", "token")]
@@ -81,7 +75,7 @@ def verify_incoming(binding: str) -> Callable[[], object]:
 
     def verify() -> object:
         request = parse_authn_request(receive())
-        verify_request(request, metadata, required=True)
+        verify_message(request, metadata, required=True)
         check_message(request, now=now, endpoint=SSO, signed=carries_signature(request))
         return choose_requested_acs(request, metadata)
 

@@ -25,10 +25,10 @@ from saml_bridge.model.values import Finding, Severity, Sha256Hex
 from saml_bridge.protocols.index import PROTOCOLS
 from saml_bridge.protocols.interface import PartnerContext
 from saml_bridge.protocols.saml.logout_messages import check_unsigned_logout
-from saml_bridge.protocols.saml.metadata.judge import check_metadata, parse_metadata
-from saml_bridge.protocols.saml.metadata.requested_attributes import check_wishes
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
+from saml_bridge.protocols.saml.metadata.requested_attributes import check_requested_attributes
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
-from saml_bridge.protocols.saml.response import check_partner
+from saml_bridge.protocols.saml.response import check_saml_partner
 from saml_bridge.storage.revisions import LONGEST_ENTITY_ID, IndexedPartner
 
 FindKey = Callable[[str], SigningKey]
@@ -201,28 +201,18 @@ class Checks:
             report = check_metadata(
                 content, now=self.now, entity_id=entity_id, allow_http=self.allow_http, check_validity=not known
             )
-            if len(report.entities) == 1 and report.usable:
-                self._judged[key] = report.usable[0], report.all_findings
-            else:
-                self._judged[key] = None, self._explain(content, entity_id, known=known)
+            try:
+                self._judged[key] = report.find_provider(), report.all_findings
+            except MetadataRefused as refused:
+                self._judged[key] = None, refused.findings
         return self._judged[key]
-
-    def _explain(self, content: bytes, entity_id: str | None, *, known: bool) -> tuple[Finding, ...]:
-        """Why a file gives no single service provider."""
-        try:
-            parse_metadata(
-                content, now=self.now, entity_id=entity_id, allow_http=self.allow_http, check_validity=not known
-            )
-        except MetadataRefused as refused:
-            return refused.findings
-        return ()
 
     def _check_partner(
         self, partner: Partner, metadata: SpMetadata, place: str, checked: Checked, key: SigningKey | None
     ) -> None:
         if key is None:
             return
-        for finding in check_partner(
+        for finding in check_saml_partner(
             settings=partner.saml,
             metadata=metadata,
             issuer=partner.saml.our_entity_id or checked.issuer,
@@ -257,7 +247,7 @@ def _check_links(biller: Biller, metadata: Mapping[str, SpMetadata]) -> Iterator
     for (partner, slug), position in pairs.items():
         mapping = biller.find_mapping(slug)
         if mapping is not None:
-            yield from check_wishes(metadata[partner], mapping, where=f"links[{position}].mapping")
+            yield from check_requested_attributes(metadata[partner], mapping, where=f"links[{position}].mapping")
 
 
 def _read_no_metadata(_: SamlSettings) -> SpMetadata:

@@ -23,7 +23,7 @@ from saml_bridge.model.errors import FetchRefused, MetadataRefused, XmlRefused
 from saml_bridge.model.values import Finding, Severity
 from saml_bridge.network.client import Answer
 from saml_bridge.protocols.saml.metadata.aggregate import pick_entity
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.xml.certificates import CertificateBroken
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS
@@ -154,13 +154,13 @@ def fetch_metadata(
             content = pick_entity(file, settings.entity_id or "", pinned=pinned) if from_aggregate else file.read()
         except XmlRefused as refused:
             raise MetadataRefused(refused.detail, code=refused.code, findings=refused.findings) from refused
-    metadata = parse_metadata(
+    metadata = check_metadata(
         content,
         now=now,
         entity_id=settings.entity_id,
         allow_http=allow_http,
         pinned=None if from_aggregate else pinned,  # of an aggregate the whole was verified
-    )
+    ).find_provider()
     return FetchedMetadata(content, metadata, answer.etag)
 
 

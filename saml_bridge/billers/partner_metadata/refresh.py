@@ -36,7 +36,7 @@ from saml_bridge.model.errors import BillerUnknown, BridgeError, ConfigConflict,
 from saml_bridge.model.nearest import suggest
 from saml_bridge.model.values import Sha256Hex, TraceId
 from saml_bridge.protocols.saml.metadata.changes import MetadataChanges, compare_documents
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.storage.audit import Entry, Kind
 from saml_bridge.storage.metadata_fetches import HeldMetadata, Refreshes, SourceState
@@ -365,13 +365,13 @@ def _keep(registry: Registry, refreshes: Refreshes, asked: _Asked, before: Sourc
     outcome, detail = "unchanged", ""
     if before.outcome in ("held", "rejected"):
         outcome, detail = ("held", _join(held[0].words)) if held else ("rejected", before.detail)
-    metadata = parse_metadata(
+    metadata = check_metadata(
         registry.find_metadata(asked.digest),
         now=now,
         entity_id=asked.settings.entity_id,
         allow_http=registry.allow_http,
         check_validity=False,
-    )
+    ).find_provider()
     return _Ended(outcome, detail, metadata, before.etag)
 
 

@@ -19,7 +19,7 @@ from saml_bridge.flows.logout.progress import Leg, NotifyOutcome, Step
 from saml_bridge.flows.logout.record import log_outcome
 from saml_bridge.model.comparisons import show
 from saml_bridge.model.errors import DATABASE_FAILURES, BridgeError, LogoutRefused, LogoutUnknown
-from saml_bridge.protocols.saml.bindings import Received
+from saml_bridge.protocols.saml.bindings import ReceivedMessage
 from saml_bridge.protocols.saml.logout_messages import parse_logout_response
 from saml_bridge.storage.partner_sessions import PartnerSessions
 
@@ -55,7 +55,7 @@ class BrowserSteps:
         return LegRecorded(logout.snapshot.biller, logout.progress.legs[number], logout.token)
 
     def receive_answer(
-        self, channels: PartnerChannels, received: Received, known: dict[str, str], *, endpoint: str
+        self, channels: PartnerChannels, received: ReceivedMessage, known: dict[str, str], *, endpoint: str
     ) -> LegRecorded:
         """Records a partner's answer, for the one pending request that it names.
 

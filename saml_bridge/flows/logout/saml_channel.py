@@ -31,7 +31,6 @@ from saml_bridge.model.errors import BridgeError, PartnerUnusable, RequestRefuse
 from saml_bridge.model.values import FormPost
 from saml_bridge.network.client import Fetcher
 from saml_bridge.protocols.oidc.receiver import SUBJECT_FORMAT
-from saml_bridge.protocols.saml.authn_request import NameIdValue, check_message
 from saml_bridge.protocols.saml.bindings import (
     POST_BINDING,
     REDIRECT_BINDING,
@@ -49,6 +48,7 @@ from saml_bridge.protocols.saml.logout_messages import (
     parse_logout_response,
     verify_logout,
 )
+from saml_bridge.protocols.saml.message import NameIdValue, check_message
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.response import NAME_ID_FORMATS
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, STATUS_PREFIX, SUCCESS

@@ -24,14 +24,14 @@ from saml_bridge.mapping.fields import SessionMalformed
 from saml_bridge.model.errors import LogoutRefused, PartnerUnusable, SessionAbsent, SourceUnavailable
 from saml_bridge.model.values import Credentials, PortalSession, TraceId
 from saml_bridge.portal.session_source import SessionSource
-from saml_bridge.protocols.saml.authn_request import MAX_AGE, SKEW
-from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, SHORT_RELAY_STATE_BYTES, SOAP_BINDING, Received
+from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, SHORT_RELAY_STATE_BYTES, SOAP_BINDING, ReceivedMessage
 from saml_bridge.protocols.saml.logout_messages import (
     LogoutRequest,
     check_logout_request,
     parse_logout_request,
     verify_logout,
 )
+from saml_bridge.protocols.saml.message import MAX_AGE, SKEW
 from saml_bridge.protocols.saml.receiver import SamlReceiver, check_not_expired
 from saml_bridge.protocols.saml.status import REQUESTER, UNKNOWN_PRINCIPAL
 from saml_bridge.storage.ended_sessions import EndedSessions
@@ -56,7 +56,7 @@ class VerifiedRequest:
     channels: PartnerChannels
     channel: SamlChannel
     message: LogoutRequest
-    received: Received
+    received: ReceivedMessage
 
     @property
     def partner_request(self) -> PartnerRequest:
@@ -86,7 +86,7 @@ class SamlRequests:
     clock: Callable[[], datetime]
     random_bytes: Callable[[int], bytes]
 
-    def verify(self, channels: PartnerChannels, received: Received, known: dict[str, str]) -> VerifiedRequest:
+    def verify(self, channels: PartnerChannels, received: ReceivedMessage, known: dict[str, str]) -> VerifiedRequest:
         """Checks a request, the cheap checks first.
 
         Nothing is believed before the signature (Profiles 4.4.4.1). `known` gets the partner's slug. Raises
@@ -202,7 +202,7 @@ def _is_named(verified: VerifiedRequest, session: PortalSession) -> bool:
     return isinstance(receiver, SamlReceiver) and receiver.is_named(session, name_id.value, name_id.format)
 
 
-def log_relay_state(received: Received, biller: str, trace_id: TraceId) -> None:
+def log_relay_state(received: ReceivedMessage, biller: str, trace_id: TraceId) -> None:
     """Logs what is odd about a RelayState; the sign-out goes on all the same."""
     if received.left_out is not None:
         left_out = received.left_out

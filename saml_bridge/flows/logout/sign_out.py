@@ -49,7 +49,7 @@ from saml_bridge.model.errors import SessionAbsent
 from saml_bridge.model.values import Credentials, PortalSession, TraceId
 from saml_bridge.network.client import Fetcher
 from saml_bridge.portal.session_source import SessionSource
-from saml_bridge.protocols.saml.bindings import Received
+from saml_bridge.protocols.saml.bindings import ReceivedMessage
 from saml_bridge.storage.audit import AuditTrail
 from saml_bridge.storage.ended_sessions import EndedSessions
 from saml_bridge.storage.grants import Grants
@@ -81,7 +81,7 @@ class SignOut:
     # Beginning
 
     def receive(
-        self, biller: str, read: Callable[[], Received], visitor: Visitor | None = None, *, trace_id: TraceId
+        self, biller: str, read: Callable[[], ReceivedMessage], visitor: Visitor | None = None, *, trace_id: TraceId
     ) -> Outcome:
         """Takes a SAML partner's message: its logout request, or its answer to ours.
 

@@ -31,21 +31,13 @@ from saml_bridge.model.errors import (
 from saml_bridge.model.values import FormPost
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.protocols.interface import Overrides, Reply
-from saml_bridge.protocols.saml.authn_request import (
-    MAX_AGE,
-    SKEW,
-    AuthnRequest,
-    carries_signature,
-    check_message,
-    choose_requested_acs,
-    parse_authn_request,
-    verify_request,
-)
-from saml_bridge.protocols.saml.bindings import POST_BINDING, Received
+from saml_bridge.protocols.saml.authn_request import AuthnRequest, choose_requested_acs, parse_authn_request
+from saml_bridge.protocols.saml.bindings import POST_BINDING, ReceivedMessage
+from saml_bridge.protocols.saml.message import MAX_AGE, SKEW, carries_signature, check_message, verify_message
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
-from saml_bridge.protocols.saml.pending_request import Asked
+from saml_bridge.protocols.saml.pending_request import PendingSamlRequest
 from saml_bridge.protocols.saml.receiver import check_not_expired
-from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, read_format, stamp_from
+from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, make_stamp, read_format
 from saml_bridge.protocols.saml.status import (
     INVALID_NAME_ID_POLICY,
     REQUEST_DENIED,
@@ -72,8 +64,8 @@ class SamlDialect:
     def find_default_link(self, partner: Partner) -> str | None:
         return partner.saml.default_link
 
-    def read_request(self, stored: str) -> Asked:
-        return Asked.from_json(stored)
+    def read_request(self, stored: str) -> PendingSamlRequest:
+        return PendingSamlRequest.from_json(stored)
 
     def build_refusal(self, taken: Taken, error: BridgeError, snapshot: Snapshot, launcher: Launcher) -> Reply:
         """A signed response without an assertion, where the request asks for it.
@@ -81,7 +73,7 @@ class SamlDialect:
         SAML Core 3.2.2.
         """
         partner_request, now = taken.partner_request, launcher.clock()
-        if not isinstance(partner_request, Asked):
+        if not isinstance(partner_request, PendingSamlRequest):
             raise TypeError(f"{type(partner_request).__name__} is no request of SAML")
         route = snapshot.find_route(taken.link, Overrides(partner_request.acs))
         refused = error if isinstance(error, StatusRefused) else None
@@ -92,7 +84,7 @@ class SamlDialect:
             status=refused.status if refused else RESPONDER,
             sub_status=refused.sub_status if refused else REQUEST_DENIED,
             message=None,
-            response_id=stamp_from(now, launcher.random_bytes).response_id,
+            response_id=make_stamp(now, launcher.random_bytes).response_id,
             now=now,
             signer=prepare_signer(route.response.key, route.partner.saml.signature_algorithm),
         )
@@ -112,7 +104,7 @@ class SamlSignOn:
     def launcher(self) -> Launcher:
         return self.sign_on.launcher
 
-    def receive(self, read: Callable[[], Received], visit: Visit, source: SessionSource) -> Answer:
+    def receive(self, read: Callable[[], ReceivedMessage], visit: Visit, source: SessionSource) -> Answer:
         """Judge a partner's request, then launch or let it wait for the payer.
 
         `read` takes it out of its binding.
@@ -128,7 +120,7 @@ class SamlSignOn:
             request, partner, metadata = self._verify(received, snapshot, visit, known)
             acs = choose_requested_acs(request, metadata, configured=partner.saml.acs)
             link = sign_on.find_link(snapshot.biller, partner)
-        partner_request = Asked(
+        partner_request = PendingSamlRequest(
             request_id=request.head.id,
             acs=acs.location,
             received_at=self.launcher.clock(),
@@ -156,7 +148,7 @@ class SamlSignOn:
         return self.sign_on.go_on(Taken(partner, link, partner_request), visit, source, token=token)
 
     def _verify(
-        self, received: Received, snapshot: Snapshot, visit: Visit, known: dict[str, str]
+        self, received: ReceivedMessage, snapshot: Snapshot, visit: Visit, known: dict[str, str]
     ) -> tuple[AuthnRequest, Partner, SpMetadata]:
         request = parse_authn_request(received)
         issuer = request.head.issuer or ""
@@ -167,7 +159,7 @@ class SamlSignOn:
         known["partner"] = partner.slug
         now = self.launcher.clock()
         check_not_expired(partner.saml, metadata, now=now)
-        verify_request(request, metadata, required=partner.saml.require_signed_requests)
+        verify_message(request, metadata, required=partner.saml.require_signed_requests)
         endpoint = f"{self.launcher.base_url}/saml/{visit.biller}/sso"
         check_message(request, now=now, endpoint=endpoint, signed=carries_signature(request))
         is_new = self.sign_on.seen_messages.record(

@@ -30,7 +30,7 @@ class OidcAsked:
     """`received_at` is aware UTC. `subject` is the only `sub` that the answer may be about, None for any.
 
     `hint` is the launch that brought the payer to the partner. `sent_to_sign_in` and `auth_time_before` as in SAML's
-    `Asked`.
+    `PendingSamlRequest`.
     """
 
     request: AuthorizationRequest

@@ -1,101 +1,60 @@
-"""Sign-on requests of partners, and what every protocol message begins with.
+"""Sign-on requests of partners: read, and the place of their answer chosen.
 
-Owns: reading an `<AuthnRequest>`, the head that all messages share, the checks of signature, destination and time that
-all messages pass, and where the answer to a sign-on request may go. Does not own: whether an authentication context is
-enough (`contexts.py`), how a message travels (`bindings.py`), sign-out messages (`logout.py`), which partner the Issuer
-is, replays, and the order of an exchange. Called by the use cases that answer partners, and by `logout.py`.
+Owns: reading an `<AuthnRequest>`, and where the answer to a sign-on request may go.
 
-A message is read in this order, the cheap first: `parse_authn_request` (which takes nothing for true), the partner of
-its Issuer, `verify_request`, `check_message`, `choose_requested_acs`. Values that decide something are taken from the
-one tree that was verified, as they stand: nothing is trimmed, folded or normalized before it is compared.
+Does not own: the parts and checks that all messages share (`message`), whether an authentication context is enough
+(`protocols.auth_contexts`), how a message travels (`bindings`), the partner that the Issuer is, replays, and the order
+of an exchange.
 
-Specification: SAML 2.0 Core, sections 3.2.1 and 3.4.1; SAML 2.0 Profiles, section 4.1.4.1.
+Called by: `flows.sign_on.saml`.
+
+A request is read in this order, the cheap first: `parse_authn_request` (which takes nothing for true), the partner of
+its Issuer, `verify_message`, `check_message`, `choose_requested_acs`.
+
+Specification: SAML 2.0 Core, section 3.4.1; SAML 2.0 Profiles, section 4.1.4.1.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import NoReturn, Protocol, cast
+from datetime import datetime
+from typing import cast
 
 from lxml import etree
 
-from saml_bridge.model.comparisons import LONGEST_SHOWN, compare, quote_value, show
-from saml_bridge.model.errors import RequestRefused, SignatureRefused
+from saml_bridge.model.comparisons import LONGEST_SHOWN, compare, quote_value
+from saml_bridge.model.errors import RequestRefused
 from saml_bridge.protocols.auth_contexts import Comparison, RequestedContext
-from saml_bridge.protocols.saml.bindings import POST_BINDING, REDIRECT_BINDING, Received
-from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata, choose_acs
-from saml_bridge.protocols.saml.xml.instants import parse_instant
-from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, read_text, schema_errors
-from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, is_signed, verify_enveloped, verify_octets
-
-SAMLP = "urn:oasis:names:tc:SAML:2.0:protocol"
-SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
-ENTITY_FORMAT = "urn:oasis:names:tc:SAML:2.0:nameid-format:entity"
-
-LONGEST_ID = 256
-LONGEST_ENTITY_ID = 1024
-LONGEST_NAME_ID = 1024
-SKEW = timedelta(seconds=120)
-MAX_AGE = timedelta(seconds=300)
-
-_HOW_TO_SIGN = (
-    "The partner's software signs a redirect with the parameters SigAlg and Signature (saml-bindings-2.0-os, 3.4.4.1)."
+from saml_bridge.protocols.saml.bindings import POST_BINDING, ReceivedMessage
+from saml_bridge.protocols.saml.message import (
+    MessageHead,
+    NameIdValue,
+    parse_message,
+    read_head,
+    read_name_id,
+    refuse_request,
 )
+from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata, choose_acs
+from saml_bridge.protocols.saml.xml.names import SAML, SAMLP
+from saml_bridge.protocols.saml.xml.parse import read_text
+
 _CLASS = f"{{{SAML}}}AuthnContextClassRef"
 _DECLARATION = f"{{{SAML}}}AuthnContextDeclRef"
 _XML_SPACE = " \t\r\n"
-_NCNAME = re.compile(r"[^\W\d][\w.-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class MessageHead:
-    """What every request and response of the protocol begins with (Core 3.2.1 and 3.2.2); `issued_at` is aware UTC.
-
-    Only the form is judged. `issuer` is None when the message names none.
-    """
-
-    id: str
-    issuer: str | None
-    destination: str | None
-    issued_at: datetime
-
-
-class Message(Protocol):
-    """A message that was read, as far as the checks that all kinds share need it."""
-
-    @property
-    def head(self) -> MessageHead: ...
-
-    @property
-    def received(self) -> Received: ...
-
-    @property
-    def root(self) -> etree._Element: ...
 
 
 @dataclass(frozen=True, slots=True)
 class NameIdPolicy:
+    """A `<samlp:NameIDPolicy>` as it stands in a request (Core 3.4.1.1)."""
+
     format: str | None
     sp_name_qualifier: str | None
     allow_create: bool
 
 
 @dataclass(frozen=True, slots=True)
-class NameIdValue:
-    """A `<saml:NameID>` as it stands in a message. `value` names a payer: it must not be logged."""
-
-    value: str = field(repr=False)
-    format: str | None
-    name_qualifier: str | None
-    sp_name_qualifier: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class AuthnRequest:
-    """A sign-on request as its sender claims it to be, until `verify_request` has said otherwise."""
+    """A sign-on request as its sender claims it, until `verify_message` proves it."""
 
     head: MessageHead
     issuer: str
@@ -108,7 +67,7 @@ class AuthnRequest:
     requested_context: RequestedContext | None
     subject: NameIdValue | None
     has_encrypted_subject: bool
-    received: Received
+    received: ReceivedMessage
     root: etree._Element = field(repr=False, compare=False)
 
     @property
@@ -124,8 +83,10 @@ class AuthnRequest:
         return self.head.issued_at
 
 
-def parse_authn_request(received: Received) -> AuthnRequest:
-    """Read a sign-on request. It is valid against the protocol's schema afterwards, and nothing in it is proven.
+def parse_authn_request(received: ReceivedMessage) -> AuthnRequest:
+    """Reads a sign-on request.
+
+    It is valid against the protocol's schema afterwards, and nothing in it is proven.
 
     Raises XmlRefused for XML that is not read, and RequestRefused: `request-kind`, `request-version`, `request-schema`,
     `request-id`, `request-issuer`, `request-instant` or `request-subject`.
@@ -133,7 +94,7 @@ def parse_authn_request(received: Received) -> AuthnRequest:
     root = parse_message(received, kinds={"AuthnRequest"})
     head = read_head(root)
     if head.issuer is None:
-        _refuse("request-issuer", "The request names no Issuer (saml-profiles-2.0-os, 4.1.4.1).")
+        refuse_request("request-issuer", "The request names no Issuer (saml-profiles-2.0-os, 4.1.4.1).")
     subject, is_encrypted = _read_subject(root)
     return AuthnRequest(
         head=head,
@@ -152,125 +113,26 @@ def parse_authn_request(received: Received) -> AuthnRequest:
     )
 
 
-def parse_message(received: Received, *, kinds: Collection[str]) -> etree._Element:
-    """The root of a message of one of `kinds` (local names), valid against the protocol's schema.
-
-    Raises XmlRefused and RequestRefused: `request-kind`, `request-version`, `request-schema`.
-    """
-    root = parse_xml(received.xml, limits=MESSAGE_LIMITS)
-    tag = etree.QName(root)
-    expected = "SAMLResponse" if tag.localname.endswith("Response") else "SAMLRequest"
-    if tag.namespace != SAMLP or tag.localname not in kinds or received.name != expected:
-        found = f"{show(tag.localname)} in the namespace {show(tag.namespace)} as {received.name}"
-        _refuse("request-kind", f"The message is {found}; expected is {' or '.join(sorted(kinds))} in {SAMLP}.")
-    version = root.get("Version")
-    if version != "2.0":
-        _refuse("request-version", f"The message's Version of SAML: {compare(version, '2.0')}.")
-    if errors := schema_errors(root, "protocol"):
-        _refuse("request-schema", f"The message is not valid against the SAML schema: {errors[0]}.")
-    return root
-
-
-def read_head(root: etree._Element) -> MessageHead:
-    """The head of a message that is valid against the schema; Consent and Extensions are not looked at.
-
-    Raises XmlRefused for an Issuer that is not text alone, RequestRefused: `request-id`, `request-issuer`,
-    `request-instant`.
-    """
-    return MessageHead(
-        id=_read_id(root), issuer=_read_issuer(root), destination=root.get("Destination"), issued_at=_read_instant(root)
-    )
-
-
-def read_name_id(element: etree._Element) -> NameIdValue:
-    """A `<saml:NameID>`. Raises XmlRefused when it is not text alone, RequestRefused `request-subject` for its size."""
-    value = read_text(element)
-    if not 1 <= len(value) <= LONGEST_NAME_ID:
-        _refuse("request-subject", f"The NameID has {len(value):,} characters; 1 to {LONGEST_NAME_ID} are accepted.")
-    return NameIdValue(value, element.get("Format"), element.get("NameQualifier"), element.get("SPNameQualifier"))
-
-
-def carries_signature(message: Message) -> bool:
-    """Whether a signature came with the message, where its binding has it; says nothing about what it is worth."""
-    if message.received.binding == REDIRECT_BINDING:
-        return message.received.signature is not None
-    return is_signed(message.root)
-
-
-def verify_request(message: Message, metadata: SpMetadata, *, required: bool) -> None:
-    """Verify the message with the signing keys that its partner registered.
-
-    In the redirect binding the query's signature alone counts (Bindings 3.4.4.1), elsewhere the enveloped one on the
-    root. One that is there must verify even where none is required. `metadata` is that of the message's Issuer, whose
-    wish for signed requests counts as `required`. Raises SignatureRefused: `signature-issuer`, `signature-missing`, and
-    those of `verify_enveloped` and `verify_octets`.
-    """
-    if message.head.issuer not in (None, metadata.entity_id):
-        sides = compare(message.head.issuer, metadata.entity_id)
-        _refuse_signature("signature-issuer", f"The message's Issuer is another than the keys are of: {sides}.")
-    if message.received.binding == REDIRECT_BINDING:
-        _verify_query(message, metadata, required=required)
-    elif is_signed(message.root):
-        verify_enveloped(message.root, metadata.certificates, profile=MESSAGE_PROFILE)
-    elif required or metadata.authn_requests_signed:
-        _refuse_signature("signature-missing", "The message is not signed, and this partner's messages must be.")
-
-
-def _verify_query(message: Message, metadata: SpMetadata, *, required: bool) -> None:
-    if message.received.signature is not None:
-        verify_octets(message.received.signature, metadata.certificates)
-    elif required or metadata.authn_requests_signed:
-        inside = " The XML signature inside of the message does not count there." if is_signed(message.root) else ""
-        detail = f"The query is not signed, and this partner's messages must be.{inside} {_HOW_TO_SIGN}"
-        _refuse_signature("signature-missing", detail)
-
-
-def check_message(
-    message: Message,
-    *,
-    now: datetime,
-    endpoint: str,
-    signed: bool,
-    skew: timedelta = SKEW,
-    max_age: timedelta = MAX_AGE,
-) -> None:
-    """Check that the message was meant for `endpoint`, the URL that we publish, and that it is fresh.
-
-    `signed` says that a signature was verified; the message must then name its destination (Bindings 3.4.5.2 and
-    3.5.5.2). Raises RequestRefused: `request-destination`, `request-expired`, `request-from-future`.
-    """
-    destination, issued_at = message.head.destination, message.head.issued_at
-    if destination is None and signed:
-        sides = compare(destination, endpoint)
-        _refuse("request-destination", f"The message is signed, and so must name its Destination: {sides}.")
-    if destination is not None and destination != endpoint:
-        sides = compare(destination, endpoint)
-        _refuse("request-destination", f"The message's Destination is another address than this: {sides}.")
-    if issued_at < now - max_age - skew:
-        _refuse(
-            "request-expired", f"The message is from {issued_at.isoformat()}, and it is {now.isoformat()}: too old."
-        )
-    if issued_at > now + skew:
-        _refuse(
-            "request-from-future", f"The message is from {issued_at.isoformat()}, and it is {now.isoformat()} here."
-        )
-
-
 def choose_requested_acs(
     request: AuthnRequest, metadata: SpMetadata, *, configured: int | str | None = None
 ) -> Endpoint:
-    """Where the response goes: what the request asks for, if the metadata lists it for HTTP-POST (Core 3.4.1).
+    """The place where the response to a request goes (Core 3.4.1).
 
-    A request that asks for nothing gets `configured`, else the metadata's default, as `choose_acs` says. Never a
-    default in place of something that was asked for. Raises RequestRefused (`acs-ambiguous`, `acs-binding`,
-    `acs-not-in-metadata`), which names what was asked for and what exists, and MetadataRefused as `choose_acs` does.
+    It is the place that the request asks for, if the metadata lists it for HTTP-POST. A request that asks for nothing
+    gets `configured`, else the metadata's default, as `choose_acs` says. A default never stands in for a place that was
+    asked for.
+
+    Raises RequestRefused (`acs-ambiguous`, `acs-binding`, `acs-not-in-metadata`), which names the requested and the
+    existing places, and MetadataRefused as `choose_acs` does.
     """
     if request.acs_index is not None and (request.acs_url is not None or request.protocol_binding is not None):
         found = f"index {request.acs_index} together with a URL or a binding"
-        _refuse("acs-ambiguous", f"The request asks for the assertion consumer service of {found}; one is accepted.")
+        refuse_request(
+            "acs-ambiguous", f"The request asks for the assertion consumer service of {found}; one is accepted."
+        )
     if request.protocol_binding not in (None, POST_BINDING):
         sides = compare(request.protocol_binding, POST_BINDING)
-        _refuse("acs-binding", f"The request asks for a response by another binding (ProtocolBinding): {sides}.")
+        refuse_request("acs-binding", f"The request asks for a response by another binding (ProtocolBinding): {sides}.")
     if request.acs_index is None and request.acs_url is None:
         return choose_acs(metadata, configured)
     if request.acs_url is not None:
@@ -282,7 +144,7 @@ def choose_requested_acs(
     places = dict.fromkeys(one.location for one in matching)
     if len(places) > 1:
         offered = ", ".join(places)
-        _refuse(
+        refuse_request(
             "acs-ambiguous", f"The request asks for index {request.acs_index}, which the metadata has at {offered}."
         )
     return matching[0]
@@ -291,49 +153,11 @@ def choose_requested_acs(
 def _describe_missing_acs(request: AuthnRequest, metadata: SpMetadata) -> RequestRefused:
     offered = ", ".join(f"{'no index' if one.index is None else one.index}: {one.location}" for one in metadata.acs)
     url = request.acs_url
-    asked = f"index {request.acs_index}" if url is None else quote_value(url, longest=LONGEST_SHOWN) or "an empty URL"
-    message = f"The request asks for the HTTP-POST assertion consumer service {asked}; the metadata has {offered}."
+    requested = (
+        f"index {request.acs_index}" if url is None else quote_value(url, longest=LONGEST_SHOWN) or "an empty URL"
+    )
+    message = f"The request asks for the HTTP-POST assertion consumer service {requested}; the metadata has {offered}."
     return RequestRefused(message, code="acs-not-in-metadata")
-
-
-def _refuse(code: str, detail: str) -> NoReturn:
-    raise RequestRefused(detail, code=code)
-
-
-def _refuse_signature(code: str, detail: str) -> NoReturn:
-    raise SignatureRefused(detail, code=code)
-
-
-def _read_id(root: etree._Element) -> str:
-    """Comes back as InResponseTo, so it is judged as written and not as the schema's type would collapse it."""
-    value = root.get("ID", "")
-    if len(value) > LONGEST_ID:
-        _refuse("request-id", f"The message's ID has {len(value):,} characters; at most {LONGEST_ID} are accepted.")
-    if not _NCNAME.fullmatch(value):
-        _refuse("request-id", "The message's ID is no name as XML has them (an NCName).")
-    return value
-
-
-def _read_issuer(root: etree._Element) -> str | None:
-    issuer = next(root.iterchildren(f"{{{SAML}}}Issuer"), None)
-    if issuer is None:
-        return None
-    if (found := issuer.get("Format", ENTITY_FORMAT)) != ENTITY_FORMAT:
-        _refuse("request-issuer", f"The Issuer's Format: {compare(found, ENTITY_FORMAT)}.")
-    value = read_text(issuer)
-    if not 1 <= len(value) <= LONGEST_ENTITY_ID:
-        _refuse("request-issuer", f"The Issuer has {len(value):,} characters; 1 to {LONGEST_ENTITY_ID} are accepted.")
-    return value
-
-
-def _read_instant(root: etree._Element) -> datetime:
-    text = root.get("IssueInstant", "")
-    try:
-        return parse_instant(text)
-    except ValueError:
-        _refuse(
-            "request-instant", f"The message's IssueInstant {quote_value(text, longest=40)} is no time that is read."
-        )
 
 
 def _read_boolean(element: etree._Element, name: str) -> bool:
@@ -375,7 +199,7 @@ def _read_subject(root: etree._Element) -> tuple[NameIdValue | None, bool]:
     if [one.tag for one in children] == [f"{{{SAML}}}EncryptedID"]:
         return None, True
     if [one.tag for one in children] != [f"{{{SAML}}}NameID"]:
-        _refuse(
+        refuse_request(
             "request-subject", "The Subject must hold one NameID or EncryptedID alone (saml-profiles-2.0-os, 4.1.4.1)."
         )
     return read_name_id(children[0]), False

@@ -1,11 +1,14 @@
-"""How a protocol message travels: out of what a browser or a partner's server sent, and into what is sent to them.
+"""How protocol messages travel, from a browser or a server and back.
 
-Owns: the bindings HTTP-Redirect, HTTP-POST and SOAP, for a message, its RelayState and the signature beside it. Does
-not own: what the message says (`requests.py`, `logout.py`), whether a signature verifies (`verify.py`), which location
-a message goes to, and the page that posts one. Called by the use cases that answer partners.
+Owns: the bindings HTTP-Redirect, HTTP-POST and SOAP, for a message, its RelayState and the signature beside it.
 
-What a request carries twice, in two places or in an unclear encoding is refused and never chosen from: two readers of
-such a request see two requests.
+Does not own: the content of a message (`message`, `authn_request`, `logout_messages`), whether a signature verifies
+(`xml.verify`), the location that a message goes to, and the page that posts one (`web.payer.pages`).
+
+Called by: `web.partner.saml` and `web.payer.logout`, which receive, `flows.sign_on.saml` and `flows.logout`.
+
+A parameter that comes twice, in two places or in an unclear encoding is refused. None of the readings is ever chosen:
+two readers of such a request see two requests.
 
 Specification: SAML 2.0 Bindings (saml-bindings-2.0-os), sections 3.2, 3.4 and 3.5.
 """
@@ -27,6 +30,7 @@ from saml_bridge.keys.signing_key import SigningKey, find_algorithm_uri, make_si
 from saml_bridge.model.comparisons import compare, show
 from saml_bridge.model.document import SignatureAlgorithm
 from saml_bridge.model.errors import RequestRefused
+from saml_bridge.protocols.saml.xml.names import SAMLP
 from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml
 
 REDIRECT_BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
@@ -35,16 +39,15 @@ SOAP_BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:SOAP"
 
 MessageName = Literal["SAMLRequest", "SAMLResponse"]
 UnfitRelayState = Literal["refused", "left out"]
-"""What becomes of a RelayState that cannot go back as it came: a sign-out goes on without it."""
+"""The fate of a RelayState that cannot go back as it came: a sign-out goes on without it."""
 
 MOST_RELAY_STATE_BYTES = 2_048
-"""Of a partner's RelayState, which is opaque here and handed back byte for byte. Real ones have 100 to 1,100 bytes."""
+"""The most of a partner's RelayState, opaque here and handed back byte for byte. Real ones have 100 to 1,100."""
 SHORT_RELAY_STATE_BYTES = 80
-"""What SAML allows (Bindings 3.4.3). Ours keep to it; a partner's that does not is noted in the log."""
+"""The most that SAML allows (Bindings 3.4.3). Ours keep to it; a partner's longer one is noted in the log."""
 MOST_ENCODED_BYTES = 2 * MESSAGE_LIMITS.max_bytes
-"""Of a query, or of a message in base64: what the largest message needs, with its line breaks and its signature."""
+"""The most of a query, or of a message in base64: enough for the largest, with line breaks and signature."""
 
-_SAMLP = "urn:oasis:names:tc:SAML:2.0:protocol"
 _SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 _DEFLATE = "urn:oasis:names:tc:SAML:2.0:bindings:URL-Encoding:DEFLATE"
 _MESSAGES: tuple[MessageName, ...] = ("SAMLRequest", "SAMLResponse")
@@ -68,10 +71,10 @@ class DetachedSignature:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """A message as it came: the bytes of its XML document, read no further, and what came beside it.
+class ReceivedMessage:
+    """A message as it came: its XML, read no further, and its companions.
 
-    `left_out` says why a RelayState that came is not in `relay_state`.
+    `xml` are the bytes of the document. `left_out` says why a RelayState that came is not in `relay_state`.
     """
 
     name: MessageName
@@ -82,8 +85,10 @@ class Received:
     left_out: RequestRefused | None = None
 
 
-def receive_redirect(query: bytes, *, unfit: UnfitRelayState = "refused") -> Received:
-    """Read the raw query of a GET, as it stands in the request line (Bindings 3.4.4).
+def receive_redirect(query: bytes, *, unfit: UnfitRelayState = "refused") -> ReceivedMessage:
+    """Reads a message from the raw query of a GET (Bindings 3.4.4).
+
+    `query` is as it stands in the request line.
 
     Raises RequestRefused: `request-large`, `request-duplicate-parameter`, `request-message-missing`,
     `request-two-messages`, `request-encoding`, `request-inflate`, `request-half-signed`, `relay-state-long` or
@@ -96,7 +101,7 @@ def receive_redirect(query: bytes, *, unfit: UnfitRelayState = "refused") -> Rec
     name = _find_message(values)
     if (encoding := values.get("SAMLEncoding", _DEFLATE)) != _DEFLATE:
         _refuse("request-encoding", f"The SAMLEncoding: {compare(encoding, _DEFLATE)}.")
-    return Received(
+    return ReceivedMessage(
         name=name,
         binding=REDIRECT_BINDING,
         xml=_inflate(_decode_base64(values[name], name)),
@@ -106,10 +111,13 @@ def receive_redirect(query: bytes, *, unfit: UnfitRelayState = "refused") -> Rec
     )
 
 
-def receive_post(fields: Iterable[tuple[str, str]], *, unfit: UnfitRelayState = "refused") -> Received:
-    """Read the fields of a form, decoded once and in any order (Bindings 3.5.4).
+def receive_post(fields: Iterable[tuple[str, str]], *, unfit: UnfitRelayState = "refused") -> ReceivedMessage:
+    """Reads a message from the fields of a form (Bindings 3.5.4).
 
-    Raises RequestRefused as `receive_redirect` does, but for what only a query has.
+    `fields` are decoded once and may have any order.
+
+    Raises RequestRefused as `receive_redirect` does, except for the faults that only a query has; `request-deflated`
+    for a compressed message.
     """
     values: dict[str, str] = {}
     for name, value in fields:
@@ -123,23 +131,25 @@ def receive_post(fields: Iterable[tuple[str, str]], *, unfit: UnfitRelayState = 
     if (how := _name_compression(xml)) is not None:
         _refuse("request-deflated", f"The posted message is compressed ({how}); only a message in a redirect is.")
     relay_state, left_out = _take_relay_state(lambda: values.get("RelayState"), unfit)
-    return Received(name, POST_BINDING, xml, relay_state, None, left_out)
+    return ReceivedMessage(name, POST_BINDING, xml, relay_state, None, left_out)
 
 
-def receive_soap(body: bytes) -> Received:
-    """Read the one message in a SOAP 1.1 envelope (Bindings 3.2.2).
+def receive_soap(body: bytes) -> ReceivedMessage:
+    """Reads the one message in a SOAP 1.1 envelope (Bindings 3.2.2).
 
     The message is taken out as a document of its own, with the namespaces that were in force for it, so a signature on
-    it stays what it was. Raises XmlRefused for what is no XML that is read, and RequestRefused: `request-soap`, and
-    `request-soap-fault` for a SOAP fault.
+    it stays as it was.
+
+    Raises XmlRefused for XML that is not read, and RequestRefused: `request-soap`, and `request-soap-fault` for a SOAP
+    fault.
     """
     message = _open_envelope(body)
     tag = etree.QName(message)
-    if tag.namespace != _SAMLP:
-        sides = compare(tag.namespace, _SAMLP)
+    if tag.namespace != SAMLP:
+        sides = compare(tag.namespace, SAMLP)
         _refuse("request-soap", f"The namespace of {show(tag.localname)}, the element in the SOAP body: {sides}.")
     name: MessageName = "SAMLResponse" if tag.localname.endswith("Response") else "SAMLRequest"
-    return Received(name, SOAP_BINDING, _serialize_alone(message), None, None)
+    return ReceivedMessage(name, SOAP_BINDING, _serialize_alone(message), None, None)
 
 
 def build_redirect(
@@ -151,10 +161,13 @@ def build_redirect(
     key: SigningKey,
     algorithm: SignatureAlgorithm,
 ) -> str:
-    """The signed URL that carries a message to `location`, which may have a query already (Bindings 3.4.4.1).
+    """The signed URL that carries a message to a location (Bindings 3.4.4.1).
 
-    `xml` has no enveloped signature: the binding does not allow one beside that of the query. Raises RequestRefused
-    for a RelayState that no message may carry, KeyRefused and SignatureFault as `make_signature` does.
+    `location` may have a query already. `xml` has no enveloped signature: the binding does not allow one beside that of
+    the query.
+
+    Raises RequestRefused for a RelayState that no message may carry, KeyRefused and SignatureFault as `make_signature`
+    does.
     """
     parameters: list[tuple[str, str]] = [(name, base64.b64encode(_deflate(xml)).decode())]
     if _check_relay_state(relay_state) is not None:
@@ -167,7 +180,10 @@ def build_redirect(
 
 
 def build_soap(message: bytes) -> bytes:
-    """A SOAP 1.1 envelope around a message of ours, which is a UTF-8 document; its signature stays what it was."""
+    """A SOAP 1.1 envelope around a message of ours.
+
+    `message` is a UTF-8 document; its signature stays as it was.
+    """
     content = _DECLARATION.sub(b"", message)
     start = f'<soap11:Envelope xmlns:soap11="{_SOAP}"><soap11:Body>'.encode("ascii")
     return b"".join((b"<?xml version='1.0' encoding='UTF-8'?>\n", start, content, b"</soap11:Body></soap11:Envelope>"))
@@ -257,7 +273,7 @@ _COMPRESSIONS = (("raw DEFLATE, RFC 1951", -15), ("zlib, RFC 1950", 15), ("gzip,
 
 
 def _name_compression(data: bytes) -> str | None:
-    """How XML is compressed, judged by its first bytes; None for what is no compressed XML."""
+    """The compression of XML, judged by its first bytes; None for other content."""
     if _begins_as_xml(data):
         return None
     return next((name for name, wbits in _COMPRESSIONS if _begins_as_xml(_inflate_start(data, wbits))), None)

@@ -1,12 +1,15 @@
 """Sign-out messages: LogoutRequest and LogoutResponse, read and built.
 
-Owns: what stands in the two (SAML 2.0 Core, 3.7), and until when a request counts. Does not own: how they travel
-(`bindings.py`), what all messages share (`requests.py`), whose sessions a name ID means, and the order of a logout
-(`saml_bridge/logout/`). Called by that.
+Owns: the content of the two (SAML 2.0 Core, 3.7), and until when a request counts.
 
-A request that was read is a claim until `verify_logout` has said otherwise. Unlike other messages it is signed, always,
-unless the partner's setting says that its may come unsigned: who could forge one could sign payers out. Where it may, a
-signature with SHA-1 counts as none.
+Does not own: how they travel (`bindings`), the parts that all messages share (`message`), the sessions that a
+name ID means, and the order of a logout (`flows.logout`).
+
+Called by: `flows.logout`, and `billers.checks.publication` for `check_unsigned_logout`.
+
+A request that was read is a claim until `verify_logout` has proved it. Unlike other messages it is always signed,
+unless the partner's setting says that its messages may come unsigned: a forged one could sign payers out. Where they
+may, a signature with SHA-1 counts as no signature.
 """
 
 from __future__ import annotations
@@ -14,17 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, NoReturn
+from typing import Final
 
 from lxml import etree
 from saml2 import SamlBase, saml, samlp
 
-from saml_bridge.model.errors import RequestRefused
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.protocols.saml.authn_request import (
+from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, ReceivedMessage
+from saml_bridge.protocols.saml.message import (
     MAX_AGE,
-    SAML,
-    SAMLP,
     SKEW,
     Message,
     MessageHead,
@@ -34,13 +35,14 @@ from saml_bridge.protocols.saml.authn_request import (
     parse_message,
     read_head,
     read_name_id,
-    verify_request,
+    refuse_request,
+    verify_message,
 )
-from saml_bridge.protocols.saml.bindings import REDIRECT_BINDING, Received
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.response import format_instant
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, SUCCESS
 from saml_bridge.protocols.saml.xml.instants import parse_instant
+from saml_bridge.protocols.saml.xml.names import SAML, SAMLP
 from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, read_text
 from saml_bridge.protocols.saml.xml.sign import EnvelopedSigner
 from saml_bridge.protocols.saml.xml.verify import SHA1_METHODS, rests_on_sha1
@@ -59,14 +61,17 @@ Decrypt = Callable[[etree._Element], bytes]
 
 @dataclass(frozen=True, slots=True)
 class LogoutRequest:
-    """A sign-out as its sender asks for it. Without `session_indexes`, all sessions of the name ID are meant."""
+    """A sign-out as its sender asks for it.
+
+    Without `session_indexes`, all sessions of the name ID are meant.
+    """
 
     head: MessageHead
     issuer: str
     name_id: NameIdValue
     session_indexes: tuple[str, ...]
     not_on_or_after: datetime | None
-    received: Received
+    received: ReceivedMessage
     root: etree._Element = field(repr=False, compare=False)
 
 
@@ -78,26 +83,31 @@ class LogoutResponse:
     in_response_to: str
     status: str
     sub_status: str | None
-    received: Received
+    received: ReceivedMessage
     root: etree._Element = field(repr=False, compare=False)
 
     @property
     def is_complete(self) -> bool:
-        """Whether the partner says that it, and all that hang on it, have ended the sessions."""
+        """Tells if the partner and all that hang on it have ended the sessions.
+
+        It is the partner's own word.
+        """
         return self.status == SUCCESS and self.sub_status != PARTIAL_LOGOUT
 
 
-def parse_logout_request(received: Received, *, decrypt: Decrypt | None = None) -> LogoutRequest:
-    """Read a LogoutRequest (Core 3.7.1). It is valid against the protocol's schema afterwards, and nothing is proven.
+def parse_logout_request(received: ReceivedMessage, *, decrypt: Decrypt | None = None) -> LogoutRequest:
+    """Reads a LogoutRequest (Core 3.7.1).
 
-    Values are text alone, taken as they stand. Without `decrypt` an encrypted name ID is refused: our metadata offers
-    no key to encrypt to. Raises XmlRefused, and RequestRefused: those of `parse_message` and `read_head`,
-    `request-issuer`, `request-subject`, `request-subject-encrypted`, `request-session-index`, `request-instant`.
+    It is valid against the protocol's schema afterwards, and nothing is proven. Values are text alone, taken as they
+    stand. Without `decrypt` an encrypted name ID is refused: our metadata offers no key to encrypt to.
+
+    Raises XmlRefused, and RequestRefused: those of `parse_message` and `read_head`, `request-issuer`,
+    `request-subject`, `request-subject-encrypted`, `request-session-index`, `request-instant`.
     """
     root = parse_message(received, kinds={"LogoutRequest"})
     head = read_head(root)
     if head.issuer is None:
-        _refuse("request-issuer", "The logout request names no Issuer (saml-profiles-2.0-os, 4.4.4.1).")
+        refuse_request("request-issuer", "The logout request names no Issuer (saml-profiles-2.0-os, 4.4.4.1).")
     return LogoutRequest(
         head=head,
         issuer=head.issuer,
@@ -109,16 +119,18 @@ def parse_logout_request(received: Received, *, decrypt: Decrypt | None = None) 
     )
 
 
-def parse_logout_response(received: Received) -> LogoutResponse:
-    """Read a LogoutResponse (Core 3.7.2 and 3.2.2).
+def parse_logout_response(received: ReceivedMessage) -> LogoutResponse:
+    """Reads a LogoutResponse (Core 3.7.2 and 3.2.2).
 
-    Raises XmlRefused, and RequestRefused: those of `parse_message` and `read_head`, `request-in-response-to` for an
-    answer that says not what it answers.
+    Raises XmlRefused, and RequestRefused: those of `parse_message` and `read_head`, `request-in-response-to` for a
+    response that does not name its request.
     """
     root = parse_message(received, kinds={"LogoutResponse"})
     in_response_to = root.get("InResponseTo")
     if not in_response_to:
-        _refuse("request-in-response-to", "The logout response says not which request it answers (InResponseTo).")
+        refuse_request(
+            "request-in-response-to", "The logout response says not which request it answers (InResponseTo)."
+        )
     top = root.find(f"{{{SAMLP}}}Status/{{{SAMLP}}}StatusCode")
     below = None if top is None else top.find(f"{{{SAMLP}}}StatusCode")
     return LogoutResponse(
@@ -132,19 +144,21 @@ def parse_logout_response(received: Received) -> LogoutResponse:
 
 
 def verify_logout(message: Message, metadata: SpMetadata, *, allow_unsigned: bool) -> bool:
-    """Verify a sign-out message with its partner's registered keys; returns whether a signature proves it.
+    """Verifies a sign-out message with its partner's registered keys.
 
-    Where a message may come unsigned, one that is signed with SHA-1 counts as unsigned: it is no weaker, and several
-    products sign so. Any other signature that is there must verify. Raises SignatureRefused as `verify_request` does.
+    Returns True when a signature proves it. Where a message may come unsigned, one that is signed with SHA-1 counts as
+    unsigned: it is no weaker, and several products sign so. Any other signature that came must verify.
+
+    Raises SignatureRefused as `verify_message` does.
     """
     if allow_unsigned and (not carries_signature(message) or is_signed_with_sha1(message)):
         return False
-    verify_request(message, metadata, required=True)
+    verify_message(message, metadata, required=True)
     return True
 
 
 def is_signed_with_sha1(message: Message) -> bool:
-    """Whether the message's signature, where its binding has it, names SHA-1."""
+    """Tells if the message's signature, where its binding has it, names SHA-1."""
     if message.received.binding == REDIRECT_BINDING:
         signature = message.received.signature
         return signature is not None and signature.algorithm in SHA1_METHODS
@@ -160,25 +174,27 @@ def check_logout_request(
     skew: timedelta = SKEW,
     max_age: timedelta = MAX_AGE,
 ) -> None:
-    """Check that the request was meant for `endpoint` and still counts (Core 3.7.3.2).
+    """Checks that a request is meant for this endpoint, and still counts (Core 3.7.3.2).
 
     Raises RequestRefused as `check_message` does; `request-expired` when its NotOnOrAfter has passed, too.
     """
     check_message(request, now=now, endpoint=endpoint, signed=signed, skew=skew, max_age=max_age)
     ends = request.not_on_or_after
     if ends is not None and now - skew >= ends:  # a far end must not overflow
-        _refuse("request-expired", f"The request was good until {ends.isoformat()}, and it is {now.isoformat()}.")
+        refuse_request(
+            "request-expired", f"The request was good until {ends.isoformat()}, and it is {now.isoformat()}."
+        )
 
 
 _PRODUCTS: Final = (
     ("/module.php/saml/", "SimpleSAMLphp", "unsigned unless its sign.logout is true"),
     ("/saml2/ls/", "djangosaml2", "signed with SHA-1 unless its signing_algorithm and digest_algorithm are set"),
 )
-"""What an address of a product's single logout has in it, the product, and how its messages come."""
+"""A part of a product's single logout address, the product, and the form that its messages come in."""
 
 
 def check_unsigned_logout(metadata: SpMetadata, *, allow_unsigned: bool) -> Iterator[Finding]:
-    """For which products a partner's messages may have to come unsigned, and what that means."""
+    """Finds the products whose messages may have to come unsigned, and says what that means."""
     where = "saml.allow_unsigned_logout"
     if allow_unsigned:
         message = (
@@ -263,23 +279,19 @@ def _finish(message: SamlBase, signer: EnvelopedSigner | None) -> bytes:
     return document
 
 
-def _refuse(code: str, detail: str) -> NoReturn:
-    raise RequestRefused(detail, code=code)
-
-
 def _find_name_id(root: etree._Element, decrypt: Decrypt | None) -> NameIdValue:
     """The one name ID; the schema sees to it that there is one identifier of some kind."""
     plain, encrypted = root.find(f"{{{SAML}}}NameID"), root.find(f"{{{SAML}}}EncryptedID")
     if plain is not None:
         return read_name_id(plain)
     if encrypted is None:
-        _refuse("request-subject", "The logout request names its subject by BaseID; NameID is read.")
+        refuse_request("request-subject", "The logout request names its subject by BaseID; NameID is read.")
     if decrypt is None:
         found = "The logout request has an encrypted name ID, and no key of ours was ever offered to encrypt to."
-        _refuse("request-subject-encrypted", f"{found} The partner must send NameID in the clear.")
+        refuse_request("request-subject-encrypted", f"{found} The partner must send NameID in the clear.")
     inner = parse_xml(decrypt(encrypted), limits=MESSAGE_LIMITS)
     if inner.tag != f"{{{SAML}}}NameID":
-        _refuse("request-subject", "What the logout request has encrypted is no NameID.")
+        refuse_request("request-subject", "What the logout request has encrypted is no NameID.")
     return read_name_id(inner)
 
 
@@ -287,10 +299,12 @@ def _read_session_indexes(root: etree._Element) -> tuple[str, ...]:
     found = root.findall(f"{{{SAMLP}}}SessionIndex")
     if len(found) > MOST_SESSION_INDEXES:
         found_words = f"The logout request names {len(found):,} sessions"
-        _refuse("request-session-index", f"{found_words}; at most {MOST_SESSION_INDEXES} are accepted.")
+        refuse_request("request-session-index", f"{found_words}; at most {MOST_SESSION_INDEXES} are accepted.")
     values = tuple(read_text(one) for one in found)
     if any(not 1 <= len(one) <= LONGEST_SESSION_INDEX for one in values):
-        _refuse("request-session-index", f"A SessionIndex is empty or longer than {LONGEST_SESSION_INDEX} characters.")
+        refuse_request(
+            "request-session-index", f"A SessionIndex is empty or longer than {LONGEST_SESSION_INDEX} characters."
+        )
     return values
 
 
@@ -301,4 +315,4 @@ def _read_not_on_or_after(root: etree._Element) -> datetime | None:
     try:
         return parse_instant(text)
     except ValueError:
-        _refuse("request-instant", "The logout request's NotOnOrAfter is no time that is read.")
+        refuse_request("request-instant", "The logout request's NotOnOrAfter is no time that is read.")

@@ -1,8 +1,11 @@
-"""What a verified sign-on request asks of the response to it.
+"""A verified sign-on request, with all that its response must meet.
 
 Owns: the few facts of an AuthnRequest that outlive it, in a form that can wait for the payer's sign-in, and whether a
-session meets them. Does not own: reading and verifying requests (`requests.py`), and who is signed in.
-Called by the sign-on (`saml_sign_on.py`) and the launch that answers it.
+session meets them.
+
+Does not own: reading and verifying requests (`authn_request`), and who is signed in.
+
+Called by: `flows.sign_on.saml`, the launch that answers the request, and `receiver`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from saml_bridge.protocols.auth_contexts import (
     find_context,
 )
 from saml_bridge.protocols.interface import Needs, Overrides
-from saml_bridge.protocols.saml.authn_request import NameIdValue
+from saml_bridge.protocols.saml.message import NameIdValue
 from saml_bridge.protocols.saml.response import BuiltResponse, read_format
 from saml_bridge.protocols.saml.status import (
     AUTHN_FAILED,
@@ -41,11 +44,12 @@ _CONTEXT_FIX = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """`acs` is a location that the partner's metadata lists; `received_at` is aware UTC.
+class PendingSamlRequest:
+    """A sign-on request that waits for its answer.
 
-    `sent_to_sign_in` says that the payer was sent to the portal's sign-in for this request, `auth_time_before` when the
-    payer had signed in until then, None when nobody was signed in.
+    `acs` is a location that the partner's metadata lists. `received_at` is aware UTC. `sent_to_sign_in` says that the
+    payer was sent to the portal's sign-in for this request. `auth_time_before` says when the payer had signed in until
+    then; it is None when nobody was signed in.
     """
 
     request_id: str
@@ -61,17 +65,17 @@ class Asked:
     auth_time_before: datetime | None = None
 
     def to_json(self) -> str:
-        """Text that `from_json` reads."""
+        """The request as text that `from_json` reads."""
         return json.dumps(asdict(self), default=datetime.isoformat)
 
     @property
     def session_length(self) -> int:
-        """None of the text is a portal session."""
+        """Zero: no part of the text is a portal session."""
         return 0
 
     @classmethod
-    def from_json(cls, text: str) -> Asked:
-        """What `to_json` wrote."""
+    def from_json(cls, text: str) -> PendingSamlRequest:
+        """The request in a text that `to_json` wrote."""
         stored = json.loads(text)
         for name in ("received_at", "auth_time_before"):
             stored[name] = stored[name] and datetime.fromisoformat(stored[name])
@@ -82,13 +86,13 @@ class Asked:
         stored["subject"] = subject and NameIdValue(**subject)
         return cls(**stored)
 
-    def record_sign_in(self, auth_time: datetime | None) -> Asked:
+    def record_sign_in(self, auth_time: datetime | None) -> PendingSamlRequest:
         """The request of a payer who is sent to the portal's sign-in; `auth_time` as `auth_time_before`."""
         return replace(self, sent_to_sign_in=True, auth_time_before=auth_time)
 
     @property
     def overrides(self) -> Overrides:
-        """Where the response goes, and with which kind of name ID."""
+        """The settings that the request overrides: the response's place and its kind of name ID."""
         return Overrides(self.acs, self.transient)
 
     def find_resume_path(self, biller: str) -> str:
@@ -105,10 +109,10 @@ class Asked:
         return StatusRefused(detail, code="sign-in-not-new", status=RESPONDER, sub_status=AUTHN_FAILED)
 
     def needs_sign_in(self, session: PortalSession) -> bool:
-        """Whether ForceAuthn is not met yet: the payer must have signed in anew since the request (Core 3.4.1).
+        """Tells if ForceAuthn is not met yet (Core 3.4.1).
 
-        A session that was there before does not do, however new: the time of its sign-in must have moved. The portal's
-        clock may be half a minute behind ours.
+        The payer must sign in again after the request. A session from before it does not do, however new: the time of
+        its sign-in must have moved. The portal's clock may be half a minute behind ours.
         """
         if not self.force_authn:
             return False
@@ -116,7 +120,10 @@ class Asked:
         return not (self.sent_to_sign_in and moved and session.auth_time >= self.received_at - CLOCKS_APART)
 
     def check_session(self, session: PortalSession) -> None:
-        """The portal's sign-in must be of a class that was asked for. Raises StatusRefused (Core 3.3.2.2.1)."""
+        """Checks that the portal's sign-in is of a requested class.
+
+        Raises StatusRefused (Core 3.3.2.2.1).
+        """
         self.choose_context(session)
 
     def choose_context(self, session: PortalSession) -> str:
@@ -125,20 +132,23 @@ class Asked:
             return find_context(session.amr)
         chosen = choose_context(session.amr, self.context)
         if chosen is None:
-            had, asked = describe_proof(session.amr), describe_wish(self.context)
-            detail = f"the portal's sign-in (amr) bears out {had}; the request asks for {asked}. {_CONTEXT_FIX}"
+            had, wanted = describe_proof(session.amr), describe_wish(self.context)
+            detail = f"the portal's sign-in (amr) bears out {had}; the request asks for {wanted}. {_CONTEXT_FIX}"
             raise StatusRefused(detail, code="no-authn-context", status=RESPONDER, sub_status=NO_AUTHN_CONTEXT)
         return chosen
 
     def check_subject(self, built: BuiltResponse) -> None:
-        """A subject that the request names must be the one that is signed in. Raises StatusRefused (Core 3.4.1.4)."""
+        """Checks that the subject that the request names is signed in.
+
+        Raises StatusRefused (Core 3.4.1.4).
+        """
         subject = self.subject
         if subject is None:
             return
-        asked_format = built.name_id_format if subject.format is None else read_format(subject.format)
-        if (subject.value, asked_format) != (built.name_id, built.name_id_format):
+        requested_format = built.name_id_format if subject.format is None else read_format(subject.format)
+        if (subject.value, requested_format) != (built.name_id, built.name_id_format):
             detail = "the request names another subject than the payer who is signed in"
             if subject.value == built.name_id:
-                sides = compare(asked_format, built.name_id_format)
+                sides = compare(requested_format, built.name_id_format)
                 detail = f"the format of the request's Subject is not that of the partner's name ID: {sides}"
             raise StatusRefused(detail, code="unknown-principal", status=REQUESTER, sub_status=UNKNOWN_PRINCIPAL)

@@ -1,7 +1,12 @@
-"""A SAML partner as the launch sees it: the Response by HTTP-POST, unsolicited or to a request.
+"""A SAML partner as the launch sees it: the Response by HTTP-POST.
 
-Owns: the form and its RelayState, whether registered metadata that has expired stops a launch. Does not own: the
-Response (`response.py`), and what a request asks of it (`asked.py`). Called through `protocols.py`.
+Owns: the form and its RelayState, unsolicited or in answer to a request; whether registered metadata that has expired
+stops a launch.
+
+Does not own: the Response (`response`), and what a request demands of it (`pending_request`).
+
+Called by: the launch, through `protocols.index`; `check_not_expired` also by `flows.sign_on.saml` and
+`flows.logout.saml_requests`.
 
 Specification: SAML 2.0 Profiles, 4.1; Bindings, 3.5.
 """
@@ -19,16 +24,19 @@ from saml_bridge.model.errors import PartnerUnusable
 from saml_bridge.model.values import Attribute, FormPost, JsonObject, PortalSession
 from saml_bridge.protocols.interface import BuiltReply, LaunchContext, Overrides, PartnerContext, StartedSession
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
-from saml_bridge.protocols.saml.pending_request import Asked
-from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, CompiledPartner, compile_partner, stamp_from
+from saml_bridge.protocols.saml.pending_request import PendingSamlRequest
+from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, CompiledSamlPartner, compile_saml_partner, make_stamp
 
 
 @dataclass(frozen=True, slots=True)
 class SamlReceiver:
-    """`settings` are the partner's as configured; `response` may have been compiled from a variant of them."""
+    """A SAML partner, ready for launches.
+
+    `settings` are the partner's as configured; `response` may have been compiled with overrides of them.
+    """
 
     settings: SamlSettings
-    response: CompiledPartner
+    response: CompiledSamlPartner
 
     @property
     def key_name(self) -> str:
@@ -39,23 +47,26 @@ class SamlReceiver:
         return self.response.acs.location
 
     def build(self, ask: LaunchContext) -> BuiltReply:
-        """Raises PartnerUnusable, LaunchRefused, ValueRefused, StatusRefused, SignatureFault."""
-        asked: Asked | None = ask.request
+        """The form that carries a signed Response.
+
+        Raises PartnerUnusable, LaunchRefused, ValueRefused, StatusRefused, SignatureFault.
+        """
+        request: PendingSamlRequest | None = ask.request
         check_not_expired(self.settings, self.response.metadata, now=ask.now)
         built = self.response.build_response(
-            stamp=stamp_from(ask.now, ask.random_bytes),
+            stamp=make_stamp(ask.now, ask.random_bytes),
             session=ask.session,
             account=ask.account,
             attributes=ask.attributes,
-            in_response_to=asked.request_id if asked else None,
-            context=asked.choose_context(ask.session) if asked else None,
+            in_response_to=request.request_id if request else None,
+            context=request.choose_context(ask.session) if request else None,
         )
         fields = [("SAMLResponse", base64.b64encode(built.xml).decode("ascii"))]
-        if asked is None:
+        if request is None:
             relay_state = _find_relay_state(self.settings.relay_state, ask.callback)
         else:
-            asked.check_subject(built)
-            relay_state = asked.relay_state
+            request.check_subject(built)
+            relay_state = request.relay_state
         if relay_state is not None:
             fields.append(("RelayState", relay_state))
         started = (
@@ -80,14 +91,17 @@ class SamlReceiver:
         callback: str | None,  # noqa: ARG002 any is carried
         now: datetime,
     ) -> None:
-        """Raises PartnerUnusable, LaunchRefused, ValueRefused."""
+        """Checks that a launch with these values would succeed, and signs nothing.
+
+        Raises PartnerUnusable, LaunchRefused, ValueRefused.
+        """
         check_not_expired(self.settings, self.response.metadata, now=now)
         self.response.check_values(session=session, account=account, attributes=attributes)
 
     def is_named(self, session: PortalSession, name_id: str, name_id_format: str | None) -> bool:
-        """Whether a launch of this payer, for whichever account, gives this name ID; a transient one says nothing.
+        """Tells if a launch of this payer, for any account, gives this name ID.
 
-        A format counts unless it is left out or unspecified.
+        A transient name ID says nothing. A format counts unless it is left out or unspecified.
         """
         response = self.response
         formats = (None, NAME_ID_FORMATS["unspecified"], response.name_id_format)
@@ -97,9 +111,12 @@ class SamlReceiver:
 
 
 def compile_receiver(context: PartnerContext) -> SamlReceiver:
-    """Raises KeyRefused, MetadataRefused, PartnerUnusable, ConfigInvalid."""
+    """The receiver of a partner.
+
+    Raises KeyRefused, MetadataRefused, PartnerUnusable, ConfigInvalid.
+    """
     settings, key = context.partner.saml, context.find_saml_key()
-    response = compile_partner(
+    response = compile_saml_partner(
         settings=_apply(context.overrides, settings, key),
         metadata=context.read_metadata(settings),
         biller=context.biller.slug,
@@ -112,7 +129,10 @@ def compile_receiver(context: PartnerContext) -> SamlReceiver:
 
 
 def check_not_expired(settings: SamlSettings, metadata: SpMetadata, *, now: datetime) -> None:
-    """Whether a partner whose metadata may have expired can still be dealt with. Raises PartnerUnusable."""
+    """Checks that a partner's metadata has not expired, where that counts.
+
+    Raises PartnerUnusable.
+    """
     valid_until = metadata.valid_until
     if settings.refuses_expired and valid_until is not None and valid_until <= now:
         detail = f"the partner's registered metadata expired at {valid_until.isoformat()}: register a current one"

@@ -1,10 +1,13 @@
-"""The SAML `<Response>`: a partner compiled once, a response built from it at each launch.
+"""The SAML `<Response>`: a partner compiled once, a response built at each launch.
 
-Owns: what stands in a response and its assertion (SAML 2.0 Core 2 and 3, Profiles 4.1), the name ID, and what can be
-said beforehand about a partner's settings. Does not own: attributes, which have no character that XML cannot carry when
-they come here (`mapping.py`), the text that a name ID is made of (`identifiers.py`), signatures and encryption
-(`sign.py`, `encrypt.py`), partner metadata (`metadata.py`), the checks of a launch and its record (`launch.py`).
-Called by: the registry when it compiles or publishes a configuration, the launch.
+Owns: the content of a response and its assertion (SAML 2.0 Core 2 and 3, Profiles 4.1), the name ID, and the findings
+about a partner's settings that are known beforehand.
+
+Does not own: attributes, which have no character that XML cannot carry when they come here (`mapping.rules`), the text
+that a name ID is made of (`mapping.identifiers`), signatures and encryption (`xml.sign`, `xml.encrypt`), partner
+metadata (`metadata.judge`), the checks of a launch and its record (`flows.launch.launch`).
+
+Called by: `receiver`, and `billers.checks.publication` for `check_saml_partner`.
 
 A response has one assertion with one bearer confirmation. Without `in_response_to` it is unsolicited, and InResponseTo
 stands nowhere. The unchanging parts are made of pysaml2's schema classes and kept as two lxml trees; a launch copies,
@@ -42,7 +45,7 @@ from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSessi
 from saml_bridge.protocols.auth_contexts import find_context
 from saml_bridge.protocols.pairwise import compile_pairwise
 from saml_bridge.protocols.saml.metadata.encryption_choice import (
-    Listed,
+    ListedMethods,
     choose_encryption,
     list_methods,
     show_methods,
@@ -82,8 +85,11 @@ _PREFIXES = {"saml": _SAML, "samlp": samlp.NAMESPACE}
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """What makes one response differ from every other: the instant (aware UTC, whole seconds) and four identifiers."""
+class ResponseStamp:
+    """The time and the identifiers that make each response differ from every other.
+
+    `now` is aware UTC in whole seconds.
+    """
 
     now: datetime
     response_id: str
@@ -92,22 +98,28 @@ class Stamp:
     transient_id: str
 
 
-def stamp_from(now: datetime, random_bytes: Callable[[int], bytes]) -> Stamp:
-    """A stamp with identifiers of 160 random bits each (SAML 2.0 Core 1.3.4). Raises ValueError for a naive `now`."""
+def make_stamp(now: datetime, random_bytes: Callable[[int], bytes]) -> ResponseStamp:
+    """A stamp with four identifiers of 160 random bits each (SAML 2.0 Core 1.3.4).
+
+    Raises ValueError for a naive `now`.
+    """
     if now.tzinfo is None:
         raise ValueError("the time has no time zone")
     digits = random_bytes(80).hex()
-    return Stamp(
+    return ResponseStamp(
         now.astimezone(UTC).replace(microsecond=0), *("_" + digits[start : start + 40] for start in range(0, 160, 40))
     )
 
 
-_NO_STAMP: Final = Stamp(datetime(2000, 1, 1, tzinfo=UTC), "_", "_", "_", "_")
+_NO_STAMP: Final = ResponseStamp(datetime(2000, 1, 1, tzinfo=UTC), "_", "_", "_", "_")
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltResponse:
-    """`xml` is the UTF-8 document as it goes out; `name_id_format` the full URN."""
+    """A response as it goes out.
+
+    `xml` is the UTF-8 document; `name_id_format` the full URN.
+    """
 
     xml: bytes
     response_id: str
@@ -118,8 +130,8 @@ class BuiltResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledPartner:
-    """A partner ready for launches. Made by `compile_partner`; safe to share between threads."""
+class CompiledSamlPartner:
+    """A partner ready for launches. Made by `compile_saml_partner`; safe to share between threads."""
 
     acs: Endpoint
     metadata: SpMetadata
@@ -127,7 +139,7 @@ class CompiledPartner:
     settings: SamlSettings
     issuer: str
     name_id_format: str
-    find_name_id: Callable[[Stamp, PortalSession, JsonObject | None], str] = field(repr=False, compare=False)
+    find_name_id: Callable[[ResponseStamp, PortalSession, JsonObject | None], str] = field(repr=False, compare=False)
     response: etree._Element = field(repr=False, compare=False)
     assertion: etree._Element = field(repr=False, compare=False)
     assertion_signer: EnvelopedSigner | None = field(repr=False, compare=False)
@@ -137,19 +149,21 @@ class CompiledPartner:
     def build_response(
         self,
         *,
-        stamp: Stamp,
+        stamp: ResponseStamp,
         session: PortalSession,
         account: JsonObject | None,
         attributes: Sequence[Attribute],
         in_response_to: str | None = None,
         context: str | None = None,
     ) -> BuiltResponse:
-        """Copy, stamp, sign, encrypt, sign, serialise.
+        """The response to one launch: copied, stamped, signed, encrypted, signed, serialised.
 
         `context` is the authentication context class that a request chose among those that the session bears out.
+        Without attributes the assertion has no attribute statement: the schema knows no empty one, and nothing is
+        released that no rule asks for.
+
         Raises LaunchRefused (name-id-missing, name-id-ambiguous, name-id-transform), ValueRefused (value-refused) for a
-        value that cannot be carried, and SignatureFault. Without attributes the assertion has no attribute statement:
-        the schema knows no empty one, and nothing is released that no rule asks for.
+        value that cannot be carried, and SignatureFault.
         """
         name_id, issued = self.find_name_id(stamp, session, account), format_instant(stamp.now)
         assertion = copy.deepcopy(self.assertion)
@@ -177,7 +191,10 @@ class CompiledPartner:
         )
 
     def list_name_ids(self, session: PortalSession) -> Iterator[str]:
-        """What launches in this session can name the payer, without an account and with each; not a transient one."""
+        """The names that launches in this session can give the payer.
+
+        There is one without an account and one with each account. Transient ones are left out.
+        """
         for account in (None, *session.accounts):
             with suppress(LaunchRefused):
                 yield self.find_name_id(_NO_STAMP, session, account)
@@ -185,7 +202,10 @@ class CompiledPartner:
     def check_values(
         self, *, session: PortalSession, account: JsonObject | None, attributes: Sequence[Attribute]
     ) -> None:
-        """Whether a response can carry these values; raises what `build_response` would, and signs nothing."""
+        """Checks that a response can carry these values, and signs nothing.
+
+        Raises what `build_response` would.
+        """
         self.find_name_id(_NO_STAMP, session, account)
         for attribute in attributes:
             _check_size(attribute)
@@ -193,7 +213,7 @@ class CompiledPartner:
     def _stamp_assertion(
         self,
         assertion: etree._Element,
-        stamp: Stamp,
+        stamp: ResponseStamp,
         name_id: str,
         session: PortalSession,
         in_response_to: str | None,
@@ -215,7 +235,7 @@ class CompiledPartner:
         authn_statement[0][0].text = context or find_context(session.amr)
 
 
-def compile_partner(
+def compile_saml_partner(
     *,
     settings: SamlSettings,
     metadata: SpMetadata,
@@ -224,13 +244,14 @@ def compile_partner(
     issuer: str,
     key: SigningKey,
     pairwise_secret: bytes,
-) -> CompiledPartner:
-    """Build everything about responses to one partner that no launch changes.
+) -> CompiledSamlPartner:
+    """All parts of the responses to one partner that no launch changes.
 
-    `biller` and `partner` are slugs, `issuer` is our entity ID. Raises PartnerUnusable with the findings of
-    `check_partner` that refuse.
+    `biller` and `partner` are slugs, `issuer` is our entity ID.
+
+    Raises PartnerUnusable with the findings of `check_saml_partner` that refuse.
     """
-    findings = check_partner(
+    findings = check_saml_partner(
         settings=settings, metadata=metadata, issuer=issuer, key=key, pairwise_secret=pairwise_secret
     )
     refusals = tuple(finding for finding in findings if finding.refuses)
@@ -239,7 +260,7 @@ def compile_partner(
         raise PartnerUnusable(f"partner {partner} of {biller}: {codes}", findings=refusals)
     signer = prepare_signer(key, settings.signature_algorithm)
     acs = choose_acs(metadata, settings.acs)
-    return CompiledPartner(
+    return CompiledSamlPartner(
         acs=acs,
         metadata=metadata,
         key=key,
@@ -266,7 +287,7 @@ def _choose_recipient(settings: SamlSettings, metadata: SpMetadata) -> Recipient
 
 
 def _is_key_offered(metadata: SpMetadata) -> bool:
-    """Whether the partner publishes a key for encryption, or one of any use, fit or not."""
+    """Tells if the partner publishes a key for encryption, or one of any use, fit or not."""
     return any(one.use != "signing" for one in metadata.certificates)
 
 
@@ -363,7 +384,7 @@ _EMAIL = re.compile(r"[^@]{1,64}@[^@]{1,255}")
 
 def _compile_name_id(
     settings: SamlSettings, *, biller: str, partner: str, secret: bytes
-) -> Callable[[Stamp, PortalSession, JsonObject | None], str]:
+) -> Callable[[ResponseStamp, PortalSession, JsonObject | None], str]:
     if settings.name_id.format == "transient":
         return lambda stamp, _session, _account: stamp.transient_id
     find = compile_identifier(settings.name_id, NAME_ID)
@@ -407,12 +428,12 @@ def _check_email(value: str) -> str:
 # What can be said beforehand
 
 
-def check_partner(
+def check_saml_partner(
     *, settings: SamlSettings, metadata: SpMetadata, issuer: str, key: SigningKey, pairwise_secret: bytes
 ) -> tuple[Finding, ...]:
-    """Everything that a publication should know about responses to this partner; errors make it unusable.
+    """The findings about responses to this partner that a publication should know.
 
-    `where` is a path below the partner (`saml.encrypt`), or the partner's entity ID.
+    Errors make the partner unusable. `where` is a path below the partner (`saml.encrypt`), or the partner's entity ID.
     """
     return (
         *_check_identity(settings, metadata, issuer),
@@ -518,7 +539,7 @@ def _check_encryption_methods(settings: SamlSettings, metadata: SpMetadata) -> I
         )
 
 
-def _refuse_methods(settings: SamlSettings, listed: Listed) -> Iterator[Finding]:
+def _refuse_methods(settings: SamlSettings, listed: ListedMethods) -> Iterator[Finding]:
     """A partner that lists nothing that we allow gets nothing weaker, and nothing in the clear."""
     if listed.transport is None and {one.algorithm for one in listed.transports} == {RSA_1_5}:
         yield Finding(

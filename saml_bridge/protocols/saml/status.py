@@ -1,8 +1,11 @@
-"""The answer to a sign-on request that cannot be met: a signed `<samlp:Response>` with a status and no assertion.
+"""The answer to a sign-on request that cannot be met.
 
-Owns: the status codes and that response (SAML 2.0 Core, 3.2.2 and 3.3.3). Does not own: when a request is answered so,
-and who may be answered at all: only a partner whose request was verified, at a place of its metadata. Called by the use
-case that answers sign-on requests; the codes also by what answers sign-outs (`logout.py`, `saml_bridge/logout/`).
+Owns: a signed `<samlp:Response>` with a status and no assertion, and the status codes (SAML 2.0 Core, 3.2.2 and 3.3.3).
+
+Does not own: when a request is answered so, and who may be answered at all: only a partner whose request was verified,
+at a place of its metadata.
+
+Called by: `flows.sign_on.saml`; the codes also by `pending_request`, `logout_messages` and `flows.logout`.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ from datetime import datetime
 
 from lxml import etree
 
-from saml_bridge.protocols.saml.authn_request import SAML, SAMLP
 from saml_bridge.protocols.saml.response import format_instant
+from saml_bridge.protocols.saml.xml.names import SAML, SAMLP
 from saml_bridge.protocols.saml.xml.sign import EnvelopedSigner
 
 STATUS_PREFIX = "urn:oasis:names:tc:SAML:2.0:status:"

@@ -20,7 +20,7 @@ from saml_bridge.flows.sign_on.saml import SamlSignOn
 from saml_bridge.flows.sign_on.sign_on import Answer
 from saml_bridge.portal.session_source import SessionSource
 from saml_bridge.portal.source_by_biller import SourceBook
-from saml_bridge.protocols.saml.bindings import SHORT_RELAY_STATE_BYTES, Received, receive_post, receive_redirect
+from saml_bridge.protocols.saml.bindings import SHORT_RELAY_STATE_BYTES, ReceivedMessage, receive_post, receive_redirect
 from saml_bridge.web.partner.sign_on import run_sign_on
 
 MAX_MESSAGE_BODY = 256 * 1024
@@ -65,7 +65,7 @@ def _receive(sign_on: SamlSignOn, visit: Visit, source: SessionSource, log: Filt
     return sign_on.receive(lambda: _read_message(visit, log), visit, source)
 
 
-def _read_message(visit: Visit, log: FilteringBoundLogger) -> Received:
+def _read_message(visit: Visit, log: FilteringBoundLogger) -> ReceivedMessage:
     """The message of the current request. A RelayState that is longer than SAML allows is noted, and kept."""
     is_post = request.method == "POST"
     received = receive_post(request.form.items(multi=True)) if is_post else receive_redirect(request.query_string)

@@ -32,7 +32,13 @@ from saml_bridge.model.strict_json import JsonRefused, parse_json
 from saml_bridge.model.values import TraceId
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.oidc.parameters import FORM
-from saml_bridge.protocols.saml.bindings import Received, build_soap, receive_post, receive_redirect, receive_soap
+from saml_bridge.protocols.saml.bindings import (
+    ReceivedMessage,
+    build_soap,
+    receive_post,
+    receive_redirect,
+    receive_soap,
+)
 from saml_bridge.web.payer.logout_guards import (
     read_credentials,
     refuse_background,
@@ -163,7 +169,7 @@ def _is_led_here() -> bool:
     return request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site"
 
 
-def _receive(by_soap: bool) -> Received:
+def _receive(by_soap: bool) -> ReceivedMessage:
     if request.method == "GET":
         return receive_redirect(request.query_string, unfit="left out")
     if by_soap:

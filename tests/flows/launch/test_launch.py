@@ -18,7 +18,7 @@ from saml_bridge.flows.launch.launch import ChooseAccount, Confirm, Launched, Si
 from saml_bridge.mapping.fields import parse_session
 from saml_bridge.model.errors import BridgeError, ConfigInvalid, NotRecorded
 from saml_bridge.model.values import Credentials, PortalSession
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from saml_bridge.storage.audit import Kind, Record, Search
 from saml_bridge.storage.database import find_database
 from tests.world import BILLER, SP_ACS, SP_ENTITY_ID, World, make_request, sp_metadata
@@ -62,7 +62,7 @@ def test_a_payer_is_sent_to_the_partner(world: World) -> None:
     assert read_attributes(launched) == {"accountNumber": ["123456"], "fullName": ["Ada Lovelace"]}
     root = etree.fromstring(launched.document)
     assert root.findtext(".//saml:Audience", namespaces=NAMES) == SP_ENTITY_ID
-    assert not schema_errors(root, "protocol")
+    assert not list_schema_errors(root, "protocol")
     assert b"InResponseTo" not in launched.document
 
 

@@ -38,7 +38,7 @@ from saml_bridge.model.errors import (
 from saml_bridge.model.values import Credentials, Severity
 from saml_bridge.network.client import Fetcher
 from saml_bridge.portal.file_source import FileSource
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, verify_enveloped
 from saml_bridge.storage.audit import Entry, Kind, Search
 from saml_bridge.storage.database import find_database
@@ -112,7 +112,7 @@ def read(outcome: Any) -> Sent:
     else:
         assert isinstance(outcome, GoTo), outcome
         sent = read_url(outcome.url)
-    assert not schema_errors(sent.root, "protocol")
+    assert not list_schema_errors(sent.root, "protocol")
     if isinstance(outcome, GoTo):
         assert "Signature" in sent.fields
         assert sent.root.find("{http://www.w3.org/2000/09/xmldsig#}Signature") is None
@@ -623,7 +623,7 @@ def test_partners_with_soap_are_asked_at_once(open_town: OpenTown) -> None:
     [(path, body)] = sensus.seen
     assert path == "/soap?a=1"
     request = Sent("", read_soap(body), {})
-    assert not schema_errors(request.root, "protocol")
+    assert not list_schema_errors(request.root, "protocol")
     assert request.root.get("Destination") == f"{sensus.url}/soap?a=1"
     assert request.root.find("{http://www.w3.org/2000/09/xmldsig#}Signature") is not None
     assert sensus.headers[0]["Content-Type"].startswith("text/xml")

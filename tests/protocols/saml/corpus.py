@@ -1,4 +1,7 @@
-"""The corpus of real and hostile metadata under tests/corpus: its index, its keys, and its clock."""
+"""The corpus of real and hostile metadata under tests/corpus.
+
+It has an index, keys, and a clock of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ CLOCK = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Case:
-    """One row of index.tsv. `pin` names the only key that may have signed the file, where its verdict needs one."""
+    """One row of index.tsv.
+
+    `pin` names the only key that may have signed the file, where its verdict needs one.
+    """
 
     path: str
     verdict: str

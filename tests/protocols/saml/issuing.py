@@ -1,4 +1,7 @@
-"""What the tests of signatures, encryption and responses share: keys, a partner, a portal session, the golden files."""
+"""The shared parts of the tests of signatures, encryption and responses.
+
+They are keys, a partner, a portal session, and the golden files.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from saml_bridge.keys.signing_key import SigningKey, load_signing_key
 from saml_bridge.model.document import SamlSettings
 from saml_bridge.model.values import Attribute, PortalSession
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
-from saml_bridge.protocols.saml.response import BuiltResponse, CompiledPartner, Stamp, compile_partner
+from saml_bridge.protocols.saml.response import BuiltResponse, CompiledSamlPartner, ResponseStamp, compile_saml_partner
 from saml_bridge.protocols.saml.xml.certificates import Certificate, KeyUse, parse_certificate
 
 KEYS = Path(__file__).parents[2] / "keys"
@@ -46,7 +49,7 @@ ATTRIBUTES = (
     Attribute("meters", ("M-1", "M-2"), BASIC),
     Attribute("fullName", ("Ada Lövelace 👩‍🔬 <&> \"'",), BASIC, "Full name"),
 )
-STAMP = Stamp(NOW, "_" + "1" * 40, "_" + "2" * 40, "_" + "3" * 40, "_" + "4" * 40)
+STAMP = ResponseStamp(NOW, "_" + "1" * 40, "_" + "2" * 40, "_" + "3" * 40, "_" + "4" * 40)
 
 
 @cache
@@ -94,8 +97,8 @@ def make_partner(
     biller: str = "riverton-water",
     partner: str = "aquahawk",
     **settings: Any,
-) -> CompiledPartner:
-    return compile_partner(
+) -> CompiledSamlPartner:
+    return compile_saml_partner(
         settings=make_settings(**settings),
         metadata=metadata or make_metadata(),
         biller=biller,
@@ -106,7 +109,7 @@ def make_partner(
     )
 
 
-def build(partner: CompiledPartner | None = None, **changes: Any) -> BuiltResponse:
+def build(partner: CompiledSamlPartner | None = None, **changes: Any) -> BuiltResponse:
     facts: dict[str, Any] = {"stamp": STAMP, "session": make_session(), "account": ACCOUNT, "attributes": ATTRIBUTES}
     return (partner or make_partner()).build_response(**{**facts, **changes})
 

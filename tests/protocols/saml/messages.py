@@ -1,7 +1,8 @@
-"""What the tests of partners' messages share: the partners of the corpus' world, signed requests, all checks at once.
+"""The shared parts of the tests of partners' messages.
 
-Requests are signed by xmlsec and by `cryptography` alone, so that nothing of what is tested makes its own input. As a
-program (`python -m tests.protocols.saml.messages`) it judges every file of the corpus, with a line of JSON for each.
+They are the partners of the corpus' world, signed requests, and all checks at once. Requests are signed by xmlsec and
+by `cryptography` alone, so that nothing of what is tested makes its own input. As a program (`python -m
+tests.protocols.saml.messages`) it judges every file of the corpus, with a line of JSON for each.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from lxml import etree
 
 from saml_bridge.model.errors import BridgeError, RequestRefused
-from saml_bridge.protocols.saml.authn_request import (
-    AuthnRequest,
-    carries_signature,
-    check_message,
-    choose_requested_acs,
-    parse_authn_request,
-    verify_request,
+from saml_bridge.protocols.saml.authn_request import AuthnRequest, choose_requested_acs, parse_authn_request
+from saml_bridge.protocols.saml.bindings import (
+    POST_BINDING,
+    MessageName,
+    ReceivedMessage,
+    receive_post,
+    receive_redirect,
 )
-from saml_bridge.protocols.saml.bindings import POST_BINDING, MessageName, Received, receive_post, receive_redirect
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.message import carries_signature, check_message, verify_message
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from saml_bridge.protocols.saml.xml.verify import read_own_certificates
 from tests.protocols.saml.corpus import CLOCK, CORPUS, read_case
 
@@ -58,34 +59,43 @@ SHA256 = "http://www.w3.org/2001/04/xmlenc#sha256"
 
 @cache
 def partners() -> Mapping[str, SpMetadata]:
-    """The two partners of the world, by their entity IDs: the first signs its requests, the second need not."""
+    """The two partners of the world, by their entity IDs.
+
+    The first signs its requests, the second need not.
+    """
     files = ("good/world-sp1-signed-requests", "good/world-sp2-unsigned-requests")
-    found = [parse_metadata(read_case(name), now=CLOCK) for name in files]
+    found = [check_metadata(read_case(name), now=CLOCK).find_provider() for name in files]
     return {one.entity_id: one for one in found}
 
 
-def post(xml: bytes, name: MessageName = "SAMLRequest", **more: str) -> Received:
+def post(xml: bytes, name: MessageName = "SAMLRequest", **more: str) -> ReceivedMessage:
     return receive_post([(name, base64.b64encode(xml).decode()), *more.items()])
 
 
-def judge(received: Received, *, now: datetime = CLOCK, endpoint: str = SSO) -> tuple[AuthnRequest, Endpoint]:
-    """Everything that a request goes through before it is acted on, in order; raises what the checks raise."""
+def judge(received: ReceivedMessage, *, now: datetime = CLOCK, endpoint: str = SSO) -> tuple[AuthnRequest, Endpoint]:
+    """All that a request goes through before it is acted on, in order.
+
+    Raises what the checks raise.
+    """
     request = parse_authn_request(received)
     metadata = partners().get(request.issuer)
     if metadata is None:
         raise RequestRefused("unknown", code="issuer-unknown")
-    verify_request(request, metadata, required=False)
+    verify_message(request, metadata, required=False)
     check_message(request, now=now, endpoint=endpoint, signed=carries_signature(request))
     return request, choose_requested_acs(request, metadata)
 
 
-def judge_real(received: Received) -> tuple[AuthnRequest, Endpoint]:
-    """A file of another project in its own context: Issuer, ACS and certificate registered, its own clock."""
+def judge_real(received: ReceivedMessage) -> tuple[AuthnRequest, Endpoint]:
+    """A file of another project in its own context.
+
+    Issuer, ACS and certificate are registered; the clock is its own.
+    """
     request = parse_authn_request(received)
     keys = tuple(parse_certificate(der) for der in read_own_certificates(request.root))
     acs = (Endpoint(POST_BINDING, request.acs_url or "https://sp.example.org/acs", 0, True),)
     metadata = SpMetadata(entity_id=request.issuer, acs=acs, certificates=keys)
-    verify_request(request, metadata, required=False)
+    verify_message(request, metadata, required=False)
     endpoint, now = request.destination or SSO, request.issued_at + timedelta(seconds=30)
     check_message(request, now=now, endpoint=endpoint, signed=carries_signature(request))
     return request, choose_requested_acs(request, metadata)
@@ -150,7 +160,10 @@ def make_signature(*, method: str = "rsa-sha256", uri: str = "#_a1", prefixes: s
 
 
 def sign(xml: bytes, *, key: str = "sp-signing", name: str = "ID") -> bytes:
-    """Fill in the signature of a document, made by xmlsec with a key of the corpus."""
+    """Fills in the signature of a document.
+
+    xmlsec makes it with a key of the corpus.
+    """
     root = etree.fromstring(xml)
     context = xmlsec.SignatureContext()
     context.key = xmlsec.Key.from_file(str(CORPUS / "keys" / f"{key}.key.pem"), xmlsec.constants.KeyDataFormatPem)
@@ -179,7 +192,10 @@ def make_query(
     encode: Callable[[str], str] = lambda value: quote(value, safe=""),
     finish: Callable[[bytes], bytes] = lambda value: value,
 ) -> bytes:
-    """A query of the redirect binding, signed unless `key` is None. `finish` changes the signature's value."""
+    """A query of the redirect binding, signed unless `key` is None.
+
+    `finish` changes the signature's value.
+    """
     deflater = zlib.compressobj(wbits=-15)
     message = base64.b64encode(deflater.compress(xml) + deflater.flush()).decode()
     parts = [f"SAMLRequest={encode(message)}"]
@@ -199,12 +215,15 @@ def make_query(
 
 @dataclass(frozen=True)
 class Row:
-    """A file of the corpus, or one query of a file of queries, and what its index says of it."""
+    """A file of the corpus, with the words of its index.
+
+    It may be one query of a file of queries.
+    """
 
     name: str
     verdict: str
     why: str
-    receive: Callable[[], Received]
+    receive: Callable[[], ReceivedMessage]
 
     @property
     def is_real(self) -> bool:
@@ -236,7 +255,7 @@ def _listen(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def _judge_row(row: Row) -> dict[str, object]:
-    """What comes of one row, and how much work it made; whatever is no error of ours shows by its name."""
+    """The outcome of one row, and the work it made; an error that is not ours shows by its name."""
     _opened.clear()
     calls: Counter[str] = Counter()
     sys.setprofile(lambda _frame, event, called: calls.update([called.__name__ if event == "c_call" else event]))
@@ -256,7 +275,7 @@ def _judge_row(row: Row) -> dict[str, object]:
 
 def main() -> None:
     partners()
-    assert schema_errors(etree.fromstring("<a/>"), "protocol")
+    assert list_schema_errors(etree.fromstring("<a/>"), "protocol")
     judge(receive_redirect(make_query(make_request(), relay_state="warm")))
     sys.addaudithook(_listen)
     for row in read_rows():

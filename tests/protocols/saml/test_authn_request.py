@@ -1,4 +1,7 @@
-"""Sign-on requests: what is read, whose they are, where the answer goes, and what no forged one gets past."""
+"""Sign-on requests: read, told apart by partner, answered at a known place.
+
+No forged one gets past.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,9 @@ from saml_bridge.model.errors import MetadataRefused, RequestRefused, SignatureR
 from saml_bridge.protocols.auth_contexts import RequestedContext
 from saml_bridge.protocols.saml.authn_request import (
     AuthnRequest,
-    MessageHead,
     NameIdPolicy,
-    NameIdValue,
-    carries_signature,
-    check_message,
     choose_requested_acs,
     parse_authn_request,
-    parse_message,
-    read_head,
-    verify_request,
 )
 from saml_bridge.protocols.saml.bindings import (
     POST_BINDING,
@@ -39,7 +35,16 @@ from saml_bridge.protocols.saml.bindings import (
     receive_redirect,
     receive_soap,
 )
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.message import (
+    MessageHead,
+    NameIdValue,
+    carries_signature,
+    check_message,
+    parse_message,
+    read_head,
+    verify_message,
+)
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from tests.protocols.saml.corpus import CLOCK, read_case, read_pin
 from tests.protocols.saml.messages import (
@@ -79,7 +84,10 @@ def parse(xml: bytes) -> AuthnRequest:
 
 
 def code_of(xml: bytes, **more: Any) -> str:
-    """What a request is refused with on its whole way, in time; empty when it is accepted."""
+    """The code that a request is refused with on its whole way, in time.
+
+    It is empty when the request is accepted.
+    """
     started = time.process_time()
     code = refusal_code(lambda: judge(post(xml), **more))
     assert time.process_time() - started < 0.2
@@ -136,8 +144,8 @@ def test_what_a_request_leaves_out() -> None:
     assert (request.force_authn, request.is_passive, request.has_encrypted_subject) == (False, False, False)
     assert parse(make_request("<samlp:NameIDPolicy/>")).name_id_policy == NameIdPolicy(None, None, False)
     context = f"<samlp:RequestedAuthnContext><saml:AuthnContextDeclRef>{PPT}</saml:AuthnContextDeclRef>"
-    asked = parse(make_request(context + "</samlp:RequestedAuthnContext>")).requested_context
-    assert asked == RequestedContext("exact", (), (PPT,))
+    requested = parse(make_request(context + "</samlp:RequestedAuthnContext>")).requested_context
+    assert requested == RequestedContext("exact", (), (PPT,))
     assert parse(make_request(attributes='AssertionConsumerServiceIndex=" +007 "')).acs_index == 7
     for digits, index in (("0" * 20_000 + "12", 12), ("0" * 20_000, 0), ("-0", 0)):
         assert parse(make_request(attributes=f'AssertionConsumerServiceIndex="{digits}"')).acs_index == index
@@ -307,7 +315,7 @@ def test_s1_a_signature_is_demanded_by_the_metadata_or_by_us() -> None:
     assert not carries_signature(judge(unsigned)[0])
     for received in (unsigned, receive_redirect(make_query(make_request(issuer=SP2), key=None))):
         request = parse_authn_request(received)
-        assert refusal_code(lambda request=request: verify_request(request, partners()[SP2], required=True)) == (  # type: ignore[misc]
+        assert refusal_code(lambda request=request: verify_message(request, partners()[SP2], required=True)) == (  # type: ignore[misc]
             "signature-missing"
         )
 
@@ -335,19 +343,22 @@ def test_s3_no_key_is_fetched(name: str) -> None:
 
 
 def test_s4_each_partners_own_keys_count() -> None:
-    """The key must be the issuer's: another partner's counts neither where it is of another type nor of the same."""
+    """The key must be the issuer's.
+
+    Another partner's key counts neither where it is of another type nor of the same.
+    """
     assert codes("sig-by-other-registered-sp") == {"signature-key-unusable"}
     own = partners()[SP1]
     other = replace(own, certificates=(read_pin("sp-signing-next"),))
     for key, its, anothers in (("sp-signing", own, other), ("sp-signing-next", other, own)):
         signed = parse(sign(make_request(signature=make_signature()), key=key))
-        verify_request(signed, its, required=True)
+        verify_message(signed, its, required=True)
         with pytest.raises(SignatureRefused) as refused:
-            verify_request(signed, anothers, required=True)
+            verify_message(signed, anothers, required=True)
         assert refused.value.code == "signature-invalid"
     both = replace(partners()[SP2], certificates=own.certificates)
     request = parse(make_signed())
-    assert refusal_code(lambda: verify_request(request, both, required=True)) == "signature-issuer"
+    assert refusal_code(lambda: verify_message(request, both, required=True)) == "signature-issuer"
 
 
 def test_s5_a_key_for_encryption_signs_nothing() -> None:
@@ -435,15 +446,15 @@ def test_s21_an_xml_signature_in_a_query_does_not_count() -> None:
 
 
 def test_s23_each_current_key_verifies_and_a_removed_one_stops() -> None:
-    rolled = parse_metadata(read_case("good/keys-rollover-two-signing"), now=CLOCK)
+    rolled = check_metadata(read_case("good/keys-rollover-two-signing"), now=CLOCK).find_provider()
     for key in ("sp-signing", "sp-signing-next"):
         request = parse(sign(make_request(issuer=rolled.entity_id, signature=make_signature()), key=key))
-        verify_request(request, rolled, required=True)
+        verify_message(request, rolled, required=True)
         left = tuple(one for one in rolled.certificates if one.fingerprint_sha256 != read_pin(key).fingerprint_sha256)
         assert len(left) == len(rolled.certificates) - 1
         removed = replace(rolled, certificates=left)
         assert refusal_code(
-            lambda request=request, removed=removed: verify_request(request, removed, required=True)
+            lambda request=request, removed=removed: verify_message(request, removed, required=True)
         ) == (  # type: ignore[misc]
             "signature-invalid"
         )
@@ -463,7 +474,7 @@ def test_a_prefix_list_verifies_in_another_thread_than_the_one_that_parsed() -> 
     signature = make_signature(prefixes="#default samlp")
     request = parse(sign(make_request(attributes='xmlns="urn:default"', signature=signature)))
     with ThreadPoolExecutor() as pool:
-        pool.submit(verify_request, request, partners()[SP1], required=True).result()
+        pool.submit(verify_message, request, partners()[SP1], required=True).result()
 
 
 def test_a_request_over_soap_keeps_its_signature() -> None:
@@ -490,7 +501,10 @@ PREFIXES = {"saml": SAML, "samlp": SAMLP, "ds": DS, "x": "urn:x"}
 
 
 def wrap(place: str, *, first: bool, signature: str, evil_id: str | None, acs: str) -> Iterator[bytes]:
-    """Forged requests around a validly signed one that stands at `place`, as itself and as root of the document."""
+    """Forged requests around a validly signed one.
+
+    The signed one stands at `place`, as itself and as root of the document.
+    """
     original = etree.fromstring(make_signed(AssertionConsumerServiceURL=ACS))
     forged = etree.fromstring(make_request(ID=evil_id, AssertionConsumerServiceURL=acs))
     own = original.find(f"{{{DS}}}Signature")
@@ -597,7 +611,10 @@ def test_s14_a_signature_stands_at_one_place_alone() -> None:
 
 
 def canonical(xml: bytes) -> bytes:
-    """What was signed, written by xmlsec's own canonicalization's twin: the root without its signature."""
+    """The signed octets: the root without its signature.
+
+    They are written by the twin of xmlsec's own canonicalization.
+    """
     root = etree.fromstring(xml)
     etree.strip_elements(root, f"{{{DS}}}Signature", with_tail=False)
     form: bytes = etree.tostring(root, method="c14n", exclusive=True, with_comments=False)
@@ -700,13 +717,13 @@ def choose(metadata: SpMetadata, configured: int | str | None = None) -> str:
 
 
 def test_a4_without_a_wish_the_metadatas_default_or_the_configured_one() -> None:
-    gaps = parse_metadata(read_case("good/acs-index-gaps-order"), now=CLOCK)
+    gaps = check_metadata(read_case("good/acs-index-gaps-order"), now=CLOCK).find_provider()
     assert choose(gaps) == next(one.location for one in gaps.acs if one.index == 3)
     sp1 = partners()[SP1]
     assert choose(sp1) == ACS
     assert choose(sp1, 1) == choose(sp1, ALTERNATIVE_ACS) == ALTERNATIVE_ACS
-    asked = parse(make_request(AssertionConsumerServiceIndex="0"))
-    assert choose_requested_acs(asked, sp1, configured=1).location == ACS
+    request = parse(make_request(AssertionConsumerServiceIndex="0"))
+    assert choose_requested_acs(request, sp1, configured=1).location == ACS
     with pytest.raises(MetadataRefused):
         choose(sp1, 7)
 
@@ -857,7 +874,7 @@ def test_a_refusal_by_comparison_states_both_sides_whole(request_: bytes, sides:
     assert all(one in refused.detail for one in sides), refused.detail
 
 
-# Whatever comes
+# Anything that comes
 
 MARKUP = st.sampled_from(
     [

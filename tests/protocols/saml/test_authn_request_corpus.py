@@ -1,4 +1,7 @@
-"""Every sign-on request of the corpus, judged in a process of its own, so that one that hangs is a failure alone."""
+"""Every sign-on request of the corpus, judged in a process of its own.
+
+So one that hangs is a failure alone.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ TAKEN = {"bad/vector-relaystate-81-bytes", "bad/vector-relaystate-21-emoji-84-by
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Any]:
-    """What came of each row, by name."""
+    """The outcome of each row, by name."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.protocols.saml.messages"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     return {one["name"]: one for one in map(json.loads, done.stdout.splitlines())}
@@ -102,7 +105,10 @@ def test_verdict(row: Row, outcomes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", BAD, ids=lambda row: row.name)
 def test_c7_a_refusal_is_cheap_and_comes_before_what_is_dear(row: Row, outcomes: dict[str, Any]) -> None:
-    """Work is counted in calls: a good signed request takes some 600 and one verification by a key."""
+    """Work is counted in calls.
+
+    A good signed request takes some 600 and one verification by a key.
+    """
     outcome = outcomes[row.name]
     assert outcome["calls"] < 5_000
     before = outcome["code"].startswith(("xml-", "signature-structure", "signature-algorithm", "signature-missing"))

@@ -1,7 +1,7 @@
-"""Requests that service providers which are not ours send: each is read and verified, and none that was spoilt.
+"""Requests of service providers that are not ours.
 
-The two are python3-saml and pysaml2's client with the real xmlsec1 program. They run on the real clock, so requests are
-checked at it.
+Each is read and verified, and no spoilt one is. The two are python3-saml and pysaml2's client with the real xmlsec1
+program. They run on the real clock, so requests are checked at it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,9 @@ from saml2.client import Saml2Client
 from saml2.config import SPConfig
 
 from saml_bridge.protocols.auth_contexts import RequestedContext, choose_context
-from saml_bridge.protocols.saml.authn_request import (
-    AuthnRequest,
-    carries_signature,
-    check_message,
-    choose_requested_acs,
-    parse_authn_request,
-    verify_request,
-)
-from saml_bridge.protocols.saml.bindings import Received, receive_post, receive_redirect
+from saml_bridge.protocols.saml.authn_request import AuthnRequest, choose_requested_acs, parse_authn_request
+from saml_bridge.protocols.saml.bindings import ReceivedMessage, receive_post, receive_redirect
+from saml_bridge.protocols.saml.message import carries_signature, check_message, verify_message
 from saml_bridge.protocols.saml.metadata.identity_provider import IdpDescription, build_idp_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from tests.protocols.saml.issuing import ACS, ISSUER, KEYS, SP_ENTITY_ID, load_certificate, load_key, make_metadata
@@ -46,7 +40,7 @@ METHODS = {
 }
 PPT = "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport"
 RELAY_STATE = "https://sp.example.com/deep?a=1&b=ü"
-Send = Callable[..., Received]
+Send = Callable[..., ReceivedMessage]
 
 
 @cache
@@ -76,7 +70,7 @@ def make_python3_saml(method: str, signed: bool) -> OneLogin_Saml2_Settings:
     )
 
 
-def send_by_python3_saml(binding: str, method: str, *, signed: bool) -> Received:
+def send_by_python3_saml(binding: str, method: str, *, signed: bool) -> ReceivedMessage:
     settings = make_python3_saml(method, signed)
     if binding == "redirect":
         auth = OneLogin_Saml2_Auth({"https": "on", "http_host": "sp.example.com"}, old_settings=settings)
@@ -117,7 +111,7 @@ def make_pysaml2() -> Saml2Client:
     return Saml2Client(SPConfig().load(config))
 
 
-def send_by_pysaml2(binding: str, method: str, *, signed: bool) -> Received:
+def send_by_pysaml2(binding: str, method: str, *, signed: bool) -> ReceivedMessage:
     algorithm, digest = METHODS[method]
     client, uri = make_pysaml2(), BINDING_HTTP_REDIRECT if binding == "redirect" else BINDING_HTTP_POST
     options: dict[str, Any] = {
@@ -146,9 +140,9 @@ METADATA = make_metadata(
 )
 
 
-def take(received: Received, *, required: bool, metadata: SpMetadata = METADATA) -> AuthnRequest:
+def take(received: ReceivedMessage, *, required: bool, metadata: SpMetadata = METADATA) -> AuthnRequest:
     request = parse_authn_request(received)
-    verify_request(request, metadata, required=required)
+    verify_message(request, metadata, required=required)
     check_message(request, now=datetime.now(UTC), endpoint=SSO, signed=carries_signature(request))
     assert choose_requested_acs(request, metadata).location == ACS
     return request
@@ -193,5 +187,5 @@ def test_s20_a_query_with_another_relay_state_is_refused(send: Send) -> None:
     changed = type(received.signature)(
         received.signature.algorithm, received.signature.value, (message, b"RelayState=evil", algorithm)
     )
-    forged = Received(received.name, received.binding, received.xml, "evil", changed)
+    forged = ReceivedMessage(received.name, received.binding, received.xml, "evil", changed)
     assert refusal_code(lambda: take(forged, required=True)) == "signature-invalid"

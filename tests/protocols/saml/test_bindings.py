@@ -1,4 +1,4 @@
-"""The three bindings: what is read of a query, a form and an envelope, what is refused, and what is sent."""
+"""The three bindings: a query, a form and an envelope, read, refused and sent."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ def test_s5_a_key_for_encryption_verifies_no_query() -> None:
 
 
 def test_a19_a_form_is_read_as_a_form_and_a_query_as_a_query() -> None:
-    """A message of one binding is no message of the other, whatever its method said."""
+    """A message of one binding is no message of the other, under any method."""
     assert refusal(query_of(make_request())).code == "request-inflate"
     with pytest.raises(RequestRefused) as caught:
         receive_post([("SAMLRequest", base64.b64encode(deflate(make_request())).decode())])

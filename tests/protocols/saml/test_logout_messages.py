@@ -1,4 +1,7 @@
-"""Sign-out messages: every file of the corpus by its verdict, and what is built as others read it."""
+"""Sign-out messages: every file of the corpus by its verdict.
+
+The built ones are read by others.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,13 @@ from lxml import etree
 from saml2 import samlp
 
 from saml_bridge.model.errors import BridgeError, RequestRefused, SignatureRefused, XmlRefused
-from saml_bridge.protocols.saml.authn_request import NameIdValue
-from saml_bridge.protocols.saml.bindings import POST_BINDING, REDIRECT_BINDING, SOAP_BINDING, MessageName, Received
+from saml_bridge.protocols.saml.bindings import (
+    POST_BINDING,
+    REDIRECT_BINDING,
+    SOAP_BINDING,
+    MessageName,
+    ReceivedMessage,
+)
 from saml_bridge.protocols.saml.logout_messages import (
     LONGEST_SESSION_INDEX,
     MOST_SESSION_INDEXES,
@@ -30,13 +38,15 @@ from saml_bridge.protocols.saml.logout_messages import (
     parse_logout_response,
     verify_logout,
 )
+from saml_bridge.protocols.saml.message import NameIdValue
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
 from saml_bridge.protocols.saml.status import PARTIAL_LOGOUT, REQUESTER, SUCCESS, UNKNOWN_PRINCIPAL
 from saml_bridge.protocols.saml.xml.certificates import Certificate, parse_certificate
 from saml_bridge.protocols.saml.xml.instants import parse_instant
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.names import DS
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from saml_bridge.protocols.saml.xml.sign import prepare_signer
-from saml_bridge.protocols.saml.xml.verify import DS, MESSAGE_PROFILE, is_signed, verify_enveloped
+from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, is_signed, verify_enveloped
 from tests.protocols.saml.corpus import CLOCK, CORPUS, read_pin
 from tests.protocols.saml.issuing import load_key
 
@@ -95,8 +105,8 @@ PARTNERS = {
 }
 
 
-def receive(data: bytes, *, name: MessageName = "SAMLRequest", binding: str = POST_BINDING) -> Received:
-    return Received(name, binding, data, None, None)
+def receive(data: bytes, *, name: MessageName = "SAMLRequest", binding: str = POST_BINDING) -> ReceivedMessage:
+    return ReceivedMessage(name, binding, data, None, None)
 
 
 def decrypt_anything(_: etree._Element) -> bytes:
@@ -104,7 +114,10 @@ def decrypt_anything(_: etree._Element) -> bytes:
 
 
 def take(row: Row, *, may_be_unsigned: bool = False) -> LogoutRequest:
-    """All checks of one file in the context that the corpus gives it; a real one may lack a signature."""
+    """All checks of one file in the context that the corpus gives it.
+
+    A real one may lack a signature.
+    """
     request = parse_logout_request(receive(row.data), decrypt=decrypt_anything if row.is_real else None)
     if row.is_real:
         now = request.head.issued_at + timedelta(seconds=30)
@@ -365,7 +378,7 @@ def build_response(sub_status: str | None = None, *, status: str = SUCCESS, sign
 @pytest.mark.parametrize("signed", [True, False])
 def test_what_is_built_is_valid_and_signed_when_it_should_be(build: Callable[..., bytes], signed: bool) -> None:
     root = etree.fromstring(build(signed=signed))
-    assert schema_errors(root, "protocol") == ()
+    assert list_schema_errors(root, "protocol") == ()
     signatures = root.findall(f"{{{DS}}}Signature")
     assert len(signatures) == signed
     if signed:

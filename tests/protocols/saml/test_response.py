@@ -1,4 +1,4 @@
-"""What stands in a response: golden files, the schema, and what must never be issued."""
+"""The content of a response: golden files, the schema, and values never issued."""
 
 from __future__ import annotations
 
@@ -26,10 +26,16 @@ from saml_bridge.model.document import AttributeMapping, Rule, TransformCall
 from saml_bridge.model.errors import LaunchRefused, PartnerUnusable, ValueRefused
 from saml_bridge.model.values import Attribute, Severity
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint
-from saml_bridge.protocols.saml.response import BuiltResponse, Stamp, check_partner, format_instant, stamp_from
+from saml_bridge.protocols.saml.response import (
+    BuiltResponse,
+    ResponseStamp,
+    check_saml_partner,
+    format_instant,
+    make_stamp,
+)
 from saml_bridge.protocols.saml.xml.certificates import Certificate, EncryptionMethod
 from saml_bridge.protocols.saml.xml.encrypt import RSA_1_5, RSA_OAEP, RSA_OAEP_MGF1P, find_cipher_uri
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from tests.protocols.saml.issuing import (
     ACS,
     ATTRIBUTES,
@@ -101,14 +107,14 @@ def read_values(xml: bytes, key: str = "idp-rsa") -> dict[str, list[str]]:
 
 
 def codes(**facts: Any) -> dict[str, Severity]:
-    """What `check_partner` says, by code."""
+    """The findings of `check_saml_partner`, by code."""
     given_facts = {
         "settings": make_settings(),
         "metadata": make_metadata(),
         "issuer": ISSUER,
         "key": load_key("idp-rsa"),
     }
-    findings = check_partner(**{**given_facts, "pairwise_secret": SECRET, **facts})
+    findings = check_saml_partner(**{**given_facts, "pairwise_secret": SECRET, **facts})
     assert all(finding.message and finding.fix and finding.where for finding in findings)
     return {finding.code: finding.severity for finding in findings}
 
@@ -160,10 +166,10 @@ def test_every_response_is_valid(
     partner = make_partner(sign=sign, encrypt=encrypt, name_id=name_id(format_))
     xml = build(partner, attributes=attributes, in_response_to=in_response_to).xml
     root = etree.fromstring(xml)
-    assert schema_errors(root, "protocol") == ()
+    assert list_schema_errors(root, "protocol") == ()
     if encrypt == "always":
         assertion = decrypt(root.find("saml:EncryptedAssertion", NAMES))
-        assert schema_errors(etree.fromstring(etree.tostring(assertion)), "assertion") == ()
+        assert list_schema_errors(etree.fromstring(etree.tostring(assertion)), "assertion") == ()
 
 
 # Contents
@@ -236,11 +242,14 @@ def test_the_configured_acs_is_used() -> None:
 
 
 def test_the_assertion_can_be_taken_out_of_the_response_whole() -> None:
-    """Cut out as text, as some partners do, it declares each namespace that it uses and its signature holds."""
+    """The assertion survives being cut out as text, as some partners do.
+
+    It declares each namespace that it uses and its signature holds.
+    """
     xml = build().xml
     start, end = xml.index(b"<saml:Assertion"), xml.index(b"</saml:Assertion>") + len(b"</saml:Assertion>")
     alone = xml[start:end]
-    assert schema_errors(etree.fromstring(alone), "assertion") == ()
+    assert list_schema_errors(etree.fromstring(alone), "assertion") == ()
     assert read_values(alone) == read_values(xml)
 
 
@@ -318,7 +327,10 @@ def test_a_transient_name_id_is_that_of_the_stamp() -> None:
 
 
 def test_a_persistent_name_id_stays_as_it_was_ever_computed() -> None:
-    """Recomputed here by hand: a change would lock every payer out of what the partner keeps for them."""
+    """The name ID is recomputed here by hand.
+
+    A change would lock every payer out of what the partner keeps for them.
+    """
 
     def frame(part: bytes) -> bytes:
         return len(part).to_bytes(4, "big") + part
@@ -481,7 +493,10 @@ def test_o7_a_long_lifetime_is_refused(seconds: int) -> None:
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(seconds=-1), timedelta(days=-1)])
 def test_o7_a_portal_session_that_has_ended_bounds_nothing(ahead: timedelta) -> None:
-    """A SessionNotOnOrAfter in the past ends the sign-in at most partners: whether to launch is decided elsewhere."""
+    """A SessionNotOnOrAfter in the past ends the sign-in at most partners.
+
+    Whether to launch is decided elsewhere.
+    """
     assert find_all(build(session=make_session(expires_at=NOW + ahead)).xml, "//@SessionNotOnOrAfter") == []
 
 
@@ -504,7 +519,7 @@ def test_o7_a_portal_session_that_has_ended_bounds_nothing(ahead: timedelta) -> 
     ids=["year end", "leap day", "clocks go forward", "clocks go back"],
 )
 def test_o8_times_are_utc_to_the_second(now: datetime, before: str, after: str) -> None:
-    xml = build(stamp=stamp_from(now, os.urandom)).xml
+    xml = build(stamp=make_stamp(now, os.urandom)).xml
     assert find_all(xml, "//@NotBefore") == [before]
     assert find_all(xml, "//@NotOnOrAfter") == [after, after]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", one) for one in find_all(xml, "//@IssueInstant"))
@@ -512,7 +527,7 @@ def test_o8_times_are_utc_to_the_second(now: datetime, before: str, after: str) 
 
 def test_o8_a_time_without_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="zone"):
-        stamp_from(datetime(2026, 1, 15, 12, 0), os.urandom)  # noqa: DTZ001  that is the point
+        make_stamp(datetime(2026, 1, 15, 12, 0), os.urandom)  # noqa: DTZ001  that is the point
 
 
 def test_o8_instants() -> None:
@@ -520,7 +535,7 @@ def test_o8_instants() -> None:
 
 
 def test_o9_identifiers_are_unguessable_and_never_the_same() -> None:
-    stamps = [stamp_from(NOW, os.urandom) for _ in range(25_000)]
+    stamps = [make_stamp(NOW, os.urandom) for _ in range(25_000)]
     ids = [
         one for each in stamps for one in (each.response_id, each.assertion_id, each.session_index, each.transient_id)
     ]
@@ -529,14 +544,14 @@ def test_o9_identifiers_are_unguessable_and_never_the_same() -> None:
 
 
 def test_o9_identifiers_are_the_random_bytes_given() -> None:
-    stamp = stamp_from(NOW, lambda count: bytes(range(count)))
+    stamp = make_stamp(NOW, lambda count: bytes(range(count)))
     assert stamp.response_id == "_" + bytes(range(20)).hex()
     assert stamp.transient_id == "_" + bytes(range(60, 80)).hex()
-    assert stamp == Stamp(NOW, stamp.response_id, stamp.assertion_id, stamp.session_index, stamp.transient_id)
+    assert stamp == ResponseStamp(NOW, stamp.response_id, stamp.assertion_id, stamp.session_index, stamp.transient_id)
 
 
 def test_o9_two_launches_differ_in_each_identifier() -> None:
-    one, other = (build(stamp=stamp_from(NOW, os.urandom)) for _ in range(2))
+    one, other = (build(stamp=make_stamp(NOW, os.urandom)) for _ in range(2))
     for name in ("response_id", "assertion_id", "session_index"):
         assert getattr(one, name) != getattr(other, name)
     ids = find_all(one.xml, "//@ID | //@SessionIndex")
@@ -653,7 +668,10 @@ def test_any_text_comes_back_unchanged(values: list[str], names: list[str]) -> N
 @settings(max_examples=150, deadline=None)
 @given(value=st.text(max_size=30))
 def test_any_text_is_carried_or_refused(value: str) -> None:
-    """Whatever a portal sends: unchanged or refused, nothing in between and nothing else raised."""
+    """Any text of a portal is unchanged or refused.
+
+    There is nothing in between and nothing else is raised.
+    """
     try:
         found = read_values(carry(value))
     except ValueRefused:
@@ -680,7 +698,10 @@ def test_any_name_id_is_carried_or_refused(value: str) -> None:
 
 
 def test_no_carriage_return_leaves_in_any_writing() -> None:
-    """A reader that normalizes line ends before it verifies finds the signature broken by one, escaped or not."""
+    """A carriage return breaks the signature, escaped or not.
+
+    It does so for a reader that normalizes line ends before it verifies.
+    """
     xml = carry("123 Maple Ln\r\nApt 300\rRear")
     assert not re.search(rb"\r|&#(?:13|x0*d);", xml, re.IGNORECASE)
     assert read_values(xml) == {"secret": ["123 Maple Ln Apt 300 Rear"]}
@@ -745,7 +766,7 @@ def test_m14_an_offered_key_that_is_unfit_is_refused_unless_nothing_is_to_be_enc
     metadata = make_metadata(certificates=(load_certificate("idp-p256", use),))
     offered = make_settings(encrypt="when_offered")
     assert codes(metadata=metadata, settings=offered) == {"encrypt-key-unfit": Severity.ERROR}
-    [finding] = check_partner(
+    [finding] = check_saml_partner(
         metadata=metadata, settings=offered, issuer=ISSUER, key=load_key("idp-rsa"), pairwise_secret=SECRET
     )
     assert "set encrypt to never" in finding.fix
@@ -769,7 +790,10 @@ def listing(*methods: EncryptionMethod | str, use: Any = "encryption", name: str
 
 
 def encrypted_with(*certificates: Certificate, **settings: Any) -> list[str]:
-    """What an assertion for such a partner is encrypted with: of content, of the key, digest, mask."""
+    """The algorithms of an assertion for such a partner.
+
+    They are those of content and of the key, digest, mask.
+    """
     metadata = make_metadata(certificates=certificates)
     xml = build(make_partner(metadata=metadata, **{"encrypt": "when_offered", **settings})).xml
     decrypt(etree.fromstring(xml).find("saml:EncryptedAssertion", NAMES))
@@ -795,7 +819,10 @@ DEFAULT_KEY = ["rsa-oaep-mgf1p", "sha1"]
     ],
 )
 def test_encryption_follows_the_partners_list(ciphers: tuple[Any, ...], used: str) -> None:
-    """The best of it that is allowed, by the order of our defaults; what is not allowed is passed over."""
+    """The best of the list that is allowed, by the order of our defaults.
+
+    A method that is not allowed is passed over.
+    """
     listed = [TRIPLE_DES, *map(find_cipher_uri, ciphers)] if ciphers else []
     assert encrypted_with(listing(*listed)) == [used, *DEFAULT_KEY]
     assert encrypted_with(listing(*listed, RSA_OAEP_MGF1P, RSA_1_5)) == [used, *DEFAULT_KEY]
@@ -880,7 +907,7 @@ def test_an_unlisted_name_id_format_is_told() -> None:
     assert codes(metadata=make_metadata(name_id_formats=(f"urn:oasis:names:tc:SAML:{unspecified}",))) == {}
     assert codes(metadata=listed, settings=make_settings(name_id_policy="ignore")) == {}
     facts = {"settings": make_settings(), "metadata": listed, "issuer": ISSUER, "key": load_key("idp-rsa")}
-    [finding] = check_partner(**facts, pairwise_secret=SECRET)
+    [finding] = check_saml_partner(**facts, pairwise_secret=SECRET)
     assert f"urn:oasis:names:tc:SAML:{transient}" in finding.message
     assert "name_id_policy to ignore" in finding.fix
 
@@ -915,7 +942,7 @@ def test_a_name_id_source_that_cannot_work_is_refused(path: str, code: str) -> N
 
 def test_an_unknown_field_is_named_as_it_is_written() -> None:
     facts = {"metadata": make_metadata(), "issuer": ISSUER, "key": load_key("idp-rsa"), "pairwise_secret": SECRET}
-    (finding,) = check_partner(settings=make_settings(name_id=name_id("unspecified", "payer.Email")), **facts)
+    (finding,) = check_saml_partner(settings=make_settings(name_id=name_id("unspecified", "payer.Email")), **facts)
     assert finding.message == "There is no field 'payer.Email'; did you mean 'payer.email'?"
 
 

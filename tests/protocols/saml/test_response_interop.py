@@ -1,8 +1,8 @@
-"""Service providers that are not ours take each kind of response that we make, and refuse each that was spoilt.
+"""Service providers that are not ours take each kind of response that we make.
 
-The two are python3-saml and pysaml2's client with the real xmlsec1 program, both at their strictest. They run on the
-real clock, so responses are made for now. No kind of key or algorithm is left out for either: both read RSA and ECDSA,
-and all four ciphers.
+They refuse each that was spoilt. The two are python3-saml and pysaml2's client with the real xmlsec1 program, both at
+their strictest. They run on the real clock, so responses are made for now. No kind of key or algorithm is left out for
+either: both read RSA and ECDSA, and all four ciphers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from saml2.sigver import CryptoBackendXmlSec1
 from saml_bridge.model.values import Attribute
 from saml_bridge.protocols.saml.metadata.identity_provider import IdpDescription, build_idp_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, SpMetadata
-from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, stamp_from
+from saml_bridge.protocols.saml.response import NAME_ID_FORMATS, make_stamp
 from tests.protocols.saml.issuing import (
     ACS,
     BASIC,
@@ -71,7 +71,7 @@ BINDING = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST"
 
 @dataclass(frozen=True)
 class Read:
-    """What a service provider got out of a response."""
+    """The values that a service provider got out of a response."""
 
     attributes: dict[str, list[str]]
     name_id: str
@@ -80,7 +80,10 @@ class Read:
 
 
 class ServiceProvider(Protocol):
-    """Raises whatever it raises when it does not take the response."""
+    """A service provider that is not ours.
+
+    It raises errors of its own when it does not take the response.
+    """
 
     def __call__(self, xml: bytes, *, sign: str = "both", encrypted: bool = False, key: str = "idp-rsa") -> Read: ...
 
@@ -212,7 +215,7 @@ def issue(
         changes |= {"encrypt": "always", "encryption_algorithm": cipher}
     partner = make_partner(key=key, metadata=metadata, name_id=name_id_settings, **changes)
     session = make_session(auth_time=now - timedelta(minutes=5), expires_at=now + timedelta(hours=1))
-    return build(partner, stamp=stamp_from(now, os.urandom), session=session, attributes=attributes)
+    return build(partner, stamp=make_stamp(now, os.urandom), session=session, attributes=attributes)
 
 
 @both_service_providers
@@ -331,7 +334,10 @@ def test_o6_a_response_for_another_audience_is_refused(cipher: str, read: Servic
 
 @both_service_providers
 def test_o6_a_response_for_another_recipient_is_refused(read: ServiceProvider) -> None:
-    """Destination is put right after the assertion was signed, so that the Recipient alone is wrong."""
+    """The Recipient alone is wrong.
+
+    Destination is put right after the assertion was signed.
+    """
     other = make_metadata(acs=(Endpoint(BINDING, "https://other.example.com/saml/acs"),))
     xml = issue(metadata=other, sign="assertion").xml
     xml = change_element(xml, lambda root: root.set("Destination", ACS))

@@ -1,4 +1,7 @@
-"""Answers without an assertion: in golden form, valid against the schema, signed, and read by another's client."""
+"""Answers without an assertion: golden, valid against the schema, signed.
+
+Another's client reads them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from saml_bridge.protocols.saml.status import (
     build_status,
     build_status_response,
 )
-from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, parse_xml, schema_errors
+from saml_bridge.protocols.saml.xml.parse import MESSAGE_LIMITS, list_schema_errors, parse_xml
 from saml_bridge.protocols.saml.xml.sign import prepare_signer
 from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, verify_enveloped
 from tests.protocols.saml.issuing import ACS, ISSUER, NOW, check_golden, find_all, load_certificate, load_key
@@ -57,7 +60,7 @@ def test_golden() -> None:
 )
 def test_what_is_built_is_valid_and_verifies(key: str, algorithm: str, changes: dict[str, Any]) -> None:
     root = parse_xml(build(key, algorithm, **changes), limits=MESSAGE_LIMITS)
-    assert schema_errors(root, "protocol") == ()
+    assert list_schema_errors(root, "protocol") == ()
     assert verify_enveloped(root, [load_certificate(key, None)], profile=MESSAGE_PROFILE) is root
 
 

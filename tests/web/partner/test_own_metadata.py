@@ -9,7 +9,7 @@ import pytest
 from lxml import etree, html
 
 from saml_bridge.billers.own_metadata import IdentityProvider
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from tests.web.conftest import Browser
 from tests.world import BASE_URL, BILLER, World
 
@@ -74,7 +74,7 @@ def test_a_partner_may_insist_on_its_own_name_for_us(browser: Browser) -> None:
     browser.world.publish()
     root = etree.fromstring(browser.get("/saml/riverton-water/metadata/aquahawk").data)
     assert root.get("entityID") == alias
-    assert not schema_errors(root, "metadata")
+    assert not list_schema_errors(root, "metadata")
     assert etree.fromstring(browser.get("/saml/riverton-water/metadata").data).get("entityID") == ENTITY_ID
     browser.sign_in()
     [form] = html.fromstring(browser.get().text).forms

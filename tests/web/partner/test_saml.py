@@ -12,7 +12,7 @@ from saml2.client import Saml2Client
 from saml2.config import SPConfig
 
 from saml_bridge.app.wiring import open_bridge
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from saml_bridge.storage.database import find_database
 from tests.web.conftest import Browser
 
@@ -27,7 +27,7 @@ def test_our_metadata_is_one_entity_and_valid(browser: Browser) -> None:
     root = etree.fromstring(answer.data)
     assert root.tag == f"{{{NAMES['md']}}}EntityDescriptor"
     assert root.get("entityID") == ENTITY_ID
-    assert not schema_errors(root, "metadata")
+    assert not list_schema_errors(root, "metadata")
     certificates = root.xpath("//md:KeyDescriptor[@use='signing']//ds:X509Certificate/text()", namespaces=NAMES)
     assert certificates == [browser.world.bridge.keys.find("default").certificate]
     places = root.xpath("//md:SingleSignOnService/@Location", namespaces=NAMES)

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 import saml_bridge.storage.pending_sign_ons
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from saml_bridge.protocols.saml.xml.verify import MESSAGE_PROFILE, verify_enveloped
 from saml_bridge.storage.audit import Kind, Record, Search
 from saml_bridge.storage.database import find_database
@@ -52,7 +52,7 @@ def read_reply(answer: TestResponse) -> Reply:
     [form] = html.fromstring(answer.text).forms
     fields = {name: value for name, value in form.fields.items() if name}
     root = etree.fromstring(base64.b64decode(fields["SAMLResponse"]))
-    assert not schema_errors(root, "protocol")
+    assert not list_schema_errors(root, "protocol")
     return Reply(form.action, fields, root)
 
 

@@ -1,8 +1,12 @@
-"""One entity out of a federation's aggregate, which may be too large to be read as a whole.
+"""One entity out of a federation's aggregate, read piece by piece.
 
-Owns: finding the entity in one pass that holds a small part of the file at a time, and the verification of the file's
-signature in the same pass. Does not own: judging the entity (`metadata.py` does, on what comes out of here).
-Called by: the refresh of fetched metadata, the registration of a file, the command line's `metadata check`.
+Owns: finding the entity in one pass that holds a small part of the file at a time, as an aggregate may be too large to
+be read as a whole, and the verification of the file's signature in the same pass.
+
+Does not own: judging the entity (`judge` does, on what comes out of here).
+
+Called by: `billers.partner_metadata.fetch`, the registration of a file (`billers.file.resolve`), the command line's
+`metadata check`.
 
 The whole file is read to its end, so that a second entity of the same name, a second root and a file that was cut off
 are noticed. The digest of a signed file is computed in pieces: at any moment of the parsing, the canonical form of the
@@ -20,15 +24,22 @@ from xml.sax.saxutils import quoteattr
 
 from lxml import etree
 
-from saml_bridge.model.comparisons import compare, quote_value
+from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.errors import MetadataRefused, SignatureRefused
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.protocols.saml.metadata.entity import ABSENT_FIX, MD, MDRPI, find_creation, list_names
+from saml_bridge.protocols.saml.metadata.element_names import ENTITY, GROUP, MD, MDRPI
+from saml_bridge.protocols.saml.metadata.entity import (
+    ABSENT_FIX,
+    MOST_LISTED,
+    REGISTERED_KEY_FIX,
+    describe_absent,
+    find_creation,
+)
 from saml_bridge.protocols.saml.metadata.stream import HEAD_BYTES, XmlStream
 from saml_bridge.protocols.saml.xml.certificates import Certificate
+from saml_bridge.protocols.saml.xml.names import DS
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml
 from saml_bridge.protocols.saml.xml.verify import (
-    DS,
     METADATA_PROFILE,
     RootSignature,
     canonicalize,
@@ -38,36 +49,36 @@ from saml_bridge.protocols.saml.xml.verify import (
     verify_signed_info,
 )
 
-_ENTITY: Final = f"{MD}EntityDescriptor"
-_GROUP: Final = f"{MD}EntitiesDescriptor"
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _MARK: Final = "EntityDescriptor>"
-_MOST_LISTED: Final = 20
-_SIGNED_FIX: Final = "Get the file from the federation or partner whose key was registered, unaltered."
 
 
 def pick_entity(file: BinaryIO, entity_id: str, *, pinned: Sequence[Certificate] | None = None) -> bytes:
-    """One entity of a metadata file, as a document of its own that `parse_metadata` judges like the whole file.
+    """One entity of a metadata file, as a document of its own.
 
-    `file` stands at its beginning. Of the groups around the entity, what they say of their times is kept; a file of
-    that one entity comes back as it is. `pinned` are the only certificates that may have signed the file, and then it
-    must be signed. Raises MetadataRefused (`entity-not-found`, `entity-id-repeated`, `metadata-root`, those of a
-    signature) or XmlRefused.
+    `check_metadata` judges it like the whole file. `file` stands at its beginning. Of the groups around the entity,
+    what they say of their times is kept; a file of that one entity comes back as it is. `pinned` are the only
+    certificates that may have signed the file, and then it must be signed.
+
+    Raises MetadataRefused (`entity-not-found`, `entity-id-repeated`, `metadata-root`, those of a signature) or
+    XmlRefused.
     """
-    stream = XmlStream(file, limits=METADATA_LIMITS, tags=(_ENTITY, _SIGNATURE))
+    stream = XmlStream(file, limits=METADATA_LIMITS, tags=(ENTITY, _SIGNATURE))
     try:
-        if stream.find_root_tag() != _GROUP:
+        if stream.find_root_tag() != GROUP:
             return _take_single(stream.read_rest(), entity_id, pinned)
         return _Search(entity_id, pinned).run(stream)
     except SignatureRefused as refused:
-        _refuse(refused.code, refused.detail, _SIGNED_FIX)
+        _refuse(refused.code, refused.detail, REGISTERED_KEY_FIX)
 
 
 def read_metadata(file: BinaryIO, entity_id: str | None) -> bytes:
-    """What is kept of a metadata file: all of it, or the entity asked for, if it is too large for that.
+    """The part of a metadata file that is kept: all of it, or one entity.
 
-    `file` can be read twice (it is sought to its beginning). Without an entity ID, what comes back of a large file is
-    the beginning, which is too large to be accepted. Raises as `pick_entity` does.
+    It is the entity of this name, if the file is too large for all of it. `file` can be read twice (it is sought to its
+    beginning). Without an entity ID, the beginning of a large file comes back, which is too large to be accepted.
+
+    Raises as `pick_entity` does.
     """
     data = file.read(METADATA_LIMITS.max_bytes + 1)
     if entity_id is None or len(data) <= METADATA_LIMITS.max_bytes:
@@ -83,7 +94,7 @@ def _refuse(code: str, message: str, fix: str) -> NoReturn:
 def _take_single(data: bytes, entity_id: str, pinned: Sequence[Certificate] | None) -> bytes:
     """The whole file, if it is of that entity alone."""
     root = parse_xml(data, limits=METADATA_LIMITS)
-    if root.tag != _ENTITY:
+    if root.tag != ENTITY:
         message = "The file is no SAML 2.0 metadata: its root is neither EntityDescriptor nor EntitiesDescriptor."
         _refuse("metadata-root", message, "Check that the address or file is that of the metadata.")
     if pinned is not None:
@@ -94,13 +105,14 @@ def _take_single(data: bytes, entity_id: str, pinned: Sequence[Certificate] | No
 
 
 def _refuse_absent(entity_id: str, known: Sequence[str], count: int) -> NoReturn:
-    more = f" and {count - len(known):,} more" if count > len(known) else ""
-    message = f"The file has no such entity: {compare(entity_id, *known)}; it has {list_names(known)}{more}."
-    _refuse("entity-not-found", message, ABSENT_FIX)
+    _refuse("entity-not-found", describe_absent(entity_id, known, count), ABSENT_FIX)
 
 
 class _Search:
-    """One pass over an aggregate. `known` are the first entities that it has, for whoever asked for another."""
+    """One pass over an aggregate.
+
+    `known` are the first entities that it has, to be named when another one was asked for.
+    """
 
     def __init__(self, entity_id: str, pinned: Sequence[Certificate] | None) -> None:
         self._entity_id = entity_id
@@ -135,17 +147,17 @@ class _Search:
             if element.tag == _SIGNATURE:
                 if self._digest is not None:
                     self._digest.count += 1
-            elif all(group.tag == _GROUP for group in element.iterancestors()):
+            elif all(group.tag == GROUP for group in element.iterancestors()):
                 self._count += 1
                 name = element.get("entityID", "")
-                if len(self._known) < _MOST_LISTED:
+                if len(self._known) < MOST_LISTED:
                     self._known.append(name)
                 if name == self._entity_id:
                     self._found = self._found or self._build_document(element)
                     self._times_found += 1
 
     def _settle(self, stream: XmlStream, groups: list[etree._Element]) -> None:
-        """Everything in the tree but the open groups is complete: use it, and free it."""
+        """Uses and frees everything in the tree but the open groups: it is complete."""
         stream.forget(groups[0])
         if self._digest is not None:
             self._digest.add(groups)
@@ -156,7 +168,7 @@ class _Search:
             self._digest.note_start(groups)
 
     def _find_creation(self, group: etree._Element) -> str | None:
-        """When an open group was published, which it says before its entities: that part may be gone by now."""
+        """The time of publication of an open group, which stands before its entities and may be gone by now."""
         return self._created.get(group) or find_creation(group)
 
     def _build_document(self, entity: etree._Element) -> bytes:
@@ -185,13 +197,13 @@ def _find_open_groups(entity: etree._Element) -> list[etree._Element]:
     open until something follows it.
     """
     groups = list(entity.iterancestors())
-    if entity.getnext() is not None or any(one.tag != _GROUP or one.tail for one in groups):
+    if entity.getnext() is not None or any(one.tag != GROUP or one.tail for one in groups):
         return []
     return [] if any(one.getnext() is not None for one in groups) else groups[::-1]
 
 
 def _empty(group: etree._Element, kept: etree._Element | None) -> None:
-    """Remove all content but one element."""
+    """Removes all content but one element."""
     group.text = None
     for child in list(group):
         if child is not kept:
@@ -211,7 +223,10 @@ class _Digest:
         self._start = b""
 
     def add(self, groups: list[etree._Element]) -> None:
-        """What is complete now goes into the digest. The first time, the signature is read and taken out."""
+        """Adds the part that is complete now to the digest.
+
+        The first time, the signature is read and taken out.
+        """
         signature, digest = self._signed = self._signed or self._begin(groups[0])
         octets = canonicalize(groups[0], signature.prefixes)
         ends = _write_ends(groups)
@@ -220,16 +235,19 @@ class _Digest:
         digest.update(octets[len(self._start) : len(octets) - len(ends)])
 
     def note_start(self, groups: list[etree._Element]) -> None:
-        """The groups are empty now; their start tags are in the digest already."""
+        """Keeps the start tags of the groups, which are empty now.
+
+        They are in the digest already.
+        """
         if self._signed is not None:
             octets = canonicalize(groups[0], self._signed[0].prefixes)
             self._start = octets[: len(octets) - len(_write_ends(groups))]
-            if len(self._start) > HEAD_BYTES:  # they are written anew with each piece of the file
+            if len(self._start) > HEAD_BYTES:  # they are written again with each piece of the file
                 message = f"The start tags of the groups have more than {HEAD_BYTES:,} bytes."
                 _refuse("xml-too-large", message, "Tell whoever publishes the file.")
 
     def finish(self, root: etree._Element) -> None:
-        """Compare the digest, when the root is complete and empty."""
+        """Compares the digest, when the root is complete and empty."""
         if self._signed is None or self.count != 1:
             refuse_signatures(self.count)
         signature, digest = self._signed

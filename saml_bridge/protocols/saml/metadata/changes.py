@@ -1,11 +1,15 @@
-"""What a change of a partner's metadata means: every difference in words, each marked safe or risky.
+"""The differences between two metadata of a partner, each marked safe or risky.
 
-Owns: the comparison, its sentences, and which differences a person must see before they come into force. Does not own:
-reading metadata (`metadata.py`), what happens to a risky change (`publishing.py`, `refreshing.py`). Pure.
+Owns: the comparison, its sentences, and which differences a person must see before they come into force.
+
+Does not own: reading metadata (`judge`), and what happens to a risky change (`billers.publishing`,
+`billers.partner_metadata.refresh`, which call this). Pure.
 
 The question behind each mark is what somebody could do who controls the partner's file or its address, but not the
 partner: receive payers' data, read what is encrypted, speak for the partner, or cut it off. What cannot do any of that
-is safe; what is not known to be safe is risky. Specification: SAML 2.0 Metadata (saml-metadata-2.0-os).
+is safe; what is not known to be safe is risky.
+
+Specification: SAML 2.0 Metadata (saml-metadata-2.0-os).
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.document import SamlSettings
 from saml_bridge.model.errors import MetadataRefused, XmlRefused
-from saml_bridge.protocols.saml.metadata.encryption_choice import Encryption, choose_encryption, show_methods
-from saml_bridge.protocols.saml.metadata.judge import parse_metadata
+from saml_bridge.protocols.saml.metadata.encryption_choice import ChosenEncryption, choose_encryption, show_methods
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import (
     Contact,
     Endpoint,
@@ -35,6 +39,7 @@ from saml_bridge.protocols.saml.metadata.service_provider import (
     RequestedAttribute,
     SpMetadata,
     choose_acs,
+    is_http,
 )
 from saml_bridge.protocols.saml.xml.certificates import Certificate, EncryptionMethod
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml
@@ -49,7 +54,10 @@ _ORDINARY_USES: Final = {"signing": "signing key", "encryption": "encryption key
 
 @dataclass(frozen=True, slots=True)
 class MetadataChange:
-    """One difference: a sentence on one line, and whether a person must see it before it comes into force."""
+    """One difference, as a sentence on one line.
+
+    `is_risky` says that a person must see it before it comes into force.
+    """
 
     what: str
     is_risky: bool = False
@@ -60,7 +68,10 @@ class MetadataChange:
 
 @dataclass(frozen=True, slots=True)
 class MetadataChanges:
-    """Everything that differs between two metadata of one partner, the risky first; nothing: they say the same."""
+    """All differences between two metadata of one partner, the risky first.
+
+    Without any, the two say the same.
+    """
 
     lines: tuple[MetadataChange, ...] = ()
 
@@ -75,7 +86,7 @@ class MetadataChanges:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All sentences; a risky one says so."""
+        """All sentences; a risky one begins with RISKY."""
         return tuple(map(str, self.lines))
 
 
@@ -88,10 +99,12 @@ def compare_documents(
     now: datetime,
     allow_http: bool = False,
 ) -> MetadataChanges:
-    """Compare two metadata files of a partner, each read as its settings say. Expired ones are compared, too.
+    """The differences between two metadata files of a partner.
 
-    Metadata in force that can no longer be read compares as one risky line. Raises MetadataRefused for a new one that
-    cannot.
+    Each is read as its settings say. Expired ones are compared, too. Metadata in force that can no longer be read
+    compares as one risky line.
+
+    Raises MetadataRefused for a new file that cannot be read.
     """
     read = _Reader(now, allow_http)
     fresh = read.read(new, after)
@@ -124,9 +137,10 @@ def compare_metadata(
     signed_now: bool,
     acs: int | str | None = None,
 ) -> MetadataChanges:
-    """Everything that differs between the metadata in force and a newer one. Nothing that differs goes unmentioned.
+    """The differences between the metadata in force and a newer one.
 
-    `acs` is the assertion consumer service that the partner's settings choose (an index, a location or None).
+    Nothing that differs goes unmentioned. `acs` is the assertion consumer service that the partner's settings choose
+    (an index, a location or None).
     """
     lines = list(_compare_signature(signed_before=signed_before, signed_now=signed_now))
     lines += _compare_target(old, new, acs)
@@ -155,22 +169,25 @@ class _Reader:
         return self._parse(content, settings, allow_http=self.allow_http)
 
     def list_insecure(self, content: bytes, settings: SamlSettings) -> set[str]:
-        """The http addresses that a file names for responses and logout, also where they would be left out."""
+        """The http addresses that a file names for responses and logout.
+
+        Those that would be left out are among them.
+        """
         try:
             read = self._parse(content, settings, allow_http=True)
         except MetadataRefused:
             return set()
-        places = (place for one in (*read.acs, *read.other_acs, *read.slo) for place in _list_places(one))
-        return {_show(place) for place in places if _is_http(place)}
+        places = (place for one in (*read.acs, *read.other_acs, *read.slo) for place in one.places)
+        return {_show(place) for place in places if is_http(place)}
 
     def _parse(self, content: bytes, settings: SamlSettings, *, allow_http: bool) -> SpMetadata:
-        return parse_metadata(
+        return check_metadata(
             content, now=self.now, entity_id=settings.entity_id, allow_http=allow_http, check_validity=False
-        )
+        ).find_provider()
 
 
 def _carries_signature(content: bytes) -> bool:
-    """Whether there is a signature at all; one that does not fit the file was refused where it was read."""
+    """Tells if there is a signature at all; one that does not fit the file was refused where it was read."""
     try:
         return is_signed(parse_xml(content, limits=METADATA_LIMITS))
     except XmlRefused:
@@ -188,7 +205,7 @@ def _compare_signature(*, signed_before: bool, signed_now: bool) -> Iterator[Met
 
 
 def _compare_target(old: SpMetadata, new: SpMetadata, acs: int | str | None) -> Iterator[MetadataChange]:
-    """Where a response goes that nobody asked for."""
+    """The place of a response that no request asked for."""
     before, now = _find_target(old, acs), _find_target(new, acs)
     if now is None:
         chosen = f"index {acs}" if isinstance(acs, int) else _show(str(acs))
@@ -217,7 +234,7 @@ def _compare_other_acs(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataCha
 def _compare_slo(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:
     """A logout request names the payer; without such a service the payer stays signed in at the partner."""
     source = old.slo or old.acs
-    known = {_origin(place) for one in source for place in _list_places(one)}
+    known = {_origin(place) for one in source for place in one.places}
     yield from _compare_endpoints("logout service", old.slo, new.slo, known=known)
     if old.slo and not new.slo:
         yield MetadataChange("the partner offers no logout service any more, so signing out would not reach it", True)
@@ -242,9 +259,9 @@ def _compare_endpoints(
 
 
 def _judge_places(kind: str, old: Endpoint | None, new: Endpoint, known: set[str] | None) -> Iterator[MetadataChange]:
-    before = () if old is None else _list_places(old)
-    for place in (one for one in _list_places(new) if one not in before):
-        if _is_http(place):
+    before = () if old is None else old.places
+    for place in (one for one in new.places if one not in before):
+        if is_http(place):
             yield MetadataChange(f"{_show(place)} is an http address now, which anybody on the way can read", True)
         if known is not None and _origin(place) not in known:
             hosts = ", ".join(sorted(known)) or "none"
@@ -257,10 +274,6 @@ def _compare_endpoint(kind: str, old: Endpoint, new: Endpoint) -> Iterator[Metad
         if before != now:
             what = f"{kind} {_name_endpoint(new)} changes its {label} from {_say(before)} to {_say(now)}"
             yield MetadataChange(what)
-
-
-def _list_places(endpoint: Endpoint) -> tuple[str, ...]:
-    return tuple(one for one in (endpoint.location, endpoint.response_location) if one)
 
 
 def _list_endpoints(endpoints: Iterable[Endpoint]) -> str:
@@ -278,10 +291,6 @@ def _origin(location: str) -> str:
     default = {"https": 443, "http": 80}.get(scheme)
     port = "" if parts.port in (None, default) else f":{parts.port}"
     return f"{scheme}://{(parts.hostname or '').lower()}{port}"
-
-
-def _is_http(location: str) -> bool:
-    return location[:5].lower() == "http:"
 
 
 # Keys
@@ -309,7 +318,7 @@ def _compare_keys(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:
 
 
 def _judge_replaced(before: _Keys, now: _Keys) -> Iterator[MetadataChange]:
-    """Whoever signs with the new keys alone is not proved to be the one who signed before."""
+    """New keys alone prove no relation to the signer until now."""
     old, new = before.list_for("signing"), now.list_for("signing")
     if old and not new:
         yield MetadataChange("every signing key goes away, so no request or logout of the partner can be trusted", True)
@@ -336,7 +345,7 @@ def _compare_key_methods(before: _Keys, now: _Keys) -> Iterator[MetadataChange]:
 
 
 class _Keys:
-    """The keys of a partner with their uses. A key is itself whatever certificate it comes in."""
+    """The keys of a partner with their uses. A key stays the same in any certificate that it comes in."""
 
     def __init__(self, metadata: SpMetadata) -> None:
         self.uses: dict[str, frozenset[str]] = {}
@@ -385,7 +394,7 @@ def _compare_encryption_methods(old: SpMetadata, new: SpMetadata) -> Iterator[Me
 
 
 def _judge_ciphers(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]:
-    """What is encrypted with, where the settings do not say: listing something weaker alone talks it down, too."""
+    """The algorithms where the settings name none: listing something weaker alone talks them down, too."""
     before, now = choose_encryption(old, None), choose_encryption(new, None)
     if before is None or now is None:
         return  # what cannot be encrypted to any more is refused where it is published
@@ -398,7 +407,7 @@ def _judge_ciphers(old: SpMetadata, new: SpMetadata) -> Iterator[MetadataChange]
         yield MetadataChange(what)
 
 
-def _name_transport(chosen: Encryption) -> str:
+def _name_transport(chosen: ChosenEncryption) -> str:
     form = chosen.transport
     return show_methods([EncryptionMethod(form.uri, form.digest, form.mask)])
 

@@ -1,22 +1,26 @@
 """One EntityDescriptor: read into a service provider and judged.
 
-Owns: what makes one entity usable. Does not own: the file around it (`metadata.py`), its keys (`metadata_keys.py`) and
-its words for people (`metadata_display.py`). Called by `metadata.py`.
+Owns: the rules by which one entity is usable.
+
+Does not own: the file around it (`judge`), its keys (`keys`) and its words for people (`display`).
+
+Called by: `judge`; `aggregate` for the time of publication.
 
 Only direct children count, never what stands somewhere below: an extension may hold anything.
+
 Specification: saml-metadata-2.0-os, sections 2.2 to 2.4.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from lxml import etree
 
-from saml_bridge.model.comparisons import quote_value
+from saml_bridge.model.comparisons import compare, quote_value
 from saml_bridge.model.errors import XmlRefused
 from saml_bridge.model.urls import LocationFault, find_fault, is_escaped_twice, is_script
 from saml_bridge.model.values import Finding
@@ -29,27 +33,24 @@ from saml_bridge.protocols.saml.metadata.display import (
     read_organization,
     read_texts,
 )
+from saml_bridge.protocols.saml.metadata.element_names import MD, MDRPI, MDUI, SP_ROLE
 from saml_bridge.protocols.saml.metadata.encryption_choice import (
-    Listed,
+    ListedMethods,
     choose_encryption,
     list_methods,
     show_methods,
 )
 from saml_bridge.protocols.saml.metadata.findings import Findings
 from saml_bridge.protocols.saml.metadata.keys import read_encryption_methods, read_keys
-from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, RequestedAttribute, SpMetadata
+from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, RequestedAttribute, SpMetadata, is_http
 from saml_bridge.protocols.saml.xml.encrypt import RSA_1_5
 from saml_bridge.protocols.saml.xml.instants import parse_duration, parse_instant
+from saml_bridge.protocols.saml.xml.names import SAMLP
 from saml_bridge.protocols.saml.xml.parse import read_text
-
-MD = "{urn:oasis:names:tc:SAML:2.0:metadata}"
-MDRPI = "{urn:oasis:names:tc:SAML:metadata:rpi}"
-MDUI = "{urn:oasis:names:tc:SAML:metadata:ui}"
-SP_ROLE = f"{MD}SPSSODescriptor"
-SAML2_PROTOCOL = "urn:oasis:names:tc:SAML:2.0:protocol"
 
 LONGEST_ENTITY_ID = 1024
 MOST_ACS = 256
+MOST_LISTED = 20
 HIGHEST_INDEX = 65535
 SOON = timedelta(days=14)
 
@@ -65,8 +66,8 @@ _CORRECT_FIX = "Ask the partner to correct its metadata."
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """How to judge: the clock, and what the deployment decides."""
+class JudgementTerms:
+    """The terms of a judgement: the clock, and the deployment's decisions."""
 
     now: datetime
     allow_http: bool = False
@@ -76,9 +77,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """How long metadata holds, as far as its elements say: the earliest end, the shortest time to keep it.
+    """The time that metadata holds, as far as its elements say.
 
-    `created` is the latest time of publication (SAML V2.0 Metadata Extensions for Registration and Publication, 2.2).
+    `until` is the earliest end, `cache` the shortest time to keep it. `created` is the latest time of publication (SAML
+    V2.0 Metadata Extensions for Registration and Publication, 2.2).
     """
 
     until: datetime | None = None
@@ -86,13 +88,14 @@ class Validity:
     created: datetime | None = None
 
     def narrow(self, other: Validity) -> Validity:
+        """The validity that holds where both hold."""
         created = max((one for one in (self.created, other.created) if one is not None), default=None)
         return Validity(_least(self.until, other.until), _least_length(self.cache, other.cache), created)
 
 
 @dataclass(frozen=True, slots=True)
 class EntityReport:
-    """What there is to say about one entity; `metadata` is None when it cannot be used."""
+    """The findings about one entity; `metadata` is None when it cannot be used."""
 
     entity_id: str
     metadata: SpMetadata | None
@@ -112,17 +115,30 @@ def _least_length(one: timedelta | None, other: timedelta | None) -> timedelta |
 
 
 ABSENT_FIX = "Correct entity_id, letter by letter; where the file has one entity alone it can be left out."
+REGISTERED_KEY_FIX = "Get the file from the federation or partner whose key was registered, unaltered."
 
 
-def list_names(entity_ids: Iterable[str]) -> str:
-    """Entity IDs of a file, each in short."""
-    return ", ".join(map(quote_value, entity_ids)) or "none"
+def list_names(entity_ids: Sequence[str], count: int) -> str:
+    """The first entity IDs of a file in short, and the number of the others.
+
+    `count` is the number of all of them, which may be more than were kept.
+    """
+    more = f" and {count - MOST_LISTED:,} more" if count > MOST_LISTED else ""
+    return (", ".join(map(quote_value, entity_ids[:MOST_LISTED])) or "none") + more
+
+
+def describe_absent(entity_id: str, known: Sequence[str], count: int) -> str:
+    """Says that a file lacks an entity, and which it has; arguments as `list_names`."""
+    return f"The file has no such entity: {compare(entity_id, *known)}; it has {list_names(known, count)}."
 
 
 def judge_entity(
-    entity: etree._Element, *, judgement: Judgement, inherited: Validity, said: Iterable[Finding]
+    entity: etree._Element, *, judgement: JudgementTerms, inherited: Validity, said: Iterable[Finding]
 ) -> EntityReport:
-    """Read one EntityDescriptor as a service provider; `inherited` and `said` come from the groups around it."""
+    """Reads one EntityDescriptor as a service provider.
+
+    `inherited` and `said` are the validity and the findings of the groups around it.
+    """
     entity_id = entity.get("entityID", "")
     findings = Findings(quote_value(entity_id))
     metadata = None
@@ -161,10 +177,10 @@ def _find_role(entity: etree._Element, findings: Findings) -> etree._Element | N
     if not roles:
         findings.refuse(*_describe_missing_role(entity))
         return None
-    usable = [one for one in roles if SAML2_PROTOCOL in one.get("protocolSupportEnumeration", "").split()]
+    usable = [one for one in roles if SAMLP in one.get("protocolSupportEnumeration", "").split()]
     if not usable:
         message = "The service provider does not speak SAML 2.0: protocolSupportEnumeration does not name it."
-        fix = f"Ask the partner for SAML 2.0 metadata (protocolSupportEnumeration must hold {SAML2_PROTOCOL})."
+        fix = f"Ask the partner for SAML 2.0 metadata (protocolSupportEnumeration must hold {SAMLP})."
         findings.refuse("sp-role-not-saml2", message, fix)
         return None
     if len(usable) > 1:
@@ -186,7 +202,7 @@ def _describe_missing_role(entity: etree._Element) -> tuple[str, str, str]:
 
 
 def _read_role(
-    entity: etree._Element, role: etree._Element, judgement: Judgement, inherited: Validity, findings: Findings
+    entity: etree._Element, role: etree._Element, judgement: JudgementTerms, inherited: Validity, findings: Findings
 ) -> SpMetadata:
     validity = inherited
     for element in (entity, role):
@@ -233,7 +249,7 @@ def _judge_usable_keys(metadata: SpMetadata, findings: Findings) -> None:
 
 
 def _judge_encryption_methods(metadata: SpMetadata, findings: Findings) -> None:
-    """What the methods that the partner lists for its key come to, where the settings do not say more."""
+    """The use of the methods that the partner lists for its key, where the settings do not say more."""
     chosen = choose_encryption(metadata, None)
     certificates = metadata.encryption_certificates if chosen is None else (chosen.certificate,)
     for listed in (list_methods(metadata, one) for one in certificates[:1]):
@@ -249,7 +265,7 @@ def _judge_encryption_methods(metadata: SpMetadata, findings: Findings) -> None:
             findings.warn("encryption-cbc-only", message, fix)
 
 
-def _judge_transports(listed: Listed, findings: Findings) -> None:
+def _judge_transports(listed: ListedMethods, findings: Findings) -> None:
     if listed.transport is not None:
         return
     is_old = {one.algorithm for one in listed.transports} == {RSA_1_5}
@@ -259,8 +275,8 @@ def _judge_transports(listed: Listed, findings: Findings) -> None:
     findings.warn("encryption-rsa15-only" if is_old else "encryption-transport-unusable", message, fix)
 
 
-def read_validity(element: etree._Element, *, judgement: Judgement, findings: Findings) -> Validity:
-    """What validUntil and cacheDuration of one element say, judged."""
+def read_validity(element: etree._Element, *, judgement: JudgementTerms, findings: Findings) -> Validity:
+    """The validUntil and cacheDuration of one element, judged."""
     until, cache = element.get("validUntil"), element.get("cacheDuration")
     name = etree.QName(element).localname
     return Validity(
@@ -271,7 +287,7 @@ def read_validity(element: etree._Element, *, judgement: Judgement, findings: Fi
 
 
 def find_creation(element: etree._Element) -> str | None:
-    """When a group or an entity says that it was published, as it says it."""
+    """The time of publication that a group or an entity names, as it is written."""
     publication = element.find(f"{MD}Extensions/{MDRPI}PublicationInfo")
     return None if publication is None else publication.get("creationInstant")
 
@@ -288,7 +304,7 @@ def _read_creation(element: etree._Element, findings: Findings) -> datetime | No
         return None
 
 
-def _read_until(text: str, name: str, judgement: Judgement, findings: Findings) -> datetime | None:
+def _read_until(text: str, name: str, judgement: JudgementTerms, findings: Findings) -> datetime | None:
     try:
         until = parse_instant(text)
     except ValueError:
@@ -322,7 +338,7 @@ def _read_cache(text: str, name: str, findings: Findings) -> timedelta | None:
 
 
 def _read_acs(
-    role: etree._Element, judgement: Judgement, findings: Findings
+    role: etree._Element, judgement: JudgementTerms, findings: Findings
 ) -> tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]:
     """The assertion consumer services that can be posted to, and those of other bindings."""
     elements = role.findall(f"{MD}AssertionConsumerService")
@@ -336,13 +352,13 @@ def _read_acs(
     endpoints = [one for one in read if one is not None]
     post = [one for one in endpoints if one.binding == POST_BINDING]
     others = tuple(one for one in endpoints if one.binding != POST_BINDING)
-    secure = [one for one in post if not _is_http(one)]
+    secure = [one for one in post if not is_http(one.location)]
     if post and not judgement.allow_http:
-        _judge_http_acs([one for one in post if _is_http(one)], bool(secure), findings)
+        _judge_http_acs([one for one in post if is_http(one.location)], bool(secure), findings)
         post = secure
     elif not post and not findings.refuses:
         _refuse_missing_acs(endpoints, findings)
-    for one in (one for one in others if _is_http(one)):
+    for one in (one for one in others if is_http(one.location)):
         findings.note("endpoint-http", f"An AssertionConsumerService that is not used is http: {one.location}")
     _judge_choice(post, findings)
     return tuple(post), others
@@ -350,10 +366,6 @@ def _read_acs(
 
 def _is_post(element: etree._Element) -> bool:
     return element.get("Binding", "").strip() == POST_BINDING
-
-
-def _is_http(endpoint: Endpoint) -> bool:
-    return endpoint.location[:5].lower() == "http:"
 
 
 def _judge_http_acs(insecure: list[Endpoint], is_any_secure: bool, findings: Findings) -> None:
@@ -415,7 +427,7 @@ def _read_endpoint(element: etree._Element, kind: str, findings: Findings, *, in
 
 
 def _is_left_empty(element: etree._Element, kind: str, findings: Findings) -> bool:
-    """Whether an endpoint that a launch does without has no location, as products write those that are switched off."""
+    """Tells if an endpoint that no launch needs has no location, as products write those switched off."""
     if element.get("Location", "").strip():
         return False
     message = f"A {kind} has no location. The endpoint is left out."
@@ -463,16 +475,15 @@ def _read_boolean(element: etree._Element, name: str, findings: Findings) -> boo
     return value
 
 
-def _read_other_endpoints(role: etree._Element, judgement: Judgement, findings: Findings) -> tuple[Endpoint, ...]:
-    """Judge every other endpoint of the role, and return those for logout that may be used."""
+def _read_other_endpoints(role: etree._Element, judgement: JudgementTerms, findings: Findings) -> tuple[Endpoint, ...]:
+    """Judges every other endpoint of the role; returns those for logout that may be used."""
     usable = []
     for kind in ("SingleLogoutService", "ArtifactResolutionService", "ManageNameIDService"):
         for element in role.findall(f"{MD}{kind}"):
             endpoint = None if _is_left_empty(element, kind, findings) else _read_endpoint(element, kind, findings)
             if endpoint is None:
                 continue
-            places = (endpoint.location, endpoint.response_location or "")
-            if any(one[:5].lower() == "http:" for one in places) and not judgement.allow_http:
+            if any(map(is_http, endpoint.places)) and not judgement.allow_http:
                 message = f"A {kind} is http: {endpoint.location}. It is left out."
                 findings.warn("endpoint-http", message, "Ask the partner for an https address.")
             elif kind == "SingleLogoutService":
@@ -481,7 +492,7 @@ def _read_other_endpoints(role: etree._Element, judgement: Judgement, findings: 
 
 
 def _read_name_id_formats(role: etree._Element) -> tuple[str, ...]:
-    """Each once. White space around them is no part of them (they are xs:anyURI, which collapses it)."""
+    """The formats, each once, without white space around them: they are xs:anyURI, which collapses it."""
     read = (read_text(one).strip() for one in role.findall(f"{MD}NameIDFormat"))
     return tuple(dict.fromkeys(one for one in read if one))
 

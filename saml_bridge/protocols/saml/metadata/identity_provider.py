@@ -1,9 +1,13 @@
 """Our own metadata: what a partner needs to know about a biller as identity provider.
 
-Pure. Called by `identity.py`. Built with pysaml2's schema classes (SAML 2.0 metadata, sections 2.3.2 and 2.4.3; the
-name and the picture after the Metadata Extensions for Login and Discovery User Interface, section 2.1).
+Owns: the content of that document, and its signature.
 
-HTTP-Artifact is not offered, so there is no ArtifactResolutionService.
+Does not own: the values in it (`billers.own_metadata`, which calls this), and the end of its validity. Pure.
+
+Built with pysaml2's schema classes. HTTP-Artifact is not offered, so there is no ArtifactResolutionService.
+
+Specification: SAML 2.0 Metadata, sections 2.3.2 and 2.4.3; the name and the picture after the Metadata Extensions for
+Login and Discovery User Interface, section 2.1.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from saml_bridge.keys.signing_key import PublishedKey, SigningKey, fit_algorithm
 from saml_bridge.model.document import IdpContact, IdpLogo, SignatureAlgorithm
 from saml_bridge.model.values import B64Str
 from saml_bridge.protocols.saml.response import format_instant
+from saml_bridge.protocols.saml.xml.names import SAMLP
 from saml_bridge.protocols.saml.xml.sign import canonicalize, prepare_signer
 
 NAME_ID_FORMATS = (
@@ -42,9 +47,10 @@ _ALGORITHM: SignatureAlgorithm = "rsa-sha256"
 
 @dataclass(frozen=True, slots=True)
 class IdpDescription:
-    """What stands in the metadata. `key` is the one that signs, the metadata too; `other_keys` are published beside it.
+    """The content of our metadata.
 
-    `valid_until` is aware UTC. `wants_signed_requests` is what partners are told of their sign-on requests.
+    `key` is the one that signs, the metadata too; `other_keys` are published beside it. `valid_until` is aware UTC.
+    `wants_signed_requests` is what partners are told of their sign-on requests.
     """
 
     entity_id: str
@@ -61,7 +67,9 @@ class IdpDescription:
 
 
 def build_idp_metadata(description: IdpDescription) -> bytes:
-    """One signed EntityDescriptor as UTF-8 XML; its ID is made of its content, so the same content has the same ID.
+    """One signed EntityDescriptor as UTF-8 XML.
+
+    Its ID is made of its content, so the same content has the same ID.
 
     Raises SignatureFault.
     """
@@ -93,7 +101,7 @@ def _describe(description: IdpDescription) -> md.EntityDescriptor:
 def _describe_role(description: IdpDescription) -> md.IDPSSODescriptor:
     return md.IDPSSODescriptor(
         want_authn_requests_signed="true" if description.wants_signed_requests else "false",
-        protocol_support_enumeration="urn:oasis:names:tc:SAML:2.0:protocol",
+        protocol_support_enumeration=SAMLP,
         extensions=md.Extensions(extension_elements=[element_to_extension_element(_describe_display(description))]),
         key_descriptor=[_describe_key(certificate) for certificate in _list_certificates(description)],
         single_logout_service=[
@@ -117,7 +125,7 @@ def _describe_display(description: IdpDescription) -> mdui.UIInfo:
 
 
 def _list_certificates(description: IdpDescription) -> tuple[B64Str, ...]:
-    """That of the key that signs first; none twice."""
+    """The certificate of the key that signs first, each once."""
     return tuple(dict.fromkeys(key.certificate for key in (description.key, *description.other_keys)))
 
 

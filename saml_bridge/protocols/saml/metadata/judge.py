@@ -1,10 +1,13 @@
 """Partner metadata: a file from outside, read and judged.
 
-Owns: the file as a whole (its root, its signature, its groups, who is in it twice) and the report on it; the public
-values of a service provider are handed out from here. Does not own: the XML parser (`xml.py`), signatures
-(`verify.py`), what makes one entity usable (`metadata_entity.py`), storage, and our own metadata.
-Called by: the registry and the configuration when a file is registered, the launch (through the compiled partner), the
-command line's `metadata check`.
+Owns: the file as a whole (its root, its signature, its groups, the entities that stand in it twice) and the report on
+it.
+
+Does not own: the XML parser (`xml.parse`), signatures (`xml.verify`), the rules for one entity (`entity`), the values
+of a service provider (`service_provider`), storage, and our own metadata (`identity_provider`).
+
+Called by: `billers.registry`, when a partner is compiled; `billers.publishing` and `billers.checks.publication`, when a
+file is registered; `billers.partner_metadata`; the command line's `metadata check`.
 
 Specification: SAML 2.0 Metadata (saml-metadata-2.0-os).
 """
@@ -19,35 +22,27 @@ from typing import Literal
 
 from lxml import etree
 
-from saml_bridge.model.comparisons import compare, quote_value
+from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.errors import MetadataRefused, SignatureRefused, XmlRefused
 from saml_bridge.model.urls import is_script
 from saml_bridge.model.values import Finding
-from saml_bridge.protocols.saml.bindings import POST_BINDING
+from saml_bridge.protocols.saml.metadata.element_names import ENTITY, GROUP, MD, SP_ROLE
 from saml_bridge.protocols.saml.metadata.entity import (
     ABSENT_FIX,
-    MD,
-    SP_ROLE,
+    REGISTERED_KEY_FIX,
     EntityReport,
-    Judgement,
+    JudgementTerms,
     Validity,
+    describe_absent,
     judge_entity,
     list_names,
     read_validity,
 )
 from saml_bridge.protocols.saml.metadata.findings import Findings
-from saml_bridge.protocols.saml.metadata.service_provider import (
-    Contact,
-    Endpoint,
-    LocalText,
-    Logo,
-    Organization,
-    RequestedAttribute,
-    SpMetadata,
-    choose_acs,
-)
+from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.xml.certificates import Certificate, CertificateBroken, parse_certificate
-from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml, schema_errors
+from saml_bridge.protocols.saml.xml.names import DS
+from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, list_schema_errors, parse_xml
 from saml_bridge.protocols.saml.xml.verify import (
     METADATA_PROFILE,
     is_signed,
@@ -56,42 +51,25 @@ from saml_bridge.protocols.saml.xml.verify import (
     verify_enveloped,
 )
 
-__all__ = [
-    "POST_BINDING",
-    "Certificate",
-    "Contact",
-    "Endpoint",
-    "EntityReport",
-    "LocalText",
-    "Logo",
-    "MetadataReport",
-    "Organization",
-    "RequestedAttribute",
-    "SpMetadata",
-    "check_metadata",
-    "choose_acs",
-    "parse_metadata",
-]
-
 SignatureState = Literal["none", "unchecked", "own", "pinned"]
 """Not signed; signed in a way that was not checked; verified with the key in the file; with one that was pinned."""
 
-_ENTITY = f"{MD}EntityDescriptor"
-_GROUP = f"{MD}EntitiesDescriptor"
 _LOCATION_ATTRIBUTES = ("Location", "ResponseLocation", "errorURL")
 _LINK_NAMES = ("InformationURL", "PrivacyStatementURL", "OrganizationURL", "Logo", "AdditionalMetadataLocation")
-_RSA_SHA1 = "http://www.w3.org/2000/09/xmldsig#rsa-sha1"
+_RSA_SHA1 = f"{DS}rsa-sha1"
 _EXPORT_FIX = "Ask the partner for its SAML service provider metadata again, and save it as downloaded."
 _UNALTERED_FIX = (
     "Ask the partner for the file as it was signed; an editor that changes one letter breaks the signature."
 )
-_MOST_LISTED = 20
 _MOST_VALIDATED = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataReport:
-    """What a check of a file has to say: about the file (`findings`) and about each service provider in it."""
+    """The findings about a file, and about each service provider in it.
+
+    `findings` are those about the file itself.
+    """
 
     entities: tuple[EntityReport, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -99,7 +77,7 @@ class MetadataReport:
 
     @property
     def usable(self) -> tuple[SpMetadata, ...]:
-        """The service providers that can be used; none when the file itself is refused."""
+        """The service providers that can be used; empty when the file itself is refused."""
         return tuple(one.metadata for one in self.entities if one.metadata is not None)
 
     @property
@@ -109,6 +87,19 @@ class MetadataReport:
     @property
     def all_findings(self) -> tuple[Finding, ...]:
         return (*self.findings, *(finding for entity in self.entities for finding in entity.findings))
+
+    def find_provider(self) -> SpMetadata:
+        """The one service provider of the file, or the one that was asked for.
+
+        Raises MetadataRefused, whose findings say why: all that the check refused, and an aggregate of several service
+        providers when none was named (the message lists them).
+        """
+        if len(self.entities) > 1 and not any(one.refuses for one in self.findings):
+            _refuse_ambiguous([one.entity_id for one in self.entities])
+        if self.refused:
+            errors = [one for one in self.all_findings if one.refuses]
+            raise MetadataRefused(errors[0].message, code=errors[0].code, findings=self.all_findings)
+        return self.usable[0]
 
 
 def check_metadata(
@@ -121,15 +112,17 @@ def check_metadata(
     own_entity_id: str | None = None,
     pinned: Sequence[Certificate] | None = None,
 ) -> MetadataReport:
-    """Judge a metadata file as of `now` (aware UTC); never raises for what is in it.
+    """The report on a metadata file as of `now` (aware UTC).
 
     An aggregate has a report on each of its service providers, or on the one that `entity_id` names. `pinned` are the
     only certificates that may have signed it. With `allow_http`, http endpoints are taken too. Without
     `check_validity`, metadata that has expired gets a warning instead of being refused. `own_entity_id` is ours, which
     no partner may have.
+
+    Never raises for the content of the file.
     """
     findings = Findings()
-    judgement = Judgement(now, allow_http, check_validity, own_entity_id)
+    judgement = JudgementTerms(now, allow_http, check_validity, own_entity_id)
     try:
         root = parse_xml(data, limits=METADATA_LIMITS)
     except XmlRefused as refused:
@@ -145,43 +138,10 @@ def check_metadata(
     return MetadataReport(reports, findings.items, signature)
 
 
-def parse_metadata(
-    data: bytes,
-    *,
-    now: datetime,
-    entity_id: str | None = None,
-    allow_http: bool = False,
-    check_validity: bool = True,
-    own_entity_id: str | None = None,
-    pinned: Sequence[Certificate] | None = None,
-) -> SpMetadata:
-    """Read the one service provider of a file, or the one that `entity_id` names; arguments as `check_metadata`.
-
-    Raises MetadataRefused, whose findings say why: whatever a check refuses, and an aggregate of several service
-    providers when none is named (the message lists them).
-    """
-    report = check_metadata(
-        data,
-        now=now,
-        entity_id=entity_id,
-        allow_http=allow_http,
-        check_validity=check_validity,
-        own_entity_id=own_entity_id,
-        pinned=pinned,
-    )
-    if len(report.entities) > 1 and not any(one.refuses for one in report.findings):
-        _refuse_ambiguous([one.entity_id for one in report.entities])
-    if report.refused:
-        errors = [one for one in report.all_findings if one.refuses]
-        raise MetadataRefused(errors[0].message, code=errors[0].code, findings=report.all_findings)
-    return report.usable[0]
-
-
 def _refuse_ambiguous(entity_ids: list[str]) -> None:
-    shown = ", ".join(quote_value(one) for one in entity_ids[:_MOST_LISTED])
-    more = f" and {len(entity_ids) - _MOST_LISTED:,} more" if len(entity_ids) > _MOST_LISTED else ""
-    findings = Findings()
-    message = f"The file describes {len(entity_ids):,} service providers, and none was chosen: {shown}{more}."
+    count, findings = len(entity_ids), Findings()
+    shown = list_names(entity_ids, count)
+    message = f"The file describes {count:,} service providers, and none was chosen: {shown}."
     findings.refuse("entity-not-chosen", message, "Set entity_id to the one that is meant.")
     raise MetadataRefused(message, code="entity-not-chosen", findings=findings.items)
 
@@ -196,7 +156,7 @@ def _judge_secrets(root: etree._Element, findings: Findings) -> bool:
 
 
 def _judge_root(root: etree._Element, findings: Findings) -> bool:
-    if root.tag in (_ENTITY, _GROUP):
+    if root.tag in (ENTITY, GROUP):
         return True
     name = etree.QName(root)
     shown, namespace = quote_value(name.localname), quote_value(name.namespace or "")
@@ -218,7 +178,7 @@ def _judge_root(root: etree._Element, findings: Findings) -> bool:
 
 
 def _judge_signature(root: etree._Element, pinned: Sequence[Certificate] | None, findings: Findings) -> SignatureState:
-    """Check the signature with the pinned keys, or, without any, whether the file was altered since it was signed."""
+    """Checks the signature with the pinned keys, or, without any, that the file was not altered since it was signed."""
     if pinned is not None:
         return _judge_pinned(root, pinned, findings)
     if not is_signed(root):
@@ -247,14 +207,13 @@ def _judge_pinned(root: etree._Element, pinned: Sequence[Certificate], findings:
     try:
         verify_enveloped(root, pinned, profile=METADATA_PROFILE)
     except SignatureRefused as refused:
-        fix = "Get the file from the federation or partner whose key was registered, unaltered."
-        findings.refuse(refused.code, refused.detail, fix)
+        findings.refuse(refused.code, refused.detail, REGISTERED_KEY_FIX)
         return "unchecked" if is_signed(root) else "none"
     return "pinned"
 
 
 def _judge_scripts(root: etree._Element, findings: Findings) -> None:
-    """A URL that a browser would run refuses the whole file, whoever in it has it and wherever."""
+    """A URL that a browser would run refuses the whole file, at any place and of any entity."""
     for element in root.iter(etree.Element):
         for name in _LOCATION_ATTRIBUTES:
             if (value := element.get(name)) is not None and is_script(value):
@@ -285,13 +244,15 @@ class _Found:
 _Judged = list[tuple[etree._Element, EntityReport]]
 
 
-def _judge_entities(root: etree._Element, entity_id: str | None, judgement: Judgement, findings: Findings) -> _Judged:
-    if root.tag == _ENTITY:
+def _judge_entities(
+    root: etree._Element, entity_id: str | None, judgement: JudgementTerms, findings: Findings
+) -> _Judged:
+    if root.tag == ENTITY:
         found = [_Found(root, Validity())]
     else:
         found = list(_walk_group(root, read_validity(root, judgement=judgement, findings=findings), (), judgement))
     counts = Counter(one.element.get("entityID") for one in found)
-    if root.tag == _GROUP and entity_id is None:
+    if root.tag == GROUP and entity_id is None:
         chosen = _keep_service_providers(found, findings)
     else:
         chosen = _choose(found, entity_id, findings)
@@ -303,13 +264,13 @@ def _judge_entities(root: etree._Element, entity_id: str | None, judgement: Judg
 
 
 def _walk_group(
-    group: etree._Element, validity: Validity, said: tuple[Finding, ...], judgement: Judgement
+    group: etree._Element, validity: Validity, said: tuple[Finding, ...], judgement: JudgementTerms
 ) -> Iterator[_Found]:
     """The entities of a group and of the groups in it; as deep as the parser allows at most."""
     for child in group:
-        if child.tag == _ENTITY:
+        if child.tag == ENTITY:
             yield _Found(child, validity, said)
-        elif child.tag == _GROUP:
+        elif child.tag == GROUP:
             findings = Findings()
             narrower = validity.narrow(read_validity(child, judgement=judgement, findings=findings))
             yield from _walk_group(child, narrower, (*said, *findings.items), judgement)
@@ -321,10 +282,7 @@ def _choose(found: list[_Found], entity_id: str | None, findings: Findings) -> l
     chosen = [one for one in found if one.element.get("entityID") == entity_id]
     if not chosen:
         known = [one.element.get("entityID", "") for one in found]
-        more = f" and {len(known) - _MOST_LISTED:,} more" if len(known) > _MOST_LISTED else ""
-        named = f"it has {list_names(known[:_MOST_LISTED])}{more}"
-        message = f"The file has no such entity: {compare(entity_id, *known)}; {named}."
-        findings.refuse("entity-not-found", message, ABSENT_FIX)
+        findings.refuse("entity-not-found", describe_absent(entity_id, known, len(known)), ABSENT_FIX)
     return chosen
 
 
@@ -349,18 +307,18 @@ def _refuse_repeated(report: EntityReport) -> EntityReport:
 
 
 def _judge_schema(root: etree._Element, entities: _Judged, findings: Findings) -> _Judged:
-    """Say where the file breaks the schema: a warning, because working partners' files often do."""
-    errors = schema_errors(root, "metadata")
+    """Says where the file breaks the schema: a warning, because working partners' files often do."""
+    errors = list_schema_errors(root, "metadata")
     if not errors:
         return entities
-    if root.tag == _ENTITY:
+    if root.tag == ENTITY:
         return [(element, _add(report, _warn_schema(errors, report.entity_id))) for element, report in entities]
     _note_schema(errors, findings)
     if len(entities) > _MOST_VALIDATED:
         return entities
     judged = []
     for element, report in entities:
-        own = schema_errors(element, "metadata")
+        own = list_schema_errors(element, "metadata")
         judged.append((element, _add(report, _warn_schema(own, report.entity_id)) if own else report))
     return judged
 

@@ -1,11 +1,15 @@
-"""The keys that partner metadata publishes: every KeyDescriptor of a role, read and judged.
+"""The keys that partner metadata publishes: every KeyDescriptor of a role, judged.
 
-Owns: reading certificates out of a KeyDescriptor, telling a key's chain from the key, and what there is to say about
-each. Does not own: single certificates and who issued which (`certificates.py`), and encryption itself. Called by
-`metadata_entity.py`.
+Owns: reading certificates out of a KeyDescriptor, telling a key's chain from the key, and the findings about each.
 
-Specification: saml-metadata-2.0-os, 2.4.1.1. Only the key in a certificate counts (SAML V2.0 Metadata Interoperability
-Profile, 2.6.1), so dates, issuer and the certificate's own signature give warnings at most.
+Does not own: single certificates and the issuer of each (`xml.certificates`), and encryption itself (`xml.encrypt`).
+
+Called by: `entity`.
+
+Only the key in a certificate counts (SAML V2.0 Metadata Interoperability Profile, 2.6.1), so dates, issuer and the
+certificate's own signature give warnings at most.
+
+Specification: saml-metadata-2.0-os, 2.4.1.1.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from lxml import etree
 
 from saml_bridge.model.comparisons import quote_value
 from saml_bridge.model.errors import XmlRefused
+from saml_bridge.protocols.saml.metadata.element_names import MD
 from saml_bridge.protocols.saml.metadata.findings import Findings
 from saml_bridge.protocols.saml.xml.certificates import (
     LEAST_RSA_BITS,
@@ -33,14 +38,14 @@ from saml_bridge.protocols.saml.xml.certificates import (
     parse_certificate,
     remove_armour,
 )
+from saml_bridge.protocols.saml.xml.names import DS, XENC11
 from saml_bridge.protocols.saml.xml.parse import read_text
 
-_MD = "{urn:oasis:names:tc:SAML:2.0:metadata}"
-_DS = "{http://www.w3.org/2000/09/xmldsig#}"
+_DS = f"{{{DS}}}"
 _CERTIFICATE_IN_INFO = f"{_DS}X509Data/{_DS}X509Certificate"
 _CERTIFICATE_PATH = f"{_DS}KeyInfo/{_CERTIFICATE_IN_INFO}"
 _DIGEST = f"{_DS}DigestMethod"
-_MASK = "{http://www.w3.org/2009/xmlenc11#}MGF"
+_MASK = f"{{{XENC11}}}MGF"
 _MOST_NAMED = 5
 _USES: dict[str | None, KeyUse | None] = {None: None, "signing": "signing", "encryption": "encryption"}
 _USE_WORDS = {None: "signing and encryption", "signing": "signing", "encryption": "encryption"}
@@ -49,9 +54,12 @@ _COPY_FIX = "Ask the partner for its metadata again; the certificate was probabl
 
 
 def read_keys(role: etree._Element, *, now: datetime, findings: Findings) -> tuple[Certificate, ...]:
-    """Every certificate of a role's KeyDescriptors whose key counts, in document order, each once for a use."""
+    """The certificates of a role's KeyDescriptors whose keys count.
+
+    They come in document order, each once for a use.
+    """
     found: dict[tuple[KeyUse | None, str], Certificate] = {}
-    for descriptor in role.findall(f"{_MD}KeyDescriptor"):
+    for descriptor in role.findall(f"{MD}KeyDescriptor"):
         if descriptor.get("use") not in _USES:
             use = quote_value(descriptor.get("use", ""))
             message = f"A key has the use '{use}'; known are signing and encryption. It was passed over."
@@ -78,7 +86,7 @@ def _read_methods(descriptor: etree._Element) -> tuple[EncryptionMethod, ...]:
         return ()
     return tuple(
         EncryptionMethod(one.get("Algorithm", ""), _read_parameter(one, _DIGEST), _read_parameter(one, _MASK))
-        for one in descriptor.findall(f"{_MD}EncryptionMethod")
+        for one in descriptor.findall(f"{MD}EncryptionMethod")
         if one.get("Algorithm")
     )
 
@@ -101,7 +109,7 @@ def _read_key_info(info: etree._Element, use: KeyUse | None, findings: Findings)
 
 
 def _tell_chain(use: KeyUse | None, chain: list[Certificate], kept: list[Certificate], findings: Findings) -> None:
-    """What there is to say about several certificates of one key."""
+    """The findings about several certificates of one key."""
     words, names = _USE_WORDS[use], ", ".join(f"{one.fingerprint_sha256[:16]}…" for one in chain[:_MOST_NAMED])
     if chain and not kept:
         message = f"The {len(chain)} certificates of a key for {words} issued one another, so none is the key's own."
@@ -121,8 +129,11 @@ def _tell_chain(use: KeyUse | None, chain: list[Certificate], kept: list[Certifi
 
 
 def read_encryption_methods(role: etree._Element) -> tuple[str, ...]:
-    """The algorithm URIs that a role lists for the keys that may be encrypted to, each once."""
-    descriptors = role.findall(f"{_MD}KeyDescriptor")
+    """The algorithm URIs that a role lists for its encryption keys.
+
+    The keys are those that may be encrypted to. Each URI comes once.
+    """
+    descriptors = role.findall(f"{MD}KeyDescriptor")
     return tuple(dict.fromkeys(one.algorithm for each in descriptors for one in _read_methods(each)))
 
 

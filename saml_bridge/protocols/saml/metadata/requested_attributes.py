@@ -1,7 +1,10 @@
-"""A partner's wishes for attributes, held against what a mapping makes.
+"""A partner's wishes for attributes, compared with what a mapping makes.
 
-Owns: that comparison, and its words. Does not own: reading the wishes (`metadata_entity.py`), and what is sent, which
-the mapping alone decides. Called by the registry, for a publication and for a plan.
+Owns: that comparison, and its words.
+
+Does not own: reading the wishes (`entity`), and what is sent, which the mapping alone decides.
+
+Called by: `billers.checks.publication`, for a publication and for a plan.
 
 Specification: saml-metadata-2.0-os, 2.4.4.2; names are compared as saml-core-2.0-os, 2.7.3.1 says.
 """
@@ -21,8 +24,12 @@ MOST_NAMED: Final = 10
 _FORMATS: Final = {uri: name for name, uri in NAME_FORMATS.items()}
 
 
-def check_wishes(metadata: SpMetadata, mapping: AttributeMapping, *, where: str) -> Iterator[Finding]:
-    """What the partner wants by default and no rule sends: a warning where it is required, else a note."""
+def check_requested_attributes(metadata: SpMetadata, mapping: AttributeMapping, *, where: str) -> Iterator[Finding]:
+    """The attributes that the partner wants by default and no rule sends.
+
+    A required one gives a warning, another one a note. So does an attribute that is sent with another name format than
+    the partner asks for.
+    """
     formats: dict[str, set[str]] = {}
     for rule in mapping.rules:
         formats.setdefault(rule.attribute, set()).add(NAME_FORMATS[rule.name_format])
@@ -38,7 +45,7 @@ def check_wishes(metadata: SpMetadata, mapping: AttributeMapping, *, where: str)
 
 
 def _is_sent(wish: RequestedAttribute, formats: dict[str, set[str]]) -> bool:
-    """Whether the attribute goes out in the form that is asked for; one that is missing is told elsewhere."""
+    """Tells if the attribute goes out in the form that is asked for; a missing one is told elsewhere."""
     wanted = wish.name_format or NAME_FORMATS["unspecified"]
     sent = formats.get(wish.name, {wanted})
     return wanted == NAME_FORMATS["unspecified"] or wanted in sent

@@ -1,7 +1,8 @@
 """One service provider, as its metadata describes it, as frozen values.
 
 Owns: the values that the rest of the project reads partners from, and the choice among the assertion consumer services.
-Does not own: reading and judging metadata (`metadata.py`, which hands these values out and is what callers import).
+
+Does not own: reading and judging metadata (`judge`, which makes these values).
 
 Specification: SAML 2.0 Metadata (saml-metadata-2.0-os).
 """
@@ -18,7 +19,10 @@ from saml_bridge.protocols.saml.xml.certificates import Certificate
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A place of the partner. `index` and `is_default` are None when the metadata does not say."""
+    """A place of the partner.
+
+    `index` and `is_default` are None when the metadata does not say.
+    """
 
     binding: str
     location: str
@@ -26,12 +30,18 @@ class Endpoint:
     is_default: bool | None = None
     response_location: str | None = None
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The location, and that of answers where they go elsewhere."""
+        return tuple(one for one in (self.location, self.response_location) if one)
+
 
 @dataclass(frozen=True, slots=True)
 class RequestedAttribute:
-    """What the partner would like to get. A hint for whoever writes the mapping; it never releases anything.
+    """An attribute that the partner would like to get.
 
-    `by_default` says whether it stands in the AttributeConsumingService that counts when a request names none.
+    It is a hint for the writer of the mapping; it never releases anything. `by_default` says that it stands in the
+    AttributeConsumingService that counts when a request names none.
     """
 
     name: str
@@ -43,7 +53,10 @@ class RequestedAttribute:
 
 @dataclass(frozen=True, slots=True)
 class LocalText:
-    """A text or URL in one language, as `xml:lang` names it (empty when the metadata does not say)."""
+    """A text or URL in one language.
+
+    `language` is that of `xml:lang` (empty when the metadata does not say).
+    """
 
     language: str
     text: str
@@ -61,6 +74,8 @@ class Logo:
 
 @dataclass(frozen=True, slots=True)
 class Organization:
+    """The partner's organization, as its metadata names it."""
+
     names: tuple[LocalText, ...] = ()
     display_names: tuple[LocalText, ...] = ()
     urls: tuple[LocalText, ...] = ()
@@ -68,7 +83,10 @@ class Organization:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """`kind` is the metadata's contactType: technical, support, administrative, billing or other."""
+    """A contact person of the partner.
+
+    `kind` is the metadata's contactType: technical, support, administrative, billing or other.
+    """
 
     kind: str
     company: str | None = None
@@ -111,21 +129,33 @@ class SpMetadata:
 
     @property
     def signing_certificates(self) -> tuple[Certificate, ...]:
-        """Those that may verify what the partner signs: use signing or unspecified, of a kind that we verify with."""
+        """The certificates that may verify what the partner signs.
+
+        Their use is signing or unspecified, and their key of a kind that we verify with.
+        """
         return tuple(one for one in self.certificates if one.may_verify)
 
     @property
     def encryption_certificates(self) -> tuple[Certificate, ...]:
-        """Those that may be encrypted to: use encryption or unspecified, RSA of 2048 bits or more."""
+        """The certificates that may be encrypted to.
+
+        Their use is encryption or unspecified, and their key RSA of 2048 bits or more.
+        """
         return tuple(one for one in self.certificates if one.may_encrypt)
 
 
-def choose_acs(metadata: SpMetadata, configured: int | str | None) -> Endpoint:
-    """The assertion consumer service that an unsolicited response goes to; `configured` is an index or a location.
+def is_http(location: str) -> bool:
+    """Tells if anybody on the way can read what is sent to a location."""
+    return location[:5].lower() == "http:"
 
-    Without one: the metadata's default, that is isDefault, else the first without isDefault=false, else the first
-    (saml-metadata-2.0-os, 2.2.3). Never one that the metadata lacks: raises MetadataRefused, which names both what was
-    asked for and what exists.
+
+def choose_acs(metadata: SpMetadata, configured: int | str | None) -> Endpoint:
+    """The assertion consumer service that an unsolicited response goes to.
+
+    `configured` is an index or a location. Without one it is the metadata's default, that is isDefault, else the first
+    without isDefault=false, else the first (saml-metadata-2.0-os, 2.2.3). It is always one that the metadata has.
+
+    Raises MetadataRefused, which names the configured one and those that exist.
     """
     if configured is not None:
         return _find_configured_acs(metadata, configured)
@@ -138,9 +168,9 @@ def _find_configured_acs(metadata: SpMetadata, configured: int | str) -> Endpoin
     for one in metadata.acs:
         if (one.index if isinstance(configured, int) else one.location) == configured:
             return one
-    asked = f"index {configured}" if isinstance(configured, int) else configured
+    chosen = f"index {configured}" if isinstance(configured, int) else configured
     offered = ", ".join(f"{'no index' if one.index is None else one.index}: {one.location}" for one in metadata.acs)
-    message = f"The metadata has no HTTP-POST assertion consumer service {asked}; it has {offered}."
+    message = f"The metadata has no HTTP-POST assertion consumer service {chosen}; it has {offered}."
     fix = "Set acs to one of those, or leave it out to take the metadata's default."
     finding = Finding("acs-not-in-metadata", Severity.ERROR, message, fix, metadata.entity_id)
     raise MetadataRefused(message, code="acs-not-in-metadata", findings=(finding,))

@@ -1,7 +1,11 @@
-"""XML that comes from outside and may be too large for one tree: read piece by piece, looked at like `xml.py` does.
+"""XML of outside that may be too large for one tree, read piece by piece.
 
-Owns: reading and decoding a file in pieces, a parser that is fed with them, and what is refused on the way. Does not
-own: what is in the file, and freeing what was read (`aggregate.py`). Called by `aggregate.py`.
+Owns: reading and decoding a file in pieces, a parser that is fed with them, and the refusals on the way, which are
+those of `xml.parse`.
+
+Does not own: the meaning of the file, and freeing what was read (`aggregate`).
+
+Called by: `aggregate`.
 
 The pieces end after a text that the caller names, or else before a tag: so the tree that has been built by then ends
 with something complete, most of the time.
@@ -21,7 +25,7 @@ from saml_bridge.model.values import Finding, Severity
 from saml_bridge.protocols.saml.xml.parse import (
     PARSER_OPTIONS,
     XINCLUDE_NAMESPACES,
-    Limits,
+    XmlLimits,
     check_depth,
     check_likeness,
     check_namespaces,
@@ -34,19 +38,20 @@ from saml_bridge.protocols.saml.xml.parse import (
 )
 
 HEAD_BYTES: Final = 64 * 1024
-"""How much of a file is read before anything is parsed; its first tag must begin and end therein."""
+"""The part of a file that is read before anything is parsed; its first tag must begin and end therein."""
 
 _PIECE_BYTES: Final = 64 * 1024
 
 
 class XmlStream:
-    """A document that is parsed while it is read, from a binary file that stands at its beginning.
+    """A document that is parsed while it is read.
 
-    `limits` hold for each element and, in bytes, for what is in the tree at a time: the caller frees what it has seen
-    and says so by `forget`. Everything raises XmlRefused, with codes as `parse_xml` has them.
+    `file` is binary and stands at its beginning. `limits` hold for each element and, in bytes, for the content of the
+    tree at a time: the caller frees what it has seen and says so by `forget`. Everything raises XmlRefused, with codes
+    as `parse_xml` has them.
     """
 
-    def __init__(self, file: BinaryIO, *, limits: Limits, tags: tuple[str, ...]) -> None:
+    def __init__(self, file: BinaryIO, *, limits: XmlLimits, tags: tuple[str, ...]) -> None:
         self._file = file
         self._limits = limits
         self.head = _read_fully(file, HEAD_BYTES)
@@ -61,7 +66,10 @@ class XmlStream:
         self._held = 0
 
     def find_root_tag(self) -> str | None:
-        """The name of the first element, by a parser of its own that sees the beginning alone; None if it has none."""
+        """The name of the first element; None if there is no element.
+
+        It is found by a parser of its own that sees the beginning alone.
+        """
         parser = etree.XMLPullParser(("start",), **PARSER_OPTIONS)
         try:
             parser.feed(self._text.encode())
@@ -73,11 +81,14 @@ class XmlStream:
         return tag
 
     def read_rest(self) -> bytes:
-        """The whole file, in place of parsing it; one byte more than the limit if it is larger."""
+        """The whole file, in place of parsing it.
+
+        It has one byte more than the limit if it is larger.
+        """
         return self.head + _read_fully(self._file, self._limits.max_bytes + 1 - len(self.head))
 
     def read(self, mark: str) -> Iterator[list[etree._Element]]:
-        """Feed the parser; gives the elements of the tags asked for that ended since the last time.
+        """Feeds the parser, and yields the watched elements that ended since the last time.
 
         Each time, the tree ends where a piece of the file does: after the last `mark` in what was read, if it has one.
         """
@@ -91,7 +102,10 @@ class XmlStream:
             yield self._take_events()
 
     def close(self) -> etree._Element:
-        """The root, when everything was read. Refuses a file that ends too early, or goes on after its end."""
+        """The root, when everything was read.
+
+        Refuses a file that ends too early, or goes on after its end.
+        """
         try:
             root = self._parser.close()
         except etree.XMLSyntaxError as error:
@@ -101,7 +115,7 @@ class XmlStream:
         return root
 
     def forget(self, root: etree._Element) -> None:
-        """Check what is in the tree now, before the caller frees it."""
+        """Checks the content of the tree now, before the caller frees it."""
         check_depth(root, self._limits)
         if has_many_attributes(root, self._limits.max_attributes):
             _refuse("xml-attributes", f"An element has more than {self._limits.max_attributes} attributes.")
@@ -158,6 +172,7 @@ def _find_more_attributes(most: int) -> etree.XPath:
 
 
 def has_many_attributes(root: etree._Element, most: int) -> bool:
+    """Tells if an element of the tree has more attributes than `most`."""
     return bool(_find_more_attributes(most)(root))
 
 

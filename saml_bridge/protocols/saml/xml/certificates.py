@@ -1,9 +1,12 @@
-"""Single certificates: the public key that a partner publishes and what we may do with it.
+"""Single certificates: the public key that a partner publishes, and its permitted uses.
 
 Owns: reading an X.509 certificate into a frozen value, judging its key by kind and size, and telling which of several
-issued another one. Does not own: where a certificate comes from, and trust: a certificate in metadata is only a
-container for a key, so its dates, issuer and own signature prove nothing of it. Called by `metadata_keys.py`,
-`verify.py` and, for a pinned signer, the configuration.
+issued another one.
+
+Does not own: the origin of a certificate, and trust: a certificate in metadata is only a container for a key, so its
+dates, issuer and own signature prove nothing of it.
+
+Called by: `metadata.keys`, `verify`, `encrypt` and, for a pinned signer, `billers.file.resolve`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -36,25 +40,29 @@ LEAST_RSA_BITS_TO_ENCRYPT = 2048
 LEAST_RSA_EXPONENT = 65537
 
 _MOST_ISSUERS: Final = 4
-"""How many keys of an issuer's name are tried as the one that issued; of more of them all did, by their name alone."""
+"""The most keys of an issuer's name that are tried as the one that issued; of more, all did by their name alone."""
 
 _MOST_TRIES: Final = 16
 _START: Final = re.compile(r"MI[A-Za-z0-9+/]")
-"""How the base64 of a certificate begins: an ASN.1 sequence whose length takes one byte or two."""
+"""The beginning of a certificate's base64: an ASN.1 sequence whose length takes one byte or two."""
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")
 _ARMOUR: Final = re.compile(r"-----(?:BEGIN|END) [A-Z0-9 ]*CERTIFICATE-----")
 
 
 class CertificateBroken(ValueError):
-    """Bytes that are no certificate that can be read; the text is ours and names no content."""
+    """Bytes that cannot be read as a certificate.
+
+    The text is ours and quotes no content.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptionMethod:
-    """What a partner lists for a key (saml-metadata-2.0-os, 2.4.1.1), as URIs; of key transport with its parameters.
+    """An algorithm that a partner lists for a key (saml-metadata-2.0-os, 2.4.1.1).
 
-    `digest` and `mask` (mask generation function) are those of RSA-OAEP, None where the metadata does not say.
+    All are URIs. `digest` and `mask` (mask generation function) are the parameters of RSA-OAEP, None where the metadata
+    does not say.
     """
 
     algorithm: str
@@ -64,10 +72,11 @@ class EncryptionMethod:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate and the facts of its key. `use` None means both; times are aware UTC; `key_bits` is 0 if unknown.
+    """A certificate and the facts of its key.
 
-    `signature_hash` is the lower-case name of the hash that its issuer signed it with, or None where there is none.
-    `encryption_methods` are what the partner lists beside it.
+    `use` None means both; times are aware UTC; `key_bits` is 0 if unknown. `signature_hash` is the lower-case name of
+    the hash that its issuer signed it with; None for a signature without one. `encryption_methods` are what the partner
+    lists beside it.
     """
 
     der: bytes
@@ -83,22 +92,35 @@ class Certificate:
 
     @property
     def may_verify(self) -> bool:
-        """Whether what it signed may count: RSA of 1024 bits or more, or an elliptic curve."""
+        """Tells if its signatures may count.
+
+        Its key is RSA of 1024 bits or more, or an elliptic curve.
+        """
         if self.use == "encryption":
             return False
         return self.key_type == "ec" or (self.key_type == "rsa" and self.key_bits >= LEAST_RSA_BITS)
 
     @property
     def may_encrypt(self) -> bool:
-        """Whether an assertion may be encrypted to it: RSA of 2048 bits or more."""
+        """Tells if an assertion may be encrypted to it: RSA of 2048 bits or more."""
         return self.use != "signing" and self.key_type == "rsa" and self.key_bits >= LEAST_RSA_BITS_TO_ENCRYPT
 
 
+@contextmanager
+def ignore_serial_numbers() -> Iterator[None]:
+    """Silences the warning of serial numbers that are not positive.
+
+    Certificates in real files have them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
+
+
 def parse_certificate(der: bytes, *, use: KeyUse | None = None) -> Certificate:
-    """Read a DER certificate. Raises CertificateBroken."""
+    """Reads a DER certificate. Raises CertificateBroken."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+        with ignore_serial_numbers():
             parsed = x509.load_der_x509_certificate(der)
             key_type, bits, exponent = _read_key(parsed)
             return Certificate(
@@ -117,11 +139,13 @@ def parse_certificate(der: bytes, *, use: KeyUse | None = None) -> Certificate:
 
 
 def parse_certificate_text(text: str) -> Certificate:
-    """Read the base64 of a DER certificate, or one certificate in PEM. Raises CertificateBroken."""
+    """Reads the base64 of a DER certificate, or one certificate in PEM.
+
+    Raises CertificateBroken.
+    """
     if "-----BEGIN" in text:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            with ignore_serial_numbers():
                 found = x509.load_pem_x509_certificates(text.encode())
                 if len(found) != 1:
                     raise CertificateBroken(f"there are {len(found)} certificates, and one is expected")
@@ -146,9 +170,10 @@ def remove_armour(text: str) -> str:
 
 
 def find_certificates(text: str) -> tuple[bytes, ...]:
-    """The certificates (DER) in a text that is not the base64 of one: several, or one with words beside it.
+    """The certificates (DER) in a text that is not the base64 of one.
 
-    For saying what the text is. A text that cannot be read in this way gives none.
+    There are several, or there is one with words beside it. It serves to say what the text is. A text that cannot be
+    read in this way gives none.
     """
     found: list[bytes] = []
     for piece in _ARMOUR.split(text):
@@ -185,10 +210,11 @@ def _split_joined(joined: bytes) -> Iterator[bytes]:
 
 
 def find_issuers(certificates: Iterable[Certificate]) -> frozenset[Certificate]:
-    """Those whose key issued another one of them: an authority's, and every certificate that holds such a key.
+    """The certificates whose key issued another one of them.
 
-    A certificate issued another when its subject is the other's issuer and its key made the other's signature (RFC
-    5280, 6.1.3). A key that signs certificates for itself alone, as a renewal for the same key does, issued none.
+    These are an authority's, and every certificate that holds such a key. A certificate issued another when its subject
+    is the other's issuer and its key made the other's signature (RFC 5280, 6.1.3). A key that signs certificates for
+    itself alone, as a renewal for the same key does, issued none.
     """
     links = [_Link(one) for one in certificates]
     named: dict[bytes | None, dict[bytes, _Link]] = {None: {}}
@@ -210,14 +236,16 @@ class _Link:
 
     def __init__(self, certificate: Certificate) -> None:
         self.certificate = certificate
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+        with ignore_serial_numbers():
             self._parsed = x509.load_der_x509_certificate(certificate.der)
             self.key = _encode_key(self._parsed)
             self.subject, self.issuer = _encode_names(self._parsed)
 
     def was_issued_by(self, other: _Link) -> bool:
-        """Whether the other's key made the signature; one by an algorithm that cannot be checked proves nothing."""
+        """Tells if the other's key made the signature.
+
+        A signature by an algorithm that cannot be checked proves nothing.
+        """
         try:
             return _verify_signature(self._parsed, other._parsed.public_key())
         except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
@@ -225,7 +253,7 @@ class _Link:
 
 
 def _verify_signature(parsed: x509.Certificate, key: CertificatePublicKeyTypes) -> bool:
-    """By hand, since the library's own check of an issuer refuses SHA-1, with which many authorities have signed."""
+    """Tells by hand: the library's own check of an issuer refuses SHA-1, with which many authorities signed."""
     signature, data, digest = parsed.signature, parsed.tbs_certificate_bytes, parsed.signature_hash_algorithm
     if isinstance(key, rsa.RSAPublicKey) and digest is not None:
         given = parsed.signature_algorithm_parameters

@@ -1,8 +1,10 @@
 """Encryption of assertions for a partner.
 
-Owns: which algorithms and keys are encrypted with, and the form of `<saml:EncryptedAssertion>` (SAML 2.0 Core, 2.3.4;
-XML Encryption 1.1). Does not own: whether a partner gets encrypted assertions (`response.py`), and which of its keys
-and of what it lists is chosen (`encryption_choice.py`).
+Owns: the algorithms and keys that are encrypted with, and the form of `<saml:EncryptedAssertion>` (SAML 2.0 Core,
+2.3.4; XML Encryption 1.1).
+
+Does not own: whether a partner gets encrypted assertions (`response`, which calls this), and the choice among its keys
+and listed algorithms (`metadata.encryption_choice`).
 
 The session key is transported with RSA-OAEP: with MGF1 and digest SHA-1, the one form that every partner reads (OAEP
 does not rest on collision resistance), unless the partner's metadata lists another. RSA 1.5 does not exist here.
@@ -13,34 +15,32 @@ that takes randomness of its own.
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import dataclass, field
 from typing import Final
 
 import xmlsec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.utils import CryptographyDeprecationWarning
 from lxml import etree
 from xmlsec import constants
 
 from saml_bridge.model.document import EncryptionAlgorithm
 from saml_bridge.model.errors import BridgeError, KeyRefused
-from saml_bridge.protocols.saml.xml.certificates import LEAST_RSA_BITS_TO_ENCRYPT, Certificate
-from saml_bridge.protocols.saml.xml.sign import DS
+from saml_bridge.protocols.saml.xml.certificates import LEAST_RSA_BITS_TO_ENCRYPT, Certificate, ignore_serial_numbers
+from saml_bridge.protocols.saml.xml.names import DS, SAML, XENC, XENC11
 
-SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
-XENC = "http://www.w3.org/2001/04/xmlenc#"
-XENC11 = "http://www.w3.org/2009/xmlenc11#"
 RSA_1_5 = f"{XENC}rsa-1_5"
 RSA_OAEP_MGF1P = f"{XENC}rsa-oaep-mgf1p"
 RSA_OAEP = f"{XENC11}rsa-oaep"
-SHA1 = "http://www.w3.org/2000/09/xmldsig#sha1"
+SHA1 = f"{DS}sha1"
 _ELEMENT = f"{XENC}Element"
 
 
 class EncryptionFault(BridgeError):
-    """Encrypting failed although the partner's key was found fit; nothing may leave in the clear instead."""
+    """Encrypting failed although the partner's key was found fit.
+
+    Nothing may leave in the clear instead.
+    """
 
     code = "encryption-fault"
 
@@ -53,7 +53,10 @@ class _Cipher:
 
 @dataclass(frozen=True, slots=True)
 class KeyTransport:
-    """A form of RSA-OAEP (XML Encryption 1.1, 5.5.2), as URIs; `mask` None is MGF1 with SHA-1, the only one it had."""
+    """A form of RSA-OAEP (XML Encryption 1.1, 5.5.2), as URIs.
+
+    `mask` None is MGF1 with SHA-1, the only one that RSA-OAEP had at first.
+    """
 
     uri: str = RSA_OAEP_MGF1P
     digest: str = SHA1
@@ -80,7 +83,10 @@ def find_cipher_uri(algorithm: EncryptionAlgorithm) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """A partner's key, ready to be encrypted to. Made by `prepare_recipient`; safe to share between threads."""
+    """A partner's key, ready to be encrypted to.
+
+    Made by `prepare_recipient`; safe to share between threads.
+    """
 
     certificate: Certificate
     algorithm: EncryptionAlgorithm
@@ -88,10 +94,12 @@ class Recipient:
     template: etree._Element = field(repr=False, compare=False)
 
     def encrypt(self, assertion: etree._Element) -> etree._Element:
-        """The `<saml:EncryptedAssertion>` of `assertion`, which is left as it was. Raises EncryptionFault.
+        """The `<saml:EncryptedAssertion>` of `assertion`, which is left as it was.
 
         `assertion` is the root of its own tree and so declares every namespace that it uses: what the partner decrypts
-        stands by itself, and a signature in it survives whatever surrounds it there.
+        stands by itself, and a signature in it survives any surroundings there.
+
+        Raises EncryptionFault.
         """
         if assertion.getparent() is not None:
             raise ValueError("the assertion is not the root of its own tree")
@@ -109,7 +117,10 @@ class Recipient:
 def prepare_recipient(
     certificate: Certificate, algorithm: EncryptionAlgorithm, transport: KeyTransport = DEFAULT_TRANSPORT
 ) -> Recipient:
-    """Load the partner's public key and build the unchanging parts once. Raises KeyRefused (encryption-key)."""
+    """Loads the partner's public key and builds the unchanging parts once.
+
+    Raises KeyRefused (encryption-key).
+    """
     if not certificate.may_encrypt:
         found = f"{certificate.key_type} {certificate.key_bits} bits, use {certificate.use or 'any'}"
         needed = f"RSA of at least {LEAST_RSA_BITS_TO_ENCRYPT} bits, not for signing alone"
@@ -121,8 +132,7 @@ def prepare_recipient(
 
 def _encode_public_key(certificate: Certificate) -> bytes:
     """The bare key as PEM: libxmlsec copies it at each use, and a certificate with it costs half as much again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+    with ignore_serial_numbers():
         public_key = x509.load_der_x509_certificate(certificate.der).public_key()
     return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 

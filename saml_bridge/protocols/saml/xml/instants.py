@@ -1,7 +1,10 @@
 """Times in SAML documents: xs:dateTime and xs:duration, strictly.
 
-Owns: their reading. Does not own: what a time means for a document. Called by `metadata.py` and whatever reads
-protocol messages. Specification: XML Schema Part 2, sections 3.2.6 and 3.2.7; SAML 2.0 Core, section 1.3.3 (UTC).
+Owns: their reading. Does not own: the meaning of a time for a document.
+
+Called by: `metadata.entity`, `message`, `logout_messages` and `flows.key_rollover`.
+
+Specification: XML Schema Part 2, sections 3.2.6 and 3.2.7; SAML 2.0 Core, section 1.3.3 (UTC).
 """
 
 from __future__ import annotations
@@ -24,9 +27,12 @@ _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 def parse_instant(text: str) -> datetime:
-    """Read an xs:dateTime into aware UTC; without a zone it is UTC, as SAML demands. Fractions are cut to microseconds.
+    """Reads an xs:dateTime into aware UTC.
 
-    A time that falls out of the calendar's ends through its offset becomes the end. Raises ValueError.
+    Without a zone it is UTC, as SAML demands. Fractions are cut to microseconds. A time that falls out of the
+    calendar's ends through its offset becomes the end.
+
+    Raises ValueError.
     """
     match = _INSTANT.fullmatch(text.strip(_XML_SPACE)) if len(text) <= _LONGEST else None
     if match is None:
@@ -54,9 +60,12 @@ def _parse_zone(zone: str | None) -> timedelta:
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read an xs:duration; a year counts 365 days, a month 30, fractions of a second are cut. Raises ValueError.
+    """Reads an xs:duration.
 
-    One beyond what a timedelta holds becomes the longest that it holds.
+    A year counts 365 days, a month 30; fractions of a second are cut. A duration beyond what a timedelta holds becomes
+    the longest that it holds.
+
+    Raises ValueError.
     """
     match = _DURATION.fullmatch(text.strip(_XML_SPACE)) if len(text) <= _LONGEST else None
     if match is None:

@@ -1,6 +1,8 @@
-"""Checks that lxml and xmlsec carry the same libxml2.
+"""The check that lxml and xmlsec carry the same libxml2.
 
 They hand each other documents in memory; two copies of libxml2 with different layouts crash or read wrongly.
+
+Called by: `app.wiring`, when the service starts.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ from saml_bridge.model.errors import SettingsInvalid
 
 
 def check_libraries() -> None:
-    """Raises SettingsInvalid, which names both versions."""
+    """Checks that both carry one version of libxml2.
+
+    Raises SettingsInvalid, which names both versions.
+    """
     of_lxml, of_xmlsec = etree.LIBXML_VERSION, xmlsec.get_libxml_version()
     if of_lxml != of_xmlsec:
         shown = [".".join(map(str, version)) for version in (of_lxml, of_xmlsec)]

@@ -1,8 +1,12 @@
-"""XML that comes from outside: from bytes to a tree that is safe to read, or a refusal in plain words.
+"""XML that comes from outside: from bytes to a safe tree, or a refusal.
 
-Owns: which encodings, sizes and constructs are accepted, the hardened parser, reading a value as pure text, and
-validation against the OASIS schemas. Does not own: signatures (`verify.py`) and what a document means.
-Called by: `metadata.py`, `verify.py`, whatever reads protocol messages, and tests that validate what is issued.
+Owns: the accepted encodings, sizes and constructs, the hardened parser, reading a value as pure text, and validation
+against the OASIS schemas. A refusal is in plain words.
+
+Does not own: signatures (`verify`) and the meaning of a document.
+
+Called by: `metadata.judge`, `metadata.stream`, `bindings`, `message`, `authn_request`, `logout_messages`, and
+tests that validate what is issued.
 
 The bytes are decoded here, strictly, before the parser sees them, and the parser gets the decoded text as UTF-8: so
 what was looked at is what is parsed, and no encoding can hide a document type. Nothing here opens a file or a
@@ -24,16 +28,18 @@ from lxml import etree
 from saml_bridge.model.built_once import built_once
 from saml_bridge.model.errors import XmlRefused
 from saml_bridge.model.values import Finding, Severity
+from saml_bridge.protocols.saml.xml.names import EXCLUSIVE_C14N
 
 SchemaName = Literal["metadata", "protocol", "assertion"]
 _SCHEMAS: Final[tuple[SchemaName, ...]] = ("metadata", "protocol", "assertion")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How much XML is read: bytes of the document, levels of elements, attributes on one element.
+class XmlLimits:
+    """The most XML that is read.
 
-    `fix` is what helps with any document that is refused, where it is no file that somebody has at hand.
+    `max_bytes` counts the document, `max_depth` levels of elements, `max_attributes` those on one element. `fix` is
+    what helps with any document that is refused, where it is no file that somebody has at hand.
     """
 
     max_bytes: int
@@ -42,8 +48,8 @@ class Limits:
     fix: str | None = None
 
 
-METADATA_LIMITS = Limits(max_bytes=5 * 1024 * 1024, max_depth=64, max_attributes=256)
-MESSAGE_LIMITS = Limits(
+METADATA_LIMITS = XmlLimits(max_bytes=5 * 1024 * 1024, max_depth=64, max_attributes=256)
+MESSAGE_LIMITS = XmlLimits(
     max_bytes=64 * 1024,
     max_depth=32,
     max_attributes=32,
@@ -61,7 +67,7 @@ PARSER_OPTIONS: Final[Mapping[str, Any]] = {
     "recover": False,
     "collect_ids": False,
 }
-"""How every parser of this package is made; documents are handed to it as UTF-8."""
+"""The options of every parser of this package; documents are handed to it as UTF-8."""
 
 _XML_SPACE = " \t\r\n"
 _ID_NAMES = ("ID", "Id", "{http://www.w3.org/XML/1998/namespace}id")
@@ -80,12 +86,14 @@ _ENCODING_FIX = "Save the file as UTF-8 (with that in its XML declaration) and t
 _EXPORT_FIX = "Ask the partner for its SAML metadata file again, and save it as downloaded."
 
 
-def parse_xml(data: bytes, *, limits: Limits) -> etree._Element:
-    """Parse a document from outside and return its root element.
+def parse_xml(data: bytes, *, limits: XmlLimits) -> etree._Element:
+    """The root element of a document from outside.
 
     Accepts UTF-8 (with or without byte order mark), UTF-16 with byte order mark, US-ASCII and declared ISO-8859-1.
-    Raises XmlRefused, whose `code` says why and whose one finding has the sentence and the fix: no document type,
-    entity, processing instruction or XInclude, nothing beyond `limits`, no ID value twice.
+    There is no document type, entity, processing instruction or XInclude, nothing beyond `limits`, and no ID value
+    twice.
+
+    Raises XmlRefused, whose `code` says why and whose one finding has the sentence and the fix.
     """
     try:
         _check_size(data, limits)
@@ -102,7 +110,9 @@ def parse_xml(data: bytes, *, limits: Limits) -> etree._Element:
 
 
 def read_text(element: etree._Element) -> str:
-    """The text of an element whose value decides something, untrimmed; empty when there is none.
+    """The text of an element whose value decides something, untrimmed.
+
+    It is empty for an element without text.
 
     Raises XmlRefused `xml-value-not-text` when a comment, processing instruction or child element stands inside,
     because two readers of such a value see two values.
@@ -117,11 +127,12 @@ def read_text(element: etree._Element) -> str:
     return element.text or ""
 
 
-def schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
-    """Validate against the OASIS SAML 2.0 schema; returns one plain line an error, at most 200, none when valid.
+def list_schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
+    """The errors of a document against the OASIS SAML 2.0 schema.
 
-    The schemas are pysaml2's local copies and the document's own schema hints are not followed. The lines quote the
-    document, so they are for whoever uploaded it, never for a payer. Thread safe.
+    They are plain lines, one an error, at most 200; empty when the document is valid. The schemas are pysaml2's local
+    copies and the document's own schema hints are not followed. The lines quote the document, so they are for the
+    person who uploaded it, never for a payer. Thread safe.
     """
     if schema == "metadata" and _count_schema_steps(root) > _MOST_SCHEMA_STEPS:  # more than a message can have
         return ("the document is too large to be checked against the schema",)
@@ -134,13 +145,13 @@ def schema_errors(root: etree._Element, schema: SchemaName) -> tuple[str, ...]:
 
 
 def _count_schema_steps(root: etree._Element) -> int:
-    """What a validation costs at worst: for each error, lxml walks the siblings before the faulty node."""
+    """The cost of a validation at worst: for each error, lxml walks the siblings before the faulty node."""
     widths = [len(node) for node in root.iter()]
     return len(widths) * max(widths)
 
 
 class _Likeness(NamedTuple):
-    """What the bytes look like when they are no XML."""
+    """The likeness of bytes that are no XML."""
 
     code: str
     message: str
@@ -180,7 +191,7 @@ def _refuse(code: str, message: str, fix: str = "") -> NoReturn:
     raise XmlRefused(message, code=code, findings=(Finding(code, Severity.ERROR, message, fix),))
 
 
-def _check_size(data: bytes, limits: Limits) -> None:
+def _check_size(data: bytes, limits: XmlLimits) -> None:
     if len(data) > limits.max_bytes:
         message = f"The document has more than {limits.max_bytes:,} bytes."
         _refuse(
@@ -192,7 +203,10 @@ def _check_size(data: bytes, limits: Limits) -> None:
 
 
 def check_likeness(data: bytes) -> None:
-    """Refuse what is no XML at all, by how it begins. Raises XmlRefused, which says what it is instead."""
+    """Refuses bytes that are no XML at all, by how they begin.
+
+    Raises XmlRefused, which says what they are instead.
+    """
     if data.startswith(b"\x1f\x8b"):
         _refuse("xml-gzip", "The document is compressed with gzip.", "Unpack it (gunzip) and use the XML file.")
     if not data.strip():
@@ -213,7 +227,9 @@ def _decode(data: bytes) -> str:
 
 
 def choose_codec(data: bytes) -> tuple[str, str]:
-    """Python's codec for a document and the encoding's name; `data` may be the beginning of the document alone.
+    """Python's codec for a document, and the encoding's name.
+
+    `data` may be the beginning of the document alone.
 
     Raises XmlRefused `xml-encoding` for an encoding that is not accepted.
     """
@@ -265,9 +281,10 @@ def _read_declared_encoding(text: str) -> str | None:
 
 
 def check_prolog(text: str) -> bool:
-    """Refuse a document type before the parser could expand anything of it; it can stand in the prolog only.
+    """Refuses a document type before the parser could expand anything of it.
 
-    Returns whether the prolog ends within `text`, which may be the beginning of a document.
+    It can stand in the prolog only. Returns True when the prolog ends within `text`, which may be the beginning of a
+    document.
     """
     declaration = _DECLARATION.match(text)
     position = declaration.end() if declaration else 0
@@ -286,10 +303,10 @@ def check_prolog(text: str) -> bool:
     return False
 
 
-def check_namespaces(text: str, limits: Limits) -> None:
-    """Count the namespaces that a tag declares, before anything pays for them: the cost of many is quadratic.
+def check_namespaces(text: str, limits: XmlLimits) -> None:
+    """Refuses a tag that declares too many namespaces, before anything pays for them.
 
-    A tag has no `<` inside, so what stands between two of them holds one tag at most.
+    The cost of many is quadratic. A tag has no `<` inside, so what stands between two of them holds one tag at most.
     """
     if text.count("xmlns") <= limits.max_attributes:
         return
@@ -314,7 +331,7 @@ def _parse_text(text: str) -> etree._Element:
 
 
 def check_no_dtd(root: etree._Element) -> None:
-    """Refuse a parsed document that has a document type after all."""
+    """Refuses a parsed document that has a document type after all."""
     info: Any = root.getroottree().docinfo  # the stubs take both for always there
     if info.internalDTD is not None or info.externalDTD is not None:
         _refuse_doctype()
@@ -335,7 +352,10 @@ _MALFORMATIONS = {
 
 
 def refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
-    """Say in our words what the parser found; `text` is the document, or its beginning."""
+    """Says in our words what the parser found.
+
+    `text` is the document, or its beginning.
+    """
     code = cast("Any", error).code  # the stubs lack it
     if code == etree.ErrorTypes.ERR_RESOURCE_LIMIT:
         _refuse("xml-depth", "The elements of the document are nested too deeply.", _EXPORT_FIX)
@@ -347,7 +367,7 @@ def refuse_malformed(error: etree.XMLSyntaxError, text: str) -> NoReturn:
     _refuse("xml-malformed", message, _EXPORT_FIX)
 
 
-def _check_tree(root: etree._Element, limits: Limits) -> None:
+def _check_tree(root: etree._Element, limits: XmlLimits) -> None:
     for beside in (*root.itersiblings(preceding=True), *root.itersiblings()):
         _check_kind(beside)
     check_depth(root, limits)
@@ -366,14 +386,18 @@ def _check_tree(root: etree._Element, limits: Limits) -> None:
                 _check_id_is_new(element.get(name, ""), seen)
 
 
-def check_depth(root: etree._Element, limits: Limits) -> None:
-    """Refuse a document, or what is there of it, with an element that is nested too deeply."""
+def check_depth(root: etree._Element, limits: XmlLimits) -> None:
+    """Refuses a tree with an element that is nested too deeply.
+
+    The tree may be only the part of a document that was read.
+    """
     if _find_deeper(limits.max_depth)(root):
         message = f"The elements of the document are nested more than {limits.max_depth} deep."
         _refuse("xml-depth", message, _EXPORT_FIX)
 
 
 def refuse_xinclude() -> NoReturn:
+    """Refuses a document that uses XInclude."""
     _refuse("xml-xinclude", "The document uses XInclude, which is not allowed.", "Put the included part in its place.")
 
 
@@ -387,6 +411,7 @@ def _check_kind(node: etree._Element) -> None:
 
 
 def refuse_processing_instruction() -> NoReturn:
+    """Refuses a document with a processing instruction."""
     message = "The document has a processing instruction (<?…?>), which is not allowed."
     _refuse("xml-processing-instruction", message, "Remove it; SAML needs none.")
 
@@ -416,16 +441,15 @@ def _read_schema(name: str) -> bytes:
 
 
 _SCHEMA_OF_SCHEMAS = "http://www.w3.org/2001/XMLSchema"
-_EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
 _PREFIX_LISTS = (
-    f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}" targetNamespace="{_EXCLUSIVE}"><element name="InclusiveNamespaces">'
+    f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}" targetNamespace="{EXCLUSIVE_C14N}"><element name="InclusiveNamespaces">'
     '<complexType><attribute name="PrefixList" type="string"/></complexType></element></schema>'
 ).encode("ascii")
-"""The one element that signatures may carry and that the schemas of SAML leave to whoever validates."""
+"""The one element that signatures may carry and that the schemas of SAML leave to the validating party."""
 
 
 def load_schemas() -> None:
-    """Compile every schema now, and not at the first messages."""
+    """Compiles every schema now, and not at the first messages."""
     for name in _SCHEMAS:
         _load_schema(name)
 
@@ -438,7 +462,7 @@ def _load_schema(schema: SchemaName) -> tuple[etree.XMLSchema, Lock]:
     both = (
         f'<schema xmlns="{_SCHEMA_OF_SCHEMAS}">'
         f'<import namespace="urn:oasis:names:tc:SAML:2.0:{schema}" schemaLocation="saml-schema-{schema}-2.0.xsd"/>'
-        f'<import namespace="{_EXCLUSIVE}" schemaLocation="prefix-lists.xsd"/></schema>'
+        f'<import namespace="{EXCLUSIVE_C14N}" schemaLocation="prefix-lists.xsd"/></schema>'
     )
     return etree.XMLSchema(etree.fromstring(both.encode("ascii"), parser, base_url="both.xsd")), Lock()
 

@@ -1,7 +1,10 @@
 """Enveloped XML signatures on elements that were built here.
 
-Owns: the one form of XML signature that we issue. Does not own: keys and algorithms (`keys.signing_key`), and the
-verification of what others signed (`verify`). Called by `response` and whatever else issues messages.
+Owns: the one form of XML signature that we issue.
+
+Does not own: keys and algorithms (`keys.signing_key`), and the verification of what others signed (`verify`).
+
+Called by: `response`, `status`, `logout_messages` and `metadata.identity_provider`.
 
 The form is that of SAML 2.0 Core, section 5.4: one Reference to the element's ID, enveloped transform, exclusive
 canonicalization, the signing certificate in KeyInfo. lxml canonicalizes, `cryptography` signs: the same bytes that
@@ -24,16 +27,18 @@ from saml_bridge.keys.signing_key import (
     make_signature,
 )
 from saml_bridge.model.document import SignatureAlgorithm
+from saml_bridge.protocols.saml.xml.names import DS, EXCLUSIVE_C14N
 
-DS = "http://www.w3.org/2000/09/xmldsig#"
-EXCLUSIVE_C14N = "http://www.w3.org/2001/10/xml-exc-c14n#"
-ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
+ENVELOPED = f"{DS}enveloped-signature"
 _PLAIN_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class EnvelopedSigner:
-    """Signs elements of one form with one key. Made by `prepare_signer`; safe to share between threads."""
+    """The signing of elements of one form with one key.
+
+    Made by `prepare_signer`; safe to share between threads.
+    """
 
     key: SigningKey
     algorithm: SignatureAlgorithm
@@ -41,11 +46,13 @@ class EnvelopedSigner:
     canonical_parts: tuple[bytes, bytes, bytes] = field(repr=False, compare=False)
 
     def sign(self, element: etree._Element, *, position: int = 1) -> None:
-        """Put an enveloped signature into `element`, right after its first child, the Issuer.
+        """Puts an enveloped signature into `element`, right after its first child, the Issuer.
 
         `position` is the number of children that stand before it: none in metadata. `element` has an ID and no
-        signature yet; after this, nothing in it may change. Raises SignatureFault, and ValueError for an ID that is
-        not made of ASCII letters, digits, dot, hyphen and underscore.
+        signature yet; after this, nothing in it may change.
+
+        Raises SignatureFault, and ValueError for an ID that is not made of ASCII letters, digits, dot, hyphen and
+        underscore.
         """
         name = str(element.attrib["ID"])
         if not _PLAIN_ID.fullmatch(name):
@@ -62,11 +69,13 @@ class EnvelopedSigner:
 
 
 def prepare_signer(key: SigningKey, algorithm: SignatureAlgorithm) -> EnvelopedSigner:
-    """Build the signature's unchanging parts once. Raises KeyRefused (signature-algorithm-key).
+    """Builds the signature's unchanging parts once.
 
     The exclusive canonicalization has no InclusiveNamespaces. A prefix that stands in values only (the `xs` of
     `xsi:type="xs:string"`) is therefore not signed: it says nothing that a partner acts on, and the signature survives
     partners that drop such declarations as unused while they decrypt or copy.
+
+    Raises KeyRefused (signature-algorithm-key).
     """
     check_fit(key, algorithm)
     chosen = SIGNATURE_ALGORITHMS[algorithm]
@@ -87,7 +96,10 @@ def prepare_signer(key: SigningKey, algorithm: SignatureAlgorithm) -> EnvelopedS
 
 
 def canonicalize(element: etree._Element) -> bytes:
-    """Exclusive canonical form without comments of `element`; the text after it is left out."""
+    """The exclusive canonical form of `element`, without comments.
+
+    The text after it is left out.
+    """
     canonical: bytes = etree.tostring(element, method="c14n", exclusive=True, with_comments=False)
     return canonical
 

@@ -1,8 +1,11 @@
 """Signatures on what comes from outside, verified with keys that the caller already trusts.
 
-Owns: which XML signatures are looked at (one, on the root, over the root, by listed algorithms), their verification,
-and that of signatures that stand beside a message, in the query of the redirect binding. Does not own: which keys may
-speak for whom. Called by: `metadata.py` for signed metadata, and by whatever reads signed protocol messages.
+Owns: the XML signatures that are looked at (one, on the root, over the root, by listed algorithms), their verification,
+and that of signatures that stand beside a message, in the query of the redirect binding.
+
+Does not own: which keys may speak for a partner.
+
+Called by: `metadata.judge` and `metadata.aggregate` for signed metadata, and `message`.
 
 The structure is checked first, down to the last child: only the one form is left then, in which the root is what was
 signed, so nothing has to be looked up, fetched or transformed as the document would have it. lxml canonicalizes and
@@ -19,7 +22,6 @@ import binascii
 import copy
 import hashlib
 import re
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,43 +32,40 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.utils import CryptographyDeprecationWarning
 from lxml import etree
 
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.errors import SignatureRefused
 from saml_bridge.protocols.saml.bindings import DetachedSignature
-from saml_bridge.protocols.saml.xml.certificates import Certificate, KeyType
+from saml_bridge.protocols.saml.xml.certificates import Certificate, KeyType, ignore_serial_numbers
+from saml_bridge.protocols.saml.xml.names import DS, DS_MORE, EXCLUSIVE_C14N, NCNAME, XENC
 
-DS = "http://www.w3.org/2000/09/xmldsig#"
-_MORE = "http://www.w3.org/2001/04/xmldsig-more#"
 _ENVELOPED = f"{DS}enveloped-signature"
-_EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
-_EXCLUSIVE_WITH_COMMENTS = f"{_EXCLUSIVE}WithComments"
-_INCLUSIVE_NAMESPACES = f"{{{_EXCLUSIVE}}}InclusiveNamespaces"
+_EXCLUSIVE_WITH_COMMENTS = f"{EXCLUSIVE_C14N}WithComments"
+_INCLUSIVE_NAMESPACES = f"{{{EXCLUSIVE_C14N}}}InclusiveNamespaces"
 _KEY_TYPES: dict[str, KeyType] = {
-    f"{_MORE}rsa-sha256": "rsa",
-    f"{_MORE}rsa-sha384": "rsa",
-    f"{_MORE}rsa-sha512": "rsa",
-    f"{_MORE}ecdsa-sha256": "ec",
-    f"{_MORE}ecdsa-sha384": "ec",
+    f"{DS_MORE}rsa-sha256": "rsa",
+    f"{DS_MORE}rsa-sha384": "rsa",
+    f"{DS_MORE}rsa-sha512": "rsa",
+    f"{DS_MORE}ecdsa-sha256": "ec",
+    f"{DS_MORE}ecdsa-sha384": "ec",
 }
 _HASHES: dict[str, hashes.HashAlgorithm] = {
-    f"{_MORE}rsa-sha256": hashes.SHA256(),
-    f"{_MORE}rsa-sha384": hashes.SHA384(),
-    f"{_MORE}rsa-sha512": hashes.SHA512(),
-    f"{_MORE}ecdsa-sha256": hashes.SHA256(),
-    f"{_MORE}ecdsa-sha384": hashes.SHA384(),
+    f"{DS_MORE}rsa-sha256": hashes.SHA256(),
+    f"{DS_MORE}rsa-sha384": hashes.SHA384(),
+    f"{DS_MORE}rsa-sha512": hashes.SHA512(),
+    f"{DS_MORE}ecdsa-sha256": hashes.SHA256(),
+    f"{DS_MORE}ecdsa-sha384": hashes.SHA384(),
 }
 _DIGESTS = {
-    "http://www.w3.org/2001/04/xmlenc#sha256": "sha256",
-    f"{_MORE}sha384": "sha384",
-    "http://www.w3.org/2001/04/xmlenc#sha512": "sha512",
+    f"{XENC}sha256": "sha256",
+    f"{DS_MORE}sha384": "sha384",
+    f"{XENC}sha512": "sha512",
 }
-SHA1_METHODS = frozenset({f"{DS}rsa-sha1", f"{DS}dsa-sha1", f"{_MORE}ecdsa-sha1"})
+SHA1_METHODS = frozenset({f"{DS}rsa-sha1", f"{DS}dsa-sha1", f"{DS_MORE}ecdsa-sha1"})
 _SHA1_DIGEST = f"{DS}sha1"
 _PLAIN_URI = re.compile(r"[A-Za-z0-9:/#._?=&%+-]{1,300}")
-_USUAL_PLACES = ("", DS, _MORE, "http://www.w3.org/2001/04/xmlenc#", "http://www.w3.org/2001/10/")
+_USUAL_PLACES = ("", DS, DS_MORE, XENC, "http://www.w3.org/2001/10/")
 _RSA_PADDING = padding.PKCS1v15()
 _SIGNATURE = f"{{{DS}}}Signature"
 _SIGNATURE_PARTS = [f"{{{DS}}}{name}" for name in ("SignedInfo", "SignatureValue", "KeyInfo")]
@@ -77,12 +76,11 @@ _MOST_PREFIXES = 32
 _MOST_NAMED = 4
 _DEFAULT_NAMESPACE = "#default"
 _INVALID = "The signature does not verify: the document was altered, or signed by another key."
-_NCNAME = re.compile(r"[^\W\d][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureProfile:
-    """What a kind of document may do that others may not.
+    """The freedoms of a kind of document that others do not have.
 
     `canonicalizations` are the allowed algorithms; `whole_document` allows a reference with an empty URI, which names
     the document that the signature stands in.
@@ -92,25 +90,30 @@ class SignatureProfile:
     whole_document: bool
 
 
-MESSAGE_PROFILE = SignatureProfile(canonicalizations=frozenset({_EXCLUSIVE}), whole_document=False)
+MESSAGE_PROFILE = SignatureProfile(canonicalizations=frozenset({EXCLUSIVE_C14N}), whole_document=False)
 METADATA_PROFILE = SignatureProfile(
-    canonicalizations=frozenset({_EXCLUSIVE, _EXCLUSIVE_WITH_COMMENTS}), whole_document=True
+    canonicalizations=frozenset({EXCLUSIVE_C14N, _EXCLUSIVE_WITH_COMMENTS}), whole_document=True
 )
 
 
 def is_signed(root: etree._Element) -> bool:
-    """Whether any signature stands anywhere in the document. Says nothing about what it covers."""
+    """Tells if any signature stands anywhere in the document.
+
+    It says nothing about what the signature covers.
+    """
     return next(root.iter(_SIGNATURE), None) is not None
 
 
 def verify_enveloped(
     root: etree._Element, certificates: Sequence[Certificate], *, profile: SignatureProfile
 ) -> etree._Element:
-    """Verify the signature on the root of a document with any of the keys given, and return the verified root.
+    """Verifies the signature on the root of a document, and returns the verified root.
 
-    `root` comes from `parse_xml` and is the root of its document. Of a certificate only the key counts, and only if its
-    use allows signing and it is strong enough. Raises SignatureRefused: `signature-missing`, `signature-structure`,
-    `signature-algorithm`, `signature-key-unusable` or `signature-invalid`.
+    One of `certificates` must have made it. `root` comes from `parse_xml` and is the root of its document. Of a
+    certificate only the key counts, and only if its use allows signing and it is strong enough.
+
+    Raises SignatureRefused: `signature-missing`, `signature-structure`, `signature-algorithm`, `signature-key-unusable`
+    or `signature-invalid`.
     """
     _find_signature(root)
     remainder = copy.copy(root)  # in depth, as lxml does it; what is left when the signature is taken out
@@ -123,10 +126,12 @@ def verify_enveloped(
 
 
 def verify_octets(signature: DetachedSignature, certificates: Sequence[Certificate]) -> None:
-    """Verify a signature of the redirect binding over the parameters as they came, with any of the keys given.
+    """Verifies a signature of the redirect binding over the parameters as they came.
 
-    An ECDSA value is taken in the form of XML signatures (r and s side by side, each as long as the curve's order) and
-    in DER, which several service providers send; the two cannot be mistaken for each other, and each is read strictly.
+    One of `certificates` must have made it. An ECDSA value is taken in the form of XML signatures (r and s side by
+    side, each as long as the curve's order) and in DER, which several service providers send; the two cannot be
+    mistaken for each other, and each is read strictly.
+
     Raises SignatureRefused: `signature-algorithm`, `signature-key-unusable` or `signature-invalid`.
     """
     method = signature.algorithm
@@ -141,10 +146,11 @@ def verify_octets(signature: DetachedSignature, certificates: Sequence[Certifica
 
 @dataclass(frozen=True, slots=True)
 class RootSignature:
-    """What the signature on a root says, for whoever computes the digest of a document that is too large for a tree.
+    """The digest that the signature on a root names, and its making.
 
-    The digest is that of the root without the signature, in exclusive canonical form without comments (a reference to
-    the same document leaves them out, whatever the canonicalization), with `prefixes` treated inclusively.
+    It is for a caller that computes the digest of a document too large for a tree: that of the root without the
+    signature, in exclusive canonical form without comments, with `prefixes` treated inclusively. A reference to the
+    same document leaves comments out under any canonicalization.
     """
 
     digest_method: str
@@ -155,11 +161,13 @@ class RootSignature:
 def verify_signed_info(
     signature: etree._Element, root: etree._Element, certificates: Sequence[Certificate], *, profile: SignatureProfile
 ) -> RootSignature:
-    """Verify what the signature on a root says, with any of the keys given; the document itself may still be coming in.
+    """Verifies the SignedInfo on a root, while the document may still be coming in.
 
-    `signature` is complete and a child of `root`, of which only the start tag counts. The caller must see to it that
-    the document has no other signature and that its digest is `digest_value`. Raises SignatureRefused as
-    `verify_enveloped` does.
+    One of `certificates` must have signed it. `signature` is complete and a child of `root`, of which only the start
+    tag counts. The caller must see to it that the document has no other signature and that its digest is
+    `digest_value`.
+
+    Raises SignatureRefused as `verify_enveloped` does.
     """
     method, value = _check_structure(signature, root, profile)
     usable = _choose_usable(certificates, method)
@@ -172,9 +180,11 @@ def verify_signed_info(
 
 
 def canonicalize(element: etree._Element, prefixes: Sequence[str]) -> bytes:
-    """Exclusive canonical form of an element, without comments, with some prefixes treated inclusively.
+    """The exclusive canonical form of an element, with some prefixes treated inclusively.
 
-    The tree was made in this thread. Raises SignatureRefused `signature-invalid` for a document that has no such form.
+    It has no comments. The tree was made in this thread.
+
+    Raises SignatureRefused `signature-invalid` for a document that has no such form.
     """
     if _DEFAULT_NAMESPACE in prefixes:
         # lxml passes on only what its dictionary of this thread has seen as a name, and a namespace is one.
@@ -189,12 +199,12 @@ def canonicalize(element: etree._Element, prefixes: Sequence[str]) -> bytes:
 
 
 def refuse_invalid() -> NoReturn:
-    """Refuse a document whose signature or digest is not what it should be."""
+    """Refuses a document whose signature or digest is not what it should be."""
     _refuse("signature-invalid", _INVALID)
 
 
 def _describe_signer(signature: etree._Element, registered: Sequence[Certificate]) -> str:
-    """Which certificates a signature brings along and which are registered; the former prove nothing."""
+    """The certificates that a signature brings along, and the registered ones; the former prove nothing."""
     path = "/".join(_ds(name) for name in ("KeyInfo", "X509Data", "X509Certificate"))
     try:
         carried = [hashlib.sha256(_decode_base64(one, "certificate")).hexdigest() for one in signature.findall(path)]
@@ -214,7 +224,9 @@ def _read_prefixes(canonicalization: etree._Element) -> tuple[str, ...]:
 
 
 def read_own_certificates(root: etree._Element) -> tuple[bytes, ...]:
-    """The DER certificates that the root's signature carries, to tell an altered file; they prove nothing else.
+    """The DER certificates that the root's signature carries.
+
+    They serve to tell an altered file; they prove nothing else.
 
     Raises SignatureRefused `signature-structure` when one is not base64.
     """
@@ -228,7 +240,10 @@ def read_signature_method(root: etree._Element) -> str:
 
 
 def rests_on_sha1(root: etree._Element) -> bool:
-    """Whether the root's signature names SHA-1, for its value or for its digest. Such a signature proves nothing."""
+    """Tells if the root's signature names SHA-1, for its value or its digest.
+
+    Such a signature proves nothing.
+    """
     digest = _read_algorithm(root, "Reference", "DigestMethod")
     return read_signature_method(root) in SHA1_METHODS or digest == _SHA1_DIGEST
 
@@ -262,7 +277,7 @@ def _choose_usable(certificates: Sequence[Certificate], method: str) -> list[Cer
 def _verify_value(
     certificate: Certificate, method: str, value: bytes, data: bytes, *, may_be_der: bool = False
 ) -> bool:
-    """Whether the certificate's key made `value` over `data`; False too for a value that has no accepted form."""
+    """Tells if the certificate's key made `value` over `data`; False too for a value that has no accepted form."""
     key = _load_public_key(certificate.der)
     try:
         if isinstance(key, rsa.RSAPublicKey):
@@ -289,8 +304,7 @@ def _read_ecdsa_value(value: bytes, bits: int, *, may_be_der: bool) -> bytes:
 
 @lru_cache(maxsize=1024)  # of registered certificates alone; reading one costs as much as a verification
 def _load_public_key(der: bytes) -> object:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial numbers <= 0 occur in real files
+    with ignore_serial_numbers():
         return x509.load_der_x509_certificate(der).public_key()
 
 
@@ -302,7 +316,10 @@ def _find_signature(root: etree._Element) -> etree._Element:
 
 
 def refuse_signatures(count: int) -> NoReturn:
-    """Refuse a document that has not exactly one signature, or that one elsewhere than on its root."""
+    """Refuses a document without exactly one signature, on its root.
+
+    `count` is the number of its signatures; a single one stands elsewhere.
+    """
     if count == 0:
         _refuse("signature-missing", "The document is not signed.")
     if count > 1:
@@ -311,7 +328,7 @@ def refuse_signatures(count: int) -> NoReturn:
 
 
 def _check_structure(signature: etree._Element, root: etree._Element, profile: SignatureProfile) -> tuple[str, bytes]:
-    """Refuse whatever is not the one accepted form; returns the signature's method and value."""
+    """Refuses every form but the accepted one; returns the signature's method and value."""
     if next(signature.iter(etree.Comment, etree.PI, etree.Entity), None) is not None:
         _refuse_structure("The signature has a comment or processing instruction inside.")
     if [child.tag for child in signature] not in (_SIGNATURE_PARTS, _SIGNATURE_PARTS[:2]):
@@ -350,7 +367,7 @@ def _check_target(uri: str | None, root_id: str | None, profile: SignatureProfil
     """The reference must name the root, because the root is what is digested."""
     if uri == "" and profile.whole_document:
         return
-    if root_id is None or not _NCNAME.fullmatch(root_id) or uri != f"#{root_id}":
+    if root_id is None or not NCNAME.fullmatch(root_id) or uri != f"#{root_id}":
         sides = compare(uri, f"#{root_id}" if root_id else "")
         _refuse_structure(f"The signature's reference does not name the root element: {sides}.")
 

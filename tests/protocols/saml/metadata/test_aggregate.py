@@ -1,4 +1,7 @@
-"""One entity out of an aggregate in one pass: the same verdicts as from the whole file, its signature's included."""
+"""One entity out of an aggregate in one pass.
+
+The verdicts are the same as from the whole file, its signature's included.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from saml_bridge.model.values import Severity
 from saml_bridge.protocols.saml.metadata import stream as xml_stream
 from saml_bridge.protocols.saml.metadata.aggregate import pick_entity
 from saml_bridge.protocols.saml.metadata.entity import EntityReport
-from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata, parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata
 from saml_bridge.protocols.saml.xml.certificates import Certificate, parse_certificate
 from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml
 from saml_bridge.protocols.saml.xml.verify import METADATA_PROFILE, is_signed, read_own_certificates, verify_enveloped
@@ -71,7 +74,10 @@ def list_entities(data: bytes) -> list[str]:
 
 @pytest.fixture(params=[64, 65536])
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How much is read at a time: a small piece makes every small file one of many pieces."""
+    """The bytes that are read at a time.
+
+    A small piece makes every small file one of many pieces.
+    """
     monkeypatch.setattr(xml_stream, "_PIECE_BYTES", request.param)
     monkeypatch.setattr(xml_stream, "HEAD_BYTES", max(request.param, 2048))
     return request.param
@@ -86,7 +92,7 @@ def same_verdict(whole: MetadataReport, picked: MetadataReport) -> None:
 
 
 def list_findings(report: EntityReport) -> list[tuple[str, Severity, str]]:
-    """What is said, but for the line in the file."""
+    """The findings, without the line in the file."""
     return [(one.code, one.severity, re.sub(r"line \d+", "line", one.message)) for one in report.findings]
 
 
@@ -147,11 +153,11 @@ def test_groups_keep_what_they_say_of_validity_and_nothing_else() -> None:
     assert dict(root.attrib) == {"validUntil": "2026-01-16T00:00:00Z"}
     assert [dict(one.attrib) for one in root] == [{"cacheDuration": "PT1H"}]
     assert list_entities(picked) == [SP]
-    found = parse_metadata(picked, now=CLOCK, entity_id=SP)
-    assert found == parse_metadata(data, now=CLOCK, entity_id=SP)
+    found = check_metadata(picked, now=CLOCK, entity_id=SP).find_provider()
+    assert found == check_metadata(data, now=CLOCK, entity_id=SP).find_provider()
     expired = data.replace(b"2026-01-16", b"2026-01-14")
     with pytest.raises(MetadataRefused) as caught:
-        parse_metadata(pick(expired), now=CLOCK, entity_id=SP)
+        check_metadata(pick(expired), now=CLOCK, entity_id=SP).find_provider()
     assert caught.value.code == "metadata-expired"
 
 
@@ -163,8 +169,8 @@ def test_m22_groups_keep_when_they_were_published() -> None:
 
     inner = group(published("2026-01-11T00:00:00Z"), *map(other, range(9)), entity(), other(10))
     data = group(published("2026-01-10T00:00:00Z"), group(published("2026-01-12T00:00:00Z"), other(11)), inner).encode()
-    found = parse_metadata(pick(data), now=CLOCK, entity_id=SP)
-    assert found == parse_metadata(data, now=CLOCK, entity_id=SP)
+    found = check_metadata(pick(data), now=CLOCK, entity_id=SP).find_provider()
+    assert found == check_metadata(data, now=CLOCK, entity_id=SP).find_provider()
     assert found.created_at == datetime(2026, 1, 11, tzinfo=UTC)
     inner_alone = data.replace(b"2026-01-11T00:00:00Z", b"&lt;odd&#10;")
     same_verdict(
@@ -211,7 +217,7 @@ def test_m11_an_entity_that_stands_twice_is_refused(between: int) -> None:
 def test_m3_only_entities_in_groups_count() -> None:
     hidden = f"<md:Extensions>{entity()}</md:Extensions>"
     data = group(other(0), hidden, entity(key="sp-encryption"), other(1)).encode()
-    [found] = parse_metadata(pick(data), now=CLOCK, entity_id=SP).encryption_certificates[:1]
+    [found] = check_metadata(pick(data), now=CLOCK, entity_id=SP).find_provider().encryption_certificates[:1]
     assert found.der == read_pin("sp-encryption").der
 
 
@@ -315,7 +321,10 @@ def test_x11_what_would_fill_the_memory_is_refused(data: bytes) -> None:
 
 
 def test_unusual_tags_are_read_to_the_end_of_a_large_file() -> None:
-    """Closing tags with a blank in them, and entities without content: nothing to cut the file after."""
+    """Closing tags with a blank in them, and entities without content.
+
+    There is nothing to cut the file after.
+    """
     odd = other(1).replace("</m:EntityDescriptor>", "</m:EntityDescriptor\n>")
     empty = f'<m:EntityDescriptor xmlns:m="{MD}" entityID="https://empty.example/"/>\n'
     data = group(*[odd] * 2400, *[empty] * 60_000, entity()).encode()
@@ -368,7 +377,10 @@ def verify_whole(data: bytes, pinned: list[Certificate]) -> None:
 
 
 def verify_with_xmlsec(data: bytes, pinned: list[Certificate]) -> None:
-    """What xmlsec says of a signature, whatever the structure; it follows the document, so not for hostile ones."""
+    """The verdict of xmlsec on a signature of any structure.
+
+    It follows the document, so not for hostile ones.
+    """
     root = parse_xml(data, limits=METADATA_LIMITS)
     for certificate in pinned:
         context = xmlsec.SignatureContext()
@@ -382,7 +394,10 @@ def verify_with_xmlsec(data: bytes, pinned: list[Certificate]) -> None:
 
 
 def agree(data: bytes, pinned: list[Certificate], entity_id: str = SP) -> str:
-    """The one verdict on a signature, of the whole, of the stream and of xmlsec; broken XML is refused by all."""
+    """The one verdict on a signature, of the whole, of the stream and of xmlsec.
+
+    Broken XML is refused by all.
+    """
     whole, streamed = outcome(lambda: verify_whole(data, pinned)), outcome(lambda: pick(data, entity_id, pinned))
     if streamed in ("entity-not-found", "entity-id-repeated"):
         streamed = "accepted"  # the signature comes first
@@ -441,7 +456,7 @@ def test_s1_m16_an_unsigned_file_is_refused(federation: list[Certificate], name:
 
 
 def spread(*, prefix: str = "md", nested: bool = True, **options: str | bool | None) -> str:
-    """An aggregate with whatever makes canonical forms hard: comments, white space, prefixes, entities, CDATA."""
+    """An aggregate with all that makes canonical forms hard: comments, white space, prefixes, entities, CDATA."""
     sig = signature(**options)  # type: ignore[arg-type]  # each test names what it changes
     odd = (
         '<m:Extensions xmlns:u="urn:u" xmlns:n="urn:n">é&#13;&#9;&lt;&amp;"<![CDATA[<x>&]]><!-- c -->'

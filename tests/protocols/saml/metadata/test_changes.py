@@ -1,4 +1,7 @@
-"""What a change of a partner's metadata is called, what of it a person must see, and that nothing goes unmentioned."""
+"""The sentences about changes of a partner's metadata.
+
+They say which a person must see, and nothing that differs goes unmentioned.
+"""
 
 from __future__ import annotations
 
@@ -253,7 +256,10 @@ def listing(*names: str, digest: str | None = None) -> SpMetadata:
 
 
 def test_m14_a_list_that_talks_encryption_down_is_risky() -> None:
-    """Where nobody set an algorithm the list decides, so that a first list can weaken as much as a shorter one."""
+    """A first list can weaken as much as a shorter one.
+
+    The list decides where nobody set an algorithm.
+    """
     cbc = EncryptionMethod("http://www.w3.org/2001/04/xmlenc#aes128-cbc")
     weaker = replace(
         listing(),

@@ -1,4 +1,7 @@
-"""Every metadata file of the corpus, at its clock: the verdict, the time it takes, and what was read from it."""
+"""Every metadata file of the corpus, at its clock.
+
+Each has a verdict, a time that it takes, and values that were read from it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import pytest
 
 from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import choose_acs
-from saml_bridge.protocols.saml.xml.parse import schema_errors
+from saml_bridge.protocols.saml.xml.parse import list_schema_errors
 from tests.protocols.saml.corpus import CLOCK, CORPUS, Case, read_index, read_pin
 
 CASES = read_index()
@@ -56,7 +59,7 @@ def check(case: Case, data: bytes | None = None) -> MetadataReport:
 @pytest.fixture(scope="module", autouse=True)
 def _warm() -> None:
     """Compiles the schema, and loads what `cryptography` imports at its first ECDSA, outside of what is measured."""
-    assert schema_errors(lxml.etree.fromstring("<a/>"), "metadata")
+    assert list_schema_errors(lxml.etree.fromstring("<a/>"), "metadata")
     assert not check(next(case for case in GOOD if "ecdsa" in case.name)).refused
 
 

@@ -1,4 +1,4 @@
-"""Our own metadata: what stands in it, in which order, and that others' parsers take it."""
+"""Our own metadata: its content and order, and that others' parsers take it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saml_bridge.model.document import IdpContact, IdpLogo
 from saml_bridge.model.errors import SignatureRefused
 from saml_bridge.protocols.saml.metadata.identity_provider import IdpDescription, build_idp_metadata
 from saml_bridge.protocols.saml.xml.certificates import parse_certificate
-from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, parse_xml, schema_errors
+from saml_bridge.protocols.saml.xml.parse import METADATA_LIMITS, list_schema_errors, parse_xml
 from saml_bridge.protocols.saml.xml.verify import METADATA_PROFILE, verify_enveloped
 
 KEYS = Path(__file__).parents[3] / "keys"
@@ -67,7 +67,7 @@ def texts(root: etree._Element, path: str) -> list[str]:
 def test_it_is_one_entity_and_valid(description: IdpDescription) -> None:
     root = parse(build_idp_metadata(description))
     assert root.tag == f"{{{NAMES['md']}}}EntityDescriptor"
-    assert not schema_errors(root, "metadata")
+    assert not list_schema_errors(root, "metadata")
     assert root.get("entityID") == ENTITY_ID
 
 

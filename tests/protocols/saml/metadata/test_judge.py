@@ -1,4 +1,7 @@
-"""Partner metadata: what is read, what is refused and how it is said; one test a row of the threats to metadata."""
+"""Partner metadata: read, or refused in plain words.
+
+There is one test a row of the threats to metadata.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from saml_bridge.model.errors import MetadataRefused
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata, parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import MetadataReport, check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import Endpoint, RequestedAttribute, SpMetadata, choose_acs
 from saml_bridge.protocols.saml.xml.certificates import CertificateBroken, parse_certificate
 from tests.protocols.saml.corpus import CLOCK, CORPUS, read_case, read_der, read_index, read_pin
@@ -77,7 +80,7 @@ def find(text: str | bytes, code: str, **options: object) -> Finding:
 
 def parse(text: str | bytes, **options: object) -> SpMetadata:
     data = text.encode() if isinstance(text, str) else text
-    return parse_metadata(data, now=CLOCK, **options)  # type: ignore[arg-type]
+    return check_metadata(data, now=CLOCK, **options).find_provider()  # type: ignore[arg-type]
 
 
 def codes_of(text: str | bytes, **options: object) -> set[str]:
@@ -198,14 +201,14 @@ def test_a_configured_acs_is_found_by_index_or_location() -> None:
     assert choose_acs(metadata, "https://sp.example.com/saml/acs-alt").index == 1
 
 
-@pytest.mark.parametrize("asked", [2, 7, -1, "https://sp.example.com/saml/ACS", "https://evil.example/", ""])
-def test_a1_a2_an_acs_that_the_metadata_lacks_is_refused(asked: int | str) -> None:
+@pytest.mark.parametrize("configured", [2, 7, -1, "https://sp.example.com/saml/ACS", "https://evil.example/", ""])
+def test_a1_a2_an_acs_that_the_metadata_lacks_is_refused(configured: int | str) -> None:
     metadata = parse(read_case("good/world-sp1-signed-requests"))
     with pytest.raises(MetadataRefused) as caught:
-        choose_acs(metadata, asked)
+        choose_acs(metadata, configured)
     assert caught.value.code == "acs-not-in-metadata"
     (finding,) = caught.value.findings
-    assert str(asked) in finding.message
+    assert str(configured) in finding.message
     assert "https://sp.example.com/saml/acs-alt" in finding.message
 
 
@@ -220,7 +223,7 @@ def test_an_index_is_not_a_truth_value() -> None:
 
 def test_x1_an_external_entity_reads_no_file(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # whoever opens it for reading waits for ever
+    os.mkfifo(pipe)  # opening it for reading waits for ever
     for name in ("bad/xxe-file", "bad/xxe-public-id"):
         assert errors_of(read_case(name)) == {"xml-doctype"}
     report = check(f'<!DOCTYPE a [<!ENTITY x SYSTEM "file://{pipe}">]>' + make_entity(name="&x;"))
@@ -456,7 +459,7 @@ def test_m4_an_empty_endpoint_that_a_launch_does_without_is_left_out(kind: str, 
 
 
 def test_m4_an_empty_place_to_post_to_is_refused_even_beside_another() -> None:
-    """It may be the partner's default, and nobody can tell where that was meant to be."""
+    """It may be the partner's default, and nobody can tell where that was."""
     assert errors_of(make_entity(make_role(ACS + make_acs("", index=1)))) == {"acs-location-missing"}
 
 
@@ -565,9 +568,11 @@ def test_m7_metadata_that_expired_since_can_still_be_read_for_a_launch() -> None
     text = make_entity(attributes='validUntil="2026-01-16T00:00:00Z"').encode()
     later = CLOCK + timedelta(days=2)
     with pytest.raises(MetadataRefused) as caught:
-        parse_metadata(text, now=later)
+        check_metadata(text, now=later).find_provider()
     assert caught.value.code == "metadata-expired"
-    assert parse_metadata(text, now=later, check_validity=False).valid_until == datetime(2026, 1, 16, tzinfo=UTC)
+    assert check_metadata(text, now=later, check_validity=False).find_provider().valid_until == datetime(
+        2026, 1, 16, tzinfo=UTC
+    )
     report = check_metadata(text, now=later, check_validity=False)
     assert [one.severity for one in report.all_findings if one.code == "metadata-expired"] == [Severity.WARNING]
 
@@ -826,10 +831,10 @@ def test_m18_repeated_and_missing_indexes_are_told() -> None:
 
 
 def test_m20_requested_attributes_are_read_as_wishes() -> None:
-    asked = parse(read_case("good/requested-attributes")).requested_attributes
-    assert asked
-    assert any(one.required for one in asked)
-    assert all(isinstance(one, RequestedAttribute) and one.name for one in asked)
+    wishes = parse(read_case("good/requested-attributes")).requested_attributes
+    assert wishes
+    assert any(one.required for one in wishes)
+    assert all(isinstance(one, RequestedAttribute) and one.name for one in wishes)
 
 
 # Files of several
@@ -939,7 +944,10 @@ SNIPPETS = [
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutated_good_files_make_a_report(data: st.DataObject) -> None:
-    """Whatever is changed in a good file, there is a report, and only a file that parses again is accepted."""
+    """Any change in a good file gives a report.
+
+    Only a file that parses again is accepted.
+    """
     whole = bytearray(data.draw(st.sampled_from(SEEDS)))
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(whole)))
@@ -948,7 +956,7 @@ def test_mutated_good_files_make_a_report(data: st.DataObject) -> None:
     mutant = bytes(whole)
     report = check_metadata(mutant, now=CLOCK)
     try:
-        metadata = parse_metadata(mutant, now=CLOCK)
+        metadata = check_metadata(mutant, now=CLOCK).find_provider()
     except MetadataRefused as refused:
         metadata = None
         found = refused.findings

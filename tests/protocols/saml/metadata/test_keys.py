@@ -1,4 +1,7 @@
-"""Which certificates of partner metadata count: never a key's chain; what is no single certificate is named."""
+"""The certificates of partner metadata that count.
+
+A key's chain never does. A text that is no single certificate is named.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from saml_bridge.model.values import Finding, Severity
 from saml_bridge.protocols.saml.bindings import DetachedSignature
 from saml_bridge.protocols.saml.metadata.changes import compare_metadata
-from saml_bridge.protocols.saml.metadata.judge import check_metadata, parse_metadata
+from saml_bridge.protocols.saml.metadata.judge import check_metadata
 from saml_bridge.protocols.saml.metadata.service_provider import SpMetadata
 from saml_bridge.protocols.saml.xml import certificates
 from saml_bridge.protocols.saml.xml.certificates import (
@@ -56,7 +59,10 @@ def issue(
     kind: str = "ec",
     **more: Any,
 ) -> x509.Certificate:
-    """A certificate of `name`, issued by the name `by` (itself); `key` and `signer` are names of keys."""
+    """A certificate of `name`, issued by the name `by` (itself).
+
+    `key` and `signer` are names of keys.
+    """
     private, signing = make_key(key or name, kind), make_key(signer or by or key or name, kind)
     builder = x509.CertificateBuilder().subject_name(to_name(name)).issuer_name(to_name(by or name))
     builder = builder.public_key(private.public_key()).serial_number(more.get("serial", 7))
@@ -91,7 +97,7 @@ def describe(*infos: str, use: str = "") -> str:
 
 
 def parse(*descriptors: str) -> SpMetadata:
-    return parse_metadata(make_entity(make_role("".join(descriptors) + ACS)).encode(), now=CLOCK)
+    return check_metadata(make_entity(make_role("".join(descriptors) + ACS)).encode(), now=CLOCK).find_provider()
 
 
 def find_all(*descriptors: str) -> dict[str, Finding]:
@@ -166,7 +172,10 @@ def test_m23_all_of_one_key_is_one_chain() -> None:
 
 
 def test_m23_another_key_is_no_part_of_the_chain() -> None:
-    """A key that the partner publishes by itself is its own, whatever it has signed."""
+    """A key that the partner publishes by itself is its own.
+
+    It may have signed others.
+    """
     assert list_kept(describe(wrap(LEAF)), describe(wrap(MIDDLE))) == ders(LEAF, MIDDLE)
     assert list_kept(describe(wrap(LEAF), wrap(MIDDLE))) == ders(LEAF, MIDDLE)
     both = parse(describe(wrap(LEAF, MIDDLE), use="signing"), describe(wrap(MIDDLE), use="encryption"))
@@ -188,7 +197,10 @@ def test_m23_certificates_that_issued_one_another_in_a_circle_are_refused() -> N
 
 
 def test_m23_the_name_alone_makes_no_issuer() -> None:
-    """An authority of the same name whose key did not sign, or a key whose name is not the issuer's, is no issuer."""
+    """An issuer needs both the name and the signature.
+
+    An authority of the same name whose key did not sign, or a key whose name is not the issuer's, is no issuer.
+    """
     impostor, stranger = issue("middle", key="impostor", serial=9), issue("stranger", key="middle")
     assert list_kept(describe(wrap(impostor, LEAF))) == ders(impostor, LEAF)
     assert list_kept(describe(wrap(stranger, LEAF))) == ders(stranger, LEAF)
@@ -244,7 +256,10 @@ def test_m23_a_chain_has_no_say_in_warnings_changes_and_ends() -> None:
 
 
 def test_m23_a_flood_of_certificates_costs_a_few_verifications_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever signed itself is asked once; of many keys of one name that did not, the name decides."""
+    """A certificate that signed itself is asked once.
+
+    Of many keys of one name that did not, the name decides.
+    """
     made: list[object] = []
     verify = certificates._verify_signature
     monkeypatch.setattr(certificates, "_verify_signature", lambda *given: made.append(given) or verify(*given))
@@ -329,7 +344,7 @@ def test_m13_what_is_no_certificate_is_still_broken(text: str) -> None:
 
 
 def test_m13_a_long_text_that_only_looks_like_certificates_is_read_in_part() -> None:
-    """Each try reads the rest of it, so that without a bound this would take hours."""
+    """Each try reads the rest of it: without a bound this would take hours."""
     assert find_certificates("MII" * 500_000) == ()
     assert len(find_certificates(to_joined(*[LEAF] * 50))) == 50
 

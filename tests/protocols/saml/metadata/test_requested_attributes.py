@@ -1,4 +1,4 @@
-"""What a partner wants to be told, held against what a mapping makes of it."""
+"""A partner's wishes for attributes, compared with what a mapping makes of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from saml_bridge.model.document import AttributeMapping, Rule
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.protocols.saml.metadata.requested_attributes import MOST_NAMED, check_wishes
+from saml_bridge.protocols.saml.metadata.requested_attributes import MOST_NAMED, check_requested_attributes
 from saml_bridge.protocols.saml.metadata.service_provider import RequestedAttribute, SpMetadata
 from tests.protocols.saml.issuing import BASIC, URI, make_metadata
 from tests.protocols.saml.metadata.test_judge import ACS, make_entity, make_role, parse
@@ -19,7 +19,7 @@ def find(
     *wishes: RequestedAttribute, rules: tuple[Rule, ...] = (), metadata: SpMetadata | None = None
 ) -> list[Finding]:
     metadata = metadata or make_metadata(requested_attributes=wishes)
-    return list(check_wishes(metadata, AttributeMapping("usage", rules), where="links[0].mapping"))
+    return list(check_requested_attributes(metadata, AttributeMapping("usage", rules), where="links[0].mapping"))
 
 
 def codes(*wishes: RequestedAttribute, rules: tuple[Rule, ...] = ()) -> dict[str, Severity]:
@@ -42,10 +42,10 @@ def test_m20_an_optional_one_is_a_note() -> None:
     assert codes(RequestedAttribute("phone")) == {"attribute-optional-unsent": Severity.NOTE}
 
 
-@pytest.mark.parametrize("asked", [None, UNSPECIFIED, URI])
+@pytest.mark.parametrize("name_format", [None, UNSPECIFIED, URI])
 @pytest.mark.parametrize("required", [True, False])
-def test_what_a_rule_sends_is_not_told(asked: str | None, required: bool) -> None:
-    wish = RequestedAttribute(MAIL, asked, "mail", required)
+def test_what_a_rule_sends_is_not_told(name_format: str | None, required: bool) -> None:
+    wish = RequestedAttribute(MAIL, name_format, "mail", required)
     assert codes(wish, rules=(Rule(MAIL, from_="payer.email", name_format="uri"),)) == {}
 
 

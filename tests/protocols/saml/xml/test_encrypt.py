@@ -34,7 +34,7 @@ def make_assertion() -> etree._Element:
 
 
 def decrypt(encrypted: etree._Element, key: str = "sp-encryption") -> etree._Element:
-    """As a partner does: from the serialised message, with python-xmlsec."""
+    """The assertion as a partner decrypts it: from the serialised message, with python-xmlsec."""
     received = etree.fromstring(etree.tostring(encrypted))
     keys = xmlsec.KeysManager()
     keys.add_key(xmlsec.Key.from_file(str(KEYS / f"{key}.key.pem"), xmlsec.KeyFormat.PEM))

@@ -1,4 +1,4 @@
-"""Reading XML from outside: what is accepted, what is refused and how it is said, and the schemas."""
+"""Reading XML from outside: accepted, or refused in plain words; the schemas."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from saml_bridge.model.errors import XmlRefused
 from saml_bridge.protocols.saml.xml.parse import (
     MESSAGE_LIMITS,
     METADATA_LIMITS,
-    Limits,
+    XmlLimits,
+    list_schema_errors,
     parse_xml,
     read_text,
-    schema_errors,
 )
 from tests.protocols.saml.corpus import read_case
 
-SMALL = Limits(max_bytes=10_000, max_depth=8, max_attributes=4)
+SMALL = XmlLimits(max_bytes=10_000, max_depth=8, max_attributes=4)
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00"
 
 
-def refusal(data: bytes, limits: Limits = METADATA_LIMITS) -> XmlRefused:
+def refusal(data: bytes, limits: XmlLimits = METADATA_LIMITS) -> XmlRefused:
     with pytest.raises(XmlRefused) as caught:
         parse_xml(data, limits=limits)
     (finding,) = caught.value.findings
@@ -137,8 +137,8 @@ def test_limits_are_inclusive() -> None:
 
 
 def test_limits_of_the_kinds_of_documents() -> None:
-    assert Limits(5 * 1024 * 1024, 64, 256) == METADATA_LIMITS
-    assert Limits(64 * 1024, 32, 32, MESSAGE_LIMITS.fix) == MESSAGE_LIMITS
+    assert XmlLimits(5 * 1024 * 1024, 64, 256) == METADATA_LIMITS
+    assert XmlLimits(64 * 1024, 32, 32, MESSAGE_LIMITS.fix) == MESSAGE_LIMITS
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_x20_schema_hints_of_a_document_are_not_followed() -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/x.xsd"
         hint = f'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation="urn:x {url}"'
         root = parse_xml(f'<a {hint}><b xmlns="urn:x"/></a>'.encode(), limits=MESSAGE_LIMITS)
-        assert schema_errors(root, "protocol")
+        assert list_schema_errors(root, "protocol")
         with pytest.raises(TimeoutError):
             listener.accept()
 
@@ -219,7 +219,7 @@ def test_x10_wide_documents_cost_linear_time(part: bytes) -> None:
     data = b"<a>" + part * (4_000_000 // len(part)) + b"</a>"
     started = time.process_time()
     root = parse_xml(data, limits=METADATA_LIMITS)
-    schema_errors(root, "metadata")
+    list_schema_errors(root, "metadata")
     assert time.process_time() - started < 10
 
 
@@ -244,9 +244,9 @@ def test_text_is_read_untrimmed() -> None:
 
 def test_schema_accepts_real_metadata_and_names_what_breaks_it() -> None:
     root = parse_xml(read_case("good/world-sp1-signed-requests"), limits=METADATA_LIMITS)
-    assert schema_errors(root, "metadata") == ()
+    assert list_schema_errors(root, "metadata") == ()
     root[0].set("WantAssertionsSigned", "perhaps")
-    errors = schema_errors(root, "metadata")
+    errors = list_schema_errors(root, "metadata")
     assert len(errors) >= 1
     assert "WantAssertionsSigned" in errors[0]
     assert "line " in errors[0]
@@ -256,7 +256,7 @@ def test_schema_accepts_real_metadata_and_names_what_breaks_it() -> None:
 def test_schema_lines_are_short_and_few() -> None:
     metadata = '<EntityDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata"'
     wide = f"{metadata} entityID='{'x' * 5000}'>{'<b/>' * 1000}</EntityDescriptor>"
-    errors = schema_errors(etree.fromstring(wide), "metadata")
+    errors = list_schema_errors(etree.fromstring(wide), "metadata")
     assert 0 < len(errors) <= 200
     assert all(len(line) < 330 and line.isprintable() for line in errors)
 
@@ -268,20 +268,20 @@ def test_schemas_of_protocol_and_assertion_validate_too() -> None:
         'xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" ID="_1" Version="2.0" IssueInstant="2026-01-15T12:00:00Z"'
     )
     whole = etree.fromstring(f"<samlp:Response {head}>{issuer}{status}</samlp:Response>")
-    assert schema_errors(whole, "protocol") == ()
-    assert schema_errors(etree.fromstring(f"<samlp:Response {head}>{issuer}</samlp:Response>"), "protocol")
-    assert schema_errors(etree.fromstring(issuer), "assertion") == ()
+    assert list_schema_errors(whole, "protocol") == ()
+    assert list_schema_errors(etree.fromstring(f"<samlp:Response {head}>{issuer}</samlp:Response>"), "protocol")
+    assert list_schema_errors(etree.fromstring(issuer), "assertion") == ()
 
 
 def test_schema_validation_is_thread_safe() -> None:
     valid = parse_xml(read_case("good/world-sp1-signed-requests"), limits=METADATA_LIMITS)
     invalid = parse_xml(read_case("bad/acs-index-text"), limits=METADATA_LIMITS)
-    expected = schema_errors(invalid, "metadata")
+    expected = list_schema_errors(invalid, "metadata")
     wrong: list[object] = []
 
     def work() -> None:
         for _ in range(30):
-            if schema_errors(valid, "metadata") != () or schema_errors(invalid, "metadata") != expected:
+            if list_schema_errors(valid, "metadata") != () or list_schema_errors(invalid, "metadata") != expected:
                 wrong.append("mixed up")
 
     threads = [threading.Thread(target=work) for _ in range(4)]

@@ -127,7 +127,10 @@ def test_the_xmlsec1_program_verifies_each_key_and_algorithm(tmp_path: Path, key
 
 
 def test_a_signature_survives_the_loss_of_declarations_that_look_unused() -> None:
-    """Some partners clean up while they decrypt, and a prefix that stands in values only looks unused to them."""
+    """Some partners clean up while they decrypt.
+
+    A prefix that stands in values only looks unused to them.
+    """
     element = parse("prefix in a value")
     prepare_signer(load_key("idp-rsa"), "rsa-sha256").sign(element)
     cleaned = etree.tostring(element).replace(b' xmlns:xs="urn:xs"', b"")

@@ -1,4 +1,7 @@
-"""Signatures on documents from outside: the one accepted form, and everything else refused before xmlsec sees it."""
+"""Signatures on documents from outside: the one accepted form.
+
+Everything else is refused before xmlsec sees it.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,10 @@ def make_template(**changes: str) -> etree._Element:
 
 
 def sign(root: etree._Element, key: str = "sp-signing") -> etree._Element:
-    """Sign a template with a key of the test world, and read it back as if it came from outside."""
+    """Signs a template with a key of the test world.
+
+    It is read back as if it came from outside.
+    """
     context = xmlsec.SignatureContext()
     context.key = xmlsec.Key.from_file(str(CORPUS / "keys" / f"{key}.key.pem"), xmlsec.constants.KeyDataFormatPem)
     if root.get("ID"):
@@ -147,7 +153,7 @@ def test_s2_the_key_in_the_document_does_not_count() -> None:
 
 def test_s3_a_retrieval_method_is_never_followed(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)  # whoever opens it for reading waits for ever
+    os.mkfifo(pipe)  # opening it for reading waits for ever
     info = f'<ds:KeyInfo><ds:RetrievalMethod URI="file://{pipe}"/></ds:KeyInfo>'
     assert refusal(sign(make_template(extra=info), "attacker")).code == "signature-invalid"
 

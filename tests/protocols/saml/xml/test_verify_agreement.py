@@ -1,6 +1,7 @@
-"""Our verification of XML signatures and xmlsec's agree: on the corpus, on what is made here, on what was altered.
+"""Our verification of XML signatures agrees with xmlsec's.
 
-xmlsec is asked only where the structure was found to be the one accepted form, as anything else is refused before.
+They are compared on the corpus, on what is made here, and on what was altered. xmlsec is asked only where the structure
+was found to be the one accepted form, as anything else is refused before.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ def keys() -> tuple[Certificate, ...]:
 
 
 def compare(root: etree._Element) -> Iterator[str]:
-    """The code for each key of the corpus and of the document itself, where xmlsec may be asked too."""
+    """The code for each key of the corpus and of the document itself.
+
+    A code comes only where xmlsec may be asked, too.
+    """
     try:
         own = tuple(parse_certificate(der) for der in read_own_certificates(root))
     except (SignatureRefused, ValueError):
@@ -142,7 +146,10 @@ def test_both_agree_on_what_was_altered(shape: str) -> None:
 
 
 def test_the_corpus_has_what_xmlsec_alone_would_take() -> None:
-    """What is refused for its structure is left out of the comparison, for it would not agree: that is why it is."""
+    """A document refused for its structure is left out of the comparison.
+
+    It would not agree: that is why it is refused.
+    """
     root = read(read_request("bad/sig-reference-empty-uri"))
     assert verifies_by_xmlsec(root, read_pin("sp-signing"))
     root = read(read_request("bad/sig-transform-xpath-false"))
