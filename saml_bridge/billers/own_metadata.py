@@ -1,7 +1,7 @@
 """A biller as identity provider: what partners need to know about it.
 
 Owns: which keys, names and addresses our metadata holds, until when it is valid, and that it is signed once and not at
-each request. Does not own: its XML (`saml/idp_metadata.py`).
+each request. Does not own: its XML (`protocols.saml.metadata.identity_provider`).
 Called by the metadata page, the demo and `saml-bridge metadata show`.
 """
 

@@ -1,9 +1,9 @@
 """From a configuration file to revisions in force, and back.
 
-Owns: the order of planning and applying a file, fetching the metadata of partners that name an address and no file,
-and the guard: a risky change of a partner's metadata needs a person who names the partner. Does not own: what is valid
-(`config`), what changed (`changes.py`, `saml/metadata_changes.py`), publishing itself (`registry/`), fetching later
-on (`refreshing.py`).
+Owns: the order of planning and applying a file, fetching the metadata of partners that name an address and no file, and
+the guard: a risky change of a partner's metadata needs a person who names the partner. Does not own: what is valid
+(`config`), what changed (`changes`, `protocols.saml.metadata.changes`), publishing itself (`registry`), fetching later
+on (`billers.partner_metadata.refresh`).
 Called by: `saml-bridge plan`, `apply` and `export`, the demo.
 """
 

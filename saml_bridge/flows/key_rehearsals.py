@@ -1,4 +1,4 @@
-"""Rehearsals of a key that does not sign yet: a real launch to one partner, signed with the biller's next key.
+"""Rehearsals of a key: a real launch to one partner, signed with the next key.
 
 Owns: inviting to a rehearsal, its launch, its verdict. Does not own: the steps of a rollover (`key_rollover`), the rows
 (`storage.rehearsals`), the launch itself (`flows.launch`).
@@ -37,7 +37,10 @@ class RolloverRefused(BridgeError):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A rehearsal with what it is about, as it is in force; `partner_host` is where the browser will go."""
+    """A rehearsal with what it is about, as it is in force.
+
+    `partner_host` is where the browser will go.
+    """
 
     rehearsal: Rehearsal
     biller: Biller
@@ -58,7 +61,9 @@ class KeyRehearsals:
     def invite(
         self, slug: str, partner: str, *, link: str | None = None, actor: str, trace_id: TraceId
     ) -> tuple[str, Rehearsal]:
-        """Make a rehearsal. Gives the token that its address ends with, and what it is about.
+        """Make a rehearsal.
+
+        Gives the token that its address ends with, and what it is about.
 
         Raises BillerUnknown, RolloverRefused, KeyRefused, and PartnerUnusable when the next key cannot sign for the
         partner.
@@ -72,7 +77,10 @@ class KeyRehearsals:
         return self._keep(rehearsal, Kind.KEY_INVITED, trace_id), rehearsal
 
     def find(self, token: str) -> Staged:
-        """The rehearsal of this token. Raises RehearsalUnknown: also when the key is not the next one any more."""
+        """The rehearsal of this token.
+
+        Raises RehearsalUnknown: also when the key is not the next one any more.
+        """
         rehearsal = self.rehearsals.find(token, now=self.launcher.clock())
         snapshot = self.registry.find_current(rehearsal.biller)
         biller = snapshot.biller
@@ -83,7 +91,9 @@ class KeyRehearsals:
         return Staged(rehearsal, biller, partner, link, urlsplit(acs.location).hostname or "")
 
     def launch(self, token: str, request: LaunchRequest, source: SessionSource) -> Outcome:
-        """A real launch through the rehearsal's link, signed with the next key, for whoever is signed in at the portal.
+        """A real launch through the rehearsal's link, signed with the next key.
+
+        The payer is the one who is signed in at the portal.
 
         `request` is taken but for its biller and link. Raises RehearsalUnknown, also for one that is judged, and
         otherwise as `Launcher.launch`.
@@ -166,7 +176,10 @@ class KeyRehearsals:
 
 
 def choose_partners(biller: Biller, slugs: Sequence[str]) -> tuple[Partner, ...]:
-    """The partners of these slugs, or all when none is named. Raises RolloverRefused for one that is not there."""
+    """The partners of these slugs, or all when none is named.
+
+    Raises RolloverRefused for one that is not there.
+    """
     known = {partner.slug: partner for partner in biller.saml_partners}
     unknown = [slug for slug in slugs if slug not in known]
     if unknown:

@@ -66,7 +66,10 @@ class KeyState:
 
 @dataclass(frozen=True, slots=True)
 class PartnerState:
-    """Which key signs for a partner, and what is known of the next one there; None: nothing."""
+    """The key that signs for a partner, and its last rehearsal of the next one.
+
+    None: no rehearsal is known.
+    """
 
     partner: str
     name: str
@@ -107,7 +110,10 @@ class Rollover(KeyRehearsals):
         return Change(tuple(publications), f"keys publish-next {name}", notes=tuple(notes))
 
     def list_billers_of(self, use: KeyUse, name: str) -> tuple[str, ...]:
-        """The billers whose current (next, previous) key is this one. Raises RolloverRefused when there is none."""
+        """The billers whose current (next, previous) key is this one.
+
+        Raises RolloverRefused when no biller has it.
+        """
         used = {slug: getattr(self.registry.load_document(slug).idp.keys, use) for slug in self.registry.list_billers()}
         found = tuple(slug for slug, key in used.items() if key == name)
         if not found:
@@ -117,7 +123,9 @@ class Rollover(KeyRehearsals):
         return found
 
     def plan_promotion(self, slug: str, partners: Sequence[str] = ()) -> Change:
-        """Have the next key sign: for these partners, or without any for all, which makes it the current key.
+        """Have the next key sign for these partners, or for all.
+
+        Without any it becomes the current key.
 
         Raises BillerUnknown, KeyRefused, RolloverRefused.
         """
@@ -142,7 +150,9 @@ class Rollover(KeyRehearsals):
         return Change((publication,), f"keys promote {slug}", unverified=unverified, notes=notes)
 
     def plan_demotion(self, slug: str, partners: Sequence[str] = ()) -> Change:
-        """The way back: for these partners, for all that were promoted one by one, or of the whole promotion.
+        """The way back: for these partners, for the promoted ones, or for all.
+
+        The promoted ones are those of single promotions; all are those of the whole promotion.
 
         Raises BillerUnknown, KeyRefused, RolloverRefused.
         """
@@ -164,7 +174,9 @@ class Rollover(KeyRehearsals):
         return Change((_change(changed, revision, KeyNames(names.previous, names.current)),), comment)
 
     def plan_retirement(self, slug: str, *, use: Literal["previous", "next"] = "previous") -> Change:
-        """Publish a key no more: the previous one, or a next one that is not to be used after all.
+        """Publish a key no more.
+
+        It is the previous one, or a next one that is not to be used after all.
 
         Raises BillerUnknown, RolloverRefused.
         """
@@ -247,7 +259,10 @@ class Rollover(KeyRehearsals):
     # The board
 
     def build_board(self, slug: str) -> Board:
-        """Who signs with what, and who was seen to accept the next key. Raises BillerUnknown."""
+        """The keys of a biller, and the partners that accepted the next one.
+
+        Raises BillerUnknown.
+        """
         biller, revision = self.registry.load_in_force(slug)
         names = biller.idp.keys
         uses: tuple[tuple[KeyUse, str | None], ...] = (

@@ -1,9 +1,9 @@
-"""Authentication contexts: what a sign-in at the portal bears out, and what of it a partner's request takes.
+"""Authentication contexts: those that a sign-in bears out, and those that are asked for.
 
 Owns: the table from methods that the portal names (`amr`, RFC 8176) to classes, the order of the classes, the choice
-among them for a request, and the words for both. Does not own: reading a request (`requests.py`), and what is answered
-when no class fits (`asked.py`, `oidc/asked.py`). Pure. Called by those, the response and discovery: an OpenID
-Connect `acr` is a class of this table.
+among them for a request, and the words for both. Does not own: reading a request (`protocols.saml.authn_request`), and
+what is answered when no class fits (`protocols.saml.pending_request`, `protocols.oidc.pending_request`). Pure. Called
+by those, the response and discovery: an OpenID Connect `acr` is a class of this table.
 
 A session mostly bears out several classes, and a response states one of them: the first, or the one that a request asks
 for. None is ever stated that the portal's methods do not prove.
@@ -58,7 +58,10 @@ neither stronger nor weaker than two. Of a class that is missing here nobody can
 
 @dataclass(frozen=True, slots=True)
 class RequestedContext:
-    """Which authentication contexts the partner would take, by class or by declaration; never both (Core 3.3.2.2.1)."""
+    """The authentication contexts that the partner would take.
+
+    They are named by class or by declaration, never by both (Core 3.3.2.2.1).
+    """
 
     comparison: Comparison
     classes: tuple[str, ...]
@@ -66,7 +69,10 @@ class RequestedContext:
 
 
 def list_contexts(methods: Iterable[str]) -> tuple[str, ...]:
-    """The classes that these methods prove, the one first that is stated by default; `unspecified` if there is none."""
+    """The classes that these methods prove, the one first that is stated by default.
+
+    `unspecified` where none is proven.
+    """
     used = frozenset(methods)
     has_two = "mfa" in used or sum(not used.isdisjoint(kind) for kind in _FACTORS) > 1
     borne_out = {
@@ -84,7 +90,9 @@ def find_context(methods: Iterable[str]) -> str:
 
 
 def choose_context(methods: Iterable[str], requested: RequestedContext) -> str | None:
-    """The class to state to a request, None when these methods prove none that it takes (Core 3.3.2.2.1).
+    """The class to state to a request (Core 3.3.2.2.1).
+
+    None when these methods prove no class that it takes.
 
     `exact` compares names, but that `unspecified` asks for nothing and takes all. `minimum` takes a class that is at
     least as strong as one of those named, and one that is named first; `maximum` the strongest that is no stronger than
@@ -106,7 +114,7 @@ def choose_context(methods: Iterable[str], requested: RequestedContext) -> str |
 
 
 def describe_wish(requested: RequestedContext) -> str:
-    """What a request asks for, whole: `exactly A, or B`."""
+    """A request's wish, whole: `exactly A, or B`."""
     words = {"exact": "exactly ", "minimum": "at least ", "maximum": "at most ", "better": "better than "}
     named = [show(one) for one in requested.classes]
     named += [f"the declaration {show(one)}" for one in requested.declarations]

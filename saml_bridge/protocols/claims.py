@@ -1,7 +1,7 @@
-"""What a mapping gives, as claims: JSON for every protocol that does not carry XML.
+"""A mapping's attributes as claims: JSON for every protocol that carries no XML.
 
 Owns: nested names and arrays, the types of values, and who the payer is to a partner (`sub`). Does not own: which
-attributes there are (`mapping.py`), and which of them a protocol releases. Called by the protocols. Pure.
+attributes there are (`mapping.rules`), and which of them a protocol releases. Called by the protocols. Pure.
 
 A name with dots makes nested objects (`address.postal_code`, as OpenID Connect Core 5.1.1 has it); a name that is a URI
 is taken whole. Several values make an array; one value does where the rule says `list: true`.
@@ -62,7 +62,10 @@ _BOOLEANS: Final = {"true": True, "false": False}
 
 
 def build_claims(attributes: Sequence[Attribute]) -> dict[str, Any]:
-    """The claims of one launch. Raises ValueRefused for a value that is not of its rule's type, without the value."""
+    """The claims of one launch.
+
+    Raises ValueRefused for a value that is not of its rule's type, without the value.
+    """
     claims: dict[str, Any] = {}
     for attribute in attributes:
         convert = _CONVERT[attribute.value_type]
@@ -112,7 +115,9 @@ _CONVERT: Final[Mapping[str, Callable[[str, str], Any]]] = {
 
 
 def check_claims(mapping: AttributeMapping, *, reserved: Collection[str], where: str) -> Iterator[Finding]:
-    """Whether a mapping's attributes can stand together as claims; `reserved` are names that the protocol sets itself.
+    """Checks that a mapping's attributes can stand together as claims.
+
+    `reserved` are names that the protocol sets itself.
 
     `where` is the mapping's path in the document.
     """
@@ -161,7 +166,10 @@ def _check_constant(rule: Rule, where: str) -> Iterator[Finding]:
 
 
 def check_mappings(context: PartnerContext, *, reserved: Collection[str]) -> Iterator[Finding]:
-    """The claims of the mappings that links to this partner use, once each; the place names the mapping."""
+    """The claims of the mappings that links to this partner use, once each.
+
+    The place names the mapping.
+    """
     slugs = dict.fromkeys(link.mapping for link in context.biller.links if link.partner == context.partner.slug)
     for slug in slugs:
         mapping = context.biller.find_mapping(slug)
@@ -174,7 +182,7 @@ def _refuse(code: str, message: str, fix: str, where: str) -> Finding:
 
 
 def compile_subject(settings: SubjectSettings, *, biller: str, sector: str, secret: bytes) -> FindSubject:
-    """Who the payer is to one partner (OpenID Connect Core 8).
+    """The payer's subject for one partner (OpenID Connect Core 8).
 
     `public` is the text itself. `pairwise` is HMAC-SHA256 of it with biller (a slug) and `sector` (the host, or the
     partner), in base64url: the same each time, another in another sector, and never a SAML name ID. The function raises

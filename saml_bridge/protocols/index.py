@@ -24,7 +24,7 @@ class ProtocolEntry:
 
     `compile` raises KeyRefused, MetadataRefused, PartnerUnusable or ConfigInvalid. `check` says everything that the
     document alone cannot tell, each finding with its place below the partner (`oidc.secret`); what it says of SAML
-    partners comes from their metadata, which the registry judges (`registry/checks.py`).
+    partners comes from their metadata, which the registry judges (`billers.checks.publication`).
     """
 
     compile: Callable[[PartnerContext], Receiver]

@@ -1,7 +1,9 @@
-"""Opaque identifiers of payers: the same each time at one partner, another at every other partner and biller.
+"""Opaque identifiers of payers: stable at one partner, and another at every other.
+
+So it is at another biller, too.
 
 Owns: how they are derived, with the service's `pairwise_secret`. Does not own: which field they come from, and how they
-are written: name IDs (`saml/response.py`) and subjects (`claims.py`) do that, and call it. Pure.
+are written: name IDs (`protocols.saml.response`) and subjects (`claims`) do that, and call it. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from collections.abc import Callable
 
 
 def compile_pairwise(domain: bytes, *, biller: str, sector: str, secret: bytes) -> Callable[[str], bytes]:
-    """The function from a value to 32 bytes that nobody finds the value by, nor the bytes of another sector.
+    """The function from a value to 32 bytes that cannot be turned back.
+
+    Nor do they tell the bytes of another sector.
 
     `domain` is the kind of identifier, so that those of two kinds are never equal; `biller` is a slug; `sector` the
     partner, or what several share. HMAC-SHA256 over the parts, each preceded by its length, so that no two lists of

@@ -1,4 +1,4 @@
-"""The check that a partner's tokens can be signed: its key is there and fits the algorithm.
+"""The check that a partner's tokens can be signed.
 
 Owns: that check, alike for every protocol that signs tokens. Does not own: signing (`keys.jws`).
 """
@@ -20,7 +20,9 @@ from saml_bridge.protocols.interface import PartnerContext
 def check_token_key(
     context: PartnerContext, name: str | None, algorithm: TokenAlgorithm, where: str
 ) -> Iterator[Finding]:
-    """Whether the key of this name, or the biller's current key for tokens, is there and of the algorithm's kind.
+    """Checks that the key for a partner's tokens is there and of the algorithm's kind.
+
+    It is the key of this name, or the biller's current key for tokens.
 
     `where` is the place of the key's name below the partner, such as `oidc.key`.
     """

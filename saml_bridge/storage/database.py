@@ -1,7 +1,7 @@
 """The database: its engines, the set-up of each kind, and its migrations.
 
-Owns: the Flask-SQLAlchemy object, the base of all models, the two engines of a process, migrations.
-Does not own: any table (`registry.py`, `audit.py`) and the address of the database (`settings.py`).
+Owns: the Flask-SQLAlchemy object, the base of all models, the two engines of a process, migrations. Does not own: any
+table (`billers.registry`, `audit`) and the address of the database (`app.settings`).
 Called by: the application's wiring, the registry, the audit trail, `saml-bridge init`.
 
 A process has two engines on one database. `engine` is for transactions. In `autocommit` every statement is its own

@@ -3,8 +3,8 @@
 Each is kept until no token that was issued for it can be good any more.
 
 Owns: that memory, and the condition by which the record of a launch asks it. Does not own: ending a session
-(`logout/`), and what becomes of a launch in one (`launch.py`). Called by those, by `audit.py`, and by every door at
-which a session enters without a launch.
+(`flows.logout`), and what becomes of a launch in one (`flows.launch.launch`). Called by those, by `audit`, and by every
+door at which a session enters without a launch.
 
 A session source may go on telling of a session that has ended: a JWT is good until its own `exp`. So every door asks
 here. A launch does so within the statement that records it: this costs no further statement, and leaves no moment

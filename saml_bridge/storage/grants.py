@@ -1,7 +1,8 @@
 """Authorization codes, the access tokens they are exchanged for, and pushed authorization requests.
 
 Owns: their memory: once, until their end, one of several at a time; what a code used twice takes away. Does not own:
-what a grant says (`oidc/`), and the order of an exchange (`authorization.py`, `token_exchange.py`): the callers.
+what a grant says (`protocols.oidc`), and the order of an exchange (`flows.sign_on.oidc`,
+`flows.tokens.token_endpoint`): the callers.
 
 Codes and tokens are kept as hashes, and what names a payer is sealed.
 

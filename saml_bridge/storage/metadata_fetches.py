@@ -1,8 +1,9 @@
 """The state of fetched metadata, and changes that wait for a person.
 
 Owns: when and how each address was asked last (with its ETag), held changes and what was decided about them, the lease
-by which one process at a time does the work. Does not own: fetching (`fetching.py`), judging a change
-(`saml/metadata_changes.py`), publishing (the registry). Called by `refreshing.py` and `saml-bridge doctor`.
+by which one process at a time does the work. Does not own: fetching (`network.client`), judging a change
+(`protocols.saml.metadata.changes`), publishing (the registry). Called by `billers.partner_metadata.refresh` and
+`saml-bridge doctor`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Those are client secrets, keys of signed and encrypted tokens, and service accounts.
 
 Owns: their memory, sealed with a key from the environment, and which of them is good when. Does not own: what a secret
-is used for (the protocols), and who may set one (`cli/secrets.py`). A secret never leaves in an export or a log.
+is used for (the protocols), and who may set one (`cli.secrets`). A secret never leaves in an export or a log.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each is kept until the portal session's own end.
 
-Owns: that memory. Does not own: sessions of the portal (`sessions/`), and ending any (`logout/`).
+Owns: that memory. Does not own: sessions of the portal (`portal`), and ending any (`flows.logout`).
 Called by: the launch, for partners that offer single logout, and the logout.
 
 Nothing stands here in clear: the portal session and the name ID as keyed hashes to search by, and sealed to send.

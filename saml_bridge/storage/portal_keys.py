@@ -2,9 +2,10 @@
 
 Each says which calls it may make, for which billers, and how often.
 
-Owns: portal keys from their making to their end, the check of one at each call, the count of its calls.
-Does not own: what a call does (`links.py`, `tickets.py`, `logout/`), and the record of a refusal (the caller's).
-Called by: `web/portal.py` and `saml-bridge portal-keys`.
+Owns: portal keys from their making to their end, the check of one at each call, the count of its calls. Does not own:
+what a call does (`flows.launch.links`, `flows.launch.tickets`, `flows.logout`), and the record of a refusal (the
+caller's).
+Called by: `web.portal.api` and `saml-bridge portal-keys`.
 
 A key is `sbp_`, its ID and 256 random bits. The ID names it in lists, logs and the audit trail. Of the whole only its
 SHA-256 is kept: what has 256 random bits cannot be guessed, so a slow hash would add nothing but its time to each call.

@@ -1,7 +1,7 @@
 """Rehearsals of a key that does not sign yet, partner by partner.
 
-Owns: the one-time invitation to a rehearsal and its outcome. Does not own: keys (`keys.py`), which key a biller uses
-(its document), the launch that a rehearsal makes (`launch.py`). Called by `rollover.py`.
+Owns: the one-time invitation to a rehearsal and its outcome. Does not own: keys (`keys.ring`), which key a biller uses
+(its document), the launch that a rehearsal makes (`flows.launch.launch`). Called by `flows.key_rollover`.
 """
 
 from __future__ import annotations

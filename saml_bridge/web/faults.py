@@ -2,7 +2,7 @@
 
 Owns: the record, the log line with the traceback and the count of a fault, once each, under the trace ID that the
 answer names. Does not own: how an answer looks (the views, which treat the `Fault` that they get like any refusal), and
-the kinds of records (`audit.py`). Called by the views, where they answer refusals, and by the application's error
+the kinds of records (`storage.audit`). Called by the views, where they answer refusals, and by the application's error
 handler for what no view answers.
 
 An exception's text may hold a payer's value, so it is neither logged nor recorded: its type is, and the places that it

@@ -1,7 +1,7 @@
 """How large the headers of a request may be, before anything reads them.
 
 Owns: those bounds, and what becomes of a header over its own. Does not own: what a header means (its reader), bodies
-(each view), and the server's bound of a request's whole head (`cli/service.py`). Called by `app.py`, before each
+(each view), and the server's bound of a request's whole head (`cli.service`). Called by `app.wiring`, before each
 request.
 
 A header that only states a wish is left out, and the request goes on as if it had not come. Any other one that is too

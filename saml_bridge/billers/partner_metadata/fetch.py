@@ -1,8 +1,8 @@
 """From a partner's address to the metadata of its one service provider.
 
 Owns: which address is asked and how much is read, picking one entity out of a federation's file, and that the pinned
-signer's signature was verified. Does not own: the connection (`fetching.py`), what the metadata is good for
-(`saml/metadata.py`), and what happens with it (`publishing.py`, `refreshing.py`, which call this).
+signer's signature was verified. Does not own: the connection (`network.client`), what the metadata is good for
+(`protocols.saml.metadata.judge`), and what happens with it (`billers.publishing`, `refresh`, which call this).
 
 Specification: Metadata Query Protocol (draft-young-md-query), section 3; its SAML profile (draft-young-md-query-saml).
 """

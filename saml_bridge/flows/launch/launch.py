@@ -1,8 +1,8 @@
 """The launch: one payer goes to one partner through one link.
 
-Owns: the order of the checks, and that nothing leaves before it is recorded under the configuration in force.
-Does not own: pages and redirects (`web/launch.py`), who the payer is (`sessions`), what a partner is told
-(`mapping.py`, and the receiver of the partner's protocol: `receivers.py`).
+Owns: the order of the checks, and that nothing leaves before it is recorded under the configuration in force. Does not
+own: pages and redirects (`web.payer.launch`), who the payer is (`portal`), what a partner is told (`mapping.rules`,
+and the receiver of the partner's protocol: `protocols.interface`).
 Called by: the launch page and `saml-bridge launch`.
 """
 

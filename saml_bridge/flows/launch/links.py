@@ -1,7 +1,7 @@
 """The links that a payer sees, and which of them would launch now.
 
 Owns: which links are shown for a session, and the question whether each would launch. Does not own: the launch
-(`launch.py`), languages and addresses (`web/portal.py`). Called by: the portal's calls, the demo portal.
+(`launch`), languages and addresses (`web.portal.api`). Called by: the portal's calls, the demo portal.
 """
 
 from __future__ import annotations

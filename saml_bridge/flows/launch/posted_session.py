@@ -3,7 +3,7 @@
 Portals on another site need it: their cookie never arrives here.
 
 Owns: which pages may post, and that a token is taken once. Does not own: what makes a token believable
-(`sessions/jwt.py`), the launch (`launch.py`), and the wait while the payer chooses an account (`tickets.py`).
+(`portal.jwt_source`), the launch (`launch`), and the wait while the payer chooses an account (`tickets`).
 Called by: the launch page.
 
 A launch by GET that another site starts asks the payer first. A posted one cannot, since the token is gone by then; the

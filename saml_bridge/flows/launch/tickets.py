@@ -5,7 +5,7 @@ The portal may be on any site, or an app.
 Owns: the issue of a ticket and its redemption, and the portal session that waits while the payer chooses an account.
 Does not own: the right to ask for one (`storage.portal_keys`), the launch (`launch`), the rows
 (`storage.held_sessions`).
-Called by: `web/portal.py`, and the launch page for a session that waits.
+Called by: `web.portal.api`, and the launch page for a session that waits.
 
 A ticket is bound to its biller and link, is good for a minute and once. Its address has 256 random bits and nothing of
 the payer. The portal, which alone can ask for one, vouches that the payer wants the launch, so that it needs no further

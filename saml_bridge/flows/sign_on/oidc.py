@@ -2,8 +2,9 @@
 
 Owns: the order in which a request is judged (nothing leaves before client and redirect URI are known good), pushed
 requests, whose tokens hints are, and the payers on their way to a partner under a hint of ours. Does not own: the rules
-of parameters (`oidc/requests.py`), what a session must meet (`oidc/asked.py`), the request's wait and the launch
-(`sign_on.py`), clients and their secrets (`provider.py`), codes (`grants.py`). Called by `web/authorize.py`.
+of parameters (`protocols.oidc.authorization_request`), what a session must meet (`protocols.oidc.pending_request`), the
+request's wait and the launch (`sign_on`), clients and their secrets (`flows.tokens.clients`), codes (`storage.grants`).
+Called by `web.partner.oidc_authorize`.
 
 Nobody is asked for consent: the biller decides what a partner gets, by its mapping.
 

@@ -1,8 +1,8 @@
 """SAML sign-on that starts at the partner: its request, judged, and the refusal.
 
 Owns: the order in which a request is judged (cheap checks first, nothing trusted before it is verified), and the
-response without an assertion. Does not own: reading and verifying messages (`saml/requests.py`), the request's wait and
-the launch that answers it (`sign_on.py`). Called by `web/saml.py`.
+response without an assertion. Does not own: reading and verifying messages (`protocols.saml.authn_request`), the
+request's wait and the launch that answers it (`sign_on`). Called by `web.partner.saml`.
 
 Specification: SAML 2.0 Core 3.4; Profiles 4.1.
 """

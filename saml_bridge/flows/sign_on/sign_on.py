@@ -2,8 +2,8 @@
 
 Owns: which link serves a request, its wait for the payer's sign-in in the one browser that brought it, going on with it
 once, what is answered at the partner and what on a page of ours, and the records of what is refused. Does not own:
-reading and verifying a request (`saml_sign_on.py`, `authorization.py`: the callers), everything from the portal session
-on (`launch.py`), pages and cookies (`web/sign_on.py`).
+reading and verifying a request (`saml`, `oidc`: the callers), everything from the portal session on
+(`flows.launch.launch`), pages and cookies (`web.partner.sign_on`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A biller as OpenID Provider: what it tells about itself, and which relying party a request comes from.
+"""A biller as OpenID Provider: its own description, and the client of a request.
 
 Owns: the relying parties of a biller, their authentication with secrets and keys that are kept elsewhere, the discovery
-document and the JWKS. Does not own: how a client proves itself (`oidc/clients.py`), and what it then gets
-(`token_exchange.py`, `authorization.py`: the callers).
+document and the JWKS. Does not own: how a client proves itself (`protocols.oidc.client_auth`), and what it then gets
+(`token_endpoint`, `flows.sign_on.oidc`: the callers).
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Provider:
         )
 
     def list_keys(self, biller: str) -> dict[str, Any]:
-        """The JWKS (RFC 7517 5): the public parts of all keys that sign, will sign or have signed tokens.
+        """The JWKS (RFC 7517 5).
+
+        It has the public parts of all keys that sign, will sign or have signed tokens.
 
         Raises BillerUnknown, KeyRefused, DatabaseUnavailable.
         """
@@ -90,10 +92,10 @@ class Provider:
     def check_client(
         self, biller: str, party: RelyingParty, presented: Presented, *, audiences: Collection[str], now: datetime
     ) -> None:
-        """Whether a request really comes from this relying party of the biller.
+        """Checks that a request really comes from this relying party of the biller.
 
         `audiences` are the names of ours that an assertion may be for. Raises ClientRefused (`invalid_client`) with the
-        codes of `oidc/clients.py`, `assertion-replayed` and `client-keys`; SealBroken, DatabaseUnavailable.
+        codes of `protocols.oidc.client_auth`, `assertion-replayed` and `client-keys`; SealBroken, DatabaseUnavailable.
         """
         check_method(presented, party.settings.client_auth)
         if presented.assertion is not None:

@@ -1,7 +1,7 @@
-"""What a relying party's server gets: tokens for a code, and the payer's claims for an access token.
+"""Tokens for a code, and the payer's claims for an access token.
 
-Owns: the order of both. Does not own: who the client is (`provider.py`), that a code is used once (`grants.py`), what
-stands in a token (`oidc/`), and how an answer looks (`web/oidc.py`, the caller).
+Owns: the order of both. Does not own: who the client is (`clients`), that a code is used once (`storage.grants`), what
+stands in a token (`protocols.oidc`), and how an answer looks (`web.partner.oidc`, the caller).
 
 The order of an exchange: the form, the client and its proof, the grant type, the code with all that it was asked for
 with, the tokens, the record. Nothing leaves that is not recorded. An access token ends with the payer's portal session
@@ -42,7 +42,10 @@ LONGEST_TOKEN: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request of a relying party's server as it came in: headers that are None are not there."""
+    """A request of a relying party's server as it came in.
+
+    A header that is None was not sent.
+    """
 
     biller: str
     trace_id: TraceId
@@ -54,7 +57,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a code gave; `seconds` are those of the access token."""
+    """The yield of a code; `seconds` are those of the access token."""
 
     partner: str
     link: str
@@ -66,7 +69,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class UserInfo:
-    """What an access token gave: the claims, or a JWT that holds them."""
+    """The yield of an access token: the claims, or a JWT that holds them."""
 
     partner: str
     link: str
@@ -111,7 +114,9 @@ class TokenExchange:
         self._clock = clock
 
     def exchange(self, call: Call) -> Tokens:
-        """Exchange a code for an ID token and an access token (RFC 6749 4.1.3, Core 3.1.3).
+        """Exchange a code for an ID token and an access token.
+
+        RFC 6749 4.1.3, Core 3.1.3.
 
         Raises BillerUnknown, ClientRefused; KeyRefused and SignatureFault when the biller cannot sign now;
         DatabaseUnavailable, NotRecorded. Each is recorded, but for what is a matter of the database.
@@ -136,7 +141,9 @@ class TokenExchange:
             return tokens
 
     def find_userinfo(self, biller: str, token: str) -> UserInfo:
-        """The claims that an access token releases (Core 5.3), signed if the partner wants them so.
+        """The claims that an access token releases (Core 5.3).
+
+        They are signed if the partner wants them so.
 
         Raises BillerUnknown; ClientRefused (`invalid_token`, 401) for a token that is unknown here, over or revoked, or
         whose client is not one of the biller's any more; KeyRefused, SignatureFault, DatabaseUnavailable.

@@ -1,8 +1,8 @@
-"""The authorization request: whom it comes from, whether and where it may be answered, and what it asks.
+"""The authorization request: its client, the place of its answer, and its contents.
 
 Owns: the order of these three, so that no answer leaves for an address that the client has not registered; the rules of
-each parameter; the answer's form at the redirect URI. Does not own: whether the payer meets what is asked (`asked.py`),
-whose token a hint is (`authorization.py`, the caller), and pushed requests (`grants.py`).
+each parameter; the answer's form at the redirect URI. Does not own: whether the payer meets what is asked
+(`pending_request`), whose token a hint is (`flows.sign_on.oidc`, the caller), and pushed requests (`storage.grants`).
 
 What can be told to nobody but the payer is a RequestRefused, everything after that an AuthorizationRefused, which goes
 to the redirect URI. Unknown parameters are passed over (RFC 6749 3.1), as are `display`, `ui_locales`
@@ -70,19 +70,28 @@ _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The parameters of a request. One that is there twice has no value in `values`, and its name is in `repeated`."""
+    """The parameters of a request.
+
+    One that is there twice has no value in `values`, and its name is in `repeated`.
+    """
 
     values: Mapping[str, str]
     repeated: frozenset[str] = frozenset()
 
     def get(self, name: str) -> str | None:
-        """The value, or None for what is left out, empty (RFC 6749 3.1) or there twice."""
+        """The value of a parameter.
+
+        None for one that is left out, empty (RFC 6749 3.1) or there twice.
+        """
         return self.values.get(name)
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnPlace:
-    """Where a request is answered: registered by the client, which is all that makes an answer possible."""
+    """The place where a request is answered.
+
+    The client has registered it; nothing else makes an answer possible.
+    """
 
     redirect_uri: str
     state: str | None = None
@@ -112,7 +121,9 @@ class RequestedClaims:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRequest:
-    """A request that keeps every rule; what it asks of the payer is not judged yet.
+    """A request that keeps every rule.
+
+    What it asks of the payer is not judged yet.
 
     `max_age` is in seconds. `acr_values` are preferred, the first most, and need not be met (Core 3.1.2.1).
     """
@@ -156,7 +167,7 @@ def collect(pairs: Iterable[tuple[str, str]]) -> Parameters:
 def find_client(parameters: Parameters, biller: Biller) -> tuple[Partner, OidcSettings]:
     """The relying party that the request says it comes from.
 
-    Raises RequestRefused (`client-unknown`): whoever it is, it is told nothing (RFC 6749 4.1.2.1).
+    Raises RequestRefused (`client-unknown`): the sender is told nothing (RFC 6749 4.1.2.1).
     """
     client_id = parameters.get("client_id")
     if client_id is None:
@@ -174,7 +185,7 @@ def find_place(parameters: Parameters, settings: OidcSettings) -> ReturnPlace:
     """Where the request may be answered. Raises RequestRefused (`redirect-uri-unregistered`) and then nothing leaves.
 
     The redirect URI is one that is registered, to the letter (Core 3.1.2.1; RFC 9700 2.1). A response mode that is
-    none of ours is refused later, in the query.
+    not ours is refused later, in the query.
     """
     asked = parameters.get("redirect_uri")
     if asked is None:
@@ -190,7 +201,7 @@ def find_place(parameters: Parameters, settings: OidcSettings) -> ReturnPlace:
 
 
 def _is_registered(asked: str, settings: OidcSettings) -> bool:
-    """A public client on the payer's own machine takes whatever port is free there (RFC 8252 7.3)."""
+    """A public client on the payer's own machine takes any port that is free there (RFC 8252 7.3)."""
     if asked in settings.redirect_uris:
         return True
     theirs = _LOOPBACK.fullmatch(asked) if settings.client_auth == "none" else None
@@ -201,7 +212,10 @@ def _is_registered(asked: str, settings: OidcSettings) -> bool:
 
 
 def check_still_registered(request: AuthorizationRequest, settings: OidcSettings) -> None:
-    """Whether a request that waited may still be answered where it asks. Raises RequestRefused."""
+    """Checks that a request that waited may still be answered where it asks.
+
+    Raises RequestRefused.
+    """
     asked = request.place.redirect_uri
     if request.client_id != settings.client_id:
         sides = compare(request.client_id, settings.client_id)
@@ -214,7 +228,10 @@ def check_still_registered(request: AuthorizationRequest, settings: OidcSettings
 
 
 def parse_request(parameters: Parameters, settings: OidcSettings, place: ReturnPlace) -> AuthorizationRequest:
-    """What the request asks. Raises AuthorizationRefused with the error of the specification."""
+    """The contents of a request.
+
+    Raises AuthorizationRefused with the error of the specification.
+    """
     _check_unsupported(parameters)
     if parameters.repeated:
         names = ", ".join(map(show, sorted(parameters.repeated)))
@@ -401,7 +418,10 @@ def _list_values(wanted: Mapping[str, Any]) -> list[Any]:
 
 
 def add_query(url: str, fields: Iterable[tuple[str, str]]) -> str:
-    """The URL with further parameters; those that it has stay as they are (RFC 6749 3.1.2)."""
+    """The URL with further parameters.
+
+    Those that it has stay as they are (RFC 6749 3.1.2).
+    """
     separator = ("&" if urlsplit(url).query else "") if "?" in url else "?"
     return f"{url}{separator}{urlencode(tuple(fields))}"
 

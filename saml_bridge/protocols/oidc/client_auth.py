@@ -1,7 +1,7 @@
-"""Who a request of a relying party's server comes from: the client's authentication.
+"""Client authentication: proof of the client that a server's request comes from.
 
 Owns: which method a request uses and whether it proves the client. Does not own: which clients a biller has, their
-secrets and keys, and whether an assertion was seen before (`provider.py`, the caller).
+secrets and keys, and whether an assertion was seen before (`flows.tokens.clients`, the caller).
 
 Exactly one method is used, and it is the one that the client is registered with: another one that would succeed is
 refused like one that does not. Of an assertion nothing but its claimed client is read before its signature, by a key
@@ -61,7 +61,7 @@ class Assertion:
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """Which client a request says that it comes from, and by which one method it would prove that.
+    """The client that a request says it comes from, and its one proof.
 
     `written_secret` is a secret of the Authorization header as it stands there, before it was form-decoded.
     """
@@ -73,21 +73,29 @@ class Presented:
     written_secret: str | None = None
 
     def refuse(self, code: str, detail: str, description: str | None = None) -> ClientRefused:
-        """The refusal of this client (RFC 6749 5.2): 401 for a request with an Authorization header."""
+        """The refusal of this client (RFC 6749 5.2).
+
+        It is a 401 for a request with an Authorization header.
+        """
         status = 401 if self.method == "client_secret_basic" else 400
         return ClientRefused(detail, error="invalid_client", status=status, code=code, description=description)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """An assertion that holds: its `jti`, and when it is over anyway (aware UTC). It must not be taken again."""
+    """An assertion that holds: its `jti`, and when it is over anyway (aware UTC).
+
+    It must not be taken again.
+    """
 
     jti: str
     until: datetime
 
 
 def read_client(authorization: str | None, form: Mapping[str, str]) -> Presented:
-    """Which client a request says it comes from. `authorization` is the header.
+    """The client that a request says it comes from.
+
+    `authorization` is the header.
 
     Raises ClientRefused: `invalid_request` (`client-methods`) for more than one method or two different client IDs,
     `invalid_client` (`client-credentials`, `client-assertion`) for what cannot be read.
@@ -115,13 +123,16 @@ def read_client(authorization: str | None, form: Mapping[str, str]) -> Presented
 
 
 def check_method(presented: Presented, registered: ClientAuth) -> None:
-    """Whether the client used the method that it is registered with. Raises ClientRefused (`client-method`)."""
+    """Checks that the client used the method that it is registered with.
+
+    Raises ClientRefused (`client-method`).
+    """
     if presented.method != registered:
         raise presented.refuse("client-method", f"the client used {presented.method}, and is to use {registered}")
 
 
 def check_secret(presented: Presented, valid: Iterable[str]) -> None:
-    """Whether the secret is one of those that are valid now.
+    """Checks that the secret is one of those that are valid now.
 
     All are compared, each in a time that tells nothing of it. Raises ClientRefused: `client-secret`, and
     `client-secret-encoding` for one that is right but was not form-encoded. That one is not taken: another secret could
@@ -144,7 +155,7 @@ def _is_among(given: str | None, secrets: Iterable[str]) -> bool:
 
 
 def check_assertion(presented: Presented, *, find_key: FindKey, audiences: Collection[str], now: datetime) -> Proof:
-    """Whether the assertion is the client's, for us, and now (RFC 7523 3).
+    """Checks that the assertion is the client's, for us, and now (RFC 7523 3).
 
     `audiences` are the names of ours that it may be for, to the letter. The caller takes the proof's `jti` once.
     Raises ClientRefused (`client-assertion`, and what `find_key` raises).

@@ -1,7 +1,7 @@
-"""Whether whoever brings an authorization code is the one that it was given to.
+"""Checks that an authorization code is brought by the client that it was given to.
 
-Owns: the comparison of a code's exchange with its grant. Does not own: that the code is used once (`grants.py`), and
-who the client is (`clients.py`). Called by `token_exchange.py`.
+Owns: the comparison of a code's exchange with its grant. Does not own: that the code is used once (`storage.grants`),
+and who the client is (`client_auth`). Called by `flows.tokens.token_endpoint`.
 
 Specification: RFC 6749, 4.1.3; RFC 7636, 4.5 and 4.6; OpenID Connect Core 1.0, 3.1.3.2.
 """
@@ -22,7 +22,9 @@ from saml_bridge.protocols.oidc.grant import Grant
 
 @dataclass(frozen=True, slots=True)
 class CodeExchange:
-    """What the client, which is known by now, brings with a code; `partner` is its slug.
+    """The parameters that a client brings with a code; the client is known by now.
+
+    `partner` is its slug.
 
     `is_public` is whether anybody could say to be this client: then nothing but a verifier proves whose the code is.
     """
@@ -51,7 +53,9 @@ class CodeExchange:
 
 
 def check_verifier(verifier: str | None, challenge: str | None) -> None:
-    """Whether the verifier is that of the S256 challenge; without a challenge there must be none (RFC 9700 2.1.1).
+    """Checks that the verifier is that of the S256 challenge.
+
+    Without a challenge a verifier is refused (RFC 9700 2.1.1).
 
     Raises ClientRefused (`invalid_grant`): `verifier-unasked`, `verifier-missing`, `verifier-form`, `verifier-wrong`.
     """

@@ -1,7 +1,7 @@
-"""What relying parties can read about a biller as OpenID Provider: its addresses, and all that is supported there.
+"""A biller as OpenID Provider, as relying parties read of it: addresses and features.
 
-Owns: the document, and the addresses themselves. Does not own: who may read it (`web/oidc.py`). Called by
-`provider.py`, and by whatever needs one of the addresses.
+Owns: the document, and the addresses themselves. Does not own: who may read it (`web.partner.oidc`). Called by
+`flows.tokens.clients`, and by modules that need one of the addresses.
 
 Nothing stands here that is not built: no refresh tokens, no implicit flow, no request objects, no registration.
 
@@ -69,7 +69,10 @@ class Endpoints:
 
 
 def build_discovery(biller: Biller, *, issuer: str) -> dict[str, Any]:
-    """The biller's document, as JSON. What depends on relying parties is that of all the biller has."""
+    """The biller's document, as JSON.
+
+    What depends on relying parties is that of all the biller has.
+    """
     at, parties = Endpoints(issuer), [one for one, _ in _list_parties(biller)]
     claims = set(_list_claims(biller))
     return {

@@ -1,6 +1,6 @@
-"""What an authorization gives a relying party, between the authorization request and the token.
+"""The grant of an authorization, from the authorization request to the token request.
 
-Owns: the facts and their JSON form. Does not own: where they wait (`grants.py`), and how claims are chosen.
+Owns: the facts and their JSON form. Does not own: where they wait (`storage.grants`), and how claims are chosen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ _ID_DIGITS: Final = 32
 
 
 def find_grant_id(code: str) -> str:
-    """The name of what a code stands for, in the audit trail and as the ID token's `jti`; tells nothing of the code."""
+    """The name of a grant in the audit trail and as the ID token's `jti`.
+
+    It tells nothing of the code.
+    """
     return hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()[:_ID_DIGITS]
 
 
@@ -53,5 +56,5 @@ class Grant:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Grant:
-        """What `to_json` gave, also after it was JSON text."""
+        """The grant that `to_json` wrote, also after it was JSON text."""
         return cls(**{**stored, "scope": tuple(stored["scope"]), "amr": tuple(stored["amr"])})

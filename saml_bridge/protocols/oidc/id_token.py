@@ -1,8 +1,9 @@
-"""What a relying party's server gets of a grant: the claims of the ID token, and UserInfo.
+"""The claims of the ID token and of UserInfo, made from a grant.
 
 Owns: which claims the protocol itself makes, that nothing of a mapping can take their place, and what tells an ID token
-from every other token of ours. Does not own: what the partner is granted (`grant.py`), and signing (`token_keys.py`).
-Called by `token_exchange.py`, and for ID tokens that come back as hints by `authorization.py` and `logout.py`.
+from every other token of ours. Does not own: what the partner is granted (`grant`), and signing (`keys.jws`).
+Called by `flows.tokens.token_endpoint`, and for ID tokens that come back as hints by `flows.sign_on.oidc` and
+`logout_request`.
 
 Specification: OpenID Connect Core 1.0, 2, 3.1.3.6 and 5.3.2; the `sid` of Back-Channel Logout 1.0, 2.1.
 """
@@ -22,7 +23,10 @@ TYPE: Final = "JWT"
 
 
 def is_id_token(claims: Mapping[str, Any]) -> bool:
-    """Whether these are an ID token's claims: not those of UserInfo, a logout token or a token that goes one way."""
+    """Tells that these are an ID token's claims.
+
+    Those of UserInfo, a logout token or a one-way token are not.
+    """
     texts = all(isinstance(claims.get(name), str) for name in ("sub", "sid"))
     times = all(isinstance(claims.get(name), int) for name in ("iat", "exp", "auth_time"))
     return claims.get(TOKEN_USE) == ID_TOKEN_USE and texts and times and "events" not in claims
@@ -31,7 +35,10 @@ def is_id_token(claims: Mapping[str, Any]) -> bool:
 def build_id_token(
     grant: Grant, *, issuer: str, token_id: str, access_token: str, algorithm: str, now: int, seconds: int
 ) -> dict[str, Any]:
-    """The claims of an ID token that is issued with an access token. Times are NumericDates."""
+    """The claims of an ID token that is issued with an access token.
+
+    Times are NumericDates.
+    """
     mapped = {name: value for name, value in grant.id_token_claims.items() if name not in RESERVED_CLAIMS}
     told: dict[str, Any] = {
         "iss": issuer,
@@ -57,11 +64,14 @@ def build_userinfo(grant: Grant) -> dict[str, Any]:
 
 
 def build_signed_userinfo(grant: Grant, *, issuer: str, now: int) -> dict[str, Any]:
-    """The claims of UserInfo as a JWT: those, and whose they are and for whom (Core 5.3.2)."""
+    """The claims of UserInfo as a JWT, with issuer and audience (Core 5.3.2)."""
     return build_userinfo(grant) | {"iss": issuer, "aud": grant.client_id, "iat": now}
 
 
 def find_half_hash(token: str, algorithm: str) -> str:
-    """The left half of the token's hash, of the size of the signature's, in base64url (Core 3.1.3.6)."""
+    """The left half of the token's hash, in base64url (Core 3.1.3.6).
+
+    The hash has the size of the signature's.
+    """
     half: bytes = create_half_hash(token, algorithm)
     return half.decode("ascii")

@@ -1,7 +1,9 @@
-"""A relying party's request to sign the payer out: whose it is, which session it means, where the browser may return.
+"""A relying party's request to sign the payer out.
+
+It says whose it is, which session it means, and where the browser goes after it.
 
 Owns: the rules of each parameter. Does not own: whose session is ended, and whether the payer is asked first
-(`logout/rp_initiated.py`, the caller).
+(`flows.logout.end_session`, the caller).
 
 What breaks a rule takes away the way back, and nothing more: the payer can still sign out here, after a question. The
 way back needs to be known to be a relying party's: by an ID token of ours that may be over, or by its client ID.
@@ -50,7 +52,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What of a request counts. `partner` is who sends it, or says so without proof where `subject` is None.
+    """The parts of a request that count.
+
+    `partner` sends it, or says so without proof where `subject` is None.
 
     `subject` and `sid` are those of the session that an ID token of ours names; `return_to` is registered by the
     partner, and `state` goes back with it.
@@ -72,7 +76,9 @@ def read_end_session(encoded: bytes) -> EndSession:
 
 
 def judge_end_session(request: EndSession, *, biller: Biller, issuer: str, keys: Iterable[PublishedKey]) -> Judged:
-    """What of a request counts (2 and 3). `keys` are all that signed this biller's ID tokens, `issuer` is theirs.
+    """The parts of a request that count (sections 2 and 3).
+
+    `keys` are all that signed this biller's ID tokens, `issuer` is the biller's.
 
     Codes of faults: those of `verify_own_jwt`, `hint-audience`, `hint-claims`, `client-mismatch`, `client-unknown`,
     `return-unregistered`, `return-unproved`, `state-form`.
@@ -85,7 +91,10 @@ def judge_end_session(request: EndSession, *, biller: Biller, issuer: str, keys:
 
 
 def build_return_url(settings: OidcSettings, return_to: str | None, state: str | None) -> str | None:
-    """The address to go back to, with `state` as it came (3); None where it is not, or no longer, registered."""
+    """The address to go back to, with `state` as it came (3).
+
+    None where it is not, or no longer, registered.
+    """
     if return_to is None or return_to not in settings.post_logout_redirect_uris:
         return None
     return return_to if state is None else add_query(return_to, (("state", state),))

@@ -1,7 +1,7 @@
-"""The parameters that relying parties' servers send, read so that no two readers could understand them differently.
+"""The parameters of relying parties' servers, read so that all readers agree.
 
-Owns: the form and its bounds. Does not own: what a parameter means. Called by `token_exchange.py`, and by whatever else
-takes a relying party's form.
+Owns: the form and its bounds. Does not own: the meaning of a parameter. Called by `flows.tokens.token_endpoint`, and by
+any other module that takes a relying party's form.
 
 Specification: RFC 6749, 3.1, 3.2 and appendix B.
 """
@@ -23,7 +23,9 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def read_form(body: bytes, *, content_type: str | None) -> dict[str, str]:
-    """The parameters of a POST's body, each there once; one without a value is as if it were left out (RFC 6749 3.2).
+    """The parameters of a POST's body, each there once.
+
+    One without a value is as if it were left out (RFC 6749 3.2).
 
     Raises ClientRefused (`invalid_request`) with the codes `form-type`, `form-size` and those of `read_parameters`.
     """
@@ -32,7 +34,10 @@ def read_form(body: bytes, *, content_type: str | None) -> dict[str, str]:
 
 
 def check_form(body: bytes, *, content_type: str | None) -> None:
-    """Whether a body is a form that can be read. Raises ClientRefused with the codes `form-type` and `form-size`."""
+    """Checks that a body is a form that can be read.
+
+    Raises ClientRefused with the codes `form-type` and `form-unreadable`.
+    """
     kind, _, options = (content_type or "").partition(";")
     charset = options.strip().lower().replace('"', "")
     if kind.strip().lower() != FORM or charset not in ("", "charset=utf-8"):
@@ -57,7 +62,10 @@ def read_parameters(encoded: bytes) -> dict[str, str]:
 
 
 def read_pairs(encoded: bytes) -> list[tuple[str, str]]:
-    """The parameters as they stand there, in order. Raises ClientRefused as `read_parameters`, but for those twice."""
+    """The parameters as they stand there, in order.
+
+    Raises ClientRefused as `read_parameters`, but for those twice.
+    """
     try:
         text = encoded.decode("ascii")
         if _BAD_ESCAPE.search(text):

@@ -1,8 +1,8 @@
-"""What an authorization request asks of the launch that answers it, and whether a portal session meets it.
+"""An authorization request while it is answered, and the portal sessions that meet it.
 
 Owns: the request in a form that can wait for the payer's sign-in, with the launch that it was started by, if any; the
-refusals that its rules lead to. Does not own: reading a request (`requests.py`), who is signed in, and the answer
-(`receiver.py`). Called by the sign-on (`authorization.py`), the launch and the receiver.
+refusals that its rules lead to. Does not own: reading a request (`authorization_request`), who is signed in, and the
+answer (`receiver`). Called by the sign-on (`flows.sign_on.oidc`), the launch and the receiver.
 
 Specification: OpenID Connect Core 1.0, 3.1.2.1, 3.1.2.3 and 5.5.1.1.
 """
@@ -27,7 +27,9 @@ from saml_bridge.protocols.saml.pending_request import CLOCKS_APART
 
 @dataclass(frozen=True, slots=True)
 class OidcAsked:
-    """`received_at` is aware UTC. `subject` is the only `sub` that the answer may be about, None for any.
+    """`received_at` is aware UTC.
+
+    `subject` is the only `sub` that the answer may be about, None for any.
 
     `hint` is the launch that brought the payer to the partner. `sent_to_sign_in` and `auth_time_before` as in SAML's
     `PendingSamlRequest`.
@@ -41,7 +43,10 @@ class OidcAsked:
     auth_time_before: datetime | None = None
 
     def to_json(self) -> str:
-        """Text that `from_json` reads; of the ID token that came as a hint the `subject` is left."""
+        """Text that `from_json` reads.
+
+        Of the ID token that came as a hint the `subject` is left.
+        """
         stored = {
             "request": asdict(replace(self.request, id_token_hint=None)),
             "received_at": self.received_at.isoformat(),
@@ -59,7 +64,7 @@ class OidcAsked:
 
     @classmethod
     def from_json(cls, text: str) -> OidcAsked:
-        """What `to_json` wrote."""
+        """The request that `to_json` wrote."""
         stored = json.loads(text)
         for name in ("received_at", "auth_time_before"):
             stored[name] = stored[name] and datetime.fromisoformat(stored[name])
@@ -79,14 +84,17 @@ class OidcAsked:
 
     @property
     def force_authn(self) -> bool:
-        """Whether a payer who is not signed in is asked for a password even where the portal knows who it is."""
+        """The portal asks a payer who is not signed in for a password.
+
+        It does so even where it knows the payer.
+        """
         return self._wants_sign_in or self.request.max_age is not None
 
     @property
     def _wants_sign_in(self) -> bool:
         """prompt=login, or max_age=0, which says the same.
 
-        prompt=select_account, too: where the payer signs in anew is where another one can be chosen.
+        prompt=select_account, too: at a new sign-in another payer can be chosen.
         """
         return not {"login", "select_account"}.isdisjoint(self.request.prompt) or self.request.max_age == 0
 
@@ -99,7 +107,7 @@ class OidcAsked:
         return replace(self, sent_to_sign_in=True, auth_time_before=auth_time)
 
     def needs_sign_in(self, session: PortalSession) -> bool:
-        """Whether the payer must sign in anew since the request, as with SAML's ForceAuthn.
+        """The payer must have signed in since the request, as with SAML's ForceAuthn.
 
         With `max_age` a sign-in at most that many seconds before the request does.
         """
@@ -124,13 +132,19 @@ class OidcAsked:
             )
 
     def find_acr(self, session: PortalSession) -> str | None:
-        """The `acr` to state: of those that the session bears out the first that is asked for, else the first."""
+        """The `acr` to state, one of those that the session bears out.
+
+        It is the first that is asked for, else the first.
+        """
         had = _list_acr(session)
         asked = (*self.request.claims.acr, *self.request.acr_values)
         return next((one for one in asked if one in had), next(iter(had), None))
 
     def check_subject(self, subject: str) -> None:
-        """Who is signed in must be whom the request names. Raises AuthorizationRefused (Core 3.1.2.1, 3.1.2.2)."""
+        """Checks that the payer who is signed in is the one whom the request names.
+
+        Raises AuthorizationRefused (Core 3.1.2.1).
+        """
         if self.subject is not None and self.subject != subject:
             detail = "the request names another subject than the payer who is signed in"
             raise AuthorizationRefused(

@@ -1,8 +1,9 @@
-"""A relying party as the launch sees it: sent to start a sign-in, or given a code for the one that it asked for.
+"""A relying party as the launch sees it: it starts a sign-in or gets a code.
 
 Owns: the way to the partner's `initiate_login_uri`, which claims a request's scopes and `claims` release, and the grant
-that a code stands for. Does not own: requests (`requests.py`, `asked.py`), claims and subjects (`claims.py`), where
-grants and hints wait (`receivers.Services`), ID tokens (`id_token.py`). Called through `protocols.py`.
+that a code stands for. Does not own: requests (`authorization_request`, `pending_request`), claims and subjects
+(`protocols.claims`), where grants and hints wait (`receivers.Services`), ID tokens (`id_token`). Called through
+`protocols.index`.
 
 Specification: OpenID Connect Core 1.0, 3.1.2.5, 4, 5.4, 5.5 and 8; RFC 9207.
 """
@@ -51,7 +52,10 @@ _SID_DOMAIN: Final = b"saml_bridge oidc-sid 1"
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Which claims an authorization releases: only what the mapping gives. `scopes` are those that name claims."""
+    """The claims that an authorization releases: those that the mapping gives.
+
+    `scopes` are those that name claims.
+    """
 
     scopes: Mapping[str, frozenset[str]]
     in_id_token: bool
@@ -211,7 +215,10 @@ def _list_hosts(settings: OidcSettings) -> set[str]:
 
 
 def check_partner(context: PartnerContext) -> Iterator[Finding]:
-    """Keys and secrets that are not there, claims that cannot be made, a payer who could not be named."""
+    """Findings of keys and secrets that are missing, and claims that cannot be made.
+
+    A payer who could not be named is one, too.
+    """
     settings = _find_settings(context)
     if settings.client_auth.startswith("client_secret"):
         yield from check_secret(context, settings.secret, "oidc.secret")

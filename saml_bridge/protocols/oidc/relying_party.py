@@ -1,6 +1,7 @@
-"""A biller's relying parties: which of its partners speak OpenID Connect, and which one a client ID names.
+"""A biller's relying parties: its partners that speak OpenID Connect, by client ID.
 
-Owns: that lookup. Does not own: how a client proves itself (`clients.py`). Called by whatever takes a request of one.
+Owns: that lookup. Does not own: how a client proves itself (`client_auth`). Called by every flow that takes a request of
+one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class RelyingParty:
 
     @property
     def is_public(self) -> bool:
-        """Whether it keeps no secret: a page or an app."""
+        """The client keeps no secret: a page or an app."""
         return self.settings.client_auth == "none"
 
 
@@ -42,6 +43,9 @@ def find_relying_party(biller: Biller, client_id: str) -> RelyingParty | None:
 
 
 def list_public_origins(biller: Biller) -> frozenset[str]:
-    """The origins (RFC 6454) of the pages of public clients: they alone call us from within a browser."""
+    """The origins (RFC 6454) of the pages of public clients.
+
+    They alone call us from within a browser.
+    """
     uris = (uri for one in list_relying_parties(biller) if one.is_public for uri in one.settings.redirect_uris)
     return frozenset(f"{parts.scheme}://{parts.netloc}".lower() for parts in map(urlsplit, uris))

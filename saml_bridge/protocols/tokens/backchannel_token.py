@@ -1,7 +1,10 @@
-"""The protocol `backchannel_token`: our server asks the partner's for a token or a URL, which the browser then carries.
+"""The protocol `backchannel_token`: our server asks the partner's for a token.
+
+The answer may be a URL in its place; the browser carries it to the partner.
 
 Owns: the request that is made of the mapping, and what of the answer is taken. Does not own: the call itself
-(`partner_calls.py`), claims (`claims.py`), the secret (`partner_secrets.py`). Called through `protocols.py`.
+(`network.partner_calls`), claims (`protocols.claims`), the secret (`storage.partner_secrets`). Called through
+`protocols.index`.
 
 Specification: RFC 6901 (JSON Pointer), RFC 7617 and RFC 6750, 2.1 (how we sign in).
 """
@@ -103,7 +106,10 @@ class BackchannelReceiver:
 def build_request(
     settings: BackchannelSettings, attributes: Sequence[Attribute], *, callback: str | None, secret: str | None
 ) -> tuple[str, dict[str, str], bytes | None]:
-    """URL, headers and body of the call. `secret` is None where `auth` is none. Raises ValueRefused."""
+    """URL, headers and body of the call.
+
+    `secret` is None where `auth` is `none`. Raises ValueRefused.
+    """
     headers = {**settings.headers, "Accept": "application/json", **_authorize(settings, secret)}
     content = _build_content(settings, attributes, callback)
     if settings.method == "GET":
@@ -190,7 +196,10 @@ def compile_receiver(context: PartnerContext) -> BackchannelReceiver:
 
 
 def check_partner(context: PartnerContext) -> Iterator[Finding]:
-    """What the document alone cannot tell: a secret that is not there, a body that cannot be made."""
+    """Findings that the document alone cannot give.
+
+    A secret is missing, or a body cannot be made.
+    """
     settings = _find_settings(context)
     yield from check_secret(context, settings.secret, "backchannel_token.secret")
     yield from check_mappings(context, reserved={settings.callback_in_body} if settings.callback_in_body else ())

@@ -1,7 +1,9 @@
-"""A token that the browser carries to a partner, once and one way: what signed links and encrypted tokens share.
+"""The common part of signed links and encrypted tokens.
+
+Both are tokens that the browser carries to a partner, once and one way.
 
 Owns: what such a token says beside the mapping's claims, and how the browser carries it. Does not own: what protects it
-(`signed_link.py`, `encrypted_token.py`, the callers), and claims (`claims.py`). Pure.
+(`signed_link`, `encrypted_token`, the callers), and claims (`protocols.claims`). Pure.
 
 Specification: RFC 7519, 4.1; RFC 8725, 3.
 """
@@ -35,14 +37,20 @@ OneWaySettings = SignedLinkSettings | EncryptedTokenSettings
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """What a one-way token says: `issuer`, and `find_subject` where the partner wants a `sub`."""
+    """The claims of a one-way token, compiled.
+
+    It has `issuer`, and `find_subject` where the partner wants a `sub`.
+    """
 
     settings: OneWaySettings
     issuer: str
     find_subject: FindSubject | None
 
     def build(self, ask: LaunchContext) -> dict[str, Any]:
-        """The claims of one token; the mapping's never stand in for the token's own. Raises what `check` raises."""
+        """The claims of one token.
+
+        The mapping's never stand in for the token's own. Raises what `check` raises.
+        """
         issued = int(ask.now.timestamp())
         content = self.build_content(ask)
         claims = {name: one for name, one in content.items() if name not in RESERVED_CLAIMS}
@@ -57,7 +65,10 @@ class TokenClaims:
         return claims
 
     def build_content(self, ask: LaunchContext) -> dict[str, Any]:
-        """The mapping's claims, the subject and the callback, without what makes one token differ from the next."""
+        """The mapping's claims, the subject and the callback.
+
+        Claims that make one token differ from the next are not among them.
+        """
         return self._fill(ask.session, ask.account, ask.attributes, ask.callback)
 
     def check(
@@ -112,7 +123,9 @@ def add_to_query(url: str, fields: Sequence[tuple[str, str]]) -> str:
 def check_content(
     context: PartnerContext, settings: OneWaySettings, where: str, *, own: frozenset[str] = RESERVED_CLAIMS
 ) -> Iterator[Finding]:
-    """The claims of every link to this partner, its subject, and a token in an address.
+    """Findings of the claims of every link to this partner, and of its subject.
+
+    A token in an address has bounds, too.
 
     `own` are the names that no rule can set, beside the callback's.
     """

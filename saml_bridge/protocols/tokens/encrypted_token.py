@@ -1,7 +1,7 @@
 """The protocol `encrypted_token`: the browser carries a token that nobody but the partner can read.
 
 Owns: both forms, a JWE (RFC 7516) and the older family that Multipass is the best known of. Does not own: what a token
-says and how the browser carries it (`carried_token.py`), our keys (`token_keys.py`). Called through `protocols.py`.
+says and how the browser carries it (`browser_token`), our keys (`keys.jws`). Called through `protocols.index`.
 
 A JWE with `dir` is made with a secret that only the two of us have, so it proves who made it (A256GCM). To a public
 key anybody can encrypt: what is encrypted with `RSA-OAEP-256` is a JWT that we have signed (RFC 7519, 11.2: signed,
@@ -140,7 +140,10 @@ def _read_direct_key(secret: str) -> OctKey:
 
 
 def read_recipient(text: str) -> RSAKey:
-    """A partner's public key: an RSA JWK, or a PEM public key or certificate. Raises KeyUnfit."""
+    """A partner's public key: an RSA JWK, or a PEM public key or certificate.
+
+    Raises KeyUnfit.
+    """
     try:
         key = RSAKey.import_key(_load(normalize_encryption_key(text)))
     except KeyTextBroken as broken:
@@ -179,7 +182,10 @@ def compile_receiver(context: PartnerContext) -> EncryptedTokenReceiver:
 
 
 def check_partner(context: PartnerContext) -> Iterator[Finding]:
-    """What the document alone cannot tell: keys and secrets that are not there, claims that cannot be made."""
+    """Findings that the document alone cannot give.
+
+    Keys or secrets are missing, or claims cannot be made.
+    """
     settings = _find_settings(context)
     if _is_public(settings):
         yield from check_token_key(context, settings.key, settings.algorithm, "encrypted_token.key")

@@ -1,7 +1,9 @@
-"""The protocol `jwt`: a signed link. The browser carries a JWT to the partner, which signs the payer in by it.
+"""The protocol `jwt`: a signed link.
 
-Owns: the token's signature. Does not own: what it says and how the browser carries it (`carried_token.py`), our keys
-(`token_keys.py`), the secret (`partner_secrets.py`). Called through `protocols.py`.
+The browser carries a JWT to the partner, which signs the payer in by it.
+
+Owns: the token's signature. Does not own: what it says and how the browser carries it (`browser_token`), our keys
+(`keys.jws`), the secret (`storage.partner_secrets`). Called through `protocols.index`.
 
 Specification: RFC 7519 (the token), RFC 7515 (its signature), RFC 8725 (one algorithm a partner, a short life, a token
 identifier that is good once).
@@ -94,7 +96,10 @@ def compile_receiver(context: PartnerContext) -> SignedLinkReceiver:
 
 
 def check_partner(context: PartnerContext) -> Iterator[Finding]:
-    """What the document alone cannot tell: keys and secrets that are not there, claims that cannot be made."""
+    """Findings that the document alone cannot give.
+
+    Keys or secrets are missing, or claims cannot be made.
+    """
     settings = context.partner.settings
     if not isinstance(settings, SignedLinkSettings):
         raise TypeError(f"{context.partner.slug} speaks {context.partner.protocol}")

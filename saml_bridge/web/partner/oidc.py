@@ -1,8 +1,8 @@
 """The endpoints that relying parties call: discovery, keys, tokens, UserInfo.
 
 Owns: reading those requests, answers and errors in the form of the RFCs, and which pages of other origins may read an
-answer. Does not own: any decision (`provider.py`, `token_exchange.py`), and what a browser is sent through
-(`web/authorize.py`).
+answer. Does not own: any decision (`flows.tokens.clients`, `flows.tokens.token_endpoint`), and what a browser is sent
+through (`oidc_authorize`).
 
 | address | who calls | what it gives |
 | --- | --- | --- |

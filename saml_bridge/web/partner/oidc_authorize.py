@@ -1,8 +1,8 @@
 """The authorization endpoint, through which a browser brings a relying party's request: `/oidc/{biller}/authorize`.
 
 Owns: reading the request's parameters, the cookie of a browser that is on its way to a partner under a hint of ours.
-Does not own: any decision about the request (`authorization.py`), visits and the cookies of what waits
-(`web/sign_on.py`), and what partners' servers call (`web/oidc.py`).
+Does not own: any decision about the request (`flows.sign_on.oidc`), visits and the cookies of what waits (`sign_on`),
+and what partners' servers call (`oidc`).
 
 No page of another origin can read an answer (no CORS), and frames and prefetches get none.
 """

@@ -1,7 +1,7 @@
 """SAML surfaces of a biller: its metadata as identity provider, and its single sign-on address.
 
-Owns: which binding a request came in. Does not own: any decision about the request (`saml_sign_on.py`), visits and
-cookies (`web/sign_on.py`).
+Owns: which binding a request came in. Does not own: any decision about the request (`flows.sign_on.saml`), visits and
+cookies (`sign_on`).
 """
 
 from __future__ import annotations

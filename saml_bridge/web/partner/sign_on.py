@@ -1,8 +1,8 @@
 """The answers and cookies that the sign-on addresses of all protocols share.
 
 Owns: reading a `Visit` from the request at hand, turning an `Answer` into a page, a redirect or a form, the cookie that
-a waiting request is bound to, one line of the log for each. Does not own: any decision about the request (`sign_on.py`
-and the protocol's module). Called by: `web/saml.py`, `web/authorize.py`.
+a waiting request is bound to, one line of the log for each. Does not own: any decision about the request (`sign_on` and
+the protocol's module). Called by: `saml`, `oidc_authorize`.
 """
 
 from __future__ import annotations

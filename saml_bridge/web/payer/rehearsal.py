@@ -1,7 +1,7 @@
 """The rehearsal of a key: `/rehearse/{token}`, as `saml-bridge keys rehearse` gives the address.
 
 Owns: the page with its three buttons, and that no other site presses them. Does not own: what a rehearsal is and which
-step may follow which (`rollover.py`), how a launch is answered (`launch.py`). For operations, so it is in English.
+step may follow which (`flows.key_rollover`), how a launch is answered (`launch`). For operations, so it is in English.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The portal's calls: a payer's links, tickets, and the script that shows links.
 
 Owns: who may call (`PortalGate`), bodies and answers as JSON, languages, which other origins a browser lets read an
-answer. Does not own: any decision about links and tickets (`links.py`, `tickets.py`); sign-out has a view of its own.
+answer. Does not own: any decision about links and tickets (`flows.launch.links`, `flows.launch.tickets`); sign-out has
+a view of its own.
 
 | address | who calls | what it gives |
 | --- | --- | --- |
