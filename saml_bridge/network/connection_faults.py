@@ -19,7 +19,7 @@ from enum import Enum
 from io import BufferedIOBase
 from typing import Final, Literal
 
-import requests
+import urllib3
 
 Phase = Literal["connecting", "waiting", "reading"]
 """How far a request has come: no connection yet, no answer yet, the answer's body."""
@@ -51,8 +51,8 @@ _KINDS: Final[tuple[tuple[type[BaseException], Fault], ...]] = (
     (socket.gaierror, Fault.NAME),
     (ConnectionRefusedError, Fault.REFUSED),
     (ConnectionError, Fault.HUNG_UP),
-    (requests.Timeout, Fault.LATE),
-    (requests.exceptions.SSLError, Fault.TLS),
+    (urllib3.exceptions.TimeoutError, Fault.LATE),
+    (urllib3.exceptions.SSLError, Fault.TLS),
 )
 """The first that an exception is, or holds, tells its kind. Those of a library stand last: mostly they hold another."""
 

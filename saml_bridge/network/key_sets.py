@@ -6,27 +6,26 @@ and, with a reading of its own, by `provider.py`.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import requests
 import structlog
-import urllib3
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.keys.jws import VerifyKey
 from saml_bridge.model.comparisons import compare, show
-from saml_bridge.model.errors import SourceUnavailable, refuse_session
+from saml_bridge.model.errors import FetchRefused, SourceUnavailable, refuse_session
 from saml_bridge.model.strict_json import JsonRefused, parse_json
-from saml_bridge.network.connection_faults import Phase, explain
+from saml_bridge.network.client import Fetcher
+from saml_bridge.network.connections import ExchangeFailed
+from saml_bridge.network.lookups import LookupsBusy
 from saml_bridge.network.operator_urls import check_location
 
 _log = structlog.get_logger()
@@ -166,7 +165,8 @@ def open_jwks(location: str, *, ca_file: Path | None = None, setting: str = JWKS
         return Jwks(location, lambda: _read_jwks_file(Path(location)))
     fix = "Give a file, or an https:// URL; http:// works for this machine only."
     url = check_location(location, setting=setting, kind="is neither a file nor", fix=fix)
-    return Jwks(f"{url.scheme}://{url.netloc}{url.path}", UrlReader(location, ca_file=ca_file))
+    fetcher = open_key_fetcher(ca_file=ca_file)
+    return Jwks(f"{url.scheme}://{url.netloc}{url.path}", lambda: read_jwks_url(location, fetcher))
 
 
 def _parse_jwks(content: bytes) -> _KeySet:
@@ -250,85 +250,49 @@ def _read_jwks_file(path: Path) -> bytes:
     return content
 
 
-class UrlReader:
-    """Reads one URL within bounds: of time in all and between two bytes, of size; no redirect, no proxy, no cookie.
+def open_key_fetcher(*, ca_file: Path | None = None, deadline_seconds: float = JWKS_DEADLINE_SECONDS) -> Fetcher:
+    """The client for keys at an address that the operator names, which may be a private one.
 
-    A thread of its own does the work, so that the deadline holds for name resolution and for headers that drip. One
-    that outlives its deadline is left behind, and nothing new is started before it has ended.
+    `ca_file` holds the certificates to trust in place of the public ones. A look-up of the name that hangs is not
+    joined by a second one.
     """
+    return Fetcher(
+        check_addresses=False,
+        most_lookups=1,
+        wait_for_lookup=False,
+        ca_file=ca_file,
+        connect_seconds=deadline_seconds,
+        deadline_seconds=deadline_seconds,
+    )
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        ca_file: Path | None = None,
-        deadline_seconds: float = JWKS_DEADLINE_SECONDS,
-        max_bytes: int = MAX_JWKS_BYTES,
-    ) -> None:
-        self._url = url
-        self._verify: str | bool = str(ca_file) if ca_file else True
-        self._deadline_seconds = deadline_seconds
-        self._max_bytes = max_bytes
-        self._thread: threading.Thread | None = None
 
-    def __call__(self) -> bytes:
-        """The body of a 200 answer. Raises SourceUnavailable, which says what went wrong and nothing of the answer."""
-        if self._thread is not None and self._thread.is_alive():
-            raise SourceUnavailable("the attempt before is still going on")
-        answers: queue.SimpleQueue[bytes | SourceUnavailable] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._answer, args=(answers,), name="jwks", daemon=True)
-        self._thread.start()
-        try:
-            answer = answers.get(timeout=self._deadline_seconds)
-        except queue.Empty:
-            raise SourceUnavailable(f"no complete answer within {self._deadline_seconds} seconds") from None
-        if isinstance(answer, SourceUnavailable):
-            raise answer
-        return answer
+def read_jwks_url(url: str, fetcher: Fetcher) -> bytes:
+    """The body of a 200 answer; no redirect is followed.
 
-    def _answer(self, answers: queue.SimpleQueue[bytes | SourceUnavailable]) -> None:
-        try:
-            answers.put(self._fetch(time.monotonic() + self._deadline_seconds))
-        except SourceUnavailable as error:
-            answers.put(error)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            answers.put(self._explain(error, "waiting"))
+    Raises SourceUnavailable, which says what went wrong and nothing of the answer.
+    """
+    headers = {"Accept": "application/jwk-set+json, application/json"}
+    try:
+        answer, body = fetcher.send("GET", url, body=None, headers=headers, max_bytes=MAX_JWKS_BYTES)
+    except FetchRefused as refused:
+        raise SourceUnavailable(_explain(refused)) from None
+    if answer.status != HTTPStatus.OK:
+        raise SourceUnavailable(f"the answer has status {answer.status}")
+    return body
 
-    def _fetch(self, deadline: float) -> bytes:
-        with requests.Session() as session:
-            session.trust_env = False
-            headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
-            with session.get(
-                self._url,
-                headers=headers,
-                stream=True,
-                allow_redirects=False,
-                timeout=self._deadline_seconds,
-                verify=self._verify,
-            ) as response:
-                if response.status_code != requests.codes.ok:
-                    raise SourceUnavailable(f"the answer has status {response.status_code}")
-                if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                    raise SourceUnavailable("the answer is compressed, which was not asked for")
-                return self._read_body(response, deadline)
 
-    def _read_body(self, response: requests.Response, deadline: float) -> bytes:
-        body = bytearray()
-        while chunk := self._read_some(response):
-            body += chunk
-            if len(body) > self._max_bytes:
-                raise SourceUnavailable(f"the answer is larger than {self._max_bytes} bytes")
-            if time.monotonic() > deadline:
-                raise SourceUnavailable("the answer was not complete in time")
-        return bytes(body)
-
-    def _read_some(self, response: requests.Response) -> bytes:
-        try:
-            chunk: bytes = response.raw.read1(self._max_bytes + 1, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._explain(error, "reading") from None
-        return chunk
-
-    def _explain(self, error: Exception, phase: Phase) -> SourceUnavailable:
-        port = urlsplit(self._url).port or (443 if self._url.startswith("https:") else 80)
-        return SourceUnavailable(f"the request failed: the server {explain(error, phase=phase, port=port)}")
+def _explain(refused: FetchRefused) -> str:
+    failed = refused.__cause__
+    if refused.status is not None:
+        return f"the answer has status {refused.status}"
+    if isinstance(failed, ExchangeFailed) and isinstance(failed.error, LookupsBusy):
+        return "the attempt before is still going on"
+    match refused.code:
+        case "fetch-compressed":
+            return "the answer is compressed, which was not asked for"
+        case "fetch-too-large":
+            return f"the answer is larger than {MAX_JWKS_BYTES} bytes"
+        case "fetch-deadline":
+            return f"no complete answer within {JWKS_DEADLINE_SECONDS} seconds"
+    what = failed.explain() if isinstance(failed, ExchangeFailed) else refused.detail
+    return f"the request failed: the server {what}"
