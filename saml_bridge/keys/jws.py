@@ -15,7 +15,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -180,29 +180,36 @@ def find_token_algorithm(key: PublishedKey) -> TokenAlgorithm:
     raise KeyRefused(f"key {key.name}: is on curve {key.curve}, and tokens take RSA, P-256 or Ed25519", code="key-kind")
 
 
-def sign_jwt(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgorithm, typ: str | None = None) -> str:
-    """A JWT as a JWS in compact form (RFC 7515, section 7.1); its header has `alg`, `kid` and `typ`, if given.
+def sign(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgorithm, typ: str | None = None) -> str:
+    """A JWT as a JWS in compact form (RFC 7515, section 7.1), whose header has `alg` and `kid`.
 
-    The signature was verified before it leaves. Raises KeyRefused (signature-algorithm-key) for an algorithm of another
-    kind of key, SignatureFault; ValueError and TypeError for claims that are no JSON.
+    With `typ` the header has that, too. The signature was verified before it leaves. Raises KeyRefused
+    (signature-algorithm-key) for an algorithm of another kind of key, SignatureFault; ValueError and TypeError for
+    claims that are no JSON.
     """
-    payload = json.dumps(claims, separators=(",", ":"), allow_nan=False).encode("ascii")
-    signed = _encode_header(key, algorithm, typ) + b"." + urlsafe_b64encode(payload)
-    return (signed + b"." + urlsafe_b64encode(_sign(key, algorithm, signed))).decode("ascii")
+    return _write(_encode_header(key, algorithm, typ), claims, lambda signed: _sign(key, algorithm, signed))
 
 
-def sign_by_xml_key(key: SigningKey, claims: Mapping[str, Any], *, typ: str) -> str:
-    """A JWT in compact form, signed by a key of the biller's XML messages.
+def sign_for_certificate(key: SigningKey, claims: Mapping[str, Any], *, typ: str) -> str:
+    """A JWT for a receiver that has the certificate of a key of the biller's XML messages.
 
     The key is RSA, P-256 or P-384 (RFC 7518, sections 3.3 and 3.4). Its `kid` is the SHA-256 of the key's certificate,
-    in hexadecimal: the receiver has that certificate. The signature was verified before it leaves. Raises
-    SignatureFault; ValueError and TypeError for claims that are no JSON.
+    in hexadecimal. The signature was verified before it leaves. Raises SignatureFault; ValueError and TypeError for
+    claims that are no JSON.
     """
     algorithm, same_as_xml = _XML_KEY_ALGORITHMS[key.curve]
-    header = {"alg": algorithm, "typ": typ, "kid": key.fingerprint_sha256}
-    parts = (json.dumps(one, separators=(",", ":"), allow_nan=False).encode("ascii") for one in (header, claims))
-    signed = b".".join(map(urlsafe_b64encode, parts))
-    return (signed + b"." + urlsafe_b64encode(make_signature(key, same_as_xml, signed))).decode("ascii")
+    header = _encode_json({"alg": algorithm, "typ": typ, "kid": key.fingerprint_sha256})
+    return _write(header, claims, lambda signed: make_signature(key, same_as_xml, signed))
+
+
+def _write(header: bytes, claims: Mapping[str, Any], make: Callable[[bytes], bytes]) -> str:
+    """The compact form: `header` in base64url, the claims, and the signature that `make` gives over both."""
+    signed = header + b"." + _encode_json(claims)
+    return (signed + b"." + urlsafe_b64encode(make(signed))).decode("ascii")
+
+
+def _encode_json(members: Mapping[str, Any]) -> bytes:
+    return urlsafe_b64encode(json.dumps(members, separators=(",", ":"), allow_nan=False).encode("ascii"))
 
 
 @lru_cache(maxsize=_KEYS_KEPT)
@@ -212,7 +219,7 @@ def _encode_header(key: SigningKey, algorithm: TokenAlgorithm, typ: str | None) 
         detail = f"key {key.name}: {algorithm} needs {KEY_WORDS[algorithm]}, and it is another"
         raise KeyRefused(detail, code="signature-algorithm-key")
     header = {"alg": algorithm, "kid": find_kid(key)} | ({} if typ is None else {"typ": typ})
-    return urlsafe_b64encode(json.dumps(header, separators=(",", ":")).encode("ascii"))
+    return _encode_json(header)
 
 
 def _sign(key: SigningKey, algorithm: TokenAlgorithm, data: bytes) -> bytes:

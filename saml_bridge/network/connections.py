@@ -83,7 +83,7 @@ class Connections:
         self._connect_seconds = connect_seconds
         self._lookups = Lookups(resolve, most=most_lookups, wait=wait_for_lookup)
         self._most_kept = most_kept
-        self._kept: dict[tuple[bool, str, int], deque[HTTPConnection]] = {}
+        self._kept: dict[tuple[bool, str, int], deque[_Plain]] = {}
         weakref.finalize(self, _close_all, self._kept)
 
     def find_addresses(self, place: Place, call: Call) -> list[Address]:
@@ -120,7 +120,6 @@ class Connections:
         """
         connection = self._take(place) or self._open(place, call)
         call.connection, call.sock = connection, None
-        response: BaseHTTPResponse | None = None
         is_whole = False
         try:
             try:
@@ -138,11 +137,9 @@ class Connections:
         finally:
             call.connection = call.sock = None
             if not (is_whole and connection.sock is not None and self._keep(place, connection)):
-                if response is not None:
-                    response.close()  # it holds the socket open, too
-                connection.close()
+                connection.hang_up()
 
-    def _take(self, place: Place) -> HTTPConnection | None:
+    def _take(self, place: Place) -> _Plain | None:
         """A kept connection that the server has not ended meanwhile."""
         kept = self._kept.get((place.secure, place.host, place.port))
         while kept:
@@ -153,7 +150,7 @@ class Connections:
                 connection.close()
         return None
 
-    def _keep(self, place: Place, connection: HTTPConnection) -> bool:
+    def _keep(self, place: Place, connection: _Plain) -> bool:
         if not self._most_kept:
             return False
         kept = self._kept.setdefault((place.secure, place.host, place.port), deque())
@@ -162,7 +159,7 @@ class Connections:
         kept.append(connection)
         return True
 
-    def _open(self, place: Place, call: Call) -> HTTPConnection:
+    def _open(self, place: Place, call: Call) -> _Plain:
         """A connection to the first address that takes one. Another address is not tried for a certificate."""
         try:
             addresses = self.find_addresses(place, call)
@@ -186,7 +183,7 @@ class Connections:
         call.connection = None
         raise ExchangeFailed(failure, phase="connecting", port=place.port) from failure
 
-    def _make_connection(self, place: Place, address: Address) -> HTTPConnection:
+    def _make_connection(self, place: Place, address: Address) -> _Plain:
         connection: _Plain
         if place.secure:
             connection = _Tls(place.host, place.port, ssl_context=self._tls)
@@ -196,7 +193,7 @@ class Connections:
         return connection
 
 
-def _close_all(kept: Mapping[Any, deque[HTTPConnection]]) -> None:
+def _close_all(kept: Mapping[Any, deque[_Plain]]) -> None:
     for connections in kept.values():
         for connection in connections:
             connection.close()
@@ -208,9 +205,20 @@ class _Plain(HTTPConnection):
     It sends headers and body at once: a call of the system costs more than all else that is done for a request.
     """
 
-    response_class = WholeResponse
     address = ""
+    _answer: WholeResponse | None = None
     _waiting: list[bytes] | None = None
+
+    def response_class(self, *args: Any, **more: Any) -> WholeResponse:  # type: ignore[override]  # it is called alone
+        self._answer = WholeResponse(*args, **more)
+        return self._answer
+
+    def hang_up(self) -> None:
+        """Closes the connection and its answer, which holds the socket open, also when its headers were refused."""
+        self.close()
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
 
     def request(self, *args: Any, **more: Any) -> None:
         self._waiting = []

@@ -28,7 +28,7 @@ AUTH_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class JwtSettings:
+class JwtSourceSettings:
     """`jwks` is a file or a URL; `setting` names where it was set."""
 
     jwks: str
@@ -50,7 +50,7 @@ class IntrospectionSettings:
     setting: str = field(default=INTROSPECTION_SETTING, compare=False)
 
 
-SourceSettings = JwtSettings | IntrospectionSettings
+SourceSettings = JwtSourceSettings | IntrospectionSettings
 
 
 def list_missing(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -76,7 +76,7 @@ def open_source(
     `label` tells several of one kind apart in the log and in the metrics. `clock` counts seconds.
     """
     leeway = timedelta(seconds=settings.leeway_seconds)
-    if isinstance(settings, JwtSettings):
+    if isinstance(settings, JwtSourceSettings):
         keys = open_jwks(settings.jwks, setting=settings.setting)
         return JwtSource(
             keys, issuer=settings.issuer, audience=settings.audience, cookie=settings.cookie, leeway=leeway

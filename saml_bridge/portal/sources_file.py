@@ -29,7 +29,7 @@ from saml_bridge.portal.introspection_source import LONGEST_CACHE_SECONDS
 from saml_bridge.portal.open_source import (
     AUTH_NEEDS,
     IntrospectionSettings,
-    JwtSettings,
+    JwtSourceSettings,
     SourceSettings,
     list_missing,
 )
@@ -242,8 +242,8 @@ _KINDS: Final[dict[str, dict[str, _Read]]] = {
 }
 
 
-def _make_jwt(values: Mapping[str, Any], where: str) -> JwtSettings:
-    return JwtSettings(**values, setting=f"{where}.jwks")
+def _make_jwt(values: Mapping[str, Any], where: str) -> JwtSourceSettings:
+    return JwtSourceSettings(**values, setting=f"{where}.jwks")
 
 
 def _make_introspection(values: Mapping[str, Any], where: str) -> IntrospectionSettings:
