@@ -1,4 +1,4 @@
-"""Which servers may be asked: the closed list of networks, and a URL taken apart for it.
+"""The servers that may be asked, by a closed list of networks.
 
 Owns: the address rule, the refusal of http where it is not allowed, and the parts of a URL that a request needs.
 Does not own: looking names up (`lookups`) and connections (`connections`).
@@ -110,7 +110,10 @@ class AddressRule:
         self._allow_http = allow_http
 
     def find_fault(self, url: str) -> FetchRefused | None:
-        """Finds the fault that a URL shows by itself; names are looked up only when a request is made."""
+        """Finds the fault that a URL shows by itself.
+
+        Names are looked up only when a request is made.
+        """
         try:
             place = read_place(url)
             self.check_scheme(place)

@@ -90,12 +90,12 @@ class Fetcher:
         self._deadline_seconds = deadline_seconds
 
     def get(self, url: str, *, into: BinaryIO, max_bytes: int, accept: str, etag: str | None = None) -> Answer:
-        """Fetches a URL: 200 writes the body to `into`, 304 writes nothing and comes only when `etag` was sent.
+        """Fetches a URL and writes the body of a 200 to `into`.
 
-        Follows up to three redirects, never from https to http. Raises FetchRefused, whose `detail` names the host and
-        nothing of the answer; what `into` holds then is to be thrown away. Codes: `fetch-address`, `fetch-scheme`,
-        `fetch-redirect`, `fetch-status`, `fetch-compressed`, `fetch-too-large`, `fetch-deadline`, `fetch-tls`,
-        `fetch-connection`.
+        A 304 writes nothing and comes only when `etag` was sent. Follows up to three redirects, never from https to
+        http. Raises FetchRefused, whose `detail` names the host and nothing of the answer; what `into` holds then is to
+        be thrown away. Codes: `fetch-address`, `fetch-scheme`, `fetch-redirect`, `fetch-status`, `fetch-compressed`,
+        `fetch-too-large`, `fetch-deadline`, `fetch-tls`, `fetch-connection`.
         """
         headers = {"Accept": accept}
         if etag is not None and (known := _read_etag(etag)):
@@ -123,9 +123,9 @@ class Fetcher:
     def post(
         self, url: str, body: bytes, *, content_type: str, max_bytes: int, headers: Mapping[str, str] | None = None
     ) -> tuple[Answer, bytes]:
-        """Sends `body` and gives the answer with its body, of a 2xx status alone. Follows no redirect.
+        """Sends `body` and gives the answer with its body.
 
-        Raises FetchRefused as `get` does.
+        Takes a 2xx status alone, and follows no redirect. Raises FetchRefused as `get` does.
         """
         sent = {**(headers or {}), "Content-Type": content_type}
         return self.send("POST", url, body=body, headers=sent, max_bytes=max_bytes)
@@ -157,9 +157,9 @@ class Fetcher:
             return reply.describe(), b"".join(reply.read_body(max_bytes))
 
     def find_fault(self, url: str, *, seconds: float) -> FetchRefused | None:
-        """Finds the fault that forbids a request, after the name was looked up, and opens no connection.
+        """Finds the fault that forbids a request, after the name was looked up.
 
-        A name that cannot be looked up within `seconds` shows no fault.
+        Opens no connection. A name that cannot be looked up within `seconds` shows no fault.
         """
         fault = None if self._rule is None else self._rule.find_fault(url)
         if fault is None:

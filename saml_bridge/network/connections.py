@@ -40,7 +40,10 @@ FAULTS: Final = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSErro
 
 
 class ExchangeFailed(Exception):
-    """A request without an answer. In the phase `connecting` nothing was sent; `error` is the library's."""
+    """A request without an answer.
+
+    In the phase `connecting` nothing was sent; `error` is the library's.
+    """
 
     def __init__(self, error: Exception, *, phase: Phase, port: int) -> None:
         super().__init__(str(error))
@@ -214,7 +217,10 @@ class _Plain(HTTPConnection):
         return self._answer
 
     def hang_up(self) -> None:
-        """Closes the connection and its answer, which holds the socket open, also when its headers were refused."""
+        """Closes the connection and its answer.
+
+        An answer holds the socket open, also when its headers were refused.
+        """
         self.close()
         if self._answer is not None:
             self._answer.close()

@@ -1,6 +1,6 @@
 """Calls to a server that end at their deadline, independent of what the server does.
 
-A time limit of a socket begins anew with each byte that drips in, so one thread looks at all calls under way several
+A time limit of a socket begins again with each byte that drips in, so one thread looks at all calls under way several
 times a second and ends the connections of those that are late. It runs only while there are calls.
 
 Owns: the deadlines. Does not own: what is asked, and connections (`connections`).
@@ -22,7 +22,7 @@ IDLE_TICKS: Final = 40
 
 
 class Connection(Protocol):
-    """What can be ended: something that has a socket, or has none yet."""
+    """A connection that can be ended; it may have no socket yet."""
 
     @property
     def sock(self) -> socket.socket | None: ...
@@ -45,7 +45,10 @@ class Call:
         self.expired = False
 
     def left(self) -> float:
-        """Seconds, never quite none, because that would mean to a socket that it must not wait at all."""
+        """Seconds that are left, and never zero.
+
+        Zero would mean to a socket that it must not wait at all.
+        """
         return max(self.deadline - time.monotonic(), 0.001)
 
     def has_passed(self) -> bool:
@@ -53,7 +56,10 @@ class Call:
         return self.expired or time.monotonic() >= self.deadline
 
     def end(self) -> None:
-        """Ends the connection, so that reading and writing stop. TLS's own way is not for another thread."""
+        """Ends the connection, so that reading and writing stop.
+
+        TLS's own way is not for another thread.
+        """
         self.expired = True
         sock = self.sock
         if sock is None and self.connection is not None:
@@ -73,7 +79,10 @@ class Watchdog:
 
     @contextmanager
     def watch(self, seconds: float) -> Iterator[Call]:
-        """A call that has so many seconds in all; up to one tick more, since that is how often the thread looks."""
+        """A call that has `seconds` in all.
+
+        It may last up to one tick longer, since that is how often the thread looks.
+        """
         call = Call(seconds)
         with self._lock:
             self._calls.add(call)

@@ -1,7 +1,10 @@
-"""Public keys of others, the portal's or a relying party's: a JWKS (RFC 7517) from a file or a URL.
+"""Public keys of others: a JWKS (RFC 7517) of the portal or a relying party.
 
-Owns: which keys are usable and for what, when they are read again, and the bounds of reading them. Called by `jwt.py`
-and, with a reading of its own, by `provider.py`.
+It comes from a file or a URL.
+
+Owns: which keys are usable and for what, when they are read again, and the bounds of reading them.
+Does not own: connections (`client`), and verifying (`keys.jws`).
+Called by: `portal.jwt_source`; with a reading of its own, `flows.tokens.clients`.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ MAX_JWKS_BYTES: Final = 256 * 1024
 JWKS_SETTING: Final = "SAML_BRIDGE_SESSION_JWKS"
 
 JWKS_REFRESH_SECONDS: Final = 600.0
-"""How old the portal's keys may get before they are read anew."""
+"""How old the portal's keys may get before they are read again."""
 
 JWKS_RETRY_SECONDS: Final = 60.0
 """How often at most the keys are read, whatever tokens ask for."""
@@ -56,7 +59,7 @@ _FITTING: Final[Mapping[tuple[object, object], frozenset[str]]] = {
 }
 """Key type and curve to the algorithms that such a key may verify: a key never serves another family.
 
-PS256 is taken from relying parties alone: `jwt.py` asks for none but those of ALGORITHMS.
+PS256 is taken from relying parties alone: `portal.jwt_source` asks for none but those of ALGORITHMS.
 """
 
 _KEY_CLASSES: Final[Mapping[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
@@ -72,7 +75,10 @@ class _KeySet:
     by_use: Mapping[tuple[str | None, str], tuple[VerifyKey, ...]] = field(default_factory=dict)
 
     def find_key(self, kid: str | None, algorithm: str) -> VerifyKey | None:
-        """The one key that fits, None for a kid that is not here; raises SessionAbsent when the choice is not clear."""
+        """The one key that fits; None for a kid that is not here.
+
+        Raises SessionAbsent when the choice is not clear.
+        """
         found = self.by_use.get((kid, algorithm), ())
         if len(found) > 1:
             raise refuse_session(
@@ -84,12 +90,13 @@ class _KeySet:
 
 
 class Jwks:
-    """Somebody's public keys (RFC 7517), read from a file or a URL and kept; `owner` says in messages whose.
+    """Somebody's public keys (RFC 7517), read from a file or a URL and kept.
 
-    They are read at the first token, when they are older than `refresh_seconds`, and when a token names a key that is
-    not among them, but never twice within `retry_seconds`, failures included. One thread reads; the others go on with
-    the keys they have, and wait only when those do not answer their question. A failed reading leaves the keys as they
-    were; a JWKS without a usable key, which is an answer, does not. `clock` counts seconds and never runs backwards.
+    `owner` says in messages whose they are. They are read at the first token, when they are older than
+    `refresh_seconds`, and when a token names a key that is not among them, but never twice within `retry_seconds`,
+    failures included. One thread reads; the others go on with the keys they have, and wait only when those do not
+    answer their question. A failed reading leaves the keys as they were; a JWKS without a usable key, which is an
+    answer, does not. `clock` counts seconds and never runs backwards.
     """
 
     def __init__(
@@ -114,10 +121,10 @@ class Jwks:
         self._failed = False
 
     def find_key(self, kid: str | None, *, algorithm: str) -> VerifyKey:
-        """The key that a token's header asks for: of that kid, or without one the only key that fits the algorithm.
+        """The key that a token's header asks for.
 
-        Raises SessionAbsent (`session-invalid`) for a key that the owner has not, SourceUnavailable when the owner's
-        keys cannot be read and those at hand do not answer.
+        Without `kid` it is the only key that fits the algorithm. Raises SessionAbsent (`session-invalid`) for a key
+        that the owner has not, SourceUnavailable when the owner's keys cannot be read and those at hand do not answer.
         """
         if self._is_due(self._retry_seconds if self._failed else self._refresh_seconds):
             self._refresh(wait=False)
@@ -156,10 +163,10 @@ class Jwks:
 
 
 def open_jwks(location: str, *, ca_file: Path | None = None, setting: str = JWKS_SETTING) -> Jwks:
-    """The portal's keys from a file, or from an https URL (http only on this machine). Reads nothing yet.
+    """The portal's keys from a file or an https URL.
 
-    `ca_file` holds the certificates to trust in place of the public ones. Raises SettingsInvalid, which names
-    `setting`, for a URL that is not acceptable.
+    http is taken only on this machine. Reads nothing yet. `ca_file` holds the certificates to trust in place of the
+    public ones. Raises SettingsInvalid, which names `setting`, for a URL that is not acceptable.
     """
     if "://" not in location:
         return Jwks(location, lambda: _read_jwks_file(Path(location)))
@@ -251,10 +258,10 @@ def _read_jwks_file(path: Path) -> bytes:
 
 
 def open_key_fetcher(*, ca_file: Path | None = None, deadline_seconds: float = JWKS_DEADLINE_SECONDS) -> Fetcher:
-    """The client for keys at an address that the operator names, which may be a private one.
+    """The client for keys at an address that the operator names.
 
-    `ca_file` holds the certificates to trust in place of the public ones. A look-up of the name that hangs is not
-    joined by a second one.
+    The address may be a private one. `ca_file` holds the certificates to trust in place of the public ones. A look-up
+    of the name that hangs is not joined by a second one.
     """
     return Fetcher(
         check_addresses=False,

@@ -21,7 +21,7 @@ Resolve = Callable[..., Sequence[tuple[Any, ...]]]
 
 
 class LookupsBusy(TimeoutError):
-    """Earlier look-ups hang, and as many as may go on at a time are under way."""
+    """Earlier look-ups hang, and no further one may start."""
 
 
 def resolve_by_system(host: str, port: int, **more: Any) -> Sequence[tuple[Any, ...]]:
@@ -30,9 +30,10 @@ def resolve_by_system(host: str, port: int, **more: Any) -> Sequence[tuple[Any, 
 
 
 class Lookups:
-    """Looks up at most `most` names at a time. A look-up that hangs is left behind, and counts until it ends.
+    """Looks up at most `most` names at a time.
 
-    With `wait` a further look-up waits for its turn; otherwise it fails at once. Safe to share between threads.
+    A look-up that hangs is left behind, and counts until it ends. With `wait` a further look-up waits for its turn;
+    otherwise it fails at once. Safe to share between threads.
     """
 
     def __init__(self, resolve: Resolve, *, most: int, wait: bool) -> None:
@@ -41,7 +42,9 @@ class Lookups:
         self._wait = wait
 
     def find_addresses(self, host: str, port: int, *, seconds: float) -> list[Address]:
-        """The addresses of a host without duplicates, in the order given; an address is its own.
+        """The addresses of a host without duplicates, in the order given.
+
+        A host that is an address stands for itself.
 
         Raises:
             LookupsBusy: earlier look-ups still hang.

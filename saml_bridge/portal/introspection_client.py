@@ -43,10 +43,10 @@ _AUTHORITY_FIX: Final = "Name the authority's certificates in _CA_FILE if it is 
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
-    """Where the endpoint is, how this service says who it is, and how long a question may take, in seconds.
+    """The settings of the endpoint, of this service's authentication, and of time.
 
-    `basic` needs `client_id` and `client_secret`, `bearer` `token`, `mtls` `client_cert`: a PEM file with certificate
-    and key. `ca_file` holds the certificates to trust in place of the public ones.
+    Times are in seconds. `basic` needs `client_id` and `client_secret`, `bearer` `token`, `mtls` `client_cert`: a PEM
+    file with certificate and key. `ca_file` holds the certificates to trust in place of the public ones.
     """
 
     url: str
@@ -62,7 +62,10 @@ class EndpointSettings:
 
 
 class EndpointFailed(SourceUnavailable):
-    """No answer, or one that is not taken. `counts` says whether that speaks against the endpoint as a whole."""
+    """No answer, or one that is not taken.
+
+    `counts` says whether that speaks against the endpoint as a whole.
+    """
 
     def __init__(self, finding: Finding, *, counts: bool) -> None:
         super().__init__(findings=[finding])
@@ -100,10 +103,11 @@ class Endpoint:
         self._watchdog = Watchdog()
 
     def ask(self, token: str) -> bytes:
-        """The body of the 200 answer about a token. Raises EndpointFailed, which says nothing of token or answer.
+        """The body of the 200 answer about a token.
 
-        Asks once more where no connection came about, or it ended before anything was answered, since asking changes
-        nothing. Never after a time-out: the portal may be at work on it, and the payer has waited.
+        Raises EndpointFailed, which says nothing of token or answer. Asks once more where no connection came about, or
+        it ended before anything was answered, since asking changes nothing. Never after a time-out: the portal may be
+        at work on it, and the payer has waited.
         """
         body = f"token={quote_plus(token)}&token_type_hint=access_token{self._tail}".encode("ascii")
         with self._watchdog.watch(self._settings.total_seconds) as call:
