@@ -191,7 +191,9 @@ def find_token_algorithm(key: PublishedKey) -> TokenAlgorithm:
 
 
 def sign(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgorithm, typ: str | None = None) -> str:
-    """A JWT as a JWS in compact form (RFC 7515, section 7.1), whose header has `alg` and `kid`.
+    """Signs a JWT as a JWS in compact form (RFC 7515, section 7.1).
+
+    Its header has `alg` and `kid`.
 
     With `typ` the header has that, too. The signature was verified before it leaves. Raises KeyRefused
     (signature-algorithm-key) for an algorithm of another kind of key, SignatureFault; ValueError and TypeError for
@@ -201,11 +203,11 @@ def sign(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgorith
 
 
 def sign_for_certificate(key: SigningKey, claims: Mapping[str, Any], *, typ: str) -> str:
-    """A JWT for a receiver that has the certificate of a key of the biller's XML messages.
+    """Signs a JWT for a receiver that has the key's certificate.
 
-    The key is RSA, P-256 or P-384 (RFC 7518, sections 3.3 and 3.4). Its `kid` is the SHA-256 of the key's certificate,
-    in hexadecimal. The signature was verified before it leaves. Raises SignatureFault; ValueError and TypeError for
-    claims that are no JSON.
+    The key is one of the biller's XML messages. It is RSA, P-256 or P-384 (RFC 7518, sections 3.3 and 3.4). Its `kid`
+    is the SHA-256 of the key's certificate, in hexadecimal. The signature was verified before it leaves. Raises
+    SignatureFault; ValueError and TypeError for claims that are no JSON.
     """
     algorithm, same_as_xml = _XML_KEY_ALGORITHMS[key.curve]
     header = _encode_json({"alg": algorithm, "typ": typ, "kid": key.fingerprint_sha256})
