@@ -3,8 +3,8 @@
 They are sealed with a key that is derived from the service's secret.
 
 Owns: the sealing and its key, and which secrets can be guessed. Does not own: what is sealed.
-Called by: the stores that keep a payer's values for a while (partner sessions, logouts that go on), and `app.settings`,
-which takes a secret.
+Called by: the stores that keep a payer's values for a while (partner sessions, logouts that go on); `app.settings` and
+`storage.partner_secrets`, which take a secret.
 """
 
 from __future__ import annotations
