@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
-from saml_bridge.keys.jws import dump_public_jwk, sign_jwt
+from saml_bridge.keys.jws import dump_public_jwk, sign
 from saml_bridge.protocols.oidc.grant import Grant
 from saml_bridge.protocols.oidc.receiver import SUBJECT_FORMAT
 from saml_bridge.storage.audit import Entry, Kind, Search
@@ -62,7 +62,7 @@ def make_hint(town: Town, slug: str, *, key: str = "tokens", typ: str | None = "
     }
     found = town.world.bridge.keys.find(key)
     told = {name: value for name, value in claims.items() if value is not None}
-    return sign_jwt(found, told, algorithm="ES256" if key.endswith("ec") else "RS256", typ=typ)
+    return sign(found, told, algorithm="ES256" if key.endswith("ec") else "RS256", typ=typ)
 
 
 def grant_token(town: Town, slug: str, *, sid: str = "S-1", biller: str = BILLER) -> str:

@@ -27,8 +27,10 @@ from saml_bridge.model.errors import BillerUnknown, BridgeError, ConfigInvalid, 
 from saml_bridge.model.fixes import find_fix
 from saml_bridge.model.strict_json import JsonRefused, parse_json
 from saml_bridge.model.values import Finding, Severity
-from saml_bridge.network.client import ADDRESS_CODES, Fetcher, Resolve
+from saml_bridge.network.address_rule import ADDRESS_CODES
+from saml_bridge.network.client import Fetcher
 from saml_bridge.network.key_sets import MAX_JWKS_BYTES
+from saml_bridge.network.lookups import Resolve
 from saml_bridge.portal.introspection_source import IntrospectionSource
 from saml_bridge.storage.database import check_schema, upgrade_database
 from saml_bridge.storage.metadata_fetches import SourceState

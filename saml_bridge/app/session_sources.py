@@ -16,7 +16,7 @@ from saml_bridge.model.errors import SettingsInvalid
 from saml_bridge.model.values import Finding
 from saml_bridge.portal.introspection_client import EndpointSettings
 from saml_bridge.portal.introspection_source import Watcher
-from saml_bridge.portal.open_source import IntrospectionSettings, JwtSettings, SourceSettings, open_source
+from saml_bridge.portal.open_source import IntrospectionSettings, JwtSourceSettings, SourceSettings, open_source
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.portal.sources_file import load_sources
 
@@ -52,7 +52,7 @@ def open_sources(
 def describe_source(settings: Settings) -> SourceSettings:
     """The one source that the environment describes. Raises SettingsInvalid when it describes none."""
     if settings.session_source == "jwt":
-        return JwtSettings(
+        return JwtSourceSettings(
             jwks=settings.session_jwks or "",
             issuer=settings.session_issuer or "",
             audience=settings.session_audience or "",

@@ -42,7 +42,8 @@ from saml_bridge.flows.tokens.token_endpoint import TokenExchange
 from saml_bridge.keys.ring import KeyRing
 from saml_bridge.model.errors import BridgeError, KeyRefused
 from saml_bridge.model.trace_id import make_trace_id
-from saml_bridge.network.client import AddressRule, Fetcher
+from saml_bridge.network.address_rule import AddressRule
+from saml_bridge.network.client import Fetcher
 from saml_bridge.network.partner_calls import PartnerCalls
 from saml_bridge.portal.source_by_biller import SourceBook
 from saml_bridge.protocols.interface import NO_SERVICES

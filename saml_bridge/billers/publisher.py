@@ -24,7 +24,7 @@ from saml_bridge.billers.snapshot import ServiceContext
 from saml_bridge.model.document import Biller
 from saml_bridge.model.errors import BridgeError, ConfigConflict, ConfigInvalid
 from saml_bridge.model.values import Finding, Severity, Sha256Hex, TraceId
-from saml_bridge.network.client import AddressRule
+from saml_bridge.network.address_rule import AddressRule
 from saml_bridge.storage.audit import AuditTrail, Entry, Kind, Transaction
 from saml_bridge.storage.revisions import NewRevision, RevisionInForce, Revisions
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -78,7 +78,10 @@ _KEYS_KEPT: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class CompactJws:
-    """The parts of a token. `signed` are the bytes under the signature; the other parts are decoded."""
+    """The parts of a token.
+
+    `signed` are the bytes under the signature; the other parts are decoded.
+    """
 
     signed: bytes
     header: bytes
@@ -87,10 +90,10 @@ class CompactJws:
 
 
 class JwsRefused(Exception):
-    """A token that breaks a rule of its form. Each reader turns it into an error of its own.
+    """A token that breaks a rule of its form.
 
-    `words` go on after 'the token' (`size`, `parts`), after 'the header' (`object`), or stand by themselves
-    (`forbidden`: the members; `typ`, `alg`, `kid`).
+    Each reader turns it into an error of its own. `words` go on after 'the token' (`size`, `parts`), after 'the header'
+    (`object`), or stand by themselves (`forbidden`: the members; `typ`, `alg`, `kid`).
     """
 
     def __init__(self, code: Literal["size", "parts", "object", "forbidden", "typ", "alg", "kid"], words: str) -> None:
@@ -100,7 +103,10 @@ class JwsRefused(Exception):
 
 
 class TokenRefused(BridgeError):
-    """A token that claims to be one of ours and is not, or not one for this use. Says nothing of its content."""
+    """A token that is not one of ours, or not one for this use.
+
+    It claims to be one of ours. The error says nothing of its content.
+    """
 
     code = "token-refused"
     http_status = 400
@@ -108,9 +114,9 @@ class TokenRefused(BridgeError):
 
 
 def split_compact(token: str) -> CompactJws:
-    """Takes a token apart (RFC 7515, section 7.1), in base64url exactly as section 2 has it.
+    """Takes a token apart (RFC 7515, section 7.1).
 
-    Raises JwsRefused (`size`, `parts`).
+    It is in base64url exactly as section 2 has it. Raises JwsRefused (`size`, `parts`).
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise JwsRefused("size", f"is longer than {MAX_TOKEN_BYTES} bytes")
@@ -125,10 +131,11 @@ def split_compact(token: str) -> CompactJws:
 def read_header(
     content: bytes, *, algorithms: Collection[str], types: Collection[str | None], forbidden: frozenset[str]
 ) -> tuple[str, str | None]:
-    """The algorithm of a header and the name of its key (RFC 8725, sections 3.1 and 3.11).
+    """The algorithm of a header and the name of its key.
 
-    `types` are the values of `typ`, in any case; None among them takes a header without one. `forbidden` are members
-    that no header may have. Raises JwsRefused (`object`, `forbidden`, `typ`, `alg`, `kid`).
+    Specification: RFC 8725, sections 3.1 and 3.11. `types` are the values of `typ`, in any case; None among them takes
+    a header without one. `forbidden` are members that no header may have. Raises JwsRefused (`object`, `forbidden`,
+    `typ`, `alg`, `kid`).
     """
     header = parse_header(content)
     check_header(header, types=types, forbidden=forbidden)
@@ -170,7 +177,10 @@ def verify(jws: CompactJws, algorithm: str, key: VerifyKey) -> bool:
 
 
 def find_token_algorithm(key: PublishedKey) -> TokenAlgorithm:
-    """The one algorithm that the key signs tokens with. Raises KeyRefused (key-kind) for a P-384 key: there is none."""
+    """The one algorithm that the key signs tokens with.
+
+    Raises KeyRefused (key-kind) for a P-384 key, which has no such algorithm.
+    """
     if key.kind == "rsa":
         return "RS256"
     if key.kind == "ed25519":
@@ -180,29 +190,38 @@ def find_token_algorithm(key: PublishedKey) -> TokenAlgorithm:
     raise KeyRefused(f"key {key.name}: is on curve {key.curve}, and tokens take RSA, P-256 or Ed25519", code="key-kind")
 
 
-def sign_jwt(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgorithm, typ: str | None = None) -> str:
-    """A JWT as a JWS in compact form (RFC 7515, section 7.1); its header has `alg`, `kid` and `typ`, if given.
+def sign(key: SigningKey, claims: Mapping[str, Any], *, algorithm: TokenAlgorithm, typ: str | None = None) -> str:
+    """Signs a JWT as a JWS in compact form (RFC 7515, section 7.1).
 
-    The signature was verified before it leaves. Raises KeyRefused (signature-algorithm-key) for an algorithm of another
-    kind of key, SignatureFault; ValueError and TypeError for claims that are no JSON.
+    Its header has `alg` and `kid`.
+
+    With `typ` the header has that, too. The signature was verified before it leaves. Raises KeyRefused
+    (signature-algorithm-key) for an algorithm of another kind of key, SignatureFault; ValueError and TypeError for
+    claims that are no JSON.
     """
-    payload = json.dumps(claims, separators=(",", ":"), allow_nan=False).encode("ascii")
-    signed = _encode_header(key, algorithm, typ) + b"." + urlsafe_b64encode(payload)
-    return (signed + b"." + urlsafe_b64encode(_sign(key, algorithm, signed))).decode("ascii")
+    return _write(_encode_header(key, algorithm, typ), claims, lambda signed: _sign(key, algorithm, signed))
 
 
-def sign_by_xml_key(key: SigningKey, claims: Mapping[str, Any], *, typ: str) -> str:
-    """A JWT in compact form, signed by a key of the biller's XML messages.
+def sign_for_certificate(key: SigningKey, claims: Mapping[str, Any], *, typ: str) -> str:
+    """Signs a JWT for a receiver that has the key's certificate.
 
-    The key is RSA, P-256 or P-384 (RFC 7518, sections 3.3 and 3.4). Its `kid` is the SHA-256 of the key's certificate,
-    in hexadecimal: the receiver has that certificate. The signature was verified before it leaves. Raises
+    The key is one of the biller's XML messages. It is RSA, P-256 or P-384 (RFC 7518, sections 3.3 and 3.4). Its `kid`
+    is the SHA-256 of the key's certificate, in hexadecimal. The signature was verified before it leaves. Raises
     SignatureFault; ValueError and TypeError for claims that are no JSON.
     """
     algorithm, same_as_xml = _XML_KEY_ALGORITHMS[key.curve]
-    header = {"alg": algorithm, "typ": typ, "kid": key.fingerprint_sha256}
-    parts = (json.dumps(one, separators=(",", ":"), allow_nan=False).encode("ascii") for one in (header, claims))
-    signed = b".".join(map(urlsafe_b64encode, parts))
-    return (signed + b"." + urlsafe_b64encode(make_signature(key, same_as_xml, signed))).decode("ascii")
+    header = _encode_json({"alg": algorithm, "typ": typ, "kid": key.fingerprint_sha256})
+    return _write(header, claims, lambda signed: make_signature(key, same_as_xml, signed))
+
+
+def _write(header: bytes, claims: Mapping[str, Any], make: Callable[[bytes], bytes]) -> str:
+    """The compact form: `header` in base64url, the claims, and the signature that `make` gives over both."""
+    signed = header + b"." + _encode_json(claims)
+    return (signed + b"." + urlsafe_b64encode(make(signed))).decode("ascii")
+
+
+def _encode_json(members: Mapping[str, Any]) -> bytes:
+    return urlsafe_b64encode(json.dumps(members, separators=(",", ":"), allow_nan=False).encode("ascii"))
 
 
 @lru_cache(maxsize=_KEYS_KEPT)
@@ -212,7 +231,7 @@ def _encode_header(key: SigningKey, algorithm: TokenAlgorithm, typ: str | None) 
         detail = f"key {key.name}: {algorithm} needs {KEY_WORDS[algorithm]}, and it is another"
         raise KeyRefused(detail, code="signature-algorithm-key")
     header = {"alg": algorithm, "kid": find_kid(key)} | ({} if typ is None else {"typ": typ})
-    return urlsafe_b64encode(json.dumps(header, separators=(",", ":")).encode("ascii"))
+    return _encode_json(header)
 
 
 def _sign(key: SigningKey, algorithm: TokenAlgorithm, data: bytes) -> bytes:
@@ -227,7 +246,7 @@ def _sign(key: SigningKey, algorithm: TokenAlgorithm, data: bytes) -> bytes:
 
 
 def _verify(key: PublicKey, data: bytes, signature: bytes) -> bool:
-    """Whether a JWS signature holds, by the one algorithm of this kind of key."""
+    """Checks a JWS signature by the one algorithm of this kind of key."""
     try:
         if isinstance(key, rsa.RSAPublicKey):
             key.verify(signature, data, padding.PKCS1v15(), SHA256())
@@ -246,13 +265,19 @@ def _verify(key: PublicKey, data: bytes, signature: bytes) -> bool:
 
 @lru_cache(maxsize=_KEYS_KEPT)
 def find_kid(key: PublishedKey) -> str:
-    """The name of a key in tokens: its SHA-256 thumbprint in base64url (RFC 7638, section 3)."""
+    """The name of a key in tokens: its SHA-256 thumbprint (RFC 7638, section 3).
+
+    It is in base64url.
+    """
     members = json.dumps(_list_members(key.public_key), separators=(",", ":"), sort_keys=True)
     return urlsafe_b64encode(hashlib.sha256(members.encode("ascii")).digest()).decode("ascii")
 
 
 def dump_public_jwk(key: PublishedKey, algorithm: TokenAlgorithm | None = None) -> dict[str, Any]:
-    """The public key as a JWK (RFC 7517, section 4), with `kid`, `use` and `alg`. Raises KeyRefused (key-kind)."""
+    """The public key as a JWK, with `kid`, `use` and `alg` (RFC 7517, section 4).
+
+    Raises KeyRefused (key-kind).
+    """
     told = {"kid": find_kid(key), "use": "sig", "alg": algorithm or find_token_algorithm(key)}
     return _list_members(key.public_key) | told
 
@@ -285,12 +310,13 @@ def verify_own_jwt(
     audience: str | None = None,
     now: datetime | None = None,
 ) -> dict[str, Any]:
-    """The claims of a token that one of `keys` signed, such as an ID token that comes back as a hint.
+    """The claims of a token that one of `keys` signed.
 
-    The algorithm is the key's and never the header's choice, and `kid` names one of `keys` or nothing. `typ` is the
-    header's type: None takes a token that has none or is a plain JWT. `audience` must be in `aud`, if given; with `now`
-    the token must not be over (a hint may be). Raises TokenRefused (token-too-long, token-malformed, token-header,
-    token-key-unknown, token-signature, token-issuer, token-audience, token-expired).
+    Such a token is an ID token that comes back as a hint. The algorithm is the key's and never the header's choice, and
+    `kid` names one of `keys` or nothing. `typ` is the header's type: None takes a token that has none or is a plain
+    JWT. `audience` must be in `aud`, if given; with `now` the token must not be over (a hint may be). Raises
+    TokenRefused (token-too-long, token-malformed, token-header, token-key-unknown, token-signature, token-issuer,
+    token-audience, token-expired).
     """
     try:
         jws = split_compact(token)

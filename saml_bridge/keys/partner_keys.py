@@ -1,10 +1,12 @@
-"""Partners' public keys as a document holds them: a set of JSON Web Keys, or one RSA key to encrypt to.
+"""Partners' public keys as a document holds them.
+
+They are a set of JSON Web Keys, or one RSA key to encrypt to.
 
 Owns: the texts that are such keys, and the one form that they are kept in. Does not own: the settings that hold them
 (`billers.partners`), files (`billers.file.resolve`), keys that are fetched, and what is done with a key.
 Called by: `billers.partners`, `billers.file.resolve`, and `protocols.tokens.encrypted_token` for its encryption key.
 
-A text with a private key is refused, and never quoted: whoever sent it has to make another. Specification: RFC 7517,
+A text with a private key is refused, and never quoted: its sender has to make another. Specification: RFC 7517,
 4 and 5; RFC 7518, 3.3 and 6.
 """
 
@@ -37,16 +39,22 @@ _IS_PRIVATE: Final = "is or holds a private or shared key, which nobody must giv
 
 
 class KeyTextBroken(ValueError):
-    """Text that is not the public keys that are expected. Its message goes on after the name of the setting."""
+    """Text that is not the public keys that are expected.
+
+    Its message goes on after the name of the setting.
+    """
 
 
 def is_key_text(text: str) -> bool:
-    """Whether a text is meant as the keys themselves, and not as a file's path."""
+    """Tells that a text is meant as the keys themselves, not as a file's path."""
     return text.lstrip().startswith(("{", "[", "-----BEGIN"))
 
 
 def normalize_jwks(text: str) -> str:
-    """A set of public keys (RFC 7517, 5), at least one of them good to verify with, as compact JSON."""
+    """A set of public keys as compact JSON (RFC 7517, 5).
+
+    At least one of them is good to verify with. Raises KeyTextBroken.
+    """
     entries = _read_object(text).get("keys")
     if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_KEYS:
         raise KeyTextBroken(f'expected a JSON Web Key Set, {{"keys": [...]}}, with 1 to {MOST_KEYS} keys')
@@ -57,7 +65,10 @@ def normalize_jwks(text: str) -> str:
 
 
 def normalize_encryption_key(text: str) -> str:
-    """An RSA key to encrypt to, as PEM (SubjectPublicKeyInfo) or, when it is one, as a JSON Web Key in compact JSON."""
+    """An RSA key to encrypt to, in the form that it is kept in.
+
+    PEM becomes PEM (SubjectPublicKeyInfo), and a JSON Web Key one in compact JSON. Raises KeyTextBroken.
+    """
     if not is_key_text(text):
         raise KeyTextBroken("is neither PEM nor a JSON Web Key")
     if text.lstrip().startswith("-----BEGIN"):

@@ -57,10 +57,10 @@ _MAKERS: dict[KeyKind, Callable[[], PrivateKey]] = {
 
 
 class KeyRing:
-    """Reads keys by name and keeps them, since loading a key costs far more than using it.
+    """Reads keys by name and keeps them.
 
-    `passphrase` opens the keys that are encrypted. A key that could not be read is tried again at the next question,
-    so what is made or mended while the service runs is found.
+    Loading a key costs far more than using it. `passphrase` opens the keys that are encrypted. A key that could not be
+    read is tried again at the next question, so what is made or mended while the service runs is found.
     """
 
     def __init__(self, folder: Path, passphrase: str | None = None) -> None:
@@ -71,16 +71,19 @@ class KeyRing:
         self._lock = Lock()
 
     def find(self, name: str) -> SigningKey:
-        """The key of this name. Raises KeyRefused: no such key, readable by others, locked, or not fit to sign."""
+        """The key of this name.
+
+        Raises KeyRefused: no such key, readable by others, locked, or not fit to sign.
+        """
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
             return self._loaded[name]
 
     def find_published(self, name: str) -> PublishedKey:
-        """What others are told of the key of this name, from its certificate alone: its private key may be locked.
+        """The public side of the key of this name, from its certificate alone.
 
-        Raises KeyRefused: no such certificate, or not one of a key that is fit to sign.
+        Its private key may be locked. Raises KeyRefused: no such certificate, or not one of a key that is fit to sign.
         """
         with self._lock:
             if name in self._loaded:
@@ -95,14 +98,18 @@ class KeyRing:
         return tuple(sorted(path.name.removesuffix(_KEY_SUFFIX) for path in self.folder.glob(f"*{_KEY_SUFFIX}")))
 
     def check_modes(self) -> None:
-        """Refuse a folder that has a key which anybody but its owner may read. Raises KeyRefused."""
+        """Refuses a folder with a key that others than its owner may read.
+
+        Raises KeyRefused.
+        """
         for name in self.list_names():
             check_private(self.folder / f"{name}{_KEY_SUFFIX}")
 
     def create(self, name: str, *, kind: KeyKind, now: datetime, encrypt: bool = False) -> tuple[Path, Path]:
-        """Make a key and a self-signed certificate of ten years. Gives both paths; never writes over either.
+        """Makes a key and a self-signed certificate of ten years.
 
-        Raises KeyRefused when the name is taken or is no name, and when it is to be encrypted without a passphrase.
+        Gives both paths; never writes over either. Raises KeyRefused when the name is taken or is no name, and when it
+        is to be encrypted without a passphrase.
         """
         paths, encryption = self._prepare(name, encrypt=encrypt)
         key = _MAKERS[kind]()
@@ -110,10 +117,11 @@ class KeyRing:
         return paths
 
     def import_files(self, name: str, *, key_file: Path, certificate_file: Path, encrypt: bool = False) -> SigningKey:
-        """Take a copy of a key and its certificate that were made elsewhere, and judge them as `find` does.
+        """Takes a copy of a key and its certificate that were made elsewhere.
 
-        What was encrypted stays so, under the same passphrase. Raises KeyRefused: also for a key and a certificate
-        that do not belong together, and for a name that is taken. OSError for files that cannot be read.
+        They are judged as `find` does. An encrypted key stays so, under the same passphrase. Raises KeyRefused: also
+        for a key and a certificate that do not belong together, and for a name that is taken. OSError for files that
+        cannot be read.
         """
         key_pem, certificate_pem = key_file.read_bytes(), certificate_file.read_bytes()
         key = self._open(name, key_pem, certificate_pem)
@@ -169,7 +177,10 @@ class KeyRing:
 
 
 def check_private(path: Path) -> None:
-    """Refuse a file that is not there or that anybody but its owner may read. Raises KeyRefused."""
+    """Refuses a file that is absent or that others than its owner may read.
+
+    Raises KeyRefused.
+    """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -187,7 +198,10 @@ def create_key(folder: Path, name: str, *, kind: KeyKind, now: datetime) -> tupl
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a new file that its owner alone may read (0600 from its first moment). Raises KeyRefused if it exists."""
+    """Writes a new file that its owner alone may read.
+
+    Its mode is 0600 from its first moment. Raises KeyRefused if it exists.
+    """
     _write_new(path, content, mode=0o600)
 
 

@@ -1,7 +1,10 @@
-"""Values at rest that the database must not tell: sealed with a key that is derived from the service's secret.
+"""Values at rest that the database must not tell.
 
-Owns: the sealing and its key, and which secrets can be guessed. Does not own: what is sealed. Called by whatever keeps
-a payer's values for a while (the partner sessions, logouts that go on), and by whatever takes a secret.
+They are sealed with a key that is derived from the service's secret.
+
+Owns: the sealing and its key, and which secrets can be guessed. Does not own: what is sealed.
+Called by: the stores that keep a payer's values for a while (partner sessions, logouts that go on); `app.settings` and
+`storage.partner_secrets`, which take a secret.
 """
 
 from __future__ import annotations
@@ -25,12 +28,18 @@ class SealBroken(BridgeError):
 
 
 def is_monotonous(secret: str) -> bool:
-    """Whether a secret is a few characters over and over, which anybody can guess, however long it is."""
+    """Tells that a secret is a few characters over and over.
+
+    Such a secret can be guessed, however long it is.
+    """
     return len(set(secret)) < FEWEST_DIFFERENT
 
 
 class Seal:
-    """Seals JSON values for one purpose; what is sealed for another cannot be opened. Safe to share between threads."""
+    """Seals JSON values for one purpose.
+
+    A value that is sealed for another purpose cannot be opened. Safe to share between threads.
+    """
 
     def __init__(self, secret: bytes, purpose: str) -> None:
         key = hmac.digest(secret, b"seal\0" + purpose.encode(), "sha256")
@@ -41,7 +50,7 @@ class Seal:
         return self._fernet.encrypt(json.dumps(value).encode()).decode("ascii")
 
     def open(self, sealed: str) -> Any:
-        """What was sealed. Raises SealBroken."""
+        """Opens a sealed value. Raises SealBroken."""
         try:
             return json.loads(self._fernet.decrypt(sealed.encode("ascii")))
         except (InvalidToken, UnicodeEncodeError):

@@ -35,15 +35,19 @@ _ED25519_BITS = 255
 
 
 class SignatureFault(BridgeError):
-    """A signature that our own key made does not verify with it (broken hardware, broken key); nothing may leave."""
+    """A signature that our own key made does not verify with it.
+
+    The hardware or the key is broken; nothing may leave.
+    """
 
     code = "signature-fault"
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedKey:
-    """What others are told of a key: read from its certificate alone, so that a locked key can be published, too.
+    """The public side of a key, as others are told it.
 
+    It is read from the certificate alone, so that a locked key can be published, too.
     `bits` is the length of the RSA modulus or of the curve's field; `curve` is None for RSA and Ed25519, which signs
     tokens and never XML. `fingerprint_sha256` is of the certificate's DER bytes. Times are aware UTC, and informative:
     partners look at the key alone.
@@ -107,9 +111,10 @@ def find_key_kind(algorithm: SignatureAlgorithm) -> KeyKind:
 
 
 def fit_algorithm(algorithm: SignatureAlgorithm, kind: KeyKind) -> SignatureAlgorithm:
-    """The algorithm of the same hash for a kind of key: what stays the same when a key of another kind takes over.
+    """The algorithm of the same hash for a kind of key.
 
-    Raises KeyRefused (key-kind) for a kind that never signs XML.
+    The hash stays the same when a key of another kind takes over. Raises KeyRefused (key-kind) for a kind that never
+    signs XML.
     """
     wanted = SIGNATURE_ALGORITHMS[algorithm].digest_uri
     for name, one in SIGNATURE_ALGORITHMS.items():
@@ -155,7 +160,10 @@ def load_published_key(name: str, certificate_pem: bytes) -> PublishedKey:
 
 
 def is_encrypted(key_pem: bytes) -> bool:
-    """Whether a private key in PEM form needs a passphrase (RFC 7468, section 11; RFC 1421, section 4.6.1.1)."""
+    """Tells that a private key in PEM form needs a passphrase.
+
+    Specification: RFC 7468, section 11; RFC 1421, section 4.6.1.1.
+    """
     return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in key_pem or b"Proc-Type: 4,ENCRYPTED" in key_pem
 
 

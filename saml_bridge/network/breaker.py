@@ -1,7 +1,9 @@
-"""A circuit breaker: stops asking a server that keeps failing, and finds out by single questions when it is back.
+"""A circuit breaker: it leaves a server alone that keeps failing.
 
-Owns: when to ask. Does not own: what a failure is. Called by `introspection.py` and
-`partner_calls.py`.
+Single questions find out when the server is back.
+
+Owns: when to ask. Does not own: what a failure is.
+Called by: `partner_calls`, `portal.introspection_source`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ from enum import Enum
 from typing import Final
 
 FAILURES_TO_OPEN: Final = 5
-"""How many failures in a row open the circuit; one answer begins the count anew."""
+"""How many failures in a row open the circuit; one answer sets the count to zero."""
 
 OPEN_SECONDS: Final = 5.0
 """How long nothing is asked once it is open; then one question at a time is, until one is answered."""
 
 
 class Permit(Enum):
-    """What a caller may do: ask as ever, ask as the one that finds out, or not ask."""
+    """The permission of a caller: to ask, to probe, or not to ask."""
 
     CALL = "call"
     PROBE = "probe"
@@ -30,7 +32,7 @@ class Permit(Enum):
 class Breaker:
     """Closed, open, or half-open (open, with one question under way). Safe to share between threads.
 
-    Whoever gets a permit must give it back: by `succeeded`, `failed` or `learned_nothing`. `clock` counts seconds and
+    A caller that gets a permit gives it back: by `succeeded`, `failed` or `learned_nothing`. `clock` counts seconds and
     never runs backwards. `changed` is told whenever the circuit opens (True) or closes (False).
     """
 
@@ -53,7 +55,7 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the last that is known is that the server fails."""
+        """True while the server is known to fail."""
         return self._opened_at is not None
 
     def enter(self) -> Permit:
@@ -69,7 +71,7 @@ class Breaker:
             return Permit.PROBE
 
     def succeeded(self, permit: Permit) -> None:
-        """The server answered: the circuit closes, whoever asked."""
+        """The server answered: the circuit closes for every kind of permit."""
         if not self._failures and self._opened_at is None:
             return
         with self._lock:
@@ -80,7 +82,10 @@ class Breaker:
             self._changed(False)
 
     def failed(self, permit: Permit) -> None:
-        """The server failed. A failure of before it opened does not make an open circuit last longer."""
+        """The server failed.
+
+        A failure of a call from before the circuit opened does not make it last longer.
+        """
         with self._lock:
             self._failures += 1
             opens = self._opened_at is None and self._failures >= self._limit
@@ -92,7 +97,7 @@ class Breaker:
             self._changed(True)
 
     def learned_nothing(self, permit: Permit) -> None:
-        """What came of it says nothing of the server."""
+        """The outcome says nothing of the server."""
         if permit is Permit.PROBE:
             with self._lock:
                 self._probing = False

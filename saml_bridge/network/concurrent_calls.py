@@ -1,6 +1,7 @@
 """Several calls to other servers at once, with one deadline for all.
 
-Owns: the threads and the waiting. Does not own: what is called. Called by a logout, which tells many servers at once.
+Owns: the threads and the waiting. Does not own: what is called.
+Called by: `flows.logout`, which tells many servers at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class CallFailed:
-    """A call without an answer. `code` is its error's, LATE or FAULT; `reason` is for the log."""
+    """A call without an answer.
+
+    `code` is its error's, LATE or FAULT; `reason` is for the log.
+    """
 
     code: str
     reason: str

@@ -1,8 +1,8 @@
-"""What went wrong with a connection to another server, told by what happened.
+"""The faults of a connection to another server, and the words for them.
 
 Owns: the kinds of faults, finding the kind of an exception, the words for it, and noticing that an answer's head stops
-short. Does not own: connections, retries, and codes of findings. Called by what asks other servers: `fetching.py`,
-`sessions/endpoint.py`, `sessions/jwks.py`.
+short. Does not own: connections, retries, and codes of findings. Called by: `connections`,
+`client`, `key_sets`, `portal.introspection_client`.
 
 Libraries wrap what the system says, and regroup their wrappers from one version to the next. So the kind is read from
 the error inside: of a socket, of TLS, of HTTP's parser.
@@ -19,14 +19,14 @@ from enum import Enum
 from io import BufferedIOBase
 from typing import Final, Literal
 
-import requests
+import urllib3
 
 Phase = Literal["connecting", "waiting", "reading"]
 """How far a request has come: no connection yet, no answer yet, the answer's body."""
 
 
 class Fault(Enum):
-    """What became of a connection. No connection came about in the first three."""
+    """The kinds of faults of a connection. No connection came about in the first three."""
 
     NAME = "the name has no address"
     REFUSED = "nobody takes connections"
@@ -51,8 +51,8 @@ _KINDS: Final[tuple[tuple[type[BaseException], Fault], ...]] = (
     (socket.gaierror, Fault.NAME),
     (ConnectionRefusedError, Fault.REFUSED),
     (ConnectionError, Fault.HUNG_UP),
-    (requests.Timeout, Fault.LATE),
-    (requests.exceptions.SSLError, Fault.TLS),
+    (urllib3.exceptions.TimeoutError, Fault.LATE),
+    (urllib3.exceptions.SSLError, Fault.TLS),
 )
 """The first that an exception is, or holds, tells its kind. Those of a library stand last: mostly they hold another."""
 
@@ -83,7 +83,7 @@ _CERTIFICATE: Final = {
 
 
 def classify(error: BaseException) -> Fault:
-    """What happened, as the innermost errors tell it; NO_HTTP for what none of them explains."""
+    """The kind of a fault, as the innermost errors tell it; NO_HTTP without an explanation."""
     causes = list(_list_causes(error))
     for kind, fault in _KINDS:
         if any(isinstance(one, kind) for one in causes):
@@ -94,7 +94,7 @@ def classify(error: BaseException) -> Fault:
 
 
 def explain(error: BaseException, *, phase: Phase, port: int) -> str:
-    """What the server did, to stand after its name: 'hung up without an answer'."""
+    """Says what the server did, to stand after its name: 'hung up without an answer'."""
     return {
         Fault.NAME: "cannot be reached: its name has no address that can be found",
         Fault.REFUSED: f"cannot be reached on port {port}: nobody takes connections there",
@@ -127,7 +127,10 @@ def _list_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class WholeResponse(http.client.HTTPResponse):
-    """An answer whose head has come to its end. Python's takes a head that stops short for a whole one."""
+    """An answer whose head has come to its end.
+
+    Python's takes a head that stops short for a whole one.
+    """
 
     def begin(self) -> None:
         """Raises IncompleteRead."""

@@ -1,9 +1,10 @@
-"""Calls to a server that end at their deadline, whatever the server does meanwhile.
+"""Calls to a server that end at their deadline, independent of what the server does.
 
-A time limit of a socket begins anew with each byte that drips in, so one thread looks at all calls under way several
+A time limit of a socket begins again with each byte that drips in, so one thread looks at all calls under way several
 times a second and ends the connections of those that are late. It runs only while there are calls.
 
-Owns: the deadlines. Does not own: what is asked. Called by `endpoint.py`.
+Owns: the deadlines. Does not own: what is asked, and connections (`connections`).
+Called by: `client`, `portal.introspection_client`.
 """
 
 from __future__ import annotations
@@ -21,32 +22,44 @@ IDLE_TICKS: Final = 40
 
 
 class Connection(Protocol):
-    """What can be ended: something that has a socket, or has none yet."""
+    """A connection that can be ended; it may have no socket yet."""
 
     @property
     def sock(self) -> socket.socket | None: ...
 
 
 class Call:
-    """One call under way. `connection` is what it uses now, None before it has one.
+    """One call under way, with `seconds` for all of it, name resolution included.
 
+    `connection` is what it uses now, None before it has one.
     `sock` is the socket that the answer comes by: a connection lets go of it when the answer is its last.
     """
 
-    __slots__ = ("connection", "deadline", "expired", "sock")
+    __slots__ = ("connection", "deadline", "expired", "seconds", "sock")
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.deadline = time.monotonic() + seconds
         self.connection: Connection | None = None
         self.sock: socket.socket | None = None
         self.expired = False
 
     def left(self) -> float:
-        """Seconds, never quite none, because that would mean to a socket that it must not wait at all."""
+        """Seconds that are left, and never zero.
+
+        Zero would mean to a socket that it must not wait at all.
+        """
         return max(self.deadline - time.monotonic(), 0.001)
 
+    def has_passed(self) -> bool:
+        """Tells that the time is over, also before the thread has noticed it."""
+        return self.expired or time.monotonic() >= self.deadline
+
     def end(self) -> None:
-        """Make whoever reads or writes the connection stop. Not TLS's own way, which is not for another thread."""
+        """Ends the connection, so that reading and writing stop.
+
+        TLS's own way is not for another thread.
+        """
         self.expired = True
         sock = self.sock
         if sock is None and self.connection is not None:
@@ -66,11 +79,14 @@ class Watchdog:
 
     @contextmanager
     def watch(self, seconds: float) -> Iterator[Call]:
-        """A call that has so many seconds in all; up to one tick more, since that is how often the thread looks."""
-        call = Call(time.monotonic() + seconds)
+        """A call that has `seconds` in all.
+
+        It may last up to one tick longer, since that is how often the thread looks.
+        """
+        call = Call(seconds)
         with self._lock:
             self._calls.add(call)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # a forked process has none of our threads
                 self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 self._thread.start()
         try:
@@ -92,7 +108,7 @@ class Watchdog:
                         self._thread = None
 
     def _look(self) -> bool:
-        """End what is late; whether there is any call at all."""
+        """Ends the calls that are late; True while there is any call."""
         with self._lock:
             now = time.monotonic()
             for call in self._calls:

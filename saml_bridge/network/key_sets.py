@@ -1,32 +1,34 @@
-"""Public keys of others, the portal's or a relying party's: a JWKS (RFC 7517) from a file or a URL.
+"""Public keys of others: a JWKS (RFC 7517) of the portal or a relying party.
 
-Owns: which keys are usable and for what, when they are read again, and the bounds of reading them. Called by `jwt.py`
-and, with a reading of its own, by `provider.py`.
+It comes from a file or a URL.
+
+Owns: which keys are usable and for what, when they are read again, and the bounds of reading them.
+Does not own: connections (`client`), and verifying (`keys.jws`).
+Called by: `portal.jwt_source`; with a reading of its own, `flows.tokens.clients`.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import requests
 import structlog
-import urllib3
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.keys.jws import VerifyKey
 from saml_bridge.model.comparisons import compare, show
-from saml_bridge.model.errors import SourceUnavailable, refuse_session
+from saml_bridge.model.errors import FetchRefused, SourceUnavailable, refuse_session
 from saml_bridge.model.strict_json import JsonRefused, parse_json
-from saml_bridge.network.connection_faults import Phase, explain
+from saml_bridge.network.client import Fetcher
+from saml_bridge.network.connections import ExchangeFailed
+from saml_bridge.network.lookups import LookupsBusy
 from saml_bridge.network.operator_urls import check_location
 
 _log = structlog.get_logger()
@@ -36,7 +38,7 @@ MAX_JWKS_BYTES: Final = 256 * 1024
 JWKS_SETTING: Final = "SAML_BRIDGE_SESSION_JWKS"
 
 JWKS_REFRESH_SECONDS: Final = 600.0
-"""How old the portal's keys may get before they are read anew."""
+"""How old the portal's keys may get before they are read again."""
 
 JWKS_RETRY_SECONDS: Final = 60.0
 """How often at most the keys are read, whatever tokens ask for."""
@@ -57,7 +59,7 @@ _FITTING: Final[Mapping[tuple[object, object], frozenset[str]]] = {
 }
 """Key type and curve to the algorithms that such a key may verify: a key never serves another family.
 
-PS256 is taken from relying parties alone: `jwt.py` asks for none but those of ALGORITHMS.
+PS256 is taken from relying parties alone: `portal.jwt_source` asks for none but those of ALGORITHMS.
 """
 
 _KEY_CLASSES: Final[Mapping[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
@@ -73,7 +75,10 @@ class _KeySet:
     by_use: Mapping[tuple[str | None, str], tuple[VerifyKey, ...]] = field(default_factory=dict)
 
     def find_key(self, kid: str | None, algorithm: str) -> VerifyKey | None:
-        """The one key that fits, None for a kid that is not here; raises SessionAbsent when the choice is not clear."""
+        """The one key that fits; None for a kid that is not here.
+
+        Raises SessionAbsent when the choice is not clear.
+        """
         found = self.by_use.get((kid, algorithm), ())
         if len(found) > 1:
             raise refuse_session(
@@ -85,12 +90,13 @@ class _KeySet:
 
 
 class Jwks:
-    """Somebody's public keys (RFC 7517), read from a file or a URL and kept; `owner` says in messages whose.
+    """Somebody's public keys (RFC 7517), read from a file or a URL and kept.
 
-    They are read at the first token, when they are older than `refresh_seconds`, and when a token names a key that is
-    not among them, but never twice within `retry_seconds`, failures included. One thread reads; the others go on with
-    the keys they have, and wait only when those do not answer their question. A failed reading leaves the keys as they
-    were; a JWKS without a usable key, which is an answer, does not. `clock` counts seconds and never runs backwards.
+    `owner` says in messages whose they are. They are read at the first token, when they are older than
+    `refresh_seconds`, and when a token names a key that is not among them, but never twice within `retry_seconds`,
+    failures included. One thread reads; the others go on with the keys they have, and wait only when those do not
+    answer their question. A failed reading leaves the keys as they were; a JWKS without a usable key, which is an
+    answer, does not. `clock` counts seconds and never runs backwards.
     """
 
     def __init__(
@@ -115,10 +121,10 @@ class Jwks:
         self._failed = False
 
     def find_key(self, kid: str | None, *, algorithm: str) -> VerifyKey:
-        """The key that a token's header asks for: of that kid, or without one the only key that fits the algorithm.
+        """The key that a token's header asks for.
 
-        Raises SessionAbsent (`session-invalid`) for a key that the owner has not, SourceUnavailable when the owner's
-        keys cannot be read and those at hand do not answer.
+        Without `kid` it is the only key that fits the algorithm. Raises SessionAbsent (`session-invalid`) for a key
+        that the owner has not, SourceUnavailable when the owner's keys cannot be read and those at hand do not answer.
         """
         if self._is_due(self._retry_seconds if self._failed else self._refresh_seconds):
             self._refresh(wait=False)
@@ -157,16 +163,17 @@ class Jwks:
 
 
 def open_jwks(location: str, *, ca_file: Path | None = None, setting: str = JWKS_SETTING) -> Jwks:
-    """The portal's keys from a file, or from an https URL (http only on this machine). Reads nothing yet.
+    """The portal's keys from a file or an https URL.
 
-    `ca_file` holds the certificates to trust in place of the public ones. Raises SettingsInvalid, which names
-    `setting`, for a URL that is not acceptable.
+    http is taken only on this machine. Reads nothing yet. `ca_file` holds the certificates to trust in place of the
+    public ones. Raises SettingsInvalid, which names `setting`, for a URL that is not acceptable.
     """
     if "://" not in location:
         return Jwks(location, lambda: _read_jwks_file(Path(location)))
     fix = "Give a file, or an https:// URL; http:// works for this machine only."
     url = check_location(location, setting=setting, kind="is neither a file nor", fix=fix)
-    return Jwks(f"{url.scheme}://{url.netloc}{url.path}", UrlReader(location, ca_file=ca_file))
+    fetcher = open_key_fetcher(ca_file=ca_file)
+    return Jwks(f"{url.scheme}://{url.netloc}{url.path}", lambda: read_jwks_url(location, fetcher))
 
 
 def _parse_jwks(content: bytes) -> _KeySet:
@@ -250,85 +257,49 @@ def _read_jwks_file(path: Path) -> bytes:
     return content
 
 
-class UrlReader:
-    """Reads one URL within bounds: of time in all and between two bytes, of size; no redirect, no proxy, no cookie.
+def open_key_fetcher(*, ca_file: Path | None = None, deadline_seconds: float = JWKS_DEADLINE_SECONDS) -> Fetcher:
+    """The client for keys at an address that the operator names.
 
-    A thread of its own does the work, so that the deadline holds for name resolution and for headers that drip. One
-    that outlives its deadline is left behind, and nothing new is started before it has ended.
+    The address may be a private one. `ca_file` holds the certificates to trust in place of the public ones. A look-up
+    of the name that hangs is not joined by a second one.
     """
+    return Fetcher(
+        check_addresses=False,
+        most_lookups=1,
+        wait_for_lookup=False,
+        ca_file=ca_file,
+        connect_seconds=deadline_seconds,
+        deadline_seconds=deadline_seconds,
+    )
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        ca_file: Path | None = None,
-        deadline_seconds: float = JWKS_DEADLINE_SECONDS,
-        max_bytes: int = MAX_JWKS_BYTES,
-    ) -> None:
-        self._url = url
-        self._verify: str | bool = str(ca_file) if ca_file else True
-        self._deadline_seconds = deadline_seconds
-        self._max_bytes = max_bytes
-        self._thread: threading.Thread | None = None
 
-    def __call__(self) -> bytes:
-        """The body of a 200 answer. Raises SourceUnavailable, which says what went wrong and nothing of the answer."""
-        if self._thread is not None and self._thread.is_alive():
-            raise SourceUnavailable("the attempt before is still going on")
-        answers: queue.SimpleQueue[bytes | SourceUnavailable] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._answer, args=(answers,), name="jwks", daemon=True)
-        self._thread.start()
-        try:
-            answer = answers.get(timeout=self._deadline_seconds)
-        except queue.Empty:
-            raise SourceUnavailable(f"no complete answer within {self._deadline_seconds} seconds") from None
-        if isinstance(answer, SourceUnavailable):
-            raise answer
-        return answer
+def read_jwks_url(url: str, fetcher: Fetcher) -> bytes:
+    """The body of a 200 answer; no redirect is followed.
 
-    def _answer(self, answers: queue.SimpleQueue[bytes | SourceUnavailable]) -> None:
-        try:
-            answers.put(self._fetch(time.monotonic() + self._deadline_seconds))
-        except SourceUnavailable as error:
-            answers.put(error)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            answers.put(self._explain(error, "waiting"))
+    Raises SourceUnavailable, which says what went wrong and nothing of the answer.
+    """
+    headers = {"Accept": "application/jwk-set+json, application/json"}
+    try:
+        answer, body = fetcher.send("GET", url, body=None, headers=headers, max_bytes=MAX_JWKS_BYTES)
+    except FetchRefused as refused:
+        raise SourceUnavailable(_explain(refused)) from None
+    if answer.status != HTTPStatus.OK:
+        raise SourceUnavailable(f"the answer has status {answer.status}")
+    return body
 
-    def _fetch(self, deadline: float) -> bytes:
-        with requests.Session() as session:
-            session.trust_env = False
-            headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
-            with session.get(
-                self._url,
-                headers=headers,
-                stream=True,
-                allow_redirects=False,
-                timeout=self._deadline_seconds,
-                verify=self._verify,
-            ) as response:
-                if response.status_code != requests.codes.ok:
-                    raise SourceUnavailable(f"the answer has status {response.status_code}")
-                if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                    raise SourceUnavailable("the answer is compressed, which was not asked for")
-                return self._read_body(response, deadline)
 
-    def _read_body(self, response: requests.Response, deadline: float) -> bytes:
-        body = bytearray()
-        while chunk := self._read_some(response):
-            body += chunk
-            if len(body) > self._max_bytes:
-                raise SourceUnavailable(f"the answer is larger than {self._max_bytes} bytes")
-            if time.monotonic() > deadline:
-                raise SourceUnavailable("the answer was not complete in time")
-        return bytes(body)
-
-    def _read_some(self, response: requests.Response) -> bytes:
-        try:
-            chunk: bytes = response.raw.read1(self._max_bytes + 1, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._explain(error, "reading") from None
-        return chunk
-
-    def _explain(self, error: Exception, phase: Phase) -> SourceUnavailable:
-        port = urlsplit(self._url).port or (443 if self._url.startswith("https:") else 80)
-        return SourceUnavailable(f"the request failed: the server {explain(error, phase=phase, port=port)}")
+def _explain(refused: FetchRefused) -> str:
+    failed = refused.__cause__
+    if refused.status is not None:
+        return f"the answer has status {refused.status}"
+    if isinstance(failed, ExchangeFailed) and isinstance(failed.error, LookupsBusy):
+        return "the attempt before is still going on"
+    match refused.code:
+        case "fetch-compressed":
+            return "the answer is compressed, which was not asked for"
+        case "fetch-too-large":
+            return f"the answer is larger than {MAX_JWKS_BYTES} bytes"
+        case "fetch-deadline":
+            return f"no complete answer within {JWKS_DEADLINE_SECONDS} seconds"
+    what = failed.explain() if isinstance(failed, ExchangeFailed) else refused.detail
+    return f"the request failed: the server {what}"

@@ -1,6 +1,7 @@
-"""Which addresses of the portal are taken from the operator: https, or http on this machine.
+"""The addresses of the portal that an operator may name.
 
-Called by the sources that ask the portal's server. A private address is fine: the operator, nobody else, names it.
+They are https, or http on this machine. Owns: checking them. Does not own: connections (`connections`).
+Called by: `key_sets`, `portal.introspection_client`. A private address is fine: the operator, nobody else, names it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from saml_bridge.model.values import Finding, Severity
 
 
 def check_location(location: str, *, setting: str, kind: str = "is not", fix: str) -> SplitResult:
-    """The URL, taken apart. `setting` names where it was set, `kind` begins what is said of another scheme.
+    """Checks a URL and takes it apart.
 
-    Raises SettingsInvalid for a URL that is not acceptable; a user name and password in it are never shown.
+    `setting` names where it was set, `kind` begins what is said of another scheme. Raises SettingsInvalid for a URL
+    that is not acceptable; a user name and password in it are never shown.
     """
     try:
         url = urlsplit(location)

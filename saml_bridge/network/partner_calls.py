@@ -1,8 +1,8 @@
 """Calls of partners' servers in the middle of a launch, while the payer waits.
 
 Owns: the one retry, the breaker of each partner, how many calls go on at a time, and what a failure is called. Does not
-own: connections and which addresses may be reached (`fetching.py`), what is asked and what an answer means (the
-protocol). Called through `receivers.Services`.
+own: connections and which addresses may be reached (`client`), what is asked and what an answer means (the
+protocol). Called through `protocols.interface`.
 
 A call may change something at the partner, so it is made a second time only where the server was not reached at all.
 For the same reason each call has a connection of its own: one that was kept may end just as it is used again, and then
@@ -44,10 +44,13 @@ _log = structlog.get_logger()
 
 
 class Watcher(Protocol):
-    """Who counts what happens; the metrics."""
+    """The counter of what happens; the metrics."""
 
     def note_call(self, result: str, seconds: float) -> None:
-        """One call was answered, or was not; `result` is `answered`, `fault` or a code of `PartnerCalls.call`."""
+        """One call was answered or failed.
+
+        `result` is `answered`, `fault` or a code of `PartnerCalls.call`.
+        """
 
     def note_open_circuits(self, count: int) -> None:
         """How many partners this process leaves alone now."""
@@ -62,7 +65,10 @@ class _Line:
 
 
 class PartnerCalls:
-    """The calls of one process. Safe to share between threads. `clock` counts seconds and never runs backwards."""
+    """The calls of one process. Safe to share between threads.
+
+    `clock` counts seconds and never runs backwards.
+    """
 
     def __init__(
         self, fetcher: Fetcher, *, clock: Callable[[], float] = time.monotonic, watcher: Watcher | None = None

@@ -1,6 +1,7 @@
-"""Which token a request carries: in the portal's cookie, or as `Authorization: Bearer`.
+"""The token that a request carries: in the portal's cookie, or as `Authorization: Bearer`.
 
-Called by the sources whose credential is a token. Does not own what the token says.
+Owns: choosing the token. Does not own: what the token says.
+Called by: `jwt_source`, `introspection_source`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from saml_bridge.model.values import Credentials
 
 
 def find_token(credentials: Credentials, *, cookie: str) -> str:
-    """The one token that the request carries, in the cookie of that name or as a bearer token.
+    """The one token that the request carries.
 
-    Both may be there while they are the same; two different ones are two answers to "who is this?", and none is chosen.
-    Another authorization scheme says nothing of the payer. Raises SessionAbsent.
+    It comes in the cookie of that name or as a bearer token. Both may be there while they are the same; two different
+    ones are two answers to "who is this?", and none is chosen. Another authorization scheme says nothing of the payer.
+    Raises SessionAbsent.
     """
     in_cookie = credentials.cookies.get(cookie) or None
     bearer = _read_bearer(credentials.authorization)

@@ -16,7 +16,10 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 
 
 class FileSource:
-    """A session document in a file, for the command line. Whoever may read the file is taken to be its payer."""
+    """A session document in a file, for the command line.
+
+    A user who may read the file is taken to be its payer.
+    """
 
     name = "file"
 
@@ -25,7 +28,10 @@ class FileSource:
         self._leeway = leeway
 
     def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:  # noqa: ARG002 (the file says who)
-        """Read the file anew; without it nobody is signed in. Every error's `detail` begins with the file's name."""
+        """Reads the file each time; without it nobody is signed in.
+
+        Every error's `detail` begins with the file's name.
+        """
         try:
             return read_session(parse_json(self._read()), now=now, leeway=self._leeway)
         except (SessionMalformed, SessionAbsent) as error:

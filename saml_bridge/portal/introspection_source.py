@@ -1,7 +1,8 @@
 """The session source that asks the portal: the payer's token goes to its introspection endpoint.
 
 Owns: what an answer means, how long it is believed, and when the endpoint is left alone for a while. Does not own: how
-it is asked (`endpoint.py`), which token the request carries (`credentials.py`).
+it is asked (`introspection_client`), which token the request carries (`credentials`).
+Made by: `open_source`.
 
 Specification: RFC 7662; the answer's further members are the session document.
 """
@@ -38,7 +39,7 @@ _log = structlog.get_logger()
 
 
 class Watcher(Protocol):
-    """Who counts what happens; the metrics."""
+    """The counter of what happens; the metrics."""
 
     def note_answer(self, source: str, result: str) -> None:
         """One question was answered, or was not; `result` is of a closed set of codes."""
@@ -50,7 +51,7 @@ class Watcher(Protocol):
 class IntrospectionSource:
     """Asks the portal about the token of each request.
 
-    The token comes in a cookie or as `Authorization: Bearer` (`credentials.py`), and nothing else of the request goes
+    The token comes in a cookie or as `Authorization: Bearer` (`credentials`), and nothing else of the request goes
     to the portal. `name` is fixed; `label` tells several such sources apart in the log and in the metrics.
     """
 
@@ -78,7 +79,10 @@ class IntrospectionSource:
 
     @property
     def is_open(self) -> bool:
-        """Whether the endpoint failed so often that it is left alone but for a question now and then."""
+        """True while the endpoint is left alone because it kept failing.
+
+        It is still asked a question now and then.
+        """
         return self._breaker.is_open
 
     def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:
@@ -102,7 +106,10 @@ class IntrospectionSource:
         return session
 
     def check_endpoint(self) -> Iterator[Finding]:
-        """Ask about a token that nobody has: what is wrong with the endpoint, if anything (RFC 7662, 2.2)."""
+        """Finds faults of the endpoint by asking about a token that nobody has.
+
+        Specification: RFC 7662, section 2.2.
+        """
         location = self._endpoint.location
         try:
             document = parse_json(self._endpoint.ask(f"doctor-{secrets.token_urlsafe(16)}"))

@@ -31,7 +31,10 @@ LONGEST_TOKEN_ID: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class PostedToken:
-    """A posted token that holds: its session, who issued it under which name, and when it is too old anyway."""
+    """A posted token that holds.
+
+    It has its session, its issuer, its name, and the time from which it is too old anyway.
+    """
 
     session: PortalSession
     issuer: str
@@ -40,9 +43,9 @@ class PostedToken:
 
 
 class JwtSource:
-    """A JWT (RFC 7519, a JWS in compact form) that the portal signs; its claims are the session document.
+    """A JWT that the portal signs; its claims are the session document.
 
-    It comes in a cookie or as `Authorization: Bearer` (`credentials.py`).
+    It is a JWS in compact form (RFC 7519), in a cookie or as `Authorization: Bearer` (`credentials`).
     """
 
     name = "jwt"
@@ -67,10 +70,10 @@ class JwtSource:
         return read_session(claims, now=now, leeway=self._leeway)
 
     def read_posted(self, token: str, *, now: datetime) -> PostedToken:
-        """What a token tells that came in the body of a form, where it may have been seen and kept on its way.
+        """Reads a token that came in the body of a form.
 
-        So it must name itself (`jti`) and be issued at most a minute ago (`iat`); whoever takes it takes its name once.
-        Raises as `find_session`.
+        There it may have been seen and kept on its way. So it must name itself (`jti`) and be issued at most a minute
+        ago (`iat`); its caller takes its name once. Raises as `find_session`.
         """
         claims = _read_claims(self._verify(token))
         self._check_claims(claims, now)

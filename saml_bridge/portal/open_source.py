@@ -1,7 +1,7 @@
-"""From settings to a session source: what each kind of source is set up with, and making it.
+"""Makes a session source from its settings.
 
-Owns: which settings a kind needs. Does not own: where they are written (`settings.py`, `sources_file.py`). Called by
-`app.py` for the web service and by `installation.py`, which looks whether it would work.
+Owns: which settings a kind of source needs. Does not own: where they are written (`app.settings`, `sources_file`).
+Called by: `app.session_sources` for the web service, `app.installation` for checking whether it would work.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AUTH_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class JwtSettings:
+class JwtSourceSettings:
     """`jwks` is a file or a URL; `setting` names where it was set."""
 
     jwks: str
@@ -50,11 +50,11 @@ class IntrospectionSettings:
     setting: str = field(default=INTROSPECTION_SETTING, compare=False)
 
 
-SourceSettings = JwtSettings | IntrospectionSettings
+SourceSettings = JwtSourceSettings | IntrospectionSettings
 
 
 def list_missing(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The settings of an introspection source that are needed and not given, each with what needs it."""
+    """The missing settings of an introspection source, each with what needs it."""
     for name in ("url", "auth"):
         if given.get(name) is None:
             yield name, ""
@@ -76,7 +76,7 @@ def open_source(
     `label` tells several of one kind apart in the log and in the metrics. `clock` counts seconds.
     """
     leeway = timedelta(seconds=settings.leeway_seconds)
-    if isinstance(settings, JwtSettings):
+    if isinstance(settings, JwtSourceSettings):
         keys = open_jwks(settings.jwks, setting=settings.setting)
         return JwtSource(
             keys, issuer=settings.issuer, audience=settings.audience, cookie=settings.cookie, leeway=leeway

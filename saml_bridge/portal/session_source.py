@@ -1,6 +1,7 @@
-"""What every session source is, and what all of them check.
+"""The interface of every session source, and what all of them check.
 
-Owns: the protocol, and whether a session document that comes from the portal is a current session. Called by each one.
+Owns: the protocol, and whether a session document that comes from the portal is a current session.
+Does not own: the fields of a document (`mapping.fields`). Called by: each source.
 
 What a source raises, and what it means to the caller:
 
@@ -32,7 +33,7 @@ DEFAULT_LEEWAY: Final = timedelta(seconds=30)
 class SessionSource(Protocol):
     """Answers who is signed in. One object serves all requests, from several threads at once.
 
-    Every implementation passes `tests/sessions/conformance.py`.
+    Every implementation passes `tests/portal/conformance.py`.
     """
 
     @property
@@ -48,10 +49,10 @@ class SessionSource(Protocol):
 
 
 def read_session(document: object, *, now: datetime, leeway: timedelta = DEFAULT_LEEWAY) -> PortalSession:
-    """Read a session document that is already known to come from the portal, and check that it is current.
+    """Reads a session document of the portal, and checks that it is current.
 
-    A document without `active` is active. Raises SessionAbsent (`session-absent` for `active: false`,
-    `session-expired`) and SessionMalformed.
+    The document is already known to come from the portal. A document without `active` is active. Raises SessionAbsent
+    (`session-absent` for `active: false`, `session-expired`) and SessionMalformed.
     """
     if isinstance(document, Mapping) and not _read_active(document):
         raise SessionAbsent("the portal says that the session is not active")

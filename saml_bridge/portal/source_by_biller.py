@@ -1,6 +1,7 @@
-"""Which session source answers for which biller.
+"""The session source of each biller.
 
-Called by the edges before each launch, sign-on and sign-out; made in `app.py`.
+Owns: finding it. Does not own: making sources (`open_source`).
+Called by: `web` before each launch, sign-on and sign-out; made in `app.wiring`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ class SourceBook:
         self._by_biller = dict(by_biller or {})
 
     def find(self, biller: str) -> SessionSource:
-        """The source of this biller; there always is one, which may say that nobody can tell."""
+        """The source of this biller.
+
+        Every biller has one, which may say that nobody can tell.
+        """
         return self._by_biller.get(biller, self._default)
 
     def list_problems(self) -> tuple[str, ...]:
@@ -43,7 +47,7 @@ class NoSource:
 
     name = "none"
 
-    def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:  # noqa: ARG002 (there is none)
+    def find_session(self, credentials: Credentials, *, now: datetime) -> PortalSession:  # noqa: ARG002 (no source reads them)
         fix = "Name a source for it in the file of SAML_BRIDGE_SESSION_SOURCES, or a default."
         finding = Finding("source-not-set", Severity.ERROR, "No session source is set for this biller.", fix)
         raise SourceUnavailable(findings=[finding])

@@ -7,8 +7,10 @@
     default: main
     billers: {lakeside-power: lakeside}
 
-Owns: reading and checking the file. Does not own: making the sources (`opening.py`). Called by `app.py` and
-`installation.py`. A secret may be given as `env:NAME`; a file that holds one itself must be its owner's alone.
+Owns: reading and checking the file. Does not own: making the sources (`open_source`).
+Called by: `app.session_sources`, `app.installation`.
+
+A secret may be given as `env:NAME`; a file that holds one itself must be its owner's alone.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from saml_bridge.portal.introspection_source import LONGEST_CACHE_SECONDS
 from saml_bridge.portal.open_source import (
     AUTH_NEEDS,
     IntrospectionSettings,
-    JwtSettings,
+    JwtSourceSettings,
     SourceSettings,
     list_missing,
 )
@@ -43,7 +45,7 @@ _TEXT = re.compile(r"[!-~](?:[ -~]{0,4094}[!-~])?")
 
 @dataclass(frozen=True, slots=True)
 class SourcesFile:
-    """The sources by name, the name of the default one, and the name of each biller that has another."""
+    """The sources by name, the default's name, and the name for each other biller."""
 
     sources: Mapping[str, SourceSettings]
     default: str | None
@@ -51,7 +53,10 @@ class SourcesFile:
 
 
 def load_sources(path: Path, environ: Mapping[str, str]) -> SourcesFile:
-    """Read and check the file. Raises SettingsInvalid, which names every problem at once and no secret."""
+    """Reads and checks the file.
+
+    Raises SettingsInvalid, which names every problem at once and no secret.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_SOURCES_BYTES)
@@ -166,7 +171,7 @@ class _Reader:
         return text if "://" in text else str(self._path.parent / text)
 
     def _mapping(self, value: Any, where: str, *, known: tuple[str, ...] = (), quiet: bool = False) -> dict[str, Any]:
-        """The value as a mapping from text, empty when it is none; with `known`, other keys are refused."""
+        """The value as a mapping from text, empty when it is another kind; with `known`, other keys are refused."""
         if not isinstance(value, Mapping):
             if not quiet:
                 self._complain(where or "the file", "must be a mapping")
@@ -242,8 +247,8 @@ _KINDS: Final[dict[str, dict[str, _Read]]] = {
 }
 
 
-def _make_jwt(values: Mapping[str, Any], where: str) -> JwtSettings:
-    return JwtSettings(**values, setting=f"{where}.jwks")
+def _make_jwt(values: Mapping[str, Any], where: str) -> JwtSourceSettings:
+    return JwtSourceSettings(**values, setting=f"{where}.jwks")
 
 
 def _make_introspection(values: Mapping[str, Any], where: str) -> IntrospectionSettings:

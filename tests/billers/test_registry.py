@@ -45,7 +45,7 @@ from saml_bridge.model.errors import (
     PartnerUnusable,
 )
 from saml_bridge.model.values import Finding, Severity, TraceId
-from saml_bridge.network.client import AddressRule
+from saml_bridge.network.address_rule import AddressRule
 from saml_bridge.storage.audit import AuditTrail, Entry, Kind, Outcome, Search
 from saml_bridge.storage.database import Database
 from saml_bridge.storage.revisions import Revisions

@@ -23,7 +23,7 @@ from saml_bridge.keys.jws import (
     dump_public_jwk,
     find_kid,
     find_token_algorithm,
-    sign_jwt,
+    sign,
     verify_own_jwt,
 )
 from saml_bridge.keys.signing_key import SignatureFault, SigningKey, load_published_key, make_signature
@@ -89,11 +89,11 @@ def refuse(token: str, *names: str, **changes: Any) -> str:
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated")  # RFC 9864 names it Ed25519, which few partners read yet
 def test_a_token_verifies_with_the_published_key(name: str, algorithm: TokenAlgorithm) -> None:
     key = load_key(name)
-    token = sign_jwt(key, CLAIMS, algorithm=algorithm, typ="at+jwt")
+    token = sign(key, CLAIMS, algorithm=algorithm, typ="at+jwt")
     decoded = jwt.decode(token, jwk.import_key(dump_public_jwk(key)), algorithms=[algorithm])
     assert decoded.claims == CLAIMS
     assert decoded.header == {"alg": algorithm, "kid": find_kid(key), "typ": "at+jwt"}
-    assert "typ" not in decode(sign_jwt(key, CLAIMS, algorithm=algorithm).split(".")[0])
+    assert "typ" not in decode(sign(key, CLAIMS, algorithm=algorithm).split(".")[0])
     assert verify_own_jwt(token, [key], issuer=ISSUER, typ="at+jwt") == CLAIMS
 
 
@@ -130,10 +130,10 @@ def test_k9_a_published_key_has_public_members_alone(name: str, algorithm: Token
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 def test_a_key_signs_with_its_own_algorithm_alone(name: str, algorithm: TokenAlgorithm) -> None:
     if (name, algorithm) in SIGNERS:
-        assert sign_jwt(load_key(name), CLAIMS, algorithm=algorithm)
+        assert sign(load_key(name), CLAIMS, algorithm=algorithm)
         return
     with pytest.raises(KeyRefused) as refused:
-        sign_jwt(load_key(name), CLAIMS, algorithm=algorithm)
+        sign(load_key(name), CLAIMS, algorithm=algorithm)
     assert refused.value.code in ("signature-algorithm-key", "key-kind")
     assert name in refused.value.detail
 
@@ -150,13 +150,13 @@ def test_a_signature_that_does_not_verify_never_leaves(name: str, algorithm: Tok
     others = {"idp-rsa": "attacker", "idp-p256": "portal-p256"}
     other = load_key(others[name]).private_key if name in others else ed25519.Ed25519PrivateKey.generate()
     with pytest.raises(SignatureFault):
-        sign_jwt(replace(load_key(name), private_key=other), CLAIMS, algorithm=algorithm)
+        sign(replace(load_key(name), private_key=other), CLAIMS, algorithm=algorithm)
 
 
 def test_claims_that_are_no_json_are_refused() -> None:
     for claims in ({"n": float("nan")}, {"when": NOW}):
         with pytest.raises((ValueError, TypeError)):
-            sign_jwt(load_key("idp-p256"), claims, algorithm="ES256")
+            sign(load_key("idp-p256"), claims, algorithm="ES256")
 
 
 # Tokens of ours that come back
@@ -165,7 +165,7 @@ def test_claims_that_are_no_json_are_refused() -> None:
 def test_a_token_of_any_of_our_keys_is_taken_even_when_it_is_over() -> None:
     keys = [load_key(name) for name, _ in SIGNERS]
     for key, (_, algorithm) in zip(keys, SIGNERS, strict=True):
-        token = sign_jwt(key, CLAIMS, algorithm=algorithm)
+        token = sign(key, CLAIMS, algorithm=algorithm)
         assert verify_own_jwt(token, keys, issuer=ISSUER, audience="client")["sub"] == "Löwe"
         assert verify_own_jwt(token, keys, issuer=ISSUER, now=NOW) == CLAIMS
         with pytest.raises(TokenRefused, match="over"):
@@ -185,14 +185,14 @@ def test_p9_the_algorithm_is_the_keys_and_not_the_headers(name: str, algorithm: 
         mac = hmac.new(secret, signed.encode(), hashlib.sha256).digest()
         assert refuse(f"{signed}.{encode(mac)}", name) == "token-header"
     for other in {"RS256", "RS384", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"} - {algorithm}:
-        good = sign_jwt(key, CLAIMS, algorithm=algorithm).split(".")
+        good = sign(key, CLAIMS, algorithm=algorithm).split(".")
         assert refuse(f"{encode({'alg': other, 'kid': kid})}.{good[1]}.{good[2]}", name) == "token-header"
 
 
 @pytest.mark.parametrize("kid", ["../../dev/null", "' or 1=1 --", "", None, 7, ["x"], {"x": 1}])
 def test_p10_a_key_id_only_looks_up_our_keys(kid: object) -> None:
     assert refuse(sign_with_header({"kid": kid})) == "token-key-unknown"
-    token = sign_jwt(load_key("attacker"), CLAIMS, algorithm="RS256")
+    token = sign(load_key("attacker"), CLAIMS, algorithm="RS256")
     assert refuse(token) == "token-key-unknown"
     _, payload, signature = token.split(".")
     header = encode({"alg": "RS256", "kid": find_kid(load_key("idp-rsa"))})
@@ -237,7 +237,7 @@ def test_what_is_no_token_is_refused(token: str) -> None:
 
 
 def test_every_changed_character_breaks_the_token() -> None:
-    token = sign_jwt(load_key("idp-p256"), CLAIMS, algorithm="ES256")
+    token = sign(load_key("idp-p256"), CLAIMS, algorithm="ES256")
     for place in range(len(token)):
         other = "A" if token[place] != "A" else "B"
         assert refuse(token[:place] + other + token[place + 1 :], "idp-p256")
@@ -249,17 +249,17 @@ def test_every_changed_character_breaks_the_token() -> None:
 
 def test_a_token_of_another_type_issuer_or_audience_is_refused() -> None:
     key = load_key("idp-rsa")
-    plain, logout = (sign_jwt(key, CLAIMS, algorithm="RS256", typ=typ) for typ in (None, "logout+jwt"))
-    assert verify_own_jwt(sign_jwt(key, CLAIMS, algorithm="RS256", typ="JWT"), [key], issuer=ISSUER)
+    plain, logout = (sign(key, CLAIMS, algorithm="RS256", typ=typ) for typ in (None, "logout+jwt"))
+    assert verify_own_jwt(sign(key, CLAIMS, algorithm="RS256", typ="JWT"), [key], issuer=ISSUER)
     assert refuse(logout) == "token-header"
     assert refuse(plain, typ="logout+jwt") == "token-header"
     assert refuse(sign_with_header({"typ": 7})) == "token-header"
     assert refuse(plain, issuer=ISSUER + "/") == "token-issuer"
     assert refuse(plain, audience="another") == "token-audience"
-    several = sign_jwt(key, CLAIMS | {"aud": ["another", "client"]}, algorithm="RS256")
+    several = sign(key, CLAIMS | {"aud": ["another", "client"]}, algorithm="RS256")
     assert verify_own_jwt(several, [key], issuer=ISSUER, audience="client")
     for exp in (None, True, "2026", float(NOW.timestamp())):
-        assert refuse(sign_jwt(key, CLAIMS | {"exp": exp}, algorithm="RS256"), now=NOW) == "token-expired"
+        assert refuse(sign(key, CLAIMS | {"exp": exp}, algorithm="RS256"), now=NOW) == "token-expired"
 
 
 # What a partner needs of a key

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from saml_bridge.model.errors import FetchRefused
-from saml_bridge.network.client import MOST_LOOKUPS, AddressRule, Answer, Fetcher
+from saml_bridge.network.address_rule import AddressRule
+from saml_bridge.network.client import MOST_LOOKUPS, Answer, Fetcher
 
 HOST = "partner.example"
 LOOPBACK = ("127.0.0.0/8", "::1/128")

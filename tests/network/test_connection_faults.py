@@ -22,7 +22,7 @@ import pytest
 
 from saml_bridge.model.errors import BridgeError
 from saml_bridge.network.client import Fetcher
-from saml_bridge.network.key_sets import UrlReader
+from saml_bridge.network.key_sets import open_key_fetcher, read_jwks_url
 from saml_bridge.network.partner_calls import PartnerCalls
 from saml_bridge.portal.introspection_client import Endpoint, EndpointSettings
 from saml_bridge.protocols.interface import PartnerCall
@@ -123,7 +123,7 @@ def introspect(url: str, ca_file: Path) -> None:
 
 
 def read_keys(url: str, ca_file: Path) -> None:
-    UrlReader(url, ca_file=ca_file, deadline_seconds=0.5)()
+    read_jwks_url(url, open_key_fetcher(ca_file=ca_file, deadline_seconds=0.5))
 
 
 CLIENTS = {"fetching": fetch, "partner_calls": call_partner, "endpoint": introspect, "jwks": read_keys}

@@ -24,7 +24,7 @@ from joserfc.jwk import RSAKey
 from structlog.testing import capture_logs
 
 from saml_bridge.model.errors import SessionAbsent, SettingsInvalid, SourceUnavailable
-from saml_bridge.network.key_sets import MAX_JWKS_BYTES, Jwks, UrlReader, open_jwks
+from saml_bridge.network.key_sets import MAX_JWKS_BYTES, Jwks, open_jwks, open_key_fetcher, read_jwks_url
 from saml_bridge.portal.jwt_source import JwtSource
 from tests.portal.conformance import NOW
 from tests.portal.signing_portal import PortalKey, in_cookie, load_key, make_source_of, to_jwks
@@ -113,7 +113,7 @@ def new(keys_dir: Path) -> PortalKey:
 
 @pytest.fixture
 def source(server: KeyServer, clock: Clock) -> JwtSource:
-    return make_source_of(Jwks(server.url, UrlReader(server.url), clock=clock))
+    return make_source_of(Jwks(server.url, lambda: read_jwks_url(server.url, open_key_fetcher()), clock=clock))
 
 
 def publish(server: KeyServer, *keys: PortalKey) -> None:
@@ -279,7 +279,7 @@ def test_a_slow_refresh_does_not_hold_up_the_others(
 
 
 def read(server: KeyServer, *, deadline_seconds: float = 3.0) -> bytes:
-    return UrlReader(server.url, deadline_seconds=deadline_seconds)()
+    return read_jwks_url(server.url, open_key_fetcher(deadline_seconds=deadline_seconds))
 
 
 def assert_not_read(server: KeyServer, detail: str, *, deadline_seconds: float = 3.0) -> None:
@@ -335,14 +335,43 @@ def test_h5_the_deadline_holds_for_the_whole_answer(answer: Answer, server: KeyS
     assert time.monotonic() - begun < 1.0
 
 
-def test_h5_a_reading_that_hangs_is_not_joined_by_a_second(server: KeyServer) -> None:
-    server.answer = _drip_headers
-    reader = UrlReader(server.url, deadline_seconds=0.1)
+def test_h5_a_reading_that_hangs_is_not_joined_by_a_second(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name's look-up is what nothing can end."""
+    released, looked_up = threading.Event(), []
+
+    def hang(host: str, *_: object, **__: object) -> list[object]:
+        looked_up.append(host)
+        released.wait(5)
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", hang)
+    fetcher = open_key_fetcher(deadline_seconds=0.1)
     for detail in ("no complete answer", "still going on"):
         with pytest.raises(SourceUnavailable) as caught:
-            reader()
+            read_jwks_url(server.url.replace("127.0.0.1", "localhost"), fetcher)
         assert detail in caught.value.detail
-    assert len(server.requests) == 1
+    released.set()
+    assert len(looked_up) == 1
+
+
+def test_h5_an_answer_that_drips_has_ended_before_a_second_reading(server: KeyServer) -> None:
+    ended = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        try:
+            _drip_headers(handler)
+        except OSError:
+            ended.set()
+
+    server.answer = drip
+    fetcher = open_key_fetcher(deadline_seconds=0.1)
+    for _ in range(2):
+        ended.clear()
+        with pytest.raises(SourceUnavailable) as caught:
+            read_jwks_url(server.url, fetcher)
+        assert "no complete answer" in caught.value.detail
+        assert ended.wait(1)
+    assert len(server.requests) == 2
 
 
 def test_h5_the_thread_of_a_dripping_body_ends_with_the_deadline(server: KeyServer) -> None:
@@ -458,7 +487,7 @@ def test_h7_proxies_and_netrc_of_the_environment_are_not_used(
 
 def test_a_server_that_is_not_there_is_a_failure() -> None:
     with pytest.raises(SourceUnavailable) as caught:
-        UrlReader("http://127.0.0.1:1/jwks.json")()
+        read_jwks_url("http://127.0.0.1:1/jwks.json", open_key_fetcher())
     assert "the request failed" in caught.value.detail
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-import responses
+import urllib3
 from structlog.testing import capture_logs
+from urllib3.connection import HTTPConnection
 
 from saml_bridge.keys.jws import MAX_TOKEN_BYTES
 from saml_bridge.mapping.fields import SessionMalformed
@@ -428,7 +428,7 @@ def test_h5_a_name_that_is_not_looked_up_in_time_is_given_up(
         server.released.wait()
         return []
 
-    monkeypatch.setattr("saml_bridge.portal.introspection_client.socket.getaddrinfo", hang)
+    monkeypatch.setattr("socket.getaddrinfo", hang)
     source = server.source(endpoint={"url": "http://localhost:1/", "total_seconds": 0.2})
     assert_unavailable(source, "introspection-timeout")
 
@@ -653,47 +653,55 @@ def test_the_watcher_is_told_what_becomes_of_each_question(server: Introspector)
     assert told[7:] == [("riverton", "circuit-open")]
 
 
-# Without a server: the exceptions of requests themselves
+# The exceptions of the library itself
 
-MOCKED = "https://pay.example/introspect"
-
-
-def mocked_source() -> IntrospectionSource:
-    return IntrospectionSource(Endpoint(EndpointSettings(url=MOCKED, auth="bearer", token="t")), cookie=COOKIE)
+POOL = urllib3.HTTPConnectionPool("127.0.0.1")
 
 
-@responses.activate
-def test_an_answer_through_requests_is_read() -> None:
-    responses.post(MOCKED, json=make_document())
-    assert find(mocked_source()) == "S-81f3"
-    assert responses.calls[0].request.headers["Authorization"] == "Bearer t"
-    responses.assert_call_count(MOCKED, 1)
+def fail_by(error: Exception, monkeypatch: pytest.MonkeyPatch, *, times: int = 100) -> list[str]:
+    """Lets the library raise `error` so many times where it waits for an answer; lists the requests."""
+    asked: list[str] = []
+    wait = HTTPConnection.getresponse
+
+    def getresponse(self: HTTPConnection) -> Any:
+        asked.append(f"{self.host}:{self.port}")
+        if len(asked) <= times:
+            raise error
+        return wait(self)
+
+    monkeypatch.setattr(HTTPConnection, "getresponse", getresponse)
+    return asked
+
+
+def test_an_answer_through_the_library_is_read(server: Introspector) -> None:
+    assert find(server.source(endpoint={"auth": "bearer", "token": "t"})) == "S-81f3"
+    assert [question.header("authorization") for question in server.questions] == ["Bearer t"]
 
 
 @pytest.mark.parametrize(
     ("error", "code", "asked"),
     [
-        (requests.ReadTimeout("s3cr3t"), "introspection-timeout", 1),
-        (requests.ConnectTimeout("s3cr3t"), "introspection-timeout", 1),
-        (requests.exceptions.SSLError("s3cr3t"), "introspection-tls", 1),
-        (requests.ConnectionError(ConnectionRefusedError("s3cr3t")), "introspection-connection", 2),
-        (requests.ConnectionError(ConnectionResetError("s3cr3t")), "introspection-connection", 2),
-        (requests.ConnectionError(TimeoutError("s3cr3t")), "introspection-timeout", 1),
-        (requests.exceptions.ChunkedEncodingError("s3cr3t"), "introspection-connection", 1),
-        (requests.exceptions.InvalidHeader("s3cr3t"), "introspection-connection", 1),
+        (urllib3.exceptions.ReadTimeoutError(POOL, "/", "s3cr3t"), "introspection-timeout", 1),
+        (urllib3.exceptions.ConnectTimeoutError("s3cr3t"), "introspection-timeout", 1),
+        (urllib3.exceptions.SSLError("s3cr3t"), "introspection-tls", 1),
+        (urllib3.exceptions.ProtocolError("", ConnectionRefusedError("s3cr3t")), "introspection-connection", 2),
+        (urllib3.exceptions.ProtocolError("", ConnectionResetError("s3cr3t")), "introspection-connection", 2),
+        (urllib3.exceptions.ProtocolError("", TimeoutError("s3cr3t")), "introspection-timeout", 1),
+        (urllib3.exceptions.ProtocolError("s3cr3t"), "introspection-connection", 1),
+        (urllib3.exceptions.InvalidHeader("s3cr3t"), "introspection-connection", 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-@responses.activate
-def test_h10_whatever_requests_raises_is_a_refusal(error: Exception, code: str, asked: int) -> None:
-    responses.post(MOCKED, body=error)
-    assert_unavailable(mocked_source(), code)
-    responses.assert_call_count(MOCKED, asked)
+def test_h10_whatever_the_library_raises_is_a_refusal(
+    error: Exception, code: str, asked: int, server: Introspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = fail_by(error, monkeypatch)
+    assert_unavailable(server.source(), code)
+    assert requests == [f"127.0.0.1:{server.port}"] * asked
 
 
-@responses.activate
-def test_one_failed_connection_is_forgiven() -> None:
-    responses.post(MOCKED, body=requests.ConnectionError(ConnectionResetError()))
-    responses.post(MOCKED, json=make_document())
-    assert find(mocked_source()) == "S-81f3"
-    responses.assert_call_count(MOCKED, 2)
+def test_one_failed_connection_is_forgiven(server: Introspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = urllib3.exceptions.ProtocolError("", ConnectionResetError())
+    requests = fail_by(error, monkeypatch, times=1)
+    assert find(server.source()) == "S-81f3"
+    assert len(requests) == 2

@@ -26,7 +26,7 @@ from saml_bridge.flows.logout.logout_token import (
     build_logout_form,
 )
 from saml_bridge.flows.logout.progress import ANSWER_REFUSED, NO_LOGOUT, NOTIFIED, Leg, NotifyOutcome, PartnerRequest
-from saml_bridge.keys.jws import sign_jwt
+from saml_bridge.keys.jws import sign
 from saml_bridge.mapping.callback_uri import origin_of
 from saml_bridge.model.document import OidcSettings, Partner
 from saml_bridge.model.errors import PartnerUnusable
@@ -113,7 +113,7 @@ class OidcChannel:
             now=now,
         )
         key = self.context.find_token_key(self.settings.key)
-        return sign_jwt(key, claims, algorithm=self.settings.id_token_algorithm, typ=TYPE)
+        return sign(key, claims, algorithm=self.settings.id_token_algorithm, typ=TYPE)
 
     def build_final_answer(
         self,

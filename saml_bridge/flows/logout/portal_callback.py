@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from saml_bridge.flows.logout.logout_token import TYPE, build_logout_claims
-from saml_bridge.keys.jws import sign_by_xml_key
+from saml_bridge.keys.jws import sign_for_certificate
 from saml_bridge.keys.signing_key import SigningKey
 
 
@@ -24,4 +24,4 @@ def build_callback_token(
     claims = build_logout_claims(
         issuer=issuer, audience=audience, subject=payer_id, sid=sid, token_id=token_id, now=now
     )
-    return sign_by_xml_key(key, claims, typ=TYPE)
+    return sign_for_certificate(key, claims, typ=TYPE)

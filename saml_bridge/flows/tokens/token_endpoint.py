@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from saml_bridge.billers.snapshot import Snapshot
 from saml_bridge.flows.tokens.clients import Provider
-from saml_bridge.keys.jws import sign_jwt
+from saml_bridge.keys.jws import sign
 from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.document import TokenAlgorithm
@@ -97,11 +97,11 @@ class _Signer:
             now=int(now.timestamp()),
             seconds=settings.id_token_seconds,
         )
-        return sign_jwt(self.key, claims, algorithm=settings.id_token_algorithm, typ=TYPE)
+        return sign(self.key, claims, algorithm=settings.id_token_algorithm, typ=TYPE)
 
     def sign_userinfo(self, grant: Grant, algorithm: TokenAlgorithm, now: datetime) -> str:
         claims = build_signed_userinfo(grant, issuer=self.issuer, now=int(now.timestamp()))
-        return sign_jwt(self.key, claims, algorithm=algorithm)
+        return sign(self.key, claims, algorithm=algorithm)
 
 
 class TokenExchange:

@@ -29,7 +29,7 @@ from joserfc import jwe
 from joserfc.jwk import OctKey, RSAKey
 from joserfc.util import urlsafe_b64decode
 
-from saml_bridge.keys.jws import sign_jwt
+from saml_bridge.keys.jws import sign
 from saml_bridge.keys.partner_keys import KeyTextBroken, normalize_encryption_key
 from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.document import EncryptedTokenSettings
@@ -101,7 +101,7 @@ class EncryptedTokenReceiver:
         if self.recipient is None or self.key is None:
             secret = ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now)
             return _encrypt(json.dumps(claims, separators=(",", ":")), "dir", _read_direct_key(secret), "JSON")
-        signed = sign_jwt(self.key, claims, algorithm=self.settings.algorithm, typ=TYPE)
+        signed = sign(self.key, claims, algorithm=self.settings.algorithm, typ=TYPE)
         return _encrypt(signed, _KEY_ENCRYPTION, self.recipient, "JWT")
 
 

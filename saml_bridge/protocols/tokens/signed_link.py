@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from joserfc.util import urlsafe_b64encode
 
-from saml_bridge.keys.jws import sign_jwt
+from saml_bridge.keys.jws import sign
 from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.document import SignedLinkSettings
 from saml_bridge.model.errors import PartnerUnusable
@@ -73,7 +73,7 @@ class SignedLinkReceiver:
     def _sign(self, claims: Mapping[str, Any], ask: LaunchContext) -> str:
         if self.settings.algorithm == "HS256" or self.key is None:
             return _sign_shared(claims, ask.services.find_secret(ask.biller, self.settings.secret or "", ask.now))
-        return sign_jwt(self.key, claims, algorithm=self.settings.algorithm, typ=TYPE)
+        return sign(self.key, claims, algorithm=self.settings.algorithm, typ=TYPE)
 
 
 def _sign_shared(claims: Mapping[str, Any], secret: str) -> str:

@@ -23,7 +23,7 @@ from werkzeug.test import TestResponse
 
 import saml_bridge.flows.sign_on.hints
 import saml_bridge.flows.sign_on.oidc
-from saml_bridge.keys.jws import sign_jwt
+from saml_bridge.keys.jws import sign
 from saml_bridge.model.document import OidcSettings
 from saml_bridge.protocols.oidc.receiver import SUBJECT_FORMAT, check_partner
 from saml_bridge.storage.audit import Kind, Record, Search
@@ -486,20 +486,20 @@ def test_k11_p9_p10_a_forged_id_token_hint_is_refused(payer: Payer, forged: str)
     key = payer.service.bridge.keys.find("tokens")
     useless = {"iss": ISSUER, "aud": "iedr:1", "sub": "s", "sid": "s", "exp": 0, "iat": 0, "auth_time": 0}
     claims = {**useless, "token_use": "id"}
-    good = sign_jwt(key, claims, algorithm="RS256", typ="JWT")
+    good = sign(key, claims, algorithm="RS256", typ="JWT")
     header, payload, signature = good.split(".")
     hints = {
-        "another client": sign_jwt(key, {**claims, "aud": "page"}, algorithm="RS256", typ="JWT"),
-        "another issuer": sign_jwt(key, {**claims, "iss": f"{BASE_URL}/oidc/{OTHER}"}, algorithm="RS256", typ="JWT"),
+        "another client": sign(key, {**claims, "aud": "page"}, algorithm="RS256", typ="JWT"),
+        "another issuer": sign(key, {**claims, "iss": f"{BASE_URL}/oidc/{OTHER}"}, algorithm="RS256", typ="JWT"),
         "none": f"eyJhbGciOiJub25lIn0.{payload}.",
         "HS256": f"eyJhbGciOiJIUzI1NiJ9.{payload}.{signature}",
         "altered": f"{header}.{payload[:-2]}AA.{signature}",
         "text": "x",
-        "of UserInfo": sign_jwt(key, {"iss": ISSUER, "aud": "iedr:1", "sub": "s"}, algorithm="RS256"),
-        "of logout": sign_jwt(key, claims, algorithm="RS256", typ="logout+jwt"),
-        "going one way": sign_jwt(key, claims, algorithm="RS256", typ="one-way+jwt"),
-        "without a type": sign_jwt(key, claims, algorithm="RS256"),
-        "of no use": sign_jwt(key, useless, algorithm="RS256", typ="JWT"),
+        "of UserInfo": sign(key, {"iss": ISSUER, "aud": "iedr:1", "sub": "s"}, algorithm="RS256"),
+        "of logout": sign(key, claims, algorithm="RS256", typ="logout+jwt"),
+        "going one way": sign(key, claims, algorithm="RS256", typ="one-way+jwt"),
+        "without a type": sign(key, claims, algorithm="RS256"),
+        "of no use": sign(key, useless, algorithm="RS256", typ="JWT"),
     }
     declined(payer, payer.ask({"id_token_hint": hints[forged]}), "invalid_request", "id-token-hint")
     declined(payer, payer.ask({"id_token_hint": good}), "login_required", "unknown-principal")
