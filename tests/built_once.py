@@ -1,6 +1,6 @@
-"""What every test would build again from the same bytes is built once a process: parsed keys and compiled templates.
+"""What every test would build again is built once a process: parsed keys, compiled templates and URL builders.
 
-Both are pure functions of their input, and both results are immutable. The consistency check of an RSA key costs as
+All three are pure functions of their input, and all results are immutable. The consistency check of an RSA key costs as
 much as a hundred signatures, and a service compiles all its templates at start; a test starts several services. A key
 or template that is refused is judged again each time. What the service itself builds once (`model.built_once`) is left
 alone: tests count it.
@@ -8,12 +8,14 @@ alone: tests count it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from flask import Flask
 from jinja2.bccache import Bucket, BytecodeCache
+from werkzeug.routing import Rule
 
 _parse = serialization.load_pem_private_key
 _parse_once = lru_cache(maxsize=256)(_parse)
@@ -40,6 +42,21 @@ class CompiledTemplates(BytecodeCache):
         self._compiled[bucket.key] = bucket.code  # type: ignore[index]
 
 
+_compile_builder = Rule._compile_builder
+_builders: dict[tuple[Any, ...], Callable[..., tuple[str, str]]] = {}
+
+
+def compile_builder_once(rule: Rule, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+    """Werkzeug's compiled function that builds a rule's URL; the rule itself is an argument of it."""
+    if rule.defaults:  # a default is put into the code by a converter of its application
+        return _compile_builder(rule, append_unknown)
+    key = (rule.rule, *rule._trace, append_unknown)
+    if key not in _builders:
+        _builders[key] = _compile_builder(rule, append_unknown)
+    return _builders[key]
+
+
 # before anything imports the function by its name: the plugins of `tests.conftest` come after this one
 serialization.load_pem_private_key = load_pem_private_key
 Flask.jinja_options = {"bytecode_cache": CompiledTemplates()}
+Rule._compile_builder = compile_builder_once  # type: ignore[method-assign]

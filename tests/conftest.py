@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -20,6 +22,14 @@ pytest_plugins = [
 
 HERE = Path(__file__).parent
 LOOPBACK = ("127.", "::1", "localhost")
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 2 * 1024**3
+
+
+def pytest_configure() -> None:
+    """Keep the folders of tests in memory where there is room: each commit to SQLite would wait for a disk."""
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@
 
 `python -m tests.first_use FILE`, where FILE says what to do as JSON: `environment` (settings of an installation),
 `cookie` (the portal's token of a payer), `processes`, `threads`. It prints a line of JSON: what was answered, with how
-often. Everything is imported once and then forked, so that a process costs no import; that nothing was built by then is
-checked, so that each process is as good as a new one.
+often. Everything is imported and the application made once, and then forked, so that a process costs neither. That
+the imports built nothing is checked. Only forked processes get requests, so each is as good as a new one.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flask import Flask
+
 import saml_bridge
 from saml_bridge.app.settings import Settings
 from saml_bridge.app.wiring import create_app
 from saml_bridge.model.built_once import BuiltOnce
+from saml_bridge.storage.database import find_database
 from tests.requester import encode_redirect, make_request
 from tests.world import BASE_URL, BILLER
 
@@ -57,9 +60,8 @@ def ask(client: Any, number: int) -> str:
     return "answered" if answer.status_code == 200 and "SAMLResponse" in answer.text else f"{answer.status_code}"
 
 
-def use(order: dict[str, Any]) -> Iterator[str]:
+def use(app: Flask, order: dict[str, Any]) -> Iterator[str]:
     """What each thread of a process of the service was answered, all at its very first request."""
-    app = create_app(Settings.from_env(order["environment"]))
     barrier, ends = threading.Barrier(order["threads"]), [""] * order["threads"]
 
     def run(number: int) -> None:
@@ -79,14 +81,14 @@ def use(order: dict[str, Any]) -> Iterator[str]:
     yield from ends
 
 
-def fork(order: dict[str, Any]) -> list[str]:
+def fork(app: Flask, order: dict[str, Any]) -> list[str]:
     """What the threads of a fresh process were answered; or how it ended, if it did not come so far."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         with os.fdopen(writing, "w") as out:
-            json.dump(list(use(order)), out)
+            json.dump(list(use(app, order)), out)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as answer:
@@ -101,7 +103,9 @@ def main() -> None:
     import_everything()
     if found := list_built():
         raise SystemExit(f"built before the first use: {found}")
-    print(json.dumps(Counter(end for _ in range(order["processes"]) for end in fork(order))))
+    app = create_app(Settings.from_env(order["environment"]))
+    find_database(app).dispose()  # a connection does not survive a fork
+    print(json.dumps(Counter(end for _ in range(order["processes"]) for end in fork(app, order))))
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ def answering(
     return behave
 
 
-def hanging(seconds: float) -> Callable[[str, bytes], tuple[int, str, bytes]]:
+def hanging(seconds: float = 20) -> Callable[[str, bytes], tuple[int, str, bytes]]:
     """The behaviour of a server that does not answer in time."""
 
     def behave(_: str, __: bytes) -> tuple[int, str, bytes]:

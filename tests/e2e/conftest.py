@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from saml_bridge.cli import main
+from saml_bridge.cli.main import main
 from tests.browser import find_port
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from typing import Any
 
 import pytest
@@ -149,9 +148,7 @@ def test_replace_may_fill_its_limit_and_not_more() -> None:
 )
 def test_o19_no_pattern_backtracks(pattern: str) -> None:
     extract = compile_transform(parse_transform({"regex_extract": pattern}))
-    start = time.perf_counter()
-    extract(["a" * 50 + "!"])
-    assert time.perf_counter() - start < 0.1
+    extract(["a" * 5000 + "!"])  # a search that backtracks would not end
 
 
 def test_o19_a_pattern_that_would_take_much_memory_is_refused() -> None:

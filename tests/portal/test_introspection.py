@@ -9,7 +9,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -362,6 +361,10 @@ def test_h5_an_answer_without_end_is_cut_off(server: Introspector) -> None:
     assert_unavailable(server.source(), "introspection-too-large")
 
 
+NEVER = 1000
+"""Seconds that no test lasts: one that ends kept another bound."""
+
+
 def _stall(server: Introspector) -> Callable[[socket.socket, Question], None]:
     return lambda _connection, _question: (server.released.wait(), None)[1]
 
@@ -377,9 +380,7 @@ def _drip(server: Introspector, start: bytes) -> Callable[[socket.socket, Questi
 
 def test_h5_a_server_that_says_nothing_is_given_up_after_the_read_seconds(server: Introspector) -> None:
     server.answer = _stall(server)
-    began = time.monotonic()
-    assert_unavailable(server.source(endpoint={"read_seconds": 0.2}), "introspection-timeout")
-    assert time.monotonic() - began < 3
+    assert_unavailable(server.source(endpoint={"read_seconds": 0.2, "total_seconds": NEVER}), "introspection-timeout")
     assert len(server.questions) == 1, "asked again after a time-out"
 
 
@@ -388,10 +389,8 @@ def test_h5_a_server_that_says_nothing_is_given_up_after_the_read_seconds(server
 )
 def test_h5_a_server_that_drips_is_given_up_at_the_deadline(start: bytes, server: Introspector) -> None:
     server.answer = _drip(server, start)
-    source = server.source(endpoint={"read_seconds": 30, "total_seconds": 0.4})
-    began = time.monotonic()
+    source = server.source(endpoint={"read_seconds": NEVER, "total_seconds": 0.4})
     assert_unavailable(source, "introspection-timeout")
-    assert time.monotonic() - began < 3
     assert len(server.questions) == 1, "asked again after a time-out"
     server.answer = None
     assert find(source) == "S-81f3"
@@ -415,10 +414,8 @@ def test_h5_a_server_that_takes_no_connection_is_given_up(server: Introspector) 
 def test_h5_a_handshake_that_never_ends_is_given_up(server: Introspector) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"https://127.0.0.1:{mute.getsockname()[1]}/"
-        source = server.source(endpoint={"url": url, "connect_seconds": 30, "total_seconds": 0.3})
-        began = time.monotonic()
+        source = server.source(endpoint={"url": url, "connect_seconds": NEVER, "total_seconds": 0.3})
         assert_unavailable(source, "introspection-timeout")
-        assert time.monotonic() - began < 3
 
 
 def test_h5_a_name_that_is_not_looked_up_in_time_is_given_up(
@@ -618,9 +615,9 @@ def test_h10_under_load_a_stalled_server_stops_no_worker_and_swaps_nobody(server
 
     assert ask_all() == tokens
     server.answer = _stall(server)
-    began = time.monotonic()
+    asked = len(server.questions)
     assert ask_all() == [None] * 40
-    assert time.monotonic() - began < 5, "40 payers at 8 threads waited for a server that is left alone"
+    assert len(server.questions) - asked < FAILURES_TO_OPEN + 8, "40 payers asked a server that is left alone"
     assert source.is_open
     server.answer = always(http_answer(b"", status="502 Bad"))
     clock.seconds += OPEN_SECONDS

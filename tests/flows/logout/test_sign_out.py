@@ -668,7 +668,7 @@ def test_l8_a_server_that_fails_makes_the_logout_partial(open_town: OpenTown, be
 
 def test_servers_that_hang_share_one_deadline(open_town: OpenTown) -> None:
     slugs = ("neptune", "sensus", "itron")
-    with serve(hanging(4)) as dead, serve(answering("badger")) as alive:
+    with serve(hanging()) as dead, serve(answering("badger")) as alive:
         town = open_town(
             aquahawk=front("aquahawk"),
             badger=[(SOAP, alive.url)],
@@ -677,9 +677,8 @@ def test_servers_that_hang_share_one_deadline(open_town: OpenTown) -> None:
         for slug in ("aquahawk", "badger", *slugs):
             town.remember(slug)
         quick = replace(town, sign_out=replace(town.sign_out, deadline_seconds=0.5))
-        started = time.perf_counter()
         sent = read(quick.receive("SAMLRequest", make_request()))
-        assert time.perf_counter() - started < 3.5
+        assert len(dead.seen) == len(slugs), "one waited for another"
     assert sent.status == ("Success", "PartialLogout")
     assert town.list_open() == list(slugs)
     [record] = list_records(town)

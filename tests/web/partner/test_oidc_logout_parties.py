@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,16 +132,15 @@ def test_l8_backchannel_2_8_anything_else_is_a_session_that_did_not_end(
 
 
 def test_l8_a_relying_party_that_hangs_has_the_deadline_of_all(open_town: OpenTown) -> None:
-    with serve(hanging(30)) as slow, serve(say(200)) as quick:
+    with serve(hanging()) as slow, serve(say(200)) as quick:
         town = open_town(
             slow={"backchannel_logout_uri": f"{slow.url}/out"}, quick={"backchannel_logout_uri": f"{quick.url}/out"}
         )
-        object.__setattr__(town.sign_out, "deadline_seconds", 2)
+        object.__setattr__(town.sign_out, "deadline_seconds", 0.5)
         for slug in ("slow", "quick"):
             remember_party(town, slug)
-        started = time.monotonic()
         sign_out(town)
-        assert time.monotonic() - started < 30
+        assert slow.seen, "it was asked, and hangs until it is stopped"
     [record] = list_records(town)
     assert outline(record) == "slow: failed (no-answer), quick: done"
     assert town.list_open() == ["slow"]
