@@ -53,7 +53,7 @@ def catalog_show(name: str) -> None:
 def catalog_use(name: str, biller: str, file: Path, slug: str | None, pairs: tuple[str, ...]) -> None:
     """Put the template NAME into a configuration file, as a partner, a mapping and a link of a biller.
 
-    FILE is made where there is none. What stands in it stays, comments included, and nothing is overwritten. Blanks
+    FILE is made if it is missing. What stands in it stays, comments included, and nothing is overwritten. Blanks
     that are not filled in stand there as {{NAME}}; 'plan' refuses the file until they are. Nothing is published.
     """
     from saml_bridge.billers.catalog.apply_template import apply_template

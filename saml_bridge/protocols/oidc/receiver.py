@@ -1,4 +1,4 @@
-"""A relying party as the launch sees it: it starts a sign-in or gets a code.
+"""A relying party in a launch: it starts a sign-in, or gets a code.
 
 Owns: the way to the partner's `initiate_login_uri`, which claims a request's scopes and `claims` release, and the grant
 that a code stands for. Does not own: requests (`authorization_request`, `pending_request`), claims and subjects

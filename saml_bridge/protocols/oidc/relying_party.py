@@ -1,7 +1,7 @@
 """A biller's relying parties: its partners that speak OpenID Connect, by client ID.
 
-Owns: that lookup. Does not own: how a client proves itself (`client_auth`). Called by every flow that takes a request of
-one.
+Owns: that lookup. Does not own: how a client proves itself (`client_auth`). Called by every flow that takes a
+request of one.
 """
 
 from __future__ import annotations
