@@ -23,6 +23,7 @@ from saml_bridge.web.portal.api import find_script
 from tests.configurations import write_partners
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "saml_bridge"
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/decisions/README.md")),
@@ -201,3 +202,13 @@ def test_every_code_that_partners_read_of_is_one() -> None:
     sources = [(ROOT / "saml_bridge" / f"{name}.py").read_text(encoding="utf-8") for name in names]
     raised = {code for source in sources for code in re.findall(r'[a-z]="((?:secret|subject|value)-[a-z]+)"', source)}
     assert listed == raised | {ValueRefused.code}
+
+
+def test_every_place_that_the_map_names_is_there() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+(?:/[A-Za-z0-9_.]+)+/?)`", page)) | set(
+        re.findall(r"\[([a-z]+/[a-z_/]+)\]", page)
+    )
+    places = {name: (ROOT / name, PACKAGE / name, PACKAGE / f"{name}.py") for name in named}
+    assert len(named) > 60
+    assert sorted(name for name, found in places.items() if not any(one.exists() for one in found)) == []
