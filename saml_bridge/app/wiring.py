@@ -24,6 +24,7 @@ from saml_bridge.app.schedule import RefreshSchedule
 from saml_bridge.app.session_sources import open_sources
 from saml_bridge.app.settings import Settings
 from saml_bridge.billers.checks.addresses import FindFault
+from saml_bridge.billers.own_discovery import OwnDiscovery
 from saml_bridge.billers.partner_metadata.refresh import Refresher
 from saml_bridge.billers.publisher import Publisher
 from saml_bridge.billers.registry import Registry
@@ -37,7 +38,7 @@ from saml_bridge.flows.logout.sign_out import SignOut
 from saml_bridge.flows.sign_on.hints import Hints
 from saml_bridge.flows.sign_on.oidc import Authorization, open_authorization
 from saml_bridge.flows.sign_on.saml import open_saml_sign_on
-from saml_bridge.flows.tokens.clients import Provider
+from saml_bridge.flows.tokens.clients import ClientAuthenticator
 from saml_bridge.flows.tokens.token_endpoint import TokenExchange
 from saml_bridge.keys.ring import KeyRing
 from saml_bridge.model.errors import BridgeError, KeyRefused
@@ -108,7 +109,8 @@ class Bridge:
     partner_secrets: PartnerSecrets
     portal_keys: PortalKeys
     grants: Grants
-    provider: Provider
+    clients: ClientAuthenticator
+    discovery: OwnDiscovery
     authorization: Authorization
 
 
@@ -158,7 +160,8 @@ class Flows:
 
     authorization: Authorization
     launcher: Launcher
-    provider: Provider
+    clients: ClientAuthenticator
+    discovery: OwnDiscovery
     rollover: Rollover
     sign_out: SignOut
 
@@ -193,7 +196,8 @@ def open_bridge(settings: Settings) -> Bridge:
         partner_secrets=storage.partner_secrets,
         portal_keys=storage.portal_keys,
         grants=storage.grants,
-        provider=flows.provider,
+        clients=flows.clients,
+        discovery=flows.discovery,
         authorization=flows.authorization,
     )
 
@@ -263,12 +267,11 @@ def _open_flows(settings: Settings, keys: KeyRing, *, storage: Storage, network:
     registry = billers.registry
     hints = Hints(storage.held_sessions, os.urandom)
     launcher = _open_launcher(settings, storage=storage, network=network, registry=registry, hints=hints)
-    provider = Provider(
-        registry,
+    discovery = OwnDiscovery(registry, base_url=settings.base_url)
+    clients = ClientAuthenticator(
         seen_messages=storage.seen_messages,
         list_secrets=storage.partner_secrets.list_valid,
         fetcher=network.client_keys,
-        base_url=settings.base_url,
     )
     return Flows(
         authorization=open_authorization(
@@ -276,11 +279,13 @@ def _open_flows(settings: Settings, keys: KeyRing, *, storage: Storage, network:
             pending_sign_ons=storage.pending_sign_ons,
             seen_messages=storage.seen_messages,
             hints=hints,
-            provider=provider,
+            clients=clients,
+            discovery=discovery,
             grants=storage.grants,
         ),
         launcher=launcher,
-        provider=provider,
+        clients=clients,
+        discovery=discovery,
         rollover=Rollover(
             registry=registry,
             publisher=billers.publisher,
@@ -369,7 +374,9 @@ def _open_web(bridge: Bridge, sources: SourceBook) -> None:
     sign_on = open_saml_sign_on(launcher, pending_sign_ons=bridge.pending_sign_ons, seen_messages=bridge.seen_messages)
     gate = PortalGate(bridge.portal_keys, launcher)
     rp_initiated = RpInitiatedLogout(bridge.sign_out, secret=settings.secret_key.encode())
-    exchange = TokenExchange(bridge.provider, grants=bridge.grants, audit=bridge.audit, clock=launcher.clock)
+    exchange = TokenExchange(
+        bridge.clients, bridge.discovery, grants=bridge.grants, audit=bridge.audit, clock=launcher.clock
+    )
     for views in (
         create_launch_views(launcher, sources, tickets, bridge.seen_messages),
         create_rehearsal_views(bridge.rollover, sources),

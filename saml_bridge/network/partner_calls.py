@@ -46,7 +46,7 @@ _log = structlog.get_logger()
 class Watcher(Protocol):
     """The counter of what happens; the metrics."""
 
-    def note_call(self, result: str, seconds: float) -> None:
+    def record_call(self, result: str, seconds: float) -> None:
         """One call was answered or failed.
 
         `result` is `answered`, `fault` or a code of `PartnerCalls.call`.
@@ -95,7 +95,7 @@ class PartnerCalls:
             raise
         finally:
             if self._watcher is not None:
-                self._watcher.note_call(result, self._clock() - started)
+                self._watcher.record_call(result, self._clock() - started)
         return body
 
     def _call(self, call: PartnerCall) -> bytes:

@@ -41,10 +41,10 @@ _log = structlog.get_logger()
 class Watcher(Protocol):
     """The counter of what happens; the metrics."""
 
-    def note_answer(self, source: str, result: str) -> None:
+    def record_answer(self, source: str, result: str) -> None:
         """One question was answered, or was not; `result` is of a closed set of codes."""
 
-    def note_circuit(self, source: str, is_open: bool) -> None:
+    def record_circuit(self, source: str, is_open: bool) -> None:
         """The circuit of a source opened or closed."""
 
 
@@ -174,7 +174,7 @@ class IntrospectionSource:
 
     def _note(self, result: str) -> None:
         if self._watcher is not None:
-            self._watcher.note_answer(self._label, result)
+            self._watcher.record_answer(self._label, result)
 
     def _note_circuit(self, is_open: bool) -> None:
         if is_open:
@@ -182,7 +182,7 @@ class IntrospectionSource:
         else:
             _log.info("circuit-closed", source=self._label, location=self._endpoint.location)
         if self._watcher is not None:
-            self._watcher.note_circuit(self._label, is_open)
+            self._watcher.record_circuit(self._label, is_open)
 
 
 class _Cache:

@@ -173,7 +173,7 @@ class Refreshes:
         held = self.find_held(biller, partner, sha256)
         return held is not None and held.state == "rejected"
 
-    def hold(self, held: HeldMetadata) -> None:
+    def save_held(self, held: HeldMetadata) -> None:
         """Let a change wait, in place of any other of the partner that does."""
         with self._changing() as connection:
             _drop_held(connection, held.biller, held.partner)

@@ -30,7 +30,7 @@ class Watch:
         self.results: list[str] = []
         self.open: list[int] = []
 
-    def note_call(self, result: str, seconds: float) -> None:
+    def record_call(self, result: str, seconds: float) -> None:
         assert seconds >= 0
         self.results.append(result)
 

@@ -632,10 +632,10 @@ def test_the_watcher_is_told_what_becomes_of_each_question(server: Introspector)
     told: list[tuple[str, str | bool]] = []
 
     class Watcher:
-        def note_answer(self, source: str, result: str) -> None:
+        def record_answer(self, source: str, result: str) -> None:
             told.append((source, result))
 
-        def note_circuit(self, source: str, is_open: bool) -> None:
+        def record_circuit(self, source: str, is_open: bool) -> None:
             told.append((source, is_open))
 
     source = server.source(label="riverton", watcher=Watcher())

@@ -43,9 +43,9 @@ def test_the_last_attempt_replaces_the_one_before(refreshes: Refreshes) -> None:
 
 
 def test_one_change_of_a_partner_waits_at_a_time(refreshes: Refreshes) -> None:
-    refreshes.hold(held("a"))
-    refreshes.hold(held("c", partner="other"))
-    refreshes.hold(held("b"))
+    refreshes.save_held(held("a"))
+    refreshes.save_held(held("c", partner="other"))
+    refreshes.save_held(held("b"))
     assert refreshes.list_held("riverton", "hawk") == (held("b"),)
     assert len(refreshes.list_held("riverton")) == 2
     assert refreshes.list_held("lakeside") == ()
@@ -54,12 +54,12 @@ def test_one_change_of_a_partner_waits_at_a_time(refreshes: Refreshes) -> None:
 
 
 def test_a_decision_stays_and_is_made_once(refreshes: Refreshes) -> None:
-    refreshes.hold(held("a"))
+    refreshes.save_held(held("a"))
     assert not refreshes.is_rejected("riverton", "hawk", Sha256Hex("a" * 64))
     assert refreshes.decide(held("a"), "rejected", by="ada", at=NOW)
     assert not refreshes.decide(held("a"), "accepted", by="bob", at=NOW)
     assert refreshes.is_rejected("riverton", "hawk", Sha256Hex("a" * 64))
-    refreshes.hold(held("b"))
+    refreshes.save_held(held("b"))
     refreshes.drop_held("riverton", "hawk")
     assert refreshes.list_held(state="rejected") == (held("a", state="rejected", decided_at=NOW, decided_by="ada"),)
     assert not refreshes.is_rejected("riverton", "other", Sha256Hex("a" * 64))
@@ -107,6 +107,6 @@ def test_a_database_that_fails_is_one_error(refreshes: Refreshes, database: Data
     with pytest.raises(DatabaseUnavailable):
         refreshes.list_held()
     with pytest.raises(DatabaseUnavailable):
-        refreshes.hold(held("a"))
+        refreshes.save_held(held("a"))
     with pytest.raises(DatabaseUnavailable):
         refreshes.take_lease("work", "one", now=NOW, length=LENGTH)

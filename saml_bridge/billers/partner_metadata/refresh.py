@@ -250,7 +250,7 @@ class Refresher:
             return "rejected", f"rejected by {known.decided_by}: {detail}"
         if known is not None and (known.state, known.based_on) == ("held", asked.digest):
             return "held", detail
-        self.refreshes.hold(HeldMetadata(biller, partner, digest, asked.digest, changes.words, now))
+        self.refreshes.save_held(HeldMetadata(biller, partner, digest, asked.digest, changes.words, now))
         self._record(Kind.METADATA_HELD, biller, partner, detail=detail, actor=AUTHOR)
         return "held", detail
 

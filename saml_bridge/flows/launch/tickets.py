@@ -128,7 +128,7 @@ class Tickets:
         """
         return self._take(Purpose.TICKET, token, browser=None)
 
-    def hold(
+    def save_session(
         self, ask: LaunchRequest, session: PortalSession, *, browser: str | None, ends_at: datetime | None = None
     ) -> tuple[str, str]:
         """Keep a session for the rest of one launch; returns token and cookie.
@@ -149,7 +149,7 @@ class Tickets:
         self._held_sessions.save(Purpose.CHOICE, token=token, browser=browser, held=held, now=now)
         return token, browser
 
-    def consume_held(self, token: str, *, browser: str | None, biller: str, link: str) -> Waiting:
+    def consume_session(self, token: str, *, browser: str | None, biller: str, link: str) -> Waiting:
         """A session that was kept for this browser and launch, once. Raises TicketRefused."""
         if not browser:
             raise TicketRefused("the browser has not the cookie that the session is kept for")

@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from saml_bridge.billers.own_discovery import OwnDiscovery
 from saml_bridge.billers.snapshot import Snapshot
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.launch.visit import Visit
 from saml_bridge.flows.sign_on.hints import HINT_PREFIX, HintedSource, Hints
 from saml_bridge.flows.sign_on.sign_on import Answer, SignOn, Taken, check_foreground
-from saml_bridge.flows.tokens.clients import Provider
+from saml_bridge.flows.tokens.clients import ClientAuthenticator
 from saml_bridge.flows.tokens.token_endpoint import Call
 from saml_bridge.keys.jws import TokenRefused, verify_own_jwt
 from saml_bridge.mapping.callback_uri import is_allowed
@@ -46,7 +47,7 @@ from saml_bridge.protocols.oidc.authorization_request import (
 )
 from saml_bridge.protocols.oidc.id_token import TYPE, is_id_token
 from saml_bridge.protocols.oidc.parameters import read_form
-from saml_bridge.protocols.oidc.pending_request import OidcAsked
+from saml_bridge.protocols.oidc.pending_request import PendingOidcRequest
 from saml_bridge.storage.grants import PUSHED_SECONDS, Grants
 from saml_bridge.storage.pending_sign_ons import PendingSignOns
 from saml_bridge.storage.purposes import Purpose
@@ -84,8 +85,8 @@ class OidcDialect:
     def find_default_link(self, partner: Partner) -> str | None:
         return _find_settings(partner).default_link
 
-    def read_request(self, stored: str) -> OidcAsked:
-        return OidcAsked.from_json(stored)
+    def read_request(self, stored: str) -> PendingOidcRequest:
+        return PendingOidcRequest.from_json(stored)
 
     def build_refusal(self, taken: Taken, error: BridgeError, snapshot: Snapshot, launcher: Launcher) -> Reply:
         """The error at the redirect URI (RFC 6749 4.1.2.1).
@@ -117,7 +118,8 @@ class Authorization:
 
     sign_on: SignOn
     hints: Hints
-    provider: Provider
+    clients: ClientAuthenticator
+    discovery: OwnDiscovery
     grants: Grants
 
     @property
@@ -147,7 +149,7 @@ class Authorization:
             known["partner"] = partner.slug
             parameters, is_pushed = self._open_pushed(parameters, visit.biller, partner, now)
             place = find_place(parameters, settings)
-        partner_request = OidcAsked(AuthorizationRequest(settings.client_id, place, ()), now)
+        partner_request = PendingOidcRequest(AuthorizationRequest(settings.client_id, place, ()), now)
         try:
             with sign_on.recording(visit) as known:
                 known["partner"] = partner.slug
@@ -168,7 +170,7 @@ class Authorization:
         waited: Taken | None = None
         try:
             with self.sign_on.recording(visit) as known:
-                snapshot, partner, partner_request = self.sign_on.take(token, visit, known)
+                snapshot, partner, partner_request = self.sign_on.consume(token, visit, known)
                 waited = Taken(partner, "", partner_request)
                 taken = self._settle(partner, _find_asked(waited), snapshot, visit, find_cookie)
         except AuthorizationRefused as error:
@@ -184,9 +186,9 @@ class Authorization:
         """
         now = self.launcher.clock()
         form = read_form(call.body, content_type=call.content_type)
-        snapshot, ends = self.launcher.registry.find_current(call.biller), self.provider.find_endpoints(call.biller)
+        snapshot, ends = self.launcher.registry.find_current(call.biller), self.discovery.find_endpoints(call.biller)
         audiences = {ends.issuer, ends.token, ends.pushed_request}
-        party = self.provider.authenticate(snapshot.biller, call.authorization, form, audiences=audiences, now=now)
+        party = self.clients.authenticate(snapshot.biller, call.authorization, form, audiences=audiences, now=now)
         if call.has_query or "request_uri" in form:
             raise ClientRefused(
                 "a pushed request is in the body, and names no other", error="invalid_request", code="pushed-form"
@@ -218,13 +220,13 @@ class Authorization:
 
     def _read_asked(
         self, parameters: Parameters, settings: OidcSettings, place: ReturnPlace, snapshot: Snapshot, now: datetime
-    ) -> OidcAsked:
+    ) -> PendingOidcRequest:
         """What a request asks, with whom it is about. Raises AuthorizationRefused."""
         request = parse_request(parameters, settings, place)
         named = {request.claims.subject, self._find_hinted_subject(request, snapshot)} - {None}
         if len(named) > 1:
             raise _refuse("subjects-differ", "claims, id_token_hint: name two different subjects")
-        return OidcAsked(request, now, subject=next(iter(named), None))
+        return PendingOidcRequest(request, now, subject=next(iter(named), None))
 
     def _find_hinted_subject(self, request: AuthorizationRequest, snapshot: Snapshot) -> str | None:
         """Whom an ID token of ours is about, which may be over (Core 3.1.2.1)."""
@@ -252,7 +254,12 @@ class Authorization:
         return str(claims["sub"])
 
     def _settle(
-        self, partner: Partner, partner_request: OidcAsked, snapshot: Snapshot, visit: Visit, find_cookie: FindCookie
+        self,
+        partner: Partner,
+        partner_request: PendingOidcRequest,
+        snapshot: Snapshot,
+        visit: Visit,
+        find_cookie: FindCookie,
     ) -> Taken:
         """The launch that answers a request: the one that it was started by, or that of the link that is set."""
         partner_request = replace(
@@ -270,7 +277,7 @@ class Authorization:
         callback = hint.callback if hint.callback and is_allowed(hint.callback, link.callback_allow) else None
         return Taken(partner, link.slug, partner_request, hint.account, callback)
 
-    def _take_hint(self, partner_request: OidcAsked, visit: Visit, find_cookie: FindCookie) -> Hint | None:
+    def _take_hint(self, partner_request: PendingOidcRequest, visit: Visit, find_cookie: FindCookie) -> Hint | None:
         """The launch that the request's login_hint names; any other login_hint says nothing here."""
         token = partner_request.request.login_hint
         if token is None or not token.startswith(HINT_PREFIX):
@@ -287,11 +294,14 @@ def open_authorization(
     pending_sign_ons: PendingSignOns,
     seen_messages: SeenMessages,
     hints: Hints,
-    provider: Provider,
+    clients: ClientAuthenticator,
+    discovery: OwnDiscovery,
     grants: Grants,
 ) -> Authorization:
     """The authorization endpoints of one installation."""
-    return Authorization(SignOn(launcher, pending_sign_ons, seen_messages, OidcDialect()), hints, provider, grants)
+    return Authorization(
+        SignOn(launcher, pending_sign_ons, seen_messages, OidcDialect()), hints, clients, discovery, grants
+    )
 
 
 def _find_source(taken: Taken, source: SessionSource) -> SessionSource:
@@ -303,8 +313,8 @@ def _find_source(taken: Taken, source: SessionSource) -> SessionSource:
     )
 
 
-def _find_asked(taken: Taken) -> OidcAsked:
-    if not isinstance(taken.partner_request, OidcAsked):
+def _find_asked(taken: Taken) -> PendingOidcRequest:
+    if not isinstance(taken.partner_request, PendingOidcRequest):
         raise TypeError(f"{type(taken.partner_request).__name__} is no request of OpenID Connect")
     return taken.partner_request
 
@@ -319,7 +329,7 @@ def _refuse(code: str, description: str) -> AuthorizationRefused:
     return AuthorizationRefused(description, error="invalid_request", code=code, description=description)
 
 
-def _refuse_hint(partner_request: OidcAsked, detail: str) -> BridgeError:
+def _refuse_hint(partner_request: PendingOidcRequest, detail: str) -> BridgeError:
     """To the payer, who can start again; only a partner that lets nothing be shown is told itself."""
     if not partner_request.is_passive:
         return SignOnOver(detail, code="login-hint-unknown")

@@ -143,7 +143,7 @@ class SamlSignOn:
     def resume(self, token: str, visit: Visit, source: SessionSource) -> Answer:
         """Go on with a request that waited for this browser. Raises as `receive`."""
         with self.sign_on.recording(visit) as known:
-            snapshot, partner, partner_request = self.sign_on.take(token, visit, known)
+            snapshot, partner, partner_request = self.sign_on.consume(token, visit, known)
             link = self.sign_on.find_link(snapshot.biller, partner)
         return self.sign_on.go_on(Taken(partner, link, partner_request), visit, source, token=token)
 

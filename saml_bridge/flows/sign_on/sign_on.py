@@ -140,7 +140,7 @@ class SignOn:
     seen_messages: SeenMessages
     dialect: Dialect
 
-    def take(self, token: str, visit: Visit, known: dict[str, str]) -> tuple[Snapshot, Partner, PartnerRequest]:
+    def consume(self, token: str, visit: Visit, known: dict[str, str]) -> tuple[Snapshot, Partner, PartnerRequest]:
         """A request that waited for this browser, once, with the configuration in force. Raises RequestRefused.
 
         `known` is what `recording` gave.

@@ -1,8 +1,8 @@
-"""A biller as OpenID Provider: its own description, and the client of a request.
+"""The client of a request: which relying party of a biller it is, and its proof.
 
-Owns: the relying parties of a biller, their authentication with secrets and keys that are kept elsewhere, the discovery
-document and the JWKS. Does not own: how a client proves itself (`protocols.oidc.client_auth`), and what it then gets
-(`token_endpoint`, `flows.sign_on.oidc`: the callers).
+Owns: the relying parties of a biller, their authentication with secrets and keys that are kept elsewhere. Does not own:
+how a client proves itself (`protocols.oidc.client_auth`), and what it then gets (`token_endpoint`,
+`flows.sign_on.oidc`: the callers).
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from saml_bridge.billers.registry import Registry
-from saml_bridge.keys.jws import dump_public_jwk
 from saml_bridge.model.built_once import BuiltOnce
 from saml_bridge.model.comparisons import compare
 from saml_bridge.model.document import Biller
 from saml_bridge.model.errors import ClientRefused, FetchRefused, SessionAbsent, SourceUnavailable
 from saml_bridge.network.client import Fetcher
 from saml_bridge.network.key_sets import MAX_JWKS_BYTES, Jwks
-from saml_bridge.protocols.interface import find_token_issuer
 from saml_bridge.protocols.oidc.client_auth import (
     ClientKey,
     Presented,
@@ -29,7 +26,6 @@ from saml_bridge.protocols.oidc.client_auth import (
     check_secret,
     read_client,
 )
-from saml_bridge.protocols.oidc.discovery import Endpoints, build_discovery
 from saml_bridge.protocols.oidc.relying_party import RelyingParty, find_relying_party, list_relying_parties
 from saml_bridge.storage.seen_messages import SeenMessages
 
@@ -42,43 +38,20 @@ ASSERTION: Final = "client-assertion"
 _KEY_SETS_KEPT: Final = 1024
 
 
-class Provider:
-    """The OpenID Providers of all billers. Safe to share between threads."""
+class ClientAuthenticator:
+    """Finds and authenticates the relying parties of all billers. Safe to share between threads."""
 
     def __init__(
         self,
-        registry: Registry,
         *,
         seen_messages: SeenMessages,
         list_secrets: ListSecrets,
         fetcher: Fetcher,
-        base_url: str,
     ) -> None:
-        self.registry = registry
         self._seen_messages = seen_messages
         self._list_secrets = list_secrets
         self._fetcher = fetcher
-        self._base_url = base_url
         self._find_jwks = BuiltOnce(self._open_jwks, most=_KEY_SETS_KEPT)
-
-    def find_endpoints(self, biller: str) -> Endpoints:
-        """The addresses of a biller (a slug), which need not be there."""
-        return Endpoints(find_token_issuer(self._base_url, biller))
-
-    def describe(self, biller: str) -> dict[str, Any]:
-        """The discovery document, from the revision in force. Raises BillerUnknown, DatabaseUnavailable."""
-        return build_discovery(
-            self.registry.find_current(biller).biller, issuer=find_token_issuer(self._base_url, biller)
-        )
-
-    def list_keys(self, biller: str) -> dict[str, Any]:
-        """The JWKS (RFC 7517 5).
-
-        It has the public parts of all keys that sign, will sign or have signed tokens.
-
-        Raises BillerUnknown, KeyRefused, DatabaseUnavailable.
-        """
-        return {"keys": [dump_public_jwk(key) for key in self.registry.find_current(biller).find_token_keys()]}
 
     def find_client(self, biller: Biller, presented: Presented) -> RelyingParty:
         """The relying party that a request says it comes from. Raises ClientRefused (`client-unknown`)."""

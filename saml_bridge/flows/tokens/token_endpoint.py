@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from saml_bridge.billers.own_discovery import OwnDiscovery
 from saml_bridge.billers.snapshot import Snapshot
-from saml_bridge.flows.tokens.clients import Provider
+from saml_bridge.flows.tokens.clients import ClientAuthenticator
 from saml_bridge.keys.jws import sign
 from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.comparisons import compare
@@ -107,8 +108,17 @@ class _Signer:
 class TokenExchange:
     """The token endpoint and UserInfo of every biller. Safe to share between threads."""
 
-    def __init__(self, provider: Provider, *, grants: Grants, audit: AuditTrail, clock: Callable[[], datetime]) -> None:
-        self.provider = provider
+    def __init__(
+        self,
+        clients: ClientAuthenticator,
+        discovery: OwnDiscovery,
+        *,
+        grants: Grants,
+        audit: AuditTrail,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.discovery = discovery
+        self._clients = clients
         self._grants = grants
         self._audit = audit
         self._clock = clock
@@ -121,7 +131,7 @@ class TokenExchange:
         Raises BillerUnknown, ClientRefused; KeyRefused and SignatureFault when the biller cannot sign now;
         DatabaseUnavailable, NotRecorded. Each is recorded, but for what is a matter of the database.
         """
-        snapshot, now = self.provider.registry.find_current(call.biller), self._clock()
+        snapshot, now = self.discovery.registry.find_current(call.biller), self._clock()
         entry = Entry(kind=Kind.TOKEN_REFUSED, at=now, trace_id=call.trace_id, biller=call.biller)
         with self._recording(entry) as known:
             form, party = self._read_call(call, snapshot, now, known)
@@ -148,7 +158,7 @@ class TokenExchange:
         Raises BillerUnknown; ClientRefused (`invalid_token`, 401) for a token that is unknown here, over or revoked, or
         whose client is not one of the biller's any more; KeyRefused, SignatureFault, DatabaseUnavailable.
         """
-        snapshot, now = self.provider.registry.find_current(biller), self._clock()
+        snapshot, now = self.discovery.registry.find_current(biller), self._clock()
         granted = self._grants.find_by_token(token, biller=biller, now=now) if len(token) <= LONGEST_TOKEN else None
         party = None if granted is None else _find_party(snapshot, granted)
         if granted is None or party is None:
@@ -163,7 +173,7 @@ class TokenExchange:
     def _find_signer(self, snapshot: Snapshot, party: RelyingParty) -> _Signer:
         biller = snapshot.biller.slug
         key = snapshot.find_context(party.partner).find_token_key(party.settings.key)
-        return _Signer(biller, party, self.provider.find_endpoints(biller).issuer, key)
+        return _Signer(biller, party, self.discovery.find_endpoints(biller).issuer, key)
 
     def _read_call(
         self, call: Call, snapshot: Snapshot, now: datetime, known: dict[str, str]
@@ -176,10 +186,10 @@ class TokenExchange:
         if "code" in form:
             known["assertion_id"] = find_grant_id(form["code"])
         presented = read_client(call.authorization, form)
-        party = self.provider.find_client(snapshot.biller, presented)
+        party = self._clients.find_client(snapshot.biller, presented)
         known["partner"] = party.slug
-        at = self.provider.find_endpoints(call.biller)
-        self.provider.check_client(call.biller, party, presented, audiences=(at.issuer, at.token), now=now)
+        at = self.discovery.find_endpoints(call.biller)
+        self._clients.check_client(call.biller, party, presented, audiences=(at.issuer, at.token), now=now)
         return form, party
 
     def _redeem(self, signer: _Signer, code: str | None, exchange: CodeExchange, now: datetime) -> tuple[Tokens, Grant]:

@@ -26,7 +26,7 @@ from saml_bridge.protocols.saml.pending_request import CLOCKS_APART
 
 
 @dataclass(frozen=True, slots=True)
-class OidcAsked:
+class PendingOidcRequest:
     """`received_at` is aware UTC.
 
     `subject` is the only `sub` that the answer may be about, None for any.
@@ -63,7 +63,7 @@ class OidcAsked:
         return 0 if self.hint is None else len(json.dumps(dump_hint(self.hint)))
 
     @classmethod
-    def from_json(cls, text: str) -> OidcAsked:
+    def from_json(cls, text: str) -> PendingOidcRequest:
         """The request that `to_json` wrote."""
         stored = json.loads(text)
         for name in ("received_at", "auth_time_before"):
@@ -102,7 +102,7 @@ class OidcAsked:
         """The path of the authorization endpoint."""
         return f"/oidc/{biller}/authorize"
 
-    def record_sign_in(self, auth_time: datetime | None) -> OidcAsked:
+    def record_sign_in(self, auth_time: datetime | None) -> PendingOidcRequest:
         """The request of a payer who is sent to the portal's sign-in; `auth_time` as `auth_time_before`."""
         return replace(self, sent_to_sign_in=True, auth_time_before=auth_time)
 

@@ -41,7 +41,7 @@ from saml_bridge.protocols.interface import (
 from saml_bridge.protocols.oidc.authorization_request import add_query, check_still_registered
 from saml_bridge.protocols.oidc.discovery import STANDARD_SCOPES
 from saml_bridge.protocols.oidc.grant import Grant, find_grant_id
-from saml_bridge.protocols.oidc.pending_request import OidcAsked
+from saml_bridge.protocols.oidc.pending_request import PendingOidcRequest
 from saml_bridge.protocols.token_key import check_token_key
 
 SUBJECT_FORMAT: Final = "oidc"
@@ -64,7 +64,7 @@ class Release:
         """Those scopes that are known here; others are passed over (Core 3.1.2.1)."""
         return tuple(name for name in asked if name == "openid" or name in self.scopes)
 
-    def select(self, claims: JsonObject, asked: OidcAsked) -> tuple[dict[str, Any], dict[str, Any]]:
+    def select(self, claims: JsonObject, asked: PendingOidcRequest) -> tuple[dict[str, Any], dict[str, Any]]:
         """The claims at UserInfo, and those in the ID token."""
         request = asked.request
         in_a_scope = frozenset[str]().union(*self.scopes.values())
@@ -95,7 +95,7 @@ class OidcReceiver:
 
     def build(self, ask: LaunchContext) -> BuiltReply:
         """Raises PartnerUnusable, LaunchRefused, ValueRefused, AuthorizationRefused, RequestRefused."""
-        asked: OidcAsked | None = ask.request
+        asked: PendingOidcRequest | None = ask.request
         return self._initiate(ask) if asked is None else self._authorize(ask, asked)
 
     def check(
@@ -131,7 +131,7 @@ class OidcReceiver:
             raise PartnerUnusable(detail, code="initiate-login-missing")
         return uri
 
-    def _authorize(self, ask: LaunchContext, asked: OidcAsked) -> BuiltReply:
+    def _authorize(self, ask: LaunchContext, asked: PendingOidcRequest) -> BuiltReply:
         """Give the partner a code (Core 3.1.2.5)."""
         request, subject = asked.request, self.find_subject(ask.session, ask.account)
         check_still_registered(request, self.settings)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.document import EncryptedTokenSettings, SignedLinkSettings
 from saml_bridge.model.values import Attribute, Finding, FormPost, JsonObject, PortalSession, Redirect, Severity
 from saml_bridge.protocols.claims import (
@@ -86,6 +88,38 @@ class TokenClaims:
         if self.find_subject is not None:
             claims["sub"] = self.find_subject(session, account)
         return claims
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserTokenReceiver:
+    """One partner of such a protocol, compiled, but for `build`.
+
+    `key` is None where the partner shares a secret with us.
+    """
+
+    settings: OneWaySettings
+    claims: TokenClaims
+    key: SigningKey | None
+
+    @property
+    def key_name(self) -> str | None:
+        return None if self.key is None else self.key.name
+
+    @property
+    def location(self) -> str:
+        return self.settings.url
+
+    def check(
+        self,
+        *,
+        session: PortalSession,
+        account: JsonObject | None,
+        attributes: Sequence[Attribute],
+        callback: str | None,
+        now: datetime,  # noqa: ARG002 nothing of it depends on the time
+    ) -> None:
+        """Raises LaunchRefused, ValueRefused."""
+        self.claims.check(session, account, attributes, callback)
 
 
 def compile_claims(context: PartnerContext, settings: OneWaySettings) -> TokenClaims:

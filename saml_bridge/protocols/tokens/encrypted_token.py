@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -31,14 +31,13 @@ from joserfc.util import urlsafe_b64decode
 
 from saml_bridge.keys.jws import sign
 from saml_bridge.keys.partner_keys import KeyTextBroken, normalize_encryption_key
-from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.document import EncryptedTokenSettings
 from saml_bridge.model.errors import ConfigInvalid, PartnerUnusable
-from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSession, Severity
+from saml_bridge.model.values import Finding, Severity
 from saml_bridge.protocols.claims import RESERVED_CLAIMS
 from saml_bridge.protocols.interface import BuiltReply, LaunchContext, PartnerContext, check_secret
 from saml_bridge.protocols.token_key import check_token_key
-from saml_bridge.protocols.tokens.browser_token import TYPE, TokenClaims, carry, check_content, compile_claims
+from saml_bridge.protocols.tokens.browser_token import TYPE, BrowserTokenReceiver, carry, check_content, compile_claims
 
 DIRECT_KEY_BYTES: Final = 32
 _BLOCK_BYTES: Final = 16
@@ -54,21 +53,11 @@ class KeyUnfit(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class EncryptedTokenReceiver:
+class EncryptedTokenReceiver(BrowserTokenReceiver):
     """One partner, compiled. `recipient` and `key` are there for RSA-OAEP-256 alone."""
 
     settings: EncryptedTokenSettings
-    claims: TokenClaims
     recipient: RSAKey | None
-    key: SigningKey | None
-
-    @property
-    def key_name(self) -> str | None:
-        return None if self.key is None else self.key.name
-
-    @property
-    def location(self) -> str:
-        return self.settings.url
 
     def build(self, ask: LaunchContext) -> BuiltReply:
         """Raises LaunchRefused, ValueRefused, PartnerUnusable, SignatureFault."""
@@ -79,18 +68,6 @@ class EncryptedTokenReceiver:
             token, token_id = self._build_jwe(claims, ask), claims["jti"]
         reply = carry(self.settings, token, ask.callback)
         return BuiltReply(reply, document=token.encode("ascii"), assertion_id=token_id)
-
-    def check(
-        self,
-        *,
-        session: PortalSession,
-        account: JsonObject | None,
-        attributes: Sequence[Attribute],
-        callback: str | None,
-        now: datetime,  # noqa: ARG002 nothing of it depends on the time
-    ) -> None:
-        """Raises LaunchRefused, ValueRefused."""
-        self.claims.check(session, account, attributes, callback)
 
     def _build_multipass(self, ask: LaunchContext) -> str:
         content = {**self.claims.build_content(ask), "created_at": _write_instant(ask.now)}
@@ -178,7 +155,7 @@ def compile_receiver(context: PartnerContext) -> EncryptedTokenReceiver:
             recipient = read_recipient(settings.encryption_key or "")
         except KeyUnfit as unfit:
             raise ConfigInvalid(f"encryption_key: {unfit}") from unfit
-    return EncryptedTokenReceiver(settings, compile_claims(context, settings), recipient, key)
+    return EncryptedTokenReceiver(settings, compile_claims(context, settings), key, recipient)
 
 
 def check_partner(context: PartnerContext) -> Iterator[Finding]:

@@ -13,21 +13,19 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from joserfc.util import urlsafe_b64encode
 
 from saml_bridge.keys.jws import sign
-from saml_bridge.keys.signing_key import SigningKey
 from saml_bridge.model.document import SignedLinkSettings
 from saml_bridge.model.errors import PartnerUnusable
-from saml_bridge.model.values import Attribute, Finding, JsonObject, PortalSession
+from saml_bridge.model.values import Finding
 from saml_bridge.protocols.interface import BuiltReply, LaunchContext, PartnerContext, check_secret
 from saml_bridge.protocols.token_key import check_token_key
-from saml_bridge.protocols.tokens.browser_token import TYPE, TokenClaims, carry, check_content, compile_claims
+from saml_bridge.protocols.tokens.browser_token import TYPE, BrowserTokenReceiver, carry, check_content, compile_claims
 
 LEAST_SECRET_BYTES: Final = 32
 """Of a secret for HS256 (RFC 7518, 3.2)."""
@@ -36,20 +34,10 @@ _HS256_HEADER: Final = urlsafe_b64encode(json.dumps({"alg": "HS256", "typ": TYPE
 
 
 @dataclass(frozen=True, slots=True)
-class SignedLinkReceiver:
+class SignedLinkReceiver(BrowserTokenReceiver):
     """One partner, compiled. `key` is None where the partner shares a secret with us."""
 
     settings: SignedLinkSettings
-    claims: TokenClaims
-    key: SigningKey | None
-
-    @property
-    def key_name(self) -> str | None:
-        return None if self.key is None else self.key.name
-
-    @property
-    def location(self) -> str:
-        return self.settings.url
 
     def build(self, ask: LaunchContext) -> BuiltReply:
         """Raises LaunchRefused, ValueRefused, PartnerUnusable, SignatureFault."""
@@ -57,18 +45,6 @@ class SignedLinkReceiver:
         token = self._sign(claims, ask)
         reply = carry(self.settings, token, ask.callback)
         return BuiltReply(reply, document=token.encode("ascii"), assertion_id=claims["jti"])
-
-    def check(
-        self,
-        *,
-        session: PortalSession,
-        account: JsonObject | None,
-        attributes: Sequence[Attribute],
-        callback: str | None,
-        now: datetime,  # noqa: ARG002 nothing of it depends on the time
-    ) -> None:
-        """Raises LaunchRefused, ValueRefused."""
-        self.claims.check(session, account, attributes, callback)
 
     def _sign(self, claims: Mapping[str, Any], ask: LaunchContext) -> str:
         if self.settings.algorithm == "HS256" or self.key is None:

@@ -90,11 +90,11 @@ def count_fault(surface: str) -> None:
 class SourceMetrics:
     """Counts what becomes of questions to the portal, and which circuits are open."""
 
-    def note_answer(self, source: str, result: str) -> None:
+    def record_answer(self, source: str, result: str) -> None:
         """Count one question; `result` comes from a closed set."""
         _questions(source, result).inc()
 
-    def note_circuit(self, source: str, is_open: bool) -> None:
+    def record_circuit(self, source: str, is_open: bool) -> None:
         """Note that a circuit opened or closed."""
         _CIRCUITS.labels(source).set(1 if is_open else 0)
 
@@ -102,7 +102,7 @@ class SourceMetrics:
 class PartnerCallMetrics:
     """Counts what becomes of calls of partners' servers, and how many circuits are open."""
 
-    def note_call(self, result: str, seconds: float) -> None:
+    def record_call(self, result: str, seconds: float) -> None:
         """Count one call; `result` comes from a closed set."""
         _partner_calls(result).inc()
         _PARTNER_CALL_SECONDS.observe(seconds)

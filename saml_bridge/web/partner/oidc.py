@@ -30,10 +30,10 @@ from flask import Blueprint, Response, request
 from structlog.typing import FilteringBoundLogger
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
+from saml_bridge.billers.own_discovery import OwnDiscovery
 from saml_bridge.billers.registry import Registry
 from saml_bridge.flows.launch.launch import Launcher
 from saml_bridge.flows.sign_on.oidc import Authorization, Pushed
-from saml_bridge.flows.tokens.clients import Provider
 from saml_bridge.flows.tokens.token_endpoint import Call, TokenExchange, Tokens, UserInfo
 from saml_bridge.model.error_logging import find_level
 from saml_bridge.model.errors import BridgeError, ClientRefused, HeadersTooLarge, NotFound
@@ -61,25 +61,25 @@ _Given = TypeVar("_Given", Pushed, Tokens, UserInfo)
 def create_oidc_views(exchange: TokenExchange, authorization: Authorization, launcher: Launcher) -> Blueprint:
     """The blueprint of those addresses. The log must be set up before."""
     views = Blueprint("oidc", __name__)
-    _add_public_views(views, exchange.provider)
+    _add_public_views(views, exchange.discovery)
     _add_call_views(views, _Calls(launcher, structlog.get_logger().bind()), exchange, authorization)
     return views
 
 
-def _add_public_views(views: Blueprint, provider: Provider) -> None:
+def _add_public_views(views: Blueprint, own: OwnDiscovery) -> None:
     """The addresses at which everybody reads the same."""
 
     @views.route("/oidc/<biller>/.well-known/openid-configuration", methods=["GET", "OPTIONS"])
     def discovery(biller: str) -> Response:
         if (preflight := _answer_preflight("GET", origin="*")) is not None:
             return preflight
-        return _answer_public(provider.describe(biller), JSON)
+        return _answer_public(own.describe(biller), JSON)
 
     @views.route("/oidc/<biller>/jwks", methods=["GET", "OPTIONS"])
     def jwks(biller: str) -> Response:
         if (preflight := _answer_preflight("GET", origin="*")) is not None:
             return preflight
-        return _answer_public(provider.list_keys(biller), JWK_SET)
+        return _answer_public(own.list_keys(biller), JWK_SET)
 
 
 def _add_call_views(views: Blueprint, calls: _Calls, exchange: TokenExchange, authorization: Authorization) -> None:

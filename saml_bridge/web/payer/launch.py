@@ -91,7 +91,7 @@ def _start_launch(tickets: Tickets, source: SessionSource, ask: LaunchRequest) -
         return _Start(ask, source)
     cookies = ask.visit.credentials.cookies
     browser = cookies.get(name_waiting_cookie(token)) or cookies.get(name_waiting_cookie())
-    waiting = tickets.consume_held(token, browser=browser, biller=ask.biller, link=ask.link)
+    waiting = tickets.consume_session(token, browser=browser, biller=ask.biller, link=ask.link)
     # a browser with the token and the cookie was on our page a moment ago
     visit = replace(ask.visit, is_cross_site=False, sent_by_portal=waiting.sent_by_portal)
     return _Start(replace(ask, visit=visit, callback=waiting.callback), waiting)
@@ -133,7 +133,7 @@ def _hold_session(tickets: Tickets, ask: LaunchRequest, source: Waiting | Posted
     is_posted = isinstance(source, PostedSession)
     known = None if is_posted else read_cookies(request).get(name_waiting_cookie())
     ends_at = source.ends_at if isinstance(source, Waiting) else None
-    token, browser = tickets.hold(ask, source.session, browser=known, ends_at=ends_at)
+    token, browser = tickets.save_session(ask, source.session, browser=known, ends_at=ends_at)
     response = answer_outcome(tickets.launcher, replace(ask, callback=None, token=token), outcome)
     cookie = name_waiting_cookie(token if is_posted else None)
     bind_browser(response, cookie, browser, seconds=int(CHOICE.total_seconds()))

@@ -219,7 +219,7 @@ def test_each_ticket_is_recorded(tickets: Tickets, world: World) -> None:
 
 def hold(tickets: Tickets, world: World) -> tuple[str, str]:
     request = make_request(trace_id=TRACE)
-    return tickets.hold(request, parse_session(world.session()), browser=None)
+    return tickets.save_session(request, parse_session(world.session()), browser=None)
 
 
 @pytest.mark.both_databases
@@ -227,20 +227,20 @@ def test_a16_a_session_waits_for_one_browser_and_once(tickets: Tickets, world: W
     token, browser = hold(tickets, world)
     for other in ("x" * 43, "", None):
         with pytest.raises(TicketRefused):
-            tickets.consume_held(token, browser=other, biller=BILLER, link="usage")
+            tickets.consume_session(token, browser=other, biller=BILLER, link="usage")
     with pytest.raises(TicketRefused):
         tickets.redeem(token)
-    tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
+    tickets.consume_session(token, browser=browser, biller=BILLER, link="usage")
     with pytest.raises(TicketRefused):
-        tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
+        tickets.consume_session(token, browser=browser, biller=BILLER, link="usage")
 
 
 @pytest.mark.parametrize(("biller", "link"), [("lakeside-energy", "usage"), (BILLER, "other")])
 def test_g1_a_session_waits_for_one_link(tickets: Tickets, world: World, biller: str, link: str) -> None:
     token, browser = hold(tickets, world)
     with pytest.raises(TicketRefused):
-        tickets.consume_held(token, browser=browser, biller=biller, link=link)
-    tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
+        tickets.consume_session(token, browser=browser, biller=biller, link=link)
+    tickets.consume_session(token, browser=browser, biller=BILLER, link="usage")
 
 
 @pytest.mark.both_databases
@@ -266,10 +266,10 @@ def test_a_ticket_of_a_session_that_was_signed_out_of_launches_nothing(
 def test_a_choice_that_waits_ends_with_the_sign_out(tickets: Tickets, world: World, clock: Clock) -> None:
     session = parse_session(world.session())
     ask_for = make_request()
-    token, browser = tickets.hold(ask_for, session, browser=None)
+    token, browser = tickets.save_session(ask_for, session, browser=None)
     world.bridge.launcher.ended_sessions.record_payer(BILLER, session.payer["id"], now=clock())
     with pytest.raises(TicketRefused):
-        tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
+        tickets.consume_session(token, browser=browser, biller=BILLER, link="usage")
 
 
 def test_b19_a_session_that_was_signed_out_of_gets_no_ticket(tickets: Tickets, world: World, clock: Clock) -> None:
@@ -286,15 +286,15 @@ def test_b20_a_choice_ends_when_it_was_to_end_however_often_it_is_held_again(
     tickets: Tickets, world: World, clock: Clock
 ) -> None:
     ask_for = make_request(trace_id=TRACE)
-    began, (token, browser) = clock.now, tickets.hold(ask_for, parse_session(world.session()), browser=None)
+    began, (token, browser) = clock.now, tickets.save_session(ask_for, parse_session(world.session()), browser=None)
     for minute in range(1, 10):
         clock.now = began + timedelta(minutes=minute)
-        waiting = tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
+        waiting = tickets.consume_session(token, browser=browser, biller=BILLER, link="usage")
         assert waiting.ends_at == began + CHOICE
-        token, _ = tickets.hold(ask_for, waiting.session, browser=browser, ends_at=waiting.ends_at)
+        token, _ = tickets.save_session(ask_for, waiting.session, browser=browser, ends_at=waiting.ends_at)
     clock.now = began + CHOICE
     with pytest.raises(TicketRefused):
-        tickets.consume_held(token, browser=browser, biller=BILLER, link="usage")
+        tickets.consume_session(token, browser=browser, biller=BILLER, link="usage")
 
 
 @pytest.mark.parametrize("sent_by_portal", [True, False])
@@ -302,5 +302,5 @@ def test_b18_what_was_not_sent_by_the_portal_is_not_held_as_if_it_had_been(
     tickets: Tickets, world: World, sent_by_portal: bool
 ) -> None:
     ask_for = make_request(trace_id=TRACE, sent_by_portal=sent_by_portal)
-    token, browser = tickets.hold(ask_for, parse_session(world.session()), browser=None)
-    assert tickets.consume_held(token, browser=browser, biller=BILLER, link="usage").sent_by_portal is sent_by_portal
+    token, browser = tickets.save_session(ask_for, parse_session(world.session()), browser=None)
+    assert tickets.consume_session(token, browser=browser, biller=BILLER, link="usage").sent_by_portal is sent_by_portal

@@ -30,7 +30,7 @@ from saml_bridge.protocols.oidc.authorization_request import (
     parse_request,
     read_request,
 )
-from saml_bridge.protocols.oidc.pending_request import OidcAsked
+from saml_bridge.protocols.oidc.pending_request import PendingOidcRequest
 
 CALLBACK = "https://rp.example/cb"
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
@@ -422,7 +422,7 @@ def test_form_post_mode_2_the_answer_is_a_form() -> None:
 
 def test_a_request_that_waits_comes_back_as_it_was() -> None:
     session = parse_session(build_example("riverton-water", now=1_768_478_000))
-    asked = OidcAsked(
+    asked = PendingOidcRequest(
         judge({"claims": '{"id_token": {"acr": {"essential": true, "value": "a"}}}', "prompt": "login"}),
         datetime.now(UTC),
         subject="s",
@@ -430,9 +430,9 @@ def test_a_request_that_waits_comes_back_as_it_was() -> None:
         sent_to_sign_in=True,
         auth_time_before=datetime.now(UTC),
     )
-    assert OidcAsked.from_json(asked.to_json()) == asked
-    bare = OidcAsked(replace(asked.request, claims=RequestedClaims(), prompt=()), asked.received_at)
-    assert OidcAsked.from_json(bare.to_json()) == bare
+    assert PendingOidcRequest.from_json(asked.to_json()) == asked
+    bare = PendingOidcRequest(replace(asked.request, claims=RequestedClaims(), prompt=()), asked.received_at)
+    assert PendingOidcRequest.from_json(bare.to_json()) == bare
 
 
 def test_c13_what_waits_tells_how_much_of_it_is_the_payers_session_and_keeps_no_id_token() -> None:
@@ -441,12 +441,12 @@ def test_c13_what_waits_tells_how_much_of_it_is_the_payers_session_and_keeps_no_
     many["selected_account"] = None
     hint = Hint("riverton-water", "usage", parse_session(many), None, None, True)
     request = replace(judge(), id_token_hint="eyJ" * 1_000)
-    asked = OidcAsked(request, datetime.now(UTC), subject="s", hint=hint)
+    asked = PendingOidcRequest(request, datetime.now(UTC), subject="s", hint=hint)
     bare = replace(asked, hint=None)
     assert asked.session_length > 40_000
     assert len(asked.to_json()) - asked.session_length <= len(bare.to_json())
     assert bare.session_length == 0
-    assert OidcAsked.from_json(bare.to_json()) == replace(bare, request=replace(request, id_token_hint=None))
+    assert PendingOidcRequest.from_json(bare.to_json()) == replace(bare, request=replace(request, id_token_hint=None))
 
 
 # Whatever comes

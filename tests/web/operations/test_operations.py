@@ -57,7 +57,7 @@ class Service:
             try:
                 assert self.get("/readyz")
                 return
-            except ConnectionRefusedError:
+            except ConnectionError:  # of a worker that is about to start, too
                 time.sleep(0.05)
         raise AssertionError(f"no answer within {START_SECONDS} seconds")
 

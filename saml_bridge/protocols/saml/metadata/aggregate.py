@@ -165,7 +165,7 @@ class _Search:
         for group, inner in zip(groups, (*groups[1:], None), strict=True):
             _empty(group, inner)
         if self._digest is not None:
-            self._digest.note_start(groups)
+            self._digest.record_start(groups)
 
     def _find_creation(self, group: etree._Element) -> str | None:
         """The time of publication of an open group, which stands before its entities and may be gone by now."""
@@ -234,7 +234,7 @@ class _Digest:
             refuse_invalid()
         digest.update(octets[len(self._start) : len(octets) - len(ends)])
 
-    def note_start(self, groups: list[etree._Element]) -> None:
+    def record_start(self, groups: list[etree._Element]) -> None:
         """Keeps the start tags of the groups, which are empty now.
 
         They are in the digest already.
