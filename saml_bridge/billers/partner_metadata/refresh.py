@@ -72,7 +72,7 @@ class Refreshed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _InForce:
     """A partner with an address, as it is in force."""
 
     biller: Biller
@@ -192,9 +192,9 @@ class Refresher:
         before = self.refreshes.find_source(biller, partner)
         url = before.url if before else ""
         try:
-            asked = self._ask(biller, partner)
-            url = find_address(asked.settings)
-            ended = self._refresh(asked, before, now)
+            in_force = self._ask(biller, partner)
+            url = find_address(in_force.settings)
+            ended = self._refresh(in_force, before, now)
         except BridgeError as error:
             code, detail = _explain(error)
         except Exception as error:  # noqa: BLE001 a fault with one partner's metadata must not stop the others
@@ -210,57 +210,57 @@ class Refresher:
         self.refreshes.record_source(SourceState(biller, partner, url, None, now, now + SOONEST, code, detail))
         return Refreshed(biller, partner, code, detail, failed=True)
 
-    def _refresh(self, asked: _Asked, before: SourceState | None, now: datetime) -> _Ended:
-        etag = self._find_etag(asked, before)
+    def _refresh(self, in_force: _InForce, before: SourceState | None, now: datetime) -> _Ended:
+        etag = self._find_etag(in_force, before)
         allow_http = self.registry.allow_http
-        fetched = fetch_metadata(self.fetcher, asked.settings, now=now, etag=etag, allow_http=allow_http)
+        fetched = fetch_metadata(self.fetcher, in_force.settings, now=now, etag=etag, allow_http=allow_http)
         if fetched is None and before is not None:
-            return _keep(self.registry, self.refreshes, asked, before, now)
+            return _keep(self.registry, self.refreshes, in_force, before, now)
         if fetched is None:
             raise NotFound("the server says that nothing has changed, and nothing was asked", code="fetch-status")
         digest = _hash(fetched.content)
-        changes = MetadataChanges() if digest == asked.digest else _compare(self.registry, asked, fetched, now)
+        changes = MetadataChanges() if digest == in_force.digest else _compare(self.registry, in_force, fetched, now)
         if not changes.lines:
-            self.refreshes.drop_held(asked.biller.slug, asked.partner.slug)
+            self.refreshes.drop_held(in_force.biller.slug, in_force.partner.slug)
             return _Ended("unchanged", "", fetched.metadata, fetched.etag)
         if changes.is_risky:
-            outcome, detail = self._hold(asked, fetched, changes, now)
+            outcome, detail = self._hold(in_force, fetched, changes, now)
             return _Ended(outcome, detail, fetched.metadata, fetched.etag)
-        _check(self.publisher, asked, fetched, now)
-        revision = self._publish(asked, fetched, changes, now)
-        self.refreshes.drop_held(asked.biller.slug, asked.partner.slug)
+        _check(self.publisher, in_force, fetched, now)
+        revision = self._publish(in_force, fetched, changes, now)
+        self.refreshes.drop_held(in_force.biller.slug, in_force.partner.slug)
         return _Ended("published", f"revision {revision}: {_join(changes.words)}", fetched.metadata, fetched.etag)
 
-    def _find_etag(self, asked: _Asked, before: SourceState | None) -> str | None:
+    def _find_etag(self, in_force: _InForce, before: SourceState | None) -> str | None:
         """The ETag of the last answer, unless what it was judged by may have changed since."""
-        if before is None or before.failed or before.url != find_address(asked.settings):
+        if before is None or before.failed or before.url != find_address(in_force.settings):
             return None
-        unchanged = self.registry.find_publication_time(asked.biller.slug) <= before.checked_at
+        unchanged = self.registry.find_publication_time(in_force.biller.slug) <= before.checked_at
         return before.etag if unchanged else None
 
     def _hold(
-        self, asked: _Asked, fetched: FetchedMetadata, changes: MetadataChanges, now: datetime
+        self, in_force: _InForce, fetched: FetchedMetadata, changes: MetadataChanges, now: datetime
     ) -> tuple[str, str]:
         """Let a risky change wait, in place of an earlier one; not again what waits or was rejected already."""
-        biller, partner, detail = asked.biller.slug, asked.partner.slug, _join(changes.words)
+        biller, partner, detail = in_force.biller.slug, in_force.partner.slug, _join(changes.words)
         digest = self.publisher.save_metadata(fetched.content, now=now)
         known = self.refreshes.find_held(biller, partner, digest)
         if known is not None and known.state == "rejected":
             self.refreshes.drop_held(biller, partner)
             return "rejected", f"rejected by {known.decided_by}: {detail}"
-        if known is not None and (known.state, known.based_on) == ("held", asked.digest):
+        if known is not None and (known.state, known.based_on) == ("held", in_force.digest):
             return "held", detail
-        self.refreshes.save_held(HeldMetadata(biller, partner, digest, asked.digest, changes.words, now))
+        self.refreshes.save_held(HeldMetadata(biller, partner, digest, in_force.digest, changes.words, now))
         self._record(Kind.METADATA_HELD, biller, partner, detail=detail, actor=AUTHOR)
         return "held", detail
 
-    def _publish(self, asked: _Asked, fetched: FetchedMetadata, changes: MetadataChanges, now: datetime) -> int:
+    def _publish(self, in_force: _InForce, fetched: FetchedMetadata, changes: MetadataChanges, now: datetime) -> int:
         """Bring safe changes into force on top of anything else that was published meanwhile. Gives the revision.
 
         Raises ConfigConflict when it was this very partner that was changed.
         """
-        slug, digest = asked.biller.slug, _hash(fetched.content)
-        base = asked
+        slug, digest = in_force.biller.slug, _hash(fetched.content)
+        base = in_force
         for _ in range(_ATTEMPTS):
             publication = Publication(base.with_metadata(digest), base.revision, {digest: fetched.content})
             try:
@@ -269,12 +269,12 @@ class Refresher:
                 )
                 return published.revisions[slug]
             except ConfigConflict:
-                base = self._ask(slug, asked.partner.slug)
+                base = self._ask(slug, in_force.partner.slug)
                 if base.digest == digest:  # another refresh was faster
                     return base.revision
-                if _name_judged(base.settings) != _name_judged(asked.settings):
+                if _name_judged(base.settings) != _name_judged(in_force.settings):
                     break
-        raise ConfigConflict(f"{asked.partner.slug} was changed by somebody else during the refresh")
+        raise ConfigConflict(f"{in_force.partner.slug} was changed by somebody else during the refresh")
 
     # Decisions
 
@@ -300,14 +300,14 @@ class Refresher:
         now, ConfigInvalid when it cannot be in force.
         """
         now, held = self.clock(), self._find_waiting(biller, partner)
-        asked = self._ask(biller, partner)
-        if held.based_on != asked.digest or self._find_source_at(held) != _name_judged(asked.settings):
+        in_force = self._ask(biller, partner)
+        if held.based_on != in_force.digest or self._find_source_at(held) != _name_judged(in_force.settings):
             message = f"the metadata or its address of {biller}/{partner} changed after this change was held"
-            if held.based_on != asked.digest:
-                message += f" (in force is {asked.digest}, and it was compared with {held.based_on})"
+            if held.based_on != in_force.digest:
+                message += f" (in force is {in_force.digest}, and it was compared with {held.based_on})"
             raise ConfigConflict(f"{message}; run 'saml-bridge metadata refresh {biller} {partner}' and look again")
         content = self.registry.find_metadata(held.sha256)
-        publication = Publication(asked.with_metadata(held.sha256), asked.revision, {held.sha256: content})
+        publication = Publication(in_force.with_metadata(held.sha256), in_force.revision, {held.sha256: content})
         comment, trace_id = f"accepted: {_join(held.words)}", self.make_trace_id()
         published = self.publisher.publish([publication], author=author, comment=comment, now=now, trace_id=trace_id)
         self.refreshes.decide(held, "accepted", by=author, at=now)
@@ -340,7 +340,7 @@ class Refresher:
         partner = None if document is None else document.find_partner(held.partner)
         return None if partner is None or not partner.speaks_saml else _name_judged(partner.saml)
 
-    def _ask(self, biller: str, partner: str) -> _Asked:
+    def _ask(self, biller: str, partner: str) -> _InForce:
         document, revision = self.registry.load_in_force(biller)
         found = _find_partner(document, partner)
         if not found.speaks_saml:
@@ -350,7 +350,7 @@ class Refresher:
         if not found.saml.is_fetched:
             message = f"the metadata of {biller}/{partner} is a file: it has no metadata_url and no mdq_url"
             raise NotFound(message, code="metadata-not-fetched")
-        return _Asked(document, revision, found)
+        return _InForce(document, revision, found)
 
     def _record(self, kind: Kind, biller: str, partner: str, *, detail: str, actor: str, code: str = "") -> None:
         trace_id = self.make_trace_id()
@@ -358,38 +358,38 @@ class Refresher:
         self.publisher.audit.record(entry)
 
 
-def _keep(registry: Registry, refreshes: Refreshes, asked: _Asked, before: SourceState, now: datetime) -> _Ended:
+def _keep(registry: Registry, refreshes: Refreshes, in_force: _InForce, before: SourceState, now: datetime) -> _Ended:
     """The server has what it had: the outcome is the one of then, but for what a person has decided."""
-    slugs = asked.biller.slug, asked.partner.slug
+    slugs = in_force.biller.slug, in_force.partner.slug
     held = refreshes.list_held(*slugs)
     outcome, detail = "unchanged", ""
     if before.outcome in ("held", "rejected"):
         outcome, detail = ("held", _join(held[0].words)) if held else ("rejected", before.detail)
     metadata = check_metadata(
-        registry.find_metadata(asked.digest),
+        registry.find_metadata(in_force.digest),
         now=now,
-        entity_id=asked.settings.entity_id,
+        entity_id=in_force.settings.entity_id,
         allow_http=registry.allow_http,
         check_validity=False,
     ).find_provider()
     return _Ended(outcome, detail, metadata, before.etag)
 
 
-def _compare(registry: Registry, asked: _Asked, fetched: FetchedMetadata, now: datetime) -> MetadataChanges:
+def _compare(registry: Registry, in_force: _InForce, fetched: FetchedMetadata, now: datetime) -> MetadataChanges:
     return compare_documents(
-        registry.find_metadata(asked.digest),
+        registry.find_metadata(in_force.digest),
         fetched.content,
-        before=asked.settings,
-        after=asked.settings,
+        before=in_force.settings,
+        after=in_force.settings,
         now=now,
         allow_http=registry.allow_http,
     )
 
 
-def _check(publisher: Publisher, asked: _Asked, fetched: FetchedMetadata, now: datetime) -> None:
+def _check(publisher: Publisher, in_force: _InForce, fetched: FetchedMetadata, now: datetime) -> None:
     """Raise ConfigInvalid for what the registry would refuse, without a record of it every hour."""
     digest = _hash(fetched.content)
-    publication = Publication(asked.with_metadata(digest), asked.revision, {digest: fetched.content})
+    publication = Publication(in_force.with_metadata(digest), in_force.revision, {digest: fetched.content})
     findings = publisher.check([publication], now=now)
     if any(finding.refuses for finding in findings):
         raise ConfigInvalid("the metadata does not fit the biller's configuration", findings=findings)

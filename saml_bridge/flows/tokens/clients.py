@@ -1,4 +1,4 @@
-"""The client of a request: which relying party of a biller it is, and its proof.
+"""The client of a request: a relying party of a biller, and its proof.
 
 Owns: the relying parties of a biller, their authentication with secrets and keys that are kept elsewhere. Does not own:
 how a client proves itself (`protocols.oidc.client_auth`), and what it then gets (`token_endpoint`,

@@ -85,8 +85,8 @@ def prefer_languages(tags: str) -> None:
 
     OpenID Connect Core 3.1.2.1, `ui_locales`.
     """
-    asked = (tag.partition("-")[0].lower() for tag in tags.split())
-    g.preferred_language = next((one for one in asked if one in LANGUAGES), None)
+    languages = (tag.partition("-")[0].lower() for tag in tags.split())
+    g.preferred_language = next((one for one in languages if one in LANGUAGES), None)
 
 
 def _match_language(header: str) -> str:

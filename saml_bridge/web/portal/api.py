@@ -220,7 +220,7 @@ class _Edge:
             link = _read_text(body, "link")
             if link is None:
                 raise BodyRefused("link: expected the slug of a link, found nothing")
-            asked = TicketRequest(
+            ticket_request = TicketRequest(
                 biller=biller,
                 link=link,
                 session=self._find_session(biller, body.get("session"), _read_text(body, "session_token")),
@@ -230,7 +230,7 @@ class _Edge:
                 callback=_read_text(body, "callback"),
             )
             with _as_body_refused():
-                ticket = self._tickets.issue(asked)
+                ticket = self._tickets.issue(ticket_request)
             ends = ticket.expires_at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
             answer = jsonify(url=f"{self._launcher.base_url}{ticket.path}", expires_at=ends, trace_id=trace_id)
             answer.status_code = 201
