@@ -2,7 +2,7 @@
 
 Owns: the kinds of records, their one table, which nothing may change or delete from, and the fenced record of a launch.
 Does not own: the log (`web/`), and what is worth recording (the launch, the registry).
-Called by: the launch, the registry, `saml-bridge audit`, the console.
+Called by: the launch, the publisher, `saml-bridge audit`.
 
 A record never holds a field's value. Payer, account and portal session stand in it as pseudonyms: keyed, so that a
 reader of the table cannot try names, and the same for the same payer, so that an owner of the key can search.

@@ -45,8 +45,6 @@ def answer_as_refusal(
 
     A fault is recorded here.
 
-    A fault is recorded here.
-
     Raises `raised` itself when it is an answer of HTTP already (a body that is too large).
     """
     if isinstance(raised, HTTPException):

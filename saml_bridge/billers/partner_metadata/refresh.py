@@ -1,8 +1,8 @@
 """Partner metadata over time: a change comes into force by itself or waits.
 
 Owns: the order of one refresh, when the next is due, and what a person's decision does. Does not own: fetching
-(`fetch`), which changes are risky (`protocols.saml.metadata.changes`), publishing (the registry), and the schedule
-(`app.wiring`).
+(`fetch`), which changes are risky (`protocols.saml.metadata.changes`), publishing (`publisher`), and the schedule
+(`app.schedule`).
 Called by: `saml-bridge metadata refresh`, `held`, `accept` and `reject`, and the schedule of the service.
 
 Nothing here takes what is in force away: a failure is recorded and tried again, a risky change waits, and of the
