@@ -63,7 +63,7 @@ class Scene:
     world: World
     server: MetadataServer
     later: timedelta = timedelta(0)
-    fetcher: Fetcher = Fetcher(allow=("127.0.0.0/8",), deadline_seconds=1)  # noqa: RUF009 it has no state
+    fetcher: Fetcher = Fetcher(allow=("127.0.0.0/8",), deadline_seconds=60)  # noqa: RUF009 it has no state
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.later
@@ -486,6 +486,8 @@ def test_a_failure_is_recorded_tried_again_and_takes_nothing_away(
     scene: Scene, content: bytes, more: dict[str, Any], code: str
 ) -> None:
     scene.server.serve("/sp.xml", content, with_etag=False, **more)
+    if more.get("stalls"):
+        scene.fetcher = Fetcher(allow=("127.0.0.0/8",), deadline_seconds=1)
     done = scene.refresh()
     assert (done.outcome, done.failed) == (code, True)
     source = scene.source()
