@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc.jwk import KeySet, RSAKey
 
 from saml_bridge.app.settings import Settings
 from saml_bridge.app.wiring import Bridge, open_bridge
@@ -115,6 +116,23 @@ def make_settings(folder: Path, database_url: str, **changes: Any) -> Settings:
         **changes,
     }
     return Settings.from_env({f"SAML_BRIDGE_{name}": value for name, value in environ.items()})
+
+
+def make_jwt_settings(
+    folder: Path, database_url: str, *, issuer: str, audience: str, **changes: Any
+) -> tuple[Settings, RSAKey]:
+    """Settings of an installation whose portal signs JWTs, and the test-only key that it signs with."""
+    pem = (KEYS / "portal-rsa.key.pem").read_text()
+    key = RSAKey.import_key(pem, {"kid": "portal", "use": "sig", "alg": "RS256"})
+    jwks = folder / "jwks.json"
+    jwks.write_text(json.dumps(KeySet([key]).as_dict(private=False)))
+    portal = {
+        "SESSION_SOURCE": "jwt",
+        "SESSION_JWKS": str(jwks),
+        "SESSION_ISSUER": issuer,
+        "SESSION_AUDIENCE": audience,
+    }
+    return make_settings(folder, database_url, **portal, **changes), key
 
 
 def make_portal_key(

@@ -41,7 +41,7 @@ from saml_bridge.storage.database import find_database
 from tests.relying_party import copy_keys
 from tests.requester import sign_message
 from tests.web.conftest import AUDIENCE, ISSUER
-from tests.world import BASE_URL, KEYS, make_settings
+from tests.world import BASE_URL, KEYS, make_jwt_settings
 
 HERE = Path(__file__).parent
 SECRET = "z/tZ9V w%41+H1:pLk/uB4ud=é" + "x" * 12
@@ -263,17 +263,7 @@ class Lab:
 @contextmanager
 def open_lab(folder: Path, database_url: str) -> Iterator[Lab]:
     """The installation with all cases published."""
-    pem = (KEYS / "portal-rsa.key.pem").read_text()
-    key = RSAKey.import_key(pem, {"kid": "portal", "use": "sig", "alg": "RS256"})
-    (folder / "jwks.json").write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
-    settings = make_settings(
-        folder,
-        database_url,
-        SESSION_SOURCE="jwt",
-        SESSION_JWKS=str(folder / "jwks.json"),
-        SESSION_ISSUER=ISSUER,
-        SESSION_AUDIENCE=AUDIENCE,
-    )
+    settings, key = make_jwt_settings(folder, database_url, issuer=ISSUER, audience=AUDIENCE)
     copy_keys(folder / "certs")
     bridge = create_service(settings)
     cases, now = read_cases(), datetime.now(UTC)

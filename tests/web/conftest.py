@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from joserfc import jwt
-from joserfc.jwk import KeySet, RSAKey
+from joserfc.jwk import RSAKey
 from werkzeug.test import TestResponse
 
 from saml_bridge.app.wiring import create_app
 from saml_bridge.storage.database import find_database
-from tests.world import BASE_URL, World, make_settings
+from tests.world import BASE_URL, World, make_jwt_settings
 
 ISSUER = "https://pay.example"
 AUDIENCE = "saml-bridge"
@@ -48,16 +47,11 @@ class Browser:
 def open_browser(world: World, keys_dir: Path, **changes: str) -> Iterator[Browser]:
     """A browser at a service with these settings beside its own."""
     folder = world.folder
-    pem = (keys_dir / "portal-rsa.key.pem").read_text()
-    key = RSAKey.import_key(pem, {"kid": "portal", "use": "sig", "alg": "RS256"})
-    (folder / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
-    settings = make_settings(
+    settings, key = make_jwt_settings(
         folder,
         world.settings.database_url,
-        SESSION_SOURCE="jwt",
-        SESSION_JWKS=str(folder / "jwks.json"),
-        SESSION_ISSUER=ISSUER,
-        SESSION_AUDIENCE=AUDIENCE,
+        issuer=ISSUER,
+        audience=AUDIENCE,
         METRICS_TOKEN="metrics-token-" * 3,
         **changes,
     )

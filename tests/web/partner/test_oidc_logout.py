@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from joserfc.jwk import KeySet, RSAKey
 from lxml import html
 from sqlalchemy import text
 from werkzeug.test import TestResponse
@@ -22,7 +21,7 @@ from tests.signing_out_parties import ISSUER, add_parties, list_records, make_hi
 from tests.web.conftest import AUDIENCE, Browser
 from tests.web.conftest import ISSUER as PORTAL
 from tests.web.payer.test_launch import read_policy
-from tests.world import BASE_URL, BILLER, World, make_settings
+from tests.world import BASE_URL, BILLER, World, make_jwt_settings
 
 END_SESSION = f"/oidc/{BILLER}/logout"
 CONFIRM = f"{END_SESSION}/confirm"
@@ -68,16 +67,11 @@ def visitor(world: World, keys_dir: Path, tmp_path: Path) -> Iterator[Visitor]:
         iedr={"post_logout_redirect_uris": [OUT], "origins": ["https://login.iedr.example"]},
         front={"frontchannel_logout_uri": "https://front.example/out"},
     )
-    pem = (keys_dir / "portal-rsa.key.pem").read_text()
-    key = RSAKey.import_key(pem, {"kid": "portal", "use": "sig", "alg": "RS256"})
-    (tmp_path / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
-    settings = make_settings(
+    settings, key = make_jwt_settings(
         tmp_path,
         world.settings.database_url,
-        SESSION_SOURCE="jwt",
-        SESSION_JWKS=str(tmp_path / "jwks.json"),
-        SESSION_ISSUER=PORTAL,
-        SESSION_AUDIENCE=AUDIENCE,
+        issuer=PORTAL,
+        audience=AUDIENCE,
     )
     app = create_app(settings)
     made = Visitor(app.test_client(), world, key)

@@ -5,7 +5,6 @@ The relying parties are servers of their own on `localhost`, and so other sites 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +16,6 @@ from urllib.parse import urlencode
 import pytest
 from flask import Flask, request
 from joserfc import jwt
-from joserfc.jwk import KeySet, RSAKey
 from playwright.sync_api import Browser, BrowserContext, Page
 
 import saml_bridge.web.payer.logout_pages
@@ -30,7 +28,7 @@ from tests.sign_outs import Town, make_document
 from tests.signing_out_parties import add_parties, make_hint, remember_party
 from tests.web.conftest import AUDIENCE, ISSUER
 from tests.web.payer.test_logout_browser import run
-from tests.world import BILLER, KEYS, World, make_settings
+from tests.world import BILLER, World, make_jwt_settings
 
 SECONDS = 1000
 """No test lasts so long: a page that goes on did not wait for its time limit."""
@@ -93,17 +91,13 @@ def scene(tmp_path: Path, chromium: Browser, monkeypatch: pytest.MonkeyPatch) ->
         f"http://127.0.0.1:{port}",
         {slug: make_party(slug, find_port()) for slug in ("iedr", "first", "second")},
     )
-    key = RSAKey.import_key((KEYS / "portal-rsa.key.pem").read_text(), {"kid": "portal", "use": "sig", "alg": "RS256"})
-    (tmp_path / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
-    settings = make_settings(
+    settings, key = make_jwt_settings(
         tmp_path,
         database_url,
+        issuer=ISSUER,
+        audience=AUDIENCE,
         BASE_URL=url,
         ALLOW_HTTP_ACS="1",
-        SESSION_SOURCE="jwt",
-        SESSION_JWKS=str(tmp_path / "jwks.json"),
-        SESSION_ISSUER=ISSUER,
-        SESSION_AUDIENCE=AUDIENCE,
     )
     world = World(tmp_path, settings, open_bridge(settings), make_document(tmp_path, None, {}))
     town = Town(world, world.bridge.sign_out)

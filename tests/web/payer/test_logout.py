@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from joserfc.jwk import KeySet, RSAKey
 from lxml import etree, html
 from sqlalchemy import text
 from werkzeug.test import TestResponse
@@ -51,7 +50,7 @@ from tests.sign_outs import (
 )
 from tests.web.conftest import AUDIENCE, ISSUER, Browser
 from tests.web.payer.test_launch import read_policy
-from tests.world import BASE_URL, BILLER, KEYS, World, make_portal_key, make_settings
+from tests.world import BASE_URL, BILLER, KEYS, World, make_jwt_settings, make_portal_key
 
 SLO = f"/saml/{BILLER}/slo"
 PARTNERS: dict[str, Any] = {
@@ -93,16 +92,11 @@ def visitor(world: World, keys_dir: Path, tmp_path: Path) -> Iterator[Visitor]:
     """
     world.document["billers"] = make_document(world.folder, None, dict(PARTNERS))["billers"]
     world.publish()
-    pem = (keys_dir / "portal-rsa.key.pem").read_text()
-    key = RSAKey.import_key(pem, {"kid": "portal", "use": "sig", "alg": "RS256"})
-    (tmp_path / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
-    settings = make_settings(
+    settings, key = make_jwt_settings(
         tmp_path,
         world.settings.database_url,
-        SESSION_SOURCE="jwt",
-        SESSION_JWKS=str(tmp_path / "jwks.json"),
-        SESSION_ISSUER=ISSUER,
-        SESSION_AUDIENCE=AUDIENCE,
+        issuer=ISSUER,
+        audience=AUDIENCE,
     )
     app = create_app(settings)
     made = Visitor(app.test_client(), world, key)

@@ -6,7 +6,6 @@ The partners are servers of their own on `localhost`, so that they are other sit
 from __future__ import annotations
 
 import base64
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 from flask import Flask, redirect, request
 from joserfc import jwt
-from joserfc.jwk import KeySet, RSAKey
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 from werkzeug.serving import make_server
 
@@ -42,7 +40,7 @@ from tests.sign_outs import (
     read_url,
 )
 from tests.web.conftest import AUDIENCE, ISSUER
-from tests.world import BILLER, KEYS, World, make_settings
+from tests.world import BILLER, World, make_jwt_settings
 
 SECONDS = 1.5
 NAMES = ["Aquahawk", "Neptune", "Sensus", "Itron", "Badger"]
@@ -124,17 +122,13 @@ def scene(tmp_path: Path, chromium: Browser, monkeypatch: pytest.MonkeyPatch) ->
     url, release = f"http://127.0.0.1:{port}", threading.Event()
     bindings = {slug: POST if slug == "neptune" else REDIRECT for slug in ports}
     partners = {slug: [(bindings[slug], f"http://localhost:{at}/slo")] for slug, at in ports.items()}
-    key = RSAKey.import_key((KEYS / "portal-rsa.key.pem").read_text(), {"kid": "portal", "use": "sig", "alg": "RS256"})
-    (tmp_path / "jwks.json").write_text(json.dumps(KeySet([key]).as_dict(private=False)))
-    settings = make_settings(
+    settings, key = make_jwt_settings(
         tmp_path,
         database_url,
+        issuer=ISSUER,
+        audience=AUDIENCE,
         BASE_URL=url,
         ALLOW_HTTP_ACS="1",
-        SESSION_SOURCE="jwt",
-        SESSION_JWKS=str(tmp_path / "jwks.json"),
-        SESSION_ISSUER=ISSUER,
-        SESSION_AUDIENCE=AUDIENCE,
     )
     world = World(tmp_path, settings, open_bridge(settings), make_document(tmp_path, None, partners))
     world.publish()
